@@ -1,0 +1,176 @@
+"""Probate settles the estate of dead processes.
+
+    hookspecs.py      the contract with plugins: read this first
+    models.py         accounts, records, limits (pydantic)
+    outcome.py        what can become of one resource
+    ordering.py       where a kind stands in the cleanup order
+    errors.py         the exception tree
+    ownership.py      OwnershipTable: who owns what
+    estate.py         the thread-safe books behind it
+    admission.py      which pids may acquire, and how much
+    forking.py        a forked child owns nothing
+    discovery.py      entry points to plugins and records
+    wiring.py         finds a plugin's tables
+    registry.py       registered plugins, validated and sorted
+    orchestrator.py   a mapping of kind to plugin; cleans one pid over all kinds
+    termination.py    one termination: quiesce, cleanup, retry, verify, account
+    waiting.py        waiting on threads and on event loops
+    watch.py          calls that may hang
+    process/          processes, their tree, their manager
+    cli/              the `probate` command (extra: cli)
+
+Importing this package imports pluggy and little else; each public name is loaded when it is
+first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+from probate.hookspecs import hookimpl, runs_inline
+from probate.version import __version__
+
+if TYPE_CHECKING:
+    from probate.errors import (
+        AlreadyOwnedError,
+        BusyResourceError,
+        DuplicateKindError,
+        HookOrderError,
+        InterruptedCleanup,
+        InvalidOrderingError,
+        MissingHookError,
+        NoCurrentProcessError,
+        NotOwnedError,
+        OrderingCycleError,
+        OwnershipError,
+        PluginError,
+        ProbateError,
+        ProcessError,
+        ProcessNotFoundError,
+        ProcessTerminatedError,
+        RefusedResourceError,
+        ReleaseError,
+        ReleaseTimeoutError,
+        ResourceLimitExceeded,
+        TerminationDeadlockError,
+        UnadoptableError,
+        UnknownHookError,
+        UnknownKindError,
+    )
+    from probate.models import (
+        CleanupFailure,
+        CleanupResult,
+        CleanupStats,
+        KindLimits,
+        Leak,
+        PluginRecord,
+        PluginStatus,
+        ProcessInfo,
+        ProcessState,
+        ResourceInfo,
+        ResourceLimits,
+        ResourceRecord,
+        ResourceUsage,
+    )
+    from probate.orchestrator import MissingKindWarning, ResourceOrchestrator
+    from probate.ordering import Ordering
+    from probate.outcome import Outcome
+    from probate.ownership import OwnershipTable, ResourceId
+    from probate.process.builder import ProcessManagerBuilder
+    from probate.process.current import current_process, pid_or_current
+    from probate.process.manager import ProcessManager
+    from probate.process.process import Pid, Process
+
+__all__ = [
+    "AlreadyOwnedError",
+    "BusyResourceError",
+    "CleanupFailure",
+    "CleanupResult",
+    "CleanupStats",
+    "DuplicateKindError",
+    "HookOrderError",
+    "InterruptedCleanup",
+    "InvalidOrderingError",
+    "KindLimits",
+    "Leak",
+    "MissingHookError",
+    "MissingKindWarning",
+    "NoCurrentProcessError",
+    "NotOwnedError",
+    "Ordering",
+    "OrderingCycleError",
+    "Outcome",
+    "OwnershipError",
+    "OwnershipTable",
+    "Pid",
+    "PluginError",
+    "PluginRecord",
+    "PluginStatus",
+    "ProbateError",
+    "Process",
+    "ProcessError",
+    "ProcessInfo",
+    "ProcessManager",
+    "ProcessManagerBuilder",
+    "ProcessNotFoundError",
+    "ProcessState",
+    "ProcessTerminatedError",
+    "RefusedResourceError",
+    "ReleaseError",
+    "ReleaseTimeoutError",
+    "ResourceId",
+    "ResourceInfo",
+    "ResourceLimitExceeded",
+    "ResourceLimits",
+    "ResourceOrchestrator",
+    "ResourceRecord",
+    "ResourceUsage",
+    "TerminationDeadlockError",
+    "UnadoptableError",
+    "UnknownHookError",
+    "UnknownKindError",
+    "__version__",
+    "current_process",
+    "hookimpl",
+    "pid_or_current",
+    "runs_inline",
+]
+
+#: Where each lazily loaded name lives; the TYPE_CHECKING block above says the same to checkers.
+_HOMES: Final = {
+    "probate.errors": (
+        "AlreadyOwnedError BusyResourceError DuplicateKindError HookOrderError InterruptedCleanup "
+        "InvalidOrderingError MissingHookError NoCurrentProcessError NotOwnedError "
+        "OrderingCycleError OwnershipError PluginError ProbateError ProcessError "
+        "ProcessNotFoundError ProcessTerminatedError RefusedResourceError ReleaseError "
+        "ReleaseTimeoutError ResourceLimitExceeded TerminationDeadlockError UnadoptableError "
+        "UnknownHookError UnknownKindError"
+    ),
+    "probate.models": (
+        "CleanupFailure CleanupResult CleanupStats KindLimits Leak PluginRecord PluginStatus "
+        "ProcessInfo ProcessState ResourceInfo ResourceLimits ResourceRecord ResourceUsage"
+    ),
+    "probate.orchestrator": "MissingKindWarning ResourceOrchestrator",
+    "probate.ordering": "Ordering",
+    "probate.outcome": "Outcome",
+    "probate.ownership": "OwnershipTable ResourceId",
+    "probate.process.builder": "ProcessManagerBuilder",
+    "probate.process.current": "current_process pid_or_current",
+    "probate.process.manager": "ProcessManager",
+    "probate.process.process": "Pid Process",
+}
+_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,290 @@
+"""Every exception that Probate raises, in one tree.
+
+    ProbateError
+    ├── PluginError                     a plugin cannot be used as it is
+    │   ├── MissingHookError            a required hook is not there, or not marked
+    │   ├── UnknownHookError            a marked hook that no specification knows
+    │   ├── HookOrderError              tryfirst/trylast on a resource plugin
+    │   ├── DuplicateKindError          the kind is taken
+    │   ├── UnknownKindError            no plugin serves the kind (also a KeyError)
+    │   ├── InvalidOrderingError        ordering() gave something unusable
+    │   └── OrderingCycleError          before/after contradict one another
+    ├── ProcessError                    about one pid
+    │   ├── ProcessNotFoundError        never issued, or forgotten (also a LookupError)
+    │   ├── ProcessTerminatedError      terminating or terminated: owns nothing more
+    │   └── TerminationDeadlockError    a termination would have to wait for itself
+    ├── NoCurrentProcessError           no pid given, and no process is current (also a LookupError)
+    ├── OwnershipError                  about one resource and its owner
+    │   ├── NotOwnedError               somebody else's, or nobody's
+    │   └── AlreadyOwnedError           each thing has one owner
+    ├── UnadoptableError                no kind takes this object (also a TypeError)
+    ├── ResourceLimitExceeded           refused before anything was acquired
+    └── ReleaseError                    raised by a release function; carries an Outcome
+        ├── BusyResourceError           still in use: try again after the other kinds
+        ├── ReleaseTimeoutError         did not come free in time
+        └── RefusedResourceError        not ours, or still in use by others
+
+`InterruptedCleanup` stands outside the tree: it is a BaseException that carries a
+KeyboardInterrupt or SystemExit past a finished cleanup.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, final
+
+from probate.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from probate.models import CleanupStats
+
+
+class ProbateError(Exception):
+    """The root of all errors that Probate raises on purpose."""
+
+
+# -- plugins -----------------------------------------------------------------
+
+
+class PluginError(ProbateError):
+    """A plugin cannot be used as it is."""
+
+
+@final
+class MissingHookError(PluginError):
+    """A resource plugin lacks a required hook, or has it unmarked."""
+
+    def __init__(self, kind: str, missing: Sequence[str], unmarked: Sequence[str] = ()) -> None:
+        names = ", ".join(f"{name}()" for name in missing)
+        way_out = f"define {names} and mark each with @probate.hookimpl"
+        if unmarked:
+            marks = ", ".join(f"{name}()" for name in unmarked)
+            way_out += f" ({marks} is there, but has no mark)"
+        super().__init__(f"plugin {kind!r} lacks the required hook {names}: {way_out}")
+        self.kind = kind
+        self.missing = tuple(missing)
+
+
+@final
+class UnknownHookError(PluginError):
+    """A marked function that is no hook of ours: most often a misspelling."""
+
+    def __init__(self, plugin: str, hook: str, nearest: str | None) -> None:
+        hint = f"did you mean {nearest!r}?" if nearest else "see probate.hookspecs for the hooks"
+        super().__init__(f"plugin {plugin!r} implements an unknown hook {hook!r}: {hint}")
+        self.plugin = plugin
+        self.hook = hook
+        self.nearest = nearest
+
+
+@final
+class HookOrderError(PluginError):
+    """A resource plugin tried to jump the queue with tryfirst or trylast."""
+
+    def __init__(self, kind: str, hook: str) -> None:
+        super().__init__(
+            f"plugin {kind!r} marks {hook}() tryfirst or trylast: a resource plugin's place is "
+            "what ordering() says; use its priority, before and after"
+        )
+
+
+@final
+class DuplicateKindError(PluginError):
+    """Two plugins want to serve the same kind."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(
+            f"kind {kind!r} is registered already: one plugin serves one kind; "
+            "disable the other, or register this one under another name"
+        )
+
+
+@final
+class UnknownKindError(PluginError, KeyError):
+    """No registered plugin serves this kind."""
+
+    def __init__(self, kind: str, known: Iterable[str]) -> None:
+        super().__init__(kind)
+        self._message = (
+            f"no plugin serves kind {kind!r}; registered: {', '.join(known) or 'none'} "
+            f"(is probate-{kind} installed?)"
+        )
+
+    def __str__(self) -> str:
+        return self._message
+
+
+@final
+class InvalidOrderingError(PluginError):
+    """`ordering()` returned something that gives no place."""
+
+    def __init__(self, kind: str, problem: str) -> None:
+        super().__init__(f"plugin {kind!r}: ordering() {problem}")
+
+
+@final
+class OrderingCycleError(PluginError):
+    """`before` and `after` contradict one another."""
+
+    def __init__(self, members: Sequence[str]) -> None:
+        super().__init__(
+            f"before/after of these kinds form a cycle: {' before '.join(members)}; "
+            "remove one of the constraints"
+        )
+        self.members = tuple(members)
+
+
+# -- processes ---------------------------------------------------------------
+
+
+class ProcessError(ProbateError):
+    """Something about one pid."""
+
+    def __init__(self, pid: int, message: str) -> None:
+        super().__init__(message)
+        self.pid = pid
+
+
+@final
+class ProcessNotFoundError(ProcessError, LookupError):
+    """The manager never issued this pid, or has forgotten its account."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(pid, f"no process {pid}: not created by this manager, or long gone")
+
+
+@final
+class ProcessTerminatedError(ProcessError):
+    """The process is terminating or has terminated; it can own nothing more."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(
+            pid, f"process {pid} is terminating or has terminated: it can acquire nothing more"
+        )
+
+
+@final
+class TerminationDeadlockError(ProcessError):
+    """Waiting for this termination would be waiting for oneself."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(
+            pid,
+            f"process {pid} is being terminated by this very thread or event loop: "
+            "it cannot also wait for the result; await terminate_process_async, or leave it be",
+        )
+
+
+@final
+class NoCurrentProcessError(ProbateError, LookupError):
+    """No pid was given, and no process is current in this context."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no process is current here: pass a pid, or work inside `with manager.process(...)`"
+        )
+
+
+# -- ownership ---------------------------------------------------------------
+
+
+class OwnershipError(ProbateError):
+    """Something about one resource and who owns it."""
+
+
+@final
+class NotOwnedError(OwnershipError):
+    """The process does not own this resource."""
+
+    def __init__(self, kind: str, pid: int, what: str, owner: int | None = None) -> None:
+        whose = "nobody here does" if owner is None else f"process {owner} does"
+        super().__init__(f"{kind}: process {pid} does not own {what}; {whose}")
+        self.kind = kind
+        self.pid = pid
+        self.owner = owner
+
+
+@final
+class AlreadyOwnedError(OwnershipError):
+    """The object has an owner already; each thing is released once, by one owner."""
+
+    def __init__(self, kind: str, what: str, owner: int | None) -> None:
+        whose = "a process" if owner is None else f"process {owner}"
+        super().__init__(f"{kind}: {what} is owned by {whose} already; transfer it instead")
+        self.kind = kind
+        self.owner = owner
+
+
+@final
+class UnadoptableError(ProbateError, TypeError):
+    """No registered kind takes responsibility for this object."""
+
+    def __init__(self, resource: object, kinds: Sequence[str]) -> None:
+        super().__init__(
+            f"no kind adopts a {type(resource).__qualname__}: {resource!r}; "
+            f"asked: {', '.join(kinds) or 'none registered'}"
+        )
+
+
+@final
+class ResourceLimitExceeded(ProbateError):  # noqa: N818  the name is part of the public contract
+    """A limit refuses this acquisition; nothing was acquired."""
+
+    def __init__(
+        self, kind: str, pid: int, unit: str, limit: int, held: int, requested: int
+    ) -> None:
+        super().__init__(
+            f"{kind}: process {pid} holds {held} of at most {limit} {unit} and asked for "
+            f"{requested} more; release some, or raise the limit"
+        )
+        self.kind = kind
+        self.pid = pid
+        self.limit = limit
+        self.held = held
+        self.requested = requested
+
+
+# -- release -----------------------------------------------------------------
+
+
+class ReleaseError(ProbateError):
+    """A release that did not succeed; its text goes into the account."""
+
+    #: What the account says of the resource.
+    outcome: ClassVar[Outcome] = Outcome.FAILED
+
+
+@final
+class BusyResourceError(ReleaseError):
+    """Still in use: stays owned, and is tried again after the other kinds."""
+
+    outcome = Outcome.BUSY
+
+
+@final
+class ReleaseTimeoutError(ReleaseError):
+    """Did not come free in time: stays owned."""
+
+    outcome = Outcome.TIMEOUT
+
+
+@final
+class RefusedResourceError(ReleaseError):
+    """Not ours to release, or still in use by others: let go of, untouched."""
+
+    outcome = Outcome.REFUSED
+
+
+@final
+class InterruptedCleanup(BaseException):
+    """A KeyboardInterrupt or SystemExit came in mid-cleanup; everything was tried all the same.
+
+    `interrupt` is that exception (also the `__cause__`), `stats` the account of what was done.
+    The orchestrator raises `interrupt` itself when the whole termination is finished.
+    """
+
+    def __init__(self, interrupt: BaseException, stats: CleanupStats) -> None:
+        super().__init__(f"{type(interrupt).__name__} during a cleanup, which was completed")
+        self.interrupt = interrupt
+        self.stats = stats

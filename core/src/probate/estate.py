@@ -1,0 +1,221 @@
+"""The books behind an ownership table: one estate per owner, safe from any thread.
+
+An estate is a dict from resource id to resource, in order of acquisition, so that `popitem` is
+both "newest first" and atomic. No lock is on the hot path. Instead, an acquisition puts the
+resource in and only then looks whether its owner is still admitted and the estate still stands;
+a cleanup that was quicker has either taken the resource, and released it, or left it to be
+taken back out.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final, Generic, NewType, TypeVar, cast, final
+
+from probate.errors import ResourceLimitExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from probate.admission import Admission
+    from probate.models import KindLimits
+
+T = TypeVar("T")
+
+#: Names one resource for as long as the interpreter lives; never reused.
+ResourceId = NewType("ResourceId", int)
+
+_MISSING: Final = object()
+
+
+@final
+class Estate(dict[ResourceId, T]):
+    """One owner's resources, oldest first."""
+
+    __slots__ = ("lock", "moving", "nbytes", "pending", "sizes")
+
+    def __init__(self) -> None:
+        #: Guards the fields below, and the dropping of the estate from its book.
+        self.lock = threading.Lock()
+        #: Bytes of each resource that has any, and their sum.
+        self.sizes: dict[ResourceId, int] = {}
+        self.nbytes = 0
+        #: Acquisitions under way that count against a limit already.
+        self.pending = 0
+        #: Whether a resource is on its way out and may have to come back.
+        self.moving = False
+
+    def take(self, resource_id: ResourceId) -> T | None:
+        """Remove and return a resource, None if it is not here. Atomic."""
+        return self.pop(resource_id, None)
+
+    def set_size(self, resource_id: ResourceId, nbytes: int) -> None:
+        """Record the bytes of a resource, before it is put in."""
+        if nbytes:
+            with self.lock:
+                self.sizes[resource_id] = nbytes
+                self.nbytes += nbytes
+
+    def take_size(self, resource_id: ResourceId) -> int:
+        """Remove and return the bytes of a resource that was taken out."""
+        if not self.sizes:
+            return 0
+        with self.lock:
+            nbytes = self.sizes.pop(resource_id, 0)
+            self.nbytes -= nbytes
+        return nbytes
+
+
+@final
+class EstateBook(Generic[T]):
+    """All estates of one table. Resources are never None."""
+
+    __slots__ = ("_estates", "_transfer_lock", "admission")
+
+    def __init__(self) -> None:
+        self._estates: dict[int, Estate[T]] = {}
+        self._transfer_lock = threading.Lock()
+        #: Who may own; None lets everybody.
+        self.admission: Admission | None = None
+
+    def __contains__(self, pid: object) -> bool:
+        estate = self._estates.get(cast("int", pid))
+        return estate is not None and (len(estate) > 0 or estate.moving)
+
+    def get(self, pid: int) -> Estate[T] | None:
+        """The estate of `pid`, if it has one."""
+        return self._estates.get(pid)
+
+    def pids(self) -> list[int]:
+        """All that own something, in no particular order."""
+        return [pid for pid in list(self._estates) if pid in self]
+
+    def owner_of(self, resource_id: ResourceId) -> int | None:
+        """Who owns an id. O(owners): for error messages."""
+        for pid, estate in list(self._estates.items()):
+            if resource_id in estate:
+                return pid
+        return None
+
+    def insert(self, pid: int, resource_id: ResourceId, resource: T, nbytes: int) -> bool:
+        """Put a resource in; False if a cleanup has taken it, and released it, by now.
+
+        Raises what `Admission.check` raises, with the resource taken back out.
+        """
+        while True:
+            estate = self._stand(pid)
+            estate.set_size(resource_id, nbytes)
+            estate[resource_id] = resource
+            refusal: Exception | None = None
+            if self.admission is not None:
+                # Only now: a termination that began before is seen here, and one that begins
+                # later finds the resource in its place.
+                try:
+                    self.admission.check(pid)
+                except Exception as error:
+                    refusal = error
+            if refusal is None and self._estates.get(pid) is estate:
+                return True
+            if estate.take(resource_id) is None:
+                return False
+            estate.take_size(resource_id)
+            if refusal is not None:
+                self.drop_if_empty(pid, estate)
+                raise refusal
+            # The estate was dropped, as empty, between our two looks at it: once more.
+
+    def move(self, pid: int, resource_id: ResourceId, to: int) -> bool:
+        """Move a resource to another estate; False if `pid` does not have it.
+
+        Raises what `insert` raises; the resource is back in its place then.
+        """
+        estate = self._estates.get(pid)
+        if estate is None:
+            return False
+        with self._transfer_lock:
+            # From here on the estate counts as not empty and is not dropped, so that a cleanup
+            # of `pid` waits, and finds the resource again should `to` be refused.
+            with estate.lock:
+                estate.moving = True
+            try:
+                resource = estate.take(resource_id)
+                if resource is None:
+                    return False
+                try:
+                    self.insert(to, resource_id, resource, estate.sizes.get(resource_id, 0))
+                except BaseException:
+                    estate[resource_id] = resource
+                    raise
+                estate.take_size(resource_id)
+            finally:
+                with estate.lock:
+                    estate.moving = False
+        self.drop_if_empty(pid, estate)
+        return True
+
+    def drop_if_empty(self, pid: int, estate: Estate[T]) -> bool:
+        """Remove an empty estate from the book; False if it turns out not to be empty."""
+        while True:
+            with estate.lock:
+                if estate:
+                    return False
+                if not estate.moving:
+                    if not estate.pending and self._estates.get(pid) is estate:
+                        del self._estates[pid]
+                    return True
+            with self._transfer_lock:
+                # The transfer is over now; what it left is seen at the next look.
+                pass
+
+    def put_back(self, pid: int, kept: Iterable[tuple[ResourceId, T, int]]) -> None:
+        """Reinstate what a cleanup took out and could not release, oldest first."""
+        entries = list(kept)
+        while True:
+            estate = self._stand(pid)
+            with estate.lock:
+                # Estates are dropped under their lock only, so this one stands until we are done.
+                if self._estates.get(pid) is not estate:
+                    continue
+                for resource_id, resource, nbytes in entries:
+                    if nbytes:
+                        estate.sizes[resource_id] = nbytes
+                        estate.nbytes += nbytes
+                    estate[resource_id] = resource
+                return
+
+    # -- limits --------------------------------------------------------------
+
+    def charge(self, pid: int, kind: str, limits: KindLimits, nbytes: int) -> None:
+        """Count an acquisition under way against the limits, until `settle`.
+
+        Raises ResourceLimitExceeded, with nothing charged.
+        """
+        while True:
+            estate = self._stand(pid)
+            with estate.lock:
+                if self._estates.get(pid) is not estate:
+                    continue
+                held = len(estate) + estate.pending
+                if limits.max_count is not None and held >= limits.max_count:
+                    raise ResourceLimitExceeded(kind, pid, "resources", limits.max_count, held, 1)
+                if limits.max_bytes is not None and estate.nbytes + nbytes > limits.max_bytes:
+                    raise ResourceLimitExceeded(
+                        kind, pid, "bytes", limits.max_bytes, estate.nbytes, nbytes
+                    )
+                estate.pending += 1
+                estate.nbytes += nbytes
+                return
+
+    def settle(self, pid: int, nbytes: int) -> None:
+        """End a charge: by now the resource itself counts, or there is none."""
+        # An estate with a charge pending is never dropped, so this is the one that was charged.
+        estate = self._estates[pid]
+        with estate.lock:
+            estate.pending -= 1
+            estate.nbytes -= nbytes
+        self.drop_if_empty(pid, estate)
+
+    def _stand(self, pid: int) -> Estate[T]:
+        """The estate of `pid`, set up if it has none."""
+        estate = self._estates.get(pid)
+        return self._estates.setdefault(pid, Estate()) if estate is None else estate

@@ -1,0 +1,116 @@
+"""The contract between Probate and its plugins: read this first.
+
+A resource plugin is a class, called without arguments, named by an entry point of group
+`probate.resources` whose name is the kind. It must implement `ordering`, `has_resources` and
+`cleanup`; every other hook is optional. Mark implementations with `probate.hookimpl`.
+
+The orchestrator calls each resource plugin on its own, so that one failure never ends a call
+for all. Plugins that only wrap hooks (timing, audit, tracing) are observers: they take part in
+every one of those calls.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import pluggy
+
+if TYPE_CHECKING:
+    import asyncio
+    import concurrent.futures
+    from collections.abc import Callable, Iterable
+
+    import psutil
+
+    from probate.models import CleanupStats, ResourceRecord, ResourceUsage
+    from probate.ordering import Ordering
+    from probate.outcome import Outcome
+    from probate.ownership import ResourceId
+
+    #: What a `quiesce` may give to wait for. An asyncio future belongs to its own loop.
+    AnyFuture = concurrent.futures.Future[Any] | asyncio.Future[Any]
+
+PROJECT: Final = "probate"
+
+#: Entry-point group of resource plugins.
+ENTRY_POINT_GROUP: Final = "probate.resources"
+
+#: Hooks without which a plugin is no resource plugin.
+REQUIRED_HOOKS: Final = ("ordering", "has_resources", "cleanup")
+
+_hookspec = pluggy.HookspecMarker(PROJECT)
+
+#: Marks a plugin's function as the implementation of the hook of the same name.
+hookimpl: Final = pluggy.HookimplMarker(PROJECT)
+
+_F = TypeVar("_F", bound="Callable[..., object]")
+_INLINE_MARK: Final = "probate_runs_inline"
+
+
+def runs_inline(function: _F) -> _F:
+    """Mark a `cleanup` or `quiesce` that can never block, so that it needs no watching.
+
+    Where a deadline is set, a hook runs on a thread of its own, so that one that hangs can be
+    left behind. A marked hook runs on the terminating thread itself, which saves the
+    hand-over. The mark is a promise: a marked hook that hangs, hangs the termination.
+    """
+    setattr(function, _INLINE_MARK, True)
+    return function
+
+
+def is_inline(function: object) -> bool:
+    """Whether `function` carries the mark of `runs_inline`."""
+    return bool(getattr(function, _INLINE_MARK, False))
+
+
+@_hookspec
+def ordering() -> Ordering:  # type: ignore[empty-body]  # a specification has no body
+    """Say where this kind stands. Required; asked once, at registration."""
+
+
+@_hookspec
+def has_resources(pid: int) -> bool:  # type: ignore[empty-body]  # a specification has no body
+    """Whether `pid` owns anything of this kind. Required.
+
+    Must be O(1), and answered by the very bookkeeping that `cleanup` empties.
+    """
+
+
+@_hookspec
+def cleanup(pid: int) -> CleanupStats:  # type: ignore[empty-body]  # a specification has no body
+    """Release all that `pid` owns of this kind, newest first. Required.
+
+    One failure never keeps the next resource from being tried. Never waits for anybody's
+    goodwill: what is still in use stays owned, is reported BUSY, and is tried again.
+    """
+
+
+@_hookspec
+def quiesce(pid: int) -> Iterable[AnyFuture]:  # type: ignore[empty-body]  # a specification has no body
+    """Ask the users of `pid`'s resources to stop; return what to wait for.
+
+    Never blocks. All kinds are quiesced before any kind is cleaned.
+    """
+
+
+@_hookspec(firstresult=True)
+def adopt(pid: int, resource: object) -> ResourceId | None:
+    """Take responsibility for an object made elsewhere, or return None: not of this kind."""
+
+
+@_hookspec
+def observe(process: psutil.Process) -> Iterable[ResourceRecord]:  # type: ignore[empty-body]  # a specification has no body
+    """Tell what a live foreign OS process holds of this kind, as seen from outside."""
+
+
+@_hookspec
+def reclaim(record: ResourceRecord, dry_run: bool) -> Outcome:  # type: ignore[empty-body]  # a specification has no body
+    """Release a named thing whose owner has died, from its record alone.
+
+    A dry run takes the same path up to the act.
+    """
+
+
+@_hookspec
+def usage(pid: int) -> ResourceUsage:  # type: ignore[empty-body]  # a specification has no body
+    """How many, how many bytes, and each one's description. Answered by the tables if absent."""

@@ -1,0 +1,110 @@
+"""What the kernel says this OS process holds: the witness for the demo and for tests.
+
+Read from /proc (proc(5)), never from tables of ours. Linux only; elsewhere `KernelView.take`
+raises OSError, and nothing else here is called.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self, final
+
+_SELF: Final = Path("/proc/self")
+_MAP_LINE: Final = re.compile(r"(\S+) (\S{4}) \S+ \S+ (\d+)\s*(.*)")
+
+#: Signals 32 and 33, which glibc takes for itself when it first needs them (nptl(7)).
+_GLIBC_SIGNALS: Final = 0b11 << 31
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class KernelView:
+    """One look at this OS process."""
+
+    #: Descriptor to what it refers to, such as "socket:[4711]", by inode.
+    fds: dict[int, str]
+    #: Shared mappings, as "length name", with how many there are of each.
+    shared_maps: Counter[str]
+    #: Thread ids.
+    threads: frozenset[int]
+    #: Signals with a handler at the C level (SigCgt).
+    caught: int
+    #: Signals blocked in the calling thread (SigBlk).
+    blocked: int
+    #: Python-level dispositions, by signal number.
+    handlers: dict[int, object]
+
+    @classmethod
+    def take(cls) -> Self:
+        """Look. Raises OSError where there is no /proc."""
+        status = dict(
+            line.split(":\t", 1)
+            for line in Path("/proc/thread-self/status").read_text().splitlines()
+            if ":\t" in line
+        )
+        return cls(
+            fds=_fds(),
+            shared_maps=_shared_maps(),
+            threads=frozenset(int(task.name) for task in (_SELF / "task").iterdir()),
+            caught=int(status["SigCgt"], 16) & ~_GLIBC_SIGNALS,
+            blocked=int(status["SigBlk"], 16),
+            handlers={
+                number: signal.getsignal(number) for number in sorted(signal.valid_signals())
+            },
+        )
+
+    @property
+    def sockets(self) -> frozenset[str]:
+        """The sockets, by inode."""
+        return frozenset(name for name in self.fds.values() if name.startswith("socket:"))
+
+    def differences(self, later: KernelView) -> list[str]:
+        """What is otherwise in `later`, a line each; empty if all is as it was."""
+        lines = [f"fd {fd} is open: {later.fds[fd]}" for fd in later.fds if fd not in self.fds]
+        for fd, name in self.fds.items():
+            now = later.fds.get(fd)
+            if now != name:
+                lines.append(f"fd {fd} was {name} and is {now or 'closed'}")
+        for name, count in (later.shared_maps - self.shared_maps).items():
+            lines.append(f"{count} mapping more: {name}")
+        for name, count in (self.shared_maps - later.shared_maps).items():
+            lines.append(f"{count} mapping less: {name}")
+        lines += [f"thread {tid} runs on" for tid in sorted(later.threads - self.threads)]
+        if self.caught != later.caught:
+            lines.append(f"signals caught were {self.caught:#x} and are {later.caught:#x}")
+        if self.blocked != later.blocked:
+            lines.append(f"signals blocked were {self.blocked:#x} and are {later.blocked:#x}")
+        for number, handler in self.handlers.items():
+            if later.handlers.get(number) != handler:
+                lines.append(
+                    f"signal {number} was {handler!r} and is {later.handlers.get(number)!r}"
+                )
+        return lines
+
+
+def _fds() -> dict[int, str]:
+    found: dict[int, str] = {}
+    with os.scandir(_SELF / "fd") as entries:
+        for entry in entries:
+            try:
+                found[int(entry.name)] = os.readlink(entry.path)
+            except FileNotFoundError:
+                continue
+    # The descriptor that the scan itself used is closed by now.
+    return {fd: name for fd, name in found.items() if not re.match(r"/proc/\d+/fd$", name)}
+
+
+def _shared_maps() -> Counter[str]:
+    found: Counter[str] = Counter()
+    for line in (_SELF / "maps").read_text().splitlines():
+        match = _MAP_LINE.match(line)
+        if match is None or match[2][3] != "s":
+            continue
+        start, end = (int(part, 16) for part in match[1].split("-"))
+        found[f"{end - start} {match[4]}"] += 1
+    return found

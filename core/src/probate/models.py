@@ -1,0 +1,257 @@
+"""What crosses Probate's border: accounts, records, limits. Frozen pydantic models, JSON both ways.
+
+Inside, plain structures do the work; these are made once per kind and termination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Final, final
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, computed_field
+
+from probate.ordering import Ordering
+from probate.outcome import Outcome
+
+__all__ = [
+    "CleanupFailure",
+    "CleanupResult",
+    "CleanupStats",
+    "KindLimits",
+    "Leak",
+    "Ordering",
+    "Outcome",
+    "PluginRecord",
+    "PluginStatus",
+    "ProcessInfo",
+    "ProcessState",
+    "ResourceInfo",
+    "ResourceLimits",
+    "ResourceRecord",
+    "ResourceUsage",
+]
+
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+# -- accounts ----------------------------------------------------------------
+
+
+@final
+class CleanupFailure(_Frozen):
+    """One thing that did not come free, and why."""
+
+    kind: str
+    #: A description of the resource, or of the hook that failed.
+    resource: str
+    outcome: Outcome
+    message: str
+
+    def __str__(self) -> str:
+        text = f"{self.kind}: {self.resource}: {self.outcome}: {self.message}"
+        return " ".join(text.split())
+
+
+@final
+class CleanupStats(_Frozen):
+    """What a cleanup did. `a + b` merges two accounts.
+
+    Counts tell what was done, never what was meant: only a RELEASED resource is freed.
+    """
+
+    resources_freed: NonNegativeInt = 0
+    bytes_freed: NonNegativeInt = 0
+    errors_encountered: NonNegativeInt = 0
+    #: Seconds of wall-clock time; merging adds them.
+    duration_seconds: Seconds = 0.0
+    #: Freed resources by kind; kinds that freed nothing are left out.
+    by_type: Mapping[str, NonNegativeInt] = Field(default_factory=dict)
+    #: The errors in detail: from a plugin's cleanup, as far as it gives any. In a finished
+    #: account they stand in `CleanupResult.errors` instead, so that sums do not grow.
+    errors: tuple[CleanupFailure, ...] = ()
+
+    def __add__(self, other: object) -> CleanupStats:
+        if not isinstance(other, CleanupStats):
+            return NotImplemented
+        by_type = dict(self.by_type)
+        for kind, freed in other.by_type.items():
+            by_type[kind] = by_type.get(kind, 0) + freed
+        return CleanupStats(
+            resources_freed=self.resources_freed + other.resources_freed,
+            bytes_freed=self.bytes_freed + other.bytes_freed,
+            errors_encountered=self.errors_encountered + other.errors_encountered,
+            duration_seconds=self.duration_seconds + other.duration_seconds,
+            by_type=by_type,
+            errors=self.errors + other.errors,
+        )
+
+    @classmethod
+    def merged(cls, parts: Iterable[CleanupStats]) -> CleanupStats:
+        """The sum of `parts`; of none, an empty account."""
+        return sum(parts, start=cls())
+
+
+@final
+class ResourceInfo(_Frozen):
+    """One owned resource, as a person would want to see it."""
+
+    id: int
+    description: str
+    nbytes: NonNegativeInt = 0
+    #: The stack at acquisition, innermost call last, when acquisition sites are kept.
+    acquired_at: str | None = None
+
+
+@final
+class ResourceUsage(_Frozen):
+    """What one process owns of one kind."""
+
+    kind: str
+    count: NonNegativeInt = 0
+    nbytes: NonNegativeInt = 0
+    resources: tuple[ResourceInfo, ...] = ()
+
+
+@final
+class Leak(_Frozen):
+    """A resource that a process still owned when it ended normally."""
+
+    kind: str
+    resource: ResourceInfo
+
+    def __str__(self) -> str:
+        site = f"; acquired at\n{self.resource.acquired_at}" if self.resource.acquired_at else ""
+        return f"{self.kind}: {self.resource.description} was never released{site}"
+
+
+@final
+class CleanupResult(_Frozen):
+    """The account of one termination."""
+
+    pid: int
+    stats: CleanupStats = CleanupStats()
+    #: All that did not come free, in cleanup order.
+    errors: tuple[CleanupFailure, ...] = ()
+    #: What a process that ended normally had not released itself. It was released all the same.
+    leaks: tuple[Leak, ...] = ()
+
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom; mypy has no support
+    @property
+    def is_success(self) -> bool:
+        """Whether everything came free."""
+        return self.stats.errors_encountered == 0
+
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom; mypy has no support
+    @property
+    def has_freed_resources(self) -> bool:
+        """Whether there was anything to free, and it was freed."""
+        return self.stats.resources_freed > 0
+
+    def __str__(self) -> str:
+        stats = self.stats
+        return (
+            f"PID {self.pid} cleanup: {stats.resources_freed} resources freed, "
+            f"{stats.bytes_freed} bytes freed, {stats.errors_encountered} errors"
+        )
+
+
+# -- records -----------------------------------------------------------------
+
+
+@final
+class ResourceRecord(_Frozen):
+    """A thing that an OS process holds or held, told so that a stranger can find it again.
+
+    `identity` is what the kind needs to recognise it without trusting a bare name: path,
+    device and inode; SysV id and creation time; and so on. JSON values only.
+    """
+
+    kind: str
+    description: str
+    os_pid: int
+    nbytes: NonNegativeInt = 0
+    identity: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class PluginStatus(StrEnum):
+    """What became of an entry point that was found."""
+
+    LOADED = "loaded"
+    #: Asked for by nobody, or switched off by name; never imported.
+    DISABLED = "disabled"
+    #: Another distribution serves the same kind.
+    DUPLICATE = "duplicate"
+    #: Its distribution asks for another version of the core; never imported.
+    INCOMPATIBLE = "incompatible"
+    #: Its import, constructor or contract went wrong.
+    FAILED = "failed"
+
+
+@final
+class PluginRecord(_Frozen):
+    """One entry point of group `probate.resources`, and what became of it."""
+
+    kind: str
+    distribution: str
+    version: str
+    #: None unless loaded.
+    priority: int | None = None
+    status: PluginStatus
+    #: Why it is not loaded, and what to do; empty when it is.
+    reason: str = ""
+
+
+class ProcessState(StrEnum):
+    """The one way of a process, from left to right."""
+
+    RUNNING = "running"
+    TERMINATING = "terminating"
+    TERMINATED = "terminated"
+
+
+@final
+class ProcessInfo(_Frozen):
+    """A process, at one moment."""
+
+    pid: int
+    name: str
+    state: ProcessState
+    parent: int | None = None
+    #: Seconds since the epoch.
+    created_at: float
+
+
+# -- limits ------------------------------------------------------------------
+
+
+@final
+class KindLimits(_Frozen):
+    """How much of one kind one process may own at a time; None is no limit."""
+
+    max_count: NonNegativeInt | None = None
+    max_bytes: NonNegativeInt | None = None
+
+
+@final
+class ResourceLimits(_Frozen):
+    """How much a process may own of each kind; `by_kind` overrides the general limits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_count: NonNegativeInt | None = None
+    max_bytes: NonNegativeInt | None = None
+    by_kind: Mapping[str, KindLimits] = Field(default_factory=dict)
+
+    def of(self, kind: str) -> KindLimits:
+        """The limits that hold for `kind`."""
+        own = self.by_kind.get(kind)
+        return own or KindLimits(max_count=self.max_count, max_bytes=self.max_bytes)
+
+
+#: The account of a cleanup that found nothing.
+NOTHING: Final = CleanupStats()

@@ -1,0 +1,276 @@
+"""The orchestrator: all registered kinds, and the cleaning of one pid over all of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Self, final
+
+from probate.admission import Admission
+from probate.errors import ProbateError, UnadoptableError, UnknownKindError
+from probate.registry import PluginRegistry
+from probate.waiting import run, run_async
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    import pluggy
+
+    from probate.models import CleanupResult, PluginRecord, ResourceUsage
+    from probate.ownership import ResourceId
+    from probate.termination import Termination
+    from probate.waiting import Wait
+
+#: Seconds that users of resources get to stop.
+DEFAULT_GRACE: Final = 5.0
+
+#: Seconds from the start after which nothing more is retried, and a hook that hangs is left.
+DEFAULT_DEADLINE: Final = 30.0
+
+
+class MissingKindWarning(UserWarning):
+    """An expected kind has no plugin: its resources would leak."""
+
+
+@final
+class ResourceOrchestrator(Mapping[str, Any]):
+    """A mapping of kind to plugin, iterated in cleanup order.
+
+    Safe to share between threads. Pids are plain keys, unless a `ProcessManager` is built on it:
+    then only the pids that the manager issued may own anything.
+    """
+
+    def __init__(self) -> None:
+        self.admission = Admission()
+        self._registry = PluginRegistry(self.admission)
+        self._records: list[PluginRecord] = []
+
+    def __repr__(self) -> str:
+        return f"<ResourceOrchestrator {self.registered_types()!r}>"
+
+    # -- registering ---------------------------------------------------------
+
+    def register(self, plugin: object, name: str | None = None) -> Self:
+        """Register a resource plugin as kind `name`; return self.
+
+        Without a name it is the plugin's `kind`, or else its table's. A plugin that only wraps
+        hooks is registered as an observer. Raises a PluginError, with nothing registered.
+        """
+        self._registry.register(plugin, name)
+        self.check_pending()
+        return self
+
+    def discover(self, only: Collection[str] | None = None, disable: Collection[str] = ()) -> Self:
+        """Load the installed plugins; return self.
+
+        Kinds in `disable`, or not in `only`, are never imported. A plugin that cannot be used is
+        recorded with the reason, and the others are loaded; see `records`.
+
+        Raises TypeError for a bare string, UnknownKindError if a kind in `only` is not installed;
+        nothing is loaded then.
+        """
+        from probate import discovery
+        from probate.models import PluginStatus
+
+        for name, kinds in (("only", only), ("disable", disable)):
+            if isinstance(kinds, str):
+                raise TypeError(f"{name} must be a collection of kinds, got the string {kinds!r}")
+        found = discovery.scan()
+        installed = {each.kind for each in found}
+        for kind in only or ():
+            if kind not in installed:
+                raise UnknownKindError(kind, sorted(installed))
+
+        records: list[PluginRecord] = []
+        for each in discovery.choose(found, only, disable):
+            if not isinstance(each, discovery.Found):
+                records.append(each)
+            elif each.kind in self:
+                reason = "this kind was registered before"
+                records.append(each.record(PluginStatus.DUPLICATE, reason))
+            else:
+                try:
+                    self.register(discovery.load(each), each.kind)
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
+                    reason = f"{type(error).__name__}: {error}"
+                    records.append(each.record(PluginStatus.FAILED, reason))
+                else:
+                    registered = self._registry.get(each.kind)
+                    priority = registered.ordering.priority if registered else None
+                    records.append(each.record(PluginStatus.LOADED, priority=priority))
+        self._records = records
+        return self
+
+    def check_pending(self) -> None:
+        """Raise UnknownHookError if a plugin that pluggy was given directly misspells a hook."""
+        self._registry.check_pending()
+
+    @property
+    def records(self) -> list[PluginRecord]:
+        """What became of each entry point found: loaded kinds in cleanup order, then the others."""
+        place = {kind: index for index, kind in enumerate(self)}
+        return sorted(
+            self._records,
+            key=lambda record: (
+                place.get(record.kind, len(place)) if record.status == "loaded" else len(place),
+                record.kind,
+                record.distribution,
+            ),
+        )
+
+    @property
+    def plugin_manager(self) -> pluggy.PluginManager:
+        """The pluggy manager, for tracing, monitoring, and registering observers."""
+        return self._registry.plugin_manager
+
+    # -- the mapping ---------------------------------------------------------
+
+    def __getitem__(self, kind: str) -> Any:
+        registered = self._registry.get(kind)
+        if registered is None:
+            raise UnknownKindError(kind, self.registered_types())
+        return registered.plugin
+
+    def __contains__(self, kind: object) -> bool:
+        return isinstance(kind, str) and self._registry.get(kind) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._registry.order())
+
+    def __len__(self) -> int:
+        return len(self._registry.frozen())
+
+    def __bool__(self) -> bool:
+        """An orchestrator is one even while nothing is registered."""
+        return True
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def registered_types(self) -> list[str]:
+        """All kinds, in cleanup order. Raises as `check_pending`."""
+        self.check_pending()
+        return self._registry.order()
+
+    def resource_count(self) -> int:
+        """How many kinds of resource are registered."""
+        return len(self)
+
+    def validate_coverage(self, expected: Iterable[str]) -> list[str]:
+        """Return the kinds in `expected` that nobody serves, and warn of each."""
+        missing = [kind for kind in expected if kind not in self]
+        for kind in missing:
+            message = f"kind {kind!r} has no plugin: its resources would leak"
+            warnings.warn(message, MissingKindWarning, stacklevel=2)
+        return missing
+
+    # -- one pid -------------------------------------------------------------
+
+    def has_resources(self, pid: int) -> bool:
+        """Whether `pid` owns anything of any kind (or a plugin cannot be asked)."""
+        return bool(self._registry.holders(pid).kinds)
+
+    def usage(self, pid: int) -> dict[str, ResourceUsage]:
+        """What `pid` owns, by kind, in cleanup order; kinds it has nothing of are left out."""
+        holders = self._registry.holders(pid).kinds
+        return {holder.kind: holder.usage_of(pid) for holder in holders}
+
+    def owners(self) -> set[int]:
+        """All pids that own something, by the plugins' tables."""
+        return {
+            pid for kind in self._registry.frozen() for table in kind.tables for pid in table.pids()
+        }
+
+    def adopt(self, pid: int, resource: object) -> ResourceId:
+        """Have `pid` own an object that was made elsewhere; the first kind to take it releases it.
+
+        Raises UnadoptableError if no kind takes it, AlreadyOwnedError if it has an owner,
+        ProcessTerminatedError, ProcessNotFoundError, ResourceLimitExceeded.
+        """
+        self.admission.check(pid)
+        errors: list[Exception] = []
+        for kind in self._registry.frozen():
+            try:
+                resource_id: ResourceId | None = kind.adopt(pid=pid, resource=resource)
+            except ProbateError:
+                # A kind that knows the object has refused it; no other is asked to take it.
+                raise
+            except Exception as error:
+                error.add_note(f"raised by adopt() of plugin {kind.kind!r}")
+                errors.append(error)
+            else:
+                if resource_id is not None:
+                    return resource_id
+        unadoptable = UnadoptableError(resource, self.registered_types())
+        if errors:
+            raise unadoptable from ExceptionGroup("some plugins failed to look at it", errors)
+        raise unadoptable
+
+    def cleanup_process(
+        self,
+        pid: int,
+        *,
+        grace: float = DEFAULT_GRACE,
+        deadline: float | None = DEFAULT_DEADLINE,
+    ) -> CleanupResult:
+        """Release everything that `pid` owns; return the account.
+
+        `grace`: seconds for users of the resources to stop; 0 for none. `deadline`: seconds from
+        now after which nothing is retried and a hook that hangs is left behind; None for never.
+        Until it returns, `pid` can acquire nothing. A second call finds what the first left.
+
+        Raises ValueError for a negative number. A KeyboardInterrupt or SystemExit ends the grace,
+        and is raised when all is released.
+        """
+        termination = self.termination(pid, deadline)
+        ended = run(self._steps(termination, checked_seconds("grace", grace)))
+        if (interrupt := ended.interrupt or termination.interrupt) is not None:
+            raise interrupt
+        return ended.value
+
+    async def cleanup_process_async(
+        self,
+        pid: int,
+        *,
+        grace: float = DEFAULT_GRACE,
+        deadline: float | None = DEFAULT_DEADLINE,
+    ) -> CleanupResult:
+        """As `cleanup_process`, without blocking the event loop.
+
+        A cancellation ends the grace, and is raised when all is released.
+        """
+        termination = self.termination(pid, deadline)
+        ended = await run_async(self._steps(termination, checked_seconds("grace", grace)))
+        if (interrupt := ended.interrupt or termination.interrupt) is not None:
+            raise interrupt
+        return ended.value
+
+    def termination(
+        self, pid: int, deadline: float | None, *, with_leaks: bool = False
+    ) -> Termination:
+        """Prepare the settling of `pid`, for whoever runs its steps."""
+        from probate.termination import Termination
+
+        if deadline is not None:
+            checked_seconds("deadline", deadline)
+        return Termination(pid, self._registry, deadline=deadline, with_leaks=with_leaks)
+
+    def _steps(
+        self, termination: Termination, grace: float
+    ) -> Generator[Wait, None, CleanupResult]:
+        with self.admission.ending(termination.pid):
+            yield from termination.quiesce()
+            if grace and termination.futures:
+                yield termination.grace(grace)
+            return (yield from termination.settle())
+
+
+def checked_seconds(name: str, seconds: float) -> float:
+    """Return `seconds`. Raises ValueError unless it is a number of at least 0."""
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds >= 0:
+        raise ValueError(f"{name} must be a number of seconds of at least 0, got {seconds!r}")
+    return seconds

@@ -1,0 +1,38 @@
+"""What can become of one resource."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """The end of one release, as the account states it."""
+
+    #: Given back by us, just now.
+    RELEASED = "released"
+    #: Somebody gave it back before: nothing to do, nothing counted, no error.
+    ALREADY_GONE = "already gone"
+    #: Still in use. It stays owned and is tried again after the other kinds.
+    BUSY = "busy"
+    #: Did not come free in time. It stays owned.
+    TIMEOUT = "timeout"
+    #: The release went wrong. It is tried once, never replayed.
+    FAILED = "failed"
+    #: Not ours, or still in use by others: left as it was.
+    REFUSED = "refused"
+    #: Owned by another process by now.
+    TRANSFERRED = "transferred"
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the account counts it as an error."""
+        return self in _ERRORS
+
+    @property
+    def stays_owned(self) -> bool:
+        """Whether the owner keeps the resource, so that it can be tried again."""
+        return self in _STAYS_OWNED
+
+
+_STAYS_OWNED = frozenset({Outcome.BUSY, Outcome.TIMEOUT})
+_ERRORS = _STAYS_OWNED | {Outcome.FAILED, Outcome.REFUSED}

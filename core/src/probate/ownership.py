@@ -1,0 +1,361 @@
+"""Who owns what: the one bookkeeping of every plugin, first-party or third-party."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import traceback
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
+
+from probate.errors import (
+    AlreadyOwnedError,
+    InterruptedCleanup,
+    NotOwnedError,
+    ProcessTerminatedError,
+    ReleaseError,
+)
+from probate.estate import EstateBook, ResourceId
+from probate.forking import forget_in_forked_child
+from probate.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from probate.admission import Admission
+    from probate.models import CleanupFailure, CleanupStats, ResourceUsage
+
+__all__ = ["OwnershipTable", "ResourceId"]
+
+T = TypeVar("T")
+
+_ids: Final = itertools.count(1)
+
+#: Frames kept of an acquisition's stack; the innermost ones tell the most.
+_SITE_DEPTH: Final = 12
+
+#: Said of an outcome that came without a message of its own.
+_PLAIN_WORDS: Final = {
+    Outcome.BUSY: "still in use",
+    Outcome.TIMEOUT: "did not come free in time",
+    Outcome.FAILED: "its release failed",
+    Outcome.REFUSED: "not ours to release, or still in use by others",
+}
+
+
+@final
+class OwnershipTable(Generic[T]):
+    """Who owns which resources of one kind.
+
+    `kind` names the resources in errors and accounts. `describe` turns a resource into a short
+    text, for accounts and usage. `identity` gives the object that may have one owner at a time
+    only, the resource itself or what it wraps; it can then be found by that object, in O(1), at
+    the price of an index.
+
+    Thread-safe. A forked child starts with an empty table: it owns nothing, and what it
+    inherited is kept from being finalised there. Resources are never None.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        describe: Callable[[T], str] = repr,
+        identity: Callable[[T], object] | None = None,
+    ) -> None:
+        self.kind = kind
+        self._describe = describe
+        self._identity = identity
+        self._book: EstateBook[T] = EstateBook()
+        self._sites: dict[ResourceId, str] = {}
+        #: Id of the identity to id of the resource; empty without `identity`.
+        self._index: dict[int, ResourceId] = {}
+        self._inherited: list[object] = []
+        forget_in_forked_child(self)
+
+    def __repr__(self) -> str:
+        return f"<OwnershipTable {self.kind!r}, owners: {len(self.pids())}>"
+
+    # -- asking --------------------------------------------------------------
+
+    def __contains__(self, pid: object) -> bool:
+        """Whether `pid` owns anything. O(1)."""
+        return pid in self._book
+
+    def pids(self) -> list[int]:
+        """All that own something, in no particular order."""
+        return self._book.pids()
+
+    def count(self, pid: int) -> int:
+        """How many resources `pid` owns."""
+        return len(self._book.get(pid) or ())
+
+    def nbytes(self, pid: int) -> int:
+        """How many bytes `pid` owns."""
+        estate = self._book.get(pid)
+        return 0 if estate is None else estate.nbytes
+
+    def get(self, pid: int, resource_id: ResourceId) -> T:
+        """Return a resource of `pid`. Raises NotOwnedError if it does not own that id."""
+        estate = self._book.get(pid)
+        resource = None if estate is None else estate.get(resource_id)
+        if resource is None:
+            raise self._not_owned(pid, resource_id)
+        return resource
+
+    def owned(self, pid: int) -> list[tuple[ResourceId, T]]:
+        """All that `pid` owns, newest first."""
+        estate = self._book.get(pid)
+        return [] if estate is None else list(estate.items())[::-1]
+
+    def find(self, pid: int, identity: object) -> ResourceId:
+        """Return the id under which `pid` owns this very object.
+
+        O(1) with an `identity`, else O(own). Raises NotOwnedError if it does not own it.
+        """
+        owner = None
+        if self._identity is None:
+            for resource_id, resource in self.owned(pid):
+                if resource is identity:
+                    return resource_id
+        elif (found := self._index.get(id(identity))) is not None:
+            if found in (self._book.get(pid) or ()):
+                return found
+            owner = self._book.owner_of(found)
+        raise NotOwnedError(self.kind, pid, repr(identity), owner)
+
+    def usage(self, pid: int) -> ResourceUsage:
+        """What `pid` owns, each resource described, oldest first."""
+        from probate.models import ResourceInfo, ResourceUsage
+
+        estate = self._book.get(pid)
+        if estate is None:
+            return ResourceUsage(kind=self.kind)
+        infos = tuple(
+            ResourceInfo(
+                id=resource_id,
+                description=self.describe(resource),
+                nbytes=estate.sizes.get(resource_id, 0),
+                acquired_at=self._sites.get(resource_id),
+            )
+            for resource_id, resource in list(estate.items())
+        )
+        total = sum(info.nbytes for info in infos)
+        return ResourceUsage(kind=self.kind, count=len(infos), nbytes=total, resources=infos)
+
+    def describe(self, resource: T) -> str:
+        """A short text for accounts; never raises."""
+        try:
+            return self._describe(resource)
+        except Exception:
+            # A resource in a bad state may not even have a repr; the account still needs a name.
+            return object.__repr__(resource)
+
+    def check_admitted(self, pid: int) -> None:
+        """Raise, as `add` would, if `pid` may not own anything (any more)."""
+        if self._book.admission is not None:
+            self._book.admission.check(pid)
+
+    # -- owning --------------------------------------------------------------
+
+    def add(self, pid: int, resource: T, nbytes: int = 0) -> ResourceId:
+        """Make `pid` the owner of `resource`, of so many bytes.
+
+        If it raises, nothing is recorded and the caller still holds the resource:
+        ProcessTerminatedError if `pid` is terminating, ProcessNotFoundError if it never was,
+        ResourceLimitExceeded, AlreadyOwnedError (with an `identity`). What is yet to be made
+        goes through `acquire`, which asks first.
+        """
+        is_charged = self._admit(pid, nbytes)
+        try:
+            resource_id, _ = self._record(pid, resource, nbytes)
+        finally:
+            if is_charged:
+                self._book.settle(pid, nbytes)
+        return resource_id
+
+    def acquire(
+        self, pid: int, make: Callable[[], T], release: Callable[[T], object], nbytes: int = 0
+    ) -> T:
+        """Make a resource and have `pid` own it, or have nothing made at all.
+
+        Refusals, as in `add`, come before `make` is called. If the owner ends while it runs,
+        `release` gives the new resource back. Returns the resource.
+        """
+        is_charged = self._admit(pid, nbytes)
+        try:
+            resource = make()
+            try:
+                _, is_still_owned = self._record(pid, resource, nbytes)
+            except BaseException:
+                release(resource)
+                raise
+        finally:
+            if is_charged:
+                self._book.settle(pid, nbytes)
+        if not is_still_owned:
+            raise ProcessTerminatedError(pid)
+        return resource
+
+    def release(self, pid: int, resource_id: ResourceId) -> T | None:
+        """End the ownership; return the resource, which the caller now releases.
+
+        Returns None if the resource is gone already. Raises NotOwnedError if another process
+        owns it, or the id was never issued.
+        """
+        estate = self._book.get(pid)
+        resource = None if estate is None else estate.take(resource_id)
+        if estate is None or resource is None:
+            # Ids ascend: one that was issued, and that nobody owns, has been released.
+            if self._book.owner_of(resource_id) is None and 0 < resource_id < next(_ids):
+                return None
+            raise self._not_owned(pid, resource_id)
+        estate.take_size(resource_id)
+        self._forget(resource_id, resource)
+        if not estate:
+            self._book.drop_if_empty(pid, estate)
+        return resource
+
+    def transfer(self, pid: int, resource_id: ResourceId, to: int) -> None:
+        """Make `to` the owner, under the same id; atomic against cleanups of both.
+
+        If it raises, `pid` owns the resource still: NotOwnedError if `pid` does not own it,
+        and what `add` raises if `to` may not.
+        """
+        self.get(pid, resource_id)
+        if to == pid:
+            return
+        estate = self._book.get(pid)
+        nbytes = 0 if estate is None else estate.sizes.get(resource_id, 0)
+        is_charged = self._admit(to, nbytes)
+        try:
+            if not self._book.move(pid, resource_id, to):
+                raise self._not_owned(pid, resource_id)
+        finally:
+            if is_charged:
+                self._book.settle(to, nbytes)
+
+    def cleanup(self, pid: int, release: Callable[[T], Outcome | None]) -> CleanupStats:
+        """Release all that `pid` owns, newest first, each once; return the account.
+
+        `release` may return an Outcome (None is RELEASED), or raise: a ReleaseError says its
+        outcome, anything else is FAILED. What is BUSY or TIMEOUT stays owned. Every resource
+        is taken out before its release is called, so none is released twice, and one failure
+        never keeps the next from being tried: not even a KeyboardInterrupt or SystemExit,
+        which is raised as InterruptedCleanup when all is done.
+        """
+        from probate.models import NOTHING, CleanupStats
+
+        estate = self._book.get(pid)
+        if estate is None:
+            return NOTHING
+        started = time.perf_counter()
+        freed = nbytes = 0
+        failures: list[CleanupFailure] = []
+        kept: list[tuple[ResourceId, T, int]] = []
+        interrupt: BaseException | None = None
+        while True:
+            try:
+                resource_id, resource = estate.popitem()
+            except KeyError:
+                if self._book.drop_if_empty(pid, estate):
+                    break
+                continue
+            size = estate.take_size(resource_id)
+            message = ""
+            try:
+                outcome = release(resource) or Outcome.RELEASED
+            except ReleaseError as error:
+                outcome, message = error.outcome, str(error)
+            except BaseException as error:
+                outcome, message = Outcome.FAILED, f"{type(error).__name__}: {error}"
+                if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                    interrupt = error
+            if outcome is Outcome.RELEASED:
+                freed += 1
+                nbytes += size
+            elif outcome.is_error:
+                failures.append(self._failure(resource, outcome, message))
+                if outcome.stays_owned:
+                    kept.append((resource_id, resource, size))
+                    continue
+            self._forget(resource_id, resource)
+        if kept:
+            self._book.put_back(pid, reversed(kept))
+        stats = CleanupStats(
+            resources_freed=freed,
+            bytes_freed=nbytes,
+            errors_encountered=len(failures),
+            duration_seconds=time.perf_counter() - started,
+            by_type={self.kind: freed} if freed else {},
+            errors=tuple(failures),
+        )
+        if interrupt is not None:
+            raise InterruptedCleanup(interrupt, stats) from interrupt
+        return stats
+
+    # -- the core's wiring, never a plugin's business -------------------------
+
+    def wire(self, kind: str, admission: Admission) -> None:
+        """Have `admission` decide who may own, and serve `kind`."""
+        self.kind = kind
+        self._book.admission = admission
+
+    def forget_parent(self) -> None:
+        """Own nothing, in a forked child; finalise nothing that the parent still uses."""
+        self._inherited.append(self._book)
+        admission = self._book.admission
+        self._book = EstateBook()
+        self._book.admission = admission
+        self._sites = {}
+        self._index = {}
+
+    # -- inside --------------------------------------------------------------
+
+    def _admit(self, pid: int, nbytes: int) -> bool:
+        """Refuse `pid`, or let it in; True if the acquisition was charged against limits."""
+        if nbytes < 0:
+            raise ValueError(f"nbytes must not be negative, got {nbytes}")
+        admission = self._book.admission
+        limits = None if admission is None else admission.check(pid)
+        if limits is None:
+            return False
+        self._book.charge(pid, self.kind, limits.of(self.kind), nbytes)
+        return True
+
+    def _record(self, pid: int, resource: T, nbytes: int) -> tuple[ResourceId, bool]:
+        """Issue an id and put the resource in; the flag is `EstateBook.insert`'s."""
+        resource_id = ResourceId(next(_ids))
+        if self._identity is not None:
+            found = self._index.setdefault(id(self._identity(resource)), resource_id)
+            if found != resource_id:
+                owner = self._book.owner_of(found)
+                raise AlreadyOwnedError(self.kind, self.describe(resource), owner)
+        admission = self._book.admission
+        if admission is not None and admission.record_sites:
+            frames = traceback.extract_stack(limit=_SITE_DEPTH + 2)[:-2]
+            self._sites[resource_id] = "".join(traceback.format_list(frames))
+        try:
+            return resource_id, self._book.insert(pid, resource_id, resource, nbytes)
+        except BaseException:
+            self._forget(resource_id, resource)
+            raise
+
+    def _forget(self, resource_id: ResourceId, resource: T) -> None:
+        if self._identity is not None:
+            self._index.pop(id(self._identity(resource)), None)
+        if self._sites:
+            self._sites.pop(resource_id, None)
+
+    def _failure(self, resource: T, outcome: Outcome, message: str) -> CleanupFailure:
+        from probate.models import CleanupFailure
+
+        return CleanupFailure(
+            kind=self.kind,
+            resource=self.describe(resource),
+            outcome=outcome,
+            message=message or _PLAIN_WORDS[outcome],
+        )
+
+    def _not_owned(self, pid: int, resource_id: ResourceId) -> NotOwnedError:
+        owner = self._book.owner_of(resource_id)
+        return NotOwnedError(self.kind, pid, f"#{resource_id}", owner)

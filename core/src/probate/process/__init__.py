@@ -1,0 +1,26 @@
+"""Processes: owners of resources, their tree, and their end.
+
+process.py    Process: one owner
+current.py    the current process of a context
+manager.py    ProcessManager: issues pids, terminates, accounts
+builder.py    ProcessManagerBuilder: the manager's options
+scope.py      `with manager.process(...)`
+"""
+
+from __future__ import annotations
+
+from probate.process.builder import ProcessManagerBuilder
+from probate.process.current import current_process, pid_or_current
+from probate.process.manager import ProcessManager
+from probate.process.process import Pid, Process
+from probate.process.scope import ProcessScope
+
+__all__ = [
+    "Pid",
+    "Process",
+    "ProcessManager",
+    "ProcessManagerBuilder",
+    "ProcessScope",
+    "current_process",
+    "pid_or_current",
+]

@@ -1,0 +1,71 @@
+"""The options of a process manager, checked before there is one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self, final
+
+from probate.orchestrator import (
+    DEFAULT_DEADLINE,
+    DEFAULT_GRACE,
+    ResourceOrchestrator,
+    checked_seconds,
+)
+from probate.process.manager import ProcessManager
+
+if TYPE_CHECKING:
+    from probate.models import ResourceLimits
+
+
+@final
+class ProcessManagerBuilder:
+    """Collects options; every `with_...` returns self, and `build` makes the manager."""
+
+    def __init__(self) -> None:
+        self._orchestrator: ResourceOrchestrator | None = None
+        self._grace = DEFAULT_GRACE
+        self._deadline: float | None = DEFAULT_DEADLINE
+        self._limits: ResourceLimits | None = None
+        self._record_sites = False
+
+    def with_resource_orchestrator(self, orchestrator: ResourceOrchestrator) -> Self:
+        """Settle by this orchestrator; by default, one that discovers all that is installed."""
+        if not isinstance(orchestrator, ResourceOrchestrator):
+            raise TypeError(f"expected a ResourceOrchestrator, got {orchestrator!r}")
+        self._orchestrator = orchestrator
+        return self
+
+    def with_grace(self, seconds: float) -> Self:
+        """Give users of resources so many seconds to stop; 0 for none. Raises ValueError."""
+        self._grace = checked_seconds("grace", seconds)
+        return self
+
+    def with_deadline(self, seconds: float | None) -> Self:
+        """Leave a hook that hangs, and retry nothing, after so many seconds; None for never.
+
+        Raises ValueError.
+        """
+        self._deadline = None if seconds is None else checked_seconds("deadline", seconds)
+        return self
+
+    def with_limits(self, limits: ResourceLimits) -> Self:
+        """Hold every process to these limits, unless it is created with its own."""
+        self._limits = limits
+        return self
+
+    def with_acquisition_sites(self) -> Self:
+        """Keep the stack of every acquisition, for the leak report. Slows acquisitions down."""
+        self._record_sites = True
+        return self
+
+    def build(self) -> ProcessManager:
+        """Make the manager. Raises RuntimeError if the orchestrator serves another one."""
+        orchestrator = self._orchestrator
+        if orchestrator is None:
+            orchestrator = ResourceOrchestrator().discover()
+        return ProcessManager(
+            orchestrator,
+            grace=self._grace,
+            deadline=self._deadline,
+            limits=self._limits,
+            record_sites=self._record_sites,
+        )

@@ -1,0 +1,353 @@
+"""The process manager: issues pids, knows the tree, ends each process once, keeps the account."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, Self, final
+
+from probate.errors import (
+    ProcessNotFoundError,
+    ProcessTerminatedError,
+    TerminationDeadlockError,
+)
+from probate.forking import forget_in_forked_child
+from probate.models import CleanupResult, CleanupStats, ProcessState
+from probate.orchestrator import checked_seconds
+from probate.process.process import Pid, Process
+from probate.process.scope import ProcessScope
+from probate.waiting import Ended, Wait, run, run_async, running_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+    from types import TracebackType
+
+    from probate.hookspecs import AnyFuture
+    from probate.models import ProcessInfo, ResourceLimits
+    from probate.orchestrator import ResourceOrchestrator
+    from probate.process.builder import ProcessManagerBuilder
+
+logger = logging.getLogger("probate")
+
+#: Accounts of the dead that can still be asked for by pid. A `Process` keeps its own for good.
+_REMEMBERED: Final = 256
+
+
+@final
+class ProcessManager:
+    """Owners of resources, and their end. Made by `ProcessManager.builder()`.
+
+    A context manager, sync and async: leaving it terminates all. Thread-safe. In a forked child
+    it has no processes.
+    """
+
+    def __init__(
+        self,
+        orchestrator: ResourceOrchestrator,
+        *,
+        grace: float,
+        deadline: float | None,
+        limits: ResourceLimits | None,
+        record_sites: bool,
+    ) -> None:
+        self.orchestrator = orchestrator
+        self._admission = orchestrator.admission
+        self._grace = grace
+        self._deadline = deadline
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._processes: dict[Pid, Process] = {}
+        self._remembered: OrderedDict[Pid, Process] = OrderedDict()
+        #: Who ends a process that is TERMINATING: the thread, and the loop if it is an async one.
+        self._enders: dict[Pid, tuple[int, asyncio.AbstractEventLoop | None]] = {}
+        #: Dead processes that still own something that was busy.
+        self._residue: set[Pid] = set()
+        self._totals = CleanupStats()
+        self._is_closed = False
+        orchestrator.check_pending()
+        # Whatever is owned by plain keys so far must not fall to a process of ours.
+        after = max(orchestrator.owners(), default=0)
+        self._admission.claim(self, after=after, record_sites=record_sites)
+        forget_in_forked_child(self)
+
+    @staticmethod
+    def builder() -> ProcessManagerBuilder:
+        """Start with the options of a new manager."""
+        from probate.process.builder import ProcessManagerBuilder
+
+        return ProcessManagerBuilder()
+
+    def __repr__(self) -> str:
+        return f"<ProcessManager, running: {len(self._processes)}>"
+
+    # -- processes -----------------------------------------------------------
+
+    def create_process(
+        self, name: str, parent: int | None = None, *, limits: ResourceLimits | None = None
+    ) -> Process:
+        """Create a process, owned by process `parent` if given; it ends with its parent.
+
+        `limits` are this process's own, instead of the manager's. Raises ProcessNotFoundError or
+        ProcessTerminatedError for the parent, TypeError for a name that is no string, and
+        RuntimeError if the manager is closed.
+        """
+        if not isinstance(name, str):
+            raise TypeError(f"a process's name must be a string, got {name!r}")
+        with self._lock:
+            if self._is_closed:
+                raise RuntimeError("the process manager is closed: it creates no more processes")
+            owner = None if parent is None else self._get(parent)
+            if owner is not None and owner.state is not ProcessState.RUNNING:
+                raise ProcessTerminatedError(owner.pid)
+            pid = Pid(self._admission.issue(limits or self._limits))
+            process = Process(self, pid, name, owner)
+            self._processes[pid] = process
+            if owner is not None:
+                owner._children[pid] = process
+        return process
+
+    def process(self, name: str, parent: int | None = None) -> ProcessScope:
+        """A process for the length of a `with` block, in which it is the current process."""
+        return ProcessScope(self, name, parent)
+
+    def get(self, pid: int) -> Process:
+        """Return a process, also one that ended lately. Raises ProcessNotFoundError."""
+        with self._lock:
+            return self._get(pid)
+
+    def list_processes(self) -> list[ProcessInfo]:
+        """All that have not terminated yet, oldest first."""
+        with self._lock:
+            return [process.info() for process in self._processes.values()]
+
+    @property
+    def totals(self) -> CleanupStats:
+        """The sum of all accounts so far."""
+        return self._totals
+
+    def wait(self, pid: int, timeout: float | None = None) -> CleanupResult:
+        """Wait until a process has terminated, whoever ends it; return the account.
+
+        Raises TimeoutError after `timeout` seconds, ProcessNotFoundError, and
+        TerminationDeadlockError if it is this very thread that is to end it.
+        """
+        process = self.get(pid)
+        self._check_not_ending_here(process)
+        return process._settled.result(timeout)
+
+    async def wait_async(self, pid: int) -> CleanupResult:
+        """As `wait`, without blocking the event loop; `asyncio.timeout` bounds it."""
+        return await asyncio.shield(asyncio.wrap_future(self.get(pid)._settled))
+
+    # -- termination ---------------------------------------------------------
+
+    def terminate_process(self, pid: int, grace: float | None = None) -> CleanupResult:
+        """End a process and those it owns; return its account, the same to every caller.
+
+        `grace` in seconds, instead of the manager's. Raises ProcessNotFoundError for an unknown
+        pid, ValueError for a bad grace. A KeyboardInterrupt or SystemExit ends the grace, and is
+        raised when all is settled.
+        """
+        return self.terminate(self.get(pid), grace)
+
+    async def terminate_process_async(self, pid: int, grace: float | None = None) -> CleanupResult:
+        """As `terminate_process`, without blocking the event loop; so for a cancellation."""
+        return await self.terminate_async(self.get(pid), grace)
+
+    def terminate(
+        self, process: Process, grace: float | None = None, *, with_leaks: bool = False
+    ) -> CleanupResult:
+        """As `terminate_process`; with `with_leaks`, what it still owns is listed as leaked."""
+        grace = self._grace if grace is None else checked_seconds("grace", grace)
+        ending, awaited = self._begin([process], None)
+        if ending:
+            ended = run(self._steps(ending, awaited, grace, process if with_leaks else None))
+            _raise_interrupt(ended)
+        else:
+            self._check_not_ending_here(process)
+        return process._settled.result()
+
+    async def terminate_async(
+        self, process: Process, grace: float | None = None, *, with_leaks: bool = False
+    ) -> CleanupResult:
+        """As `terminate`, without blocking the event loop."""
+        grace = self._grace if grace is None else checked_seconds("grace", grace)
+        ending, awaited = self._begin([process], asyncio.get_running_loop())
+        if ending:
+            leaker = process if with_leaks else None
+            ended = await run_async(self._steps(ending, awaited, grace, leaker))
+            _raise_interrupt(ended)
+            return process._settled.result()
+        return await asyncio.shield(asyncio.wrap_future(process._settled))
+
+    def close(self) -> None:
+        """Terminate all, newest first, and create no more. Idempotent."""
+        ending, awaited = self._begin_all(None)
+        ended = run(self._steps(ending, awaited, self._grace, None))
+        for pid in list(self._residue):
+            self._note_residue(pid, self.orchestrator.cleanup_process(pid, grace=0))
+        self._admission.disclaim(self)
+        _raise_interrupt(ended)
+
+    async def aclose(self) -> None:
+        """As `close`, without blocking the event loop."""
+        ending, awaited = self._begin_all(asyncio.get_running_loop())
+        ended = await run_async(self._steps(ending, awaited, self._grace, None))
+        for pid in list(self._residue):
+            result = await self.orchestrator.cleanup_process_async(pid, grace=0)
+            self._note_residue(pid, result)
+        self._admission.disclaim(self)
+        _raise_interrupt(ended)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def forget_parent(self) -> None:
+        """Have no processes, in a forked child: the parent's are the parent's to end."""
+        self._lock = threading.Lock()
+        self._processes = {}
+        self._remembered = OrderedDict()
+        self._enders = {}
+        self._residue = set()
+
+    # -- inside --------------------------------------------------------------
+
+    def _get(self, pid: int) -> Process:
+        process = self._processes.get(Pid(pid)) or self._remembered.get(Pid(pid))
+        if process is None:
+            raise ProcessNotFoundError(pid)
+        return process
+
+    def _begin_all(
+        self, loop: asyncio.AbstractEventLoop | None
+    ) -> tuple[list[Process], list[Process]]:
+        with self._lock:
+            self._is_closed = True
+            roots = [p for p in self._processes.values() if p.parent is None]
+        return self._begin(roots, loop)
+
+    def _begin(
+        self, roots: Iterable[Process], loop: asyncio.AbstractEventLoop | None
+    ) -> tuple[list[Process], list[Process]]:
+        """Take the processes and all they own from RUNNING to TERMINATING, atomically.
+
+        Returns those that were RUNNING, each after all that it owns and these newest first, and
+        those that somebody else is ending.
+        """
+        ending: list[Process] = []
+        awaited: list[Process] = []
+        with self._lock:
+            # Without recursion, since the tree may be deep: owners before what they own, older
+            # before newer, and then all of it the other way round.
+            to_visit = list(roots)
+            while to_visit:
+                process = to_visit.pop()
+                if process.state is ProcessState.TERMINATING:
+                    awaited.append(process)
+                if process.state is not ProcessState.RUNNING:
+                    continue
+                process._state = ProcessState.TERMINATING
+                self._admission.revoke(process.pid)
+                self._enders[process.pid] = (threading.get_ident(), loop)
+                ending.append(process)
+                to_visit.extend(reversed(process._children.values()))
+        return ending[::-1], awaited
+
+    def _steps(
+        self,
+        ending: list[Process],
+        awaited: list[Process],
+        grace: float,
+        leaker: Process | None,
+    ) -> Generator[Wait, None, BaseException | None]:
+        """Settle `ending` in this order, with one grace for all; return an interrupt, if any."""
+        terminations = [
+            self.orchestrator.termination(process.pid, self._deadline, with_leaks=process is leaker)
+            for process in ending
+        ]
+        for termination in terminations:
+            yield from termination.quiesce()
+        futures: list[AnyFuture] = [process._settled for process in awaited]
+        for termination in terminations:
+            futures.extend(termination.futures)
+        if grace and futures:
+            yield Wait(futures, grace, is_grace=True)
+        interrupt: BaseException | None = None
+        for process, termination in zip(ending, terminations, strict=True):
+            outcome: CleanupResult | BaseException
+            try:
+                outcome = yield from termination.settle()
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                # Not a plugin's failure, which is in the account, but one of our own: whoever
+                # waits for this process is told, and the next one is settled all the same.
+                outcome = error
+            self._conclude(process, outcome)
+            interrupt = interrupt or termination.interrupt
+        return interrupt
+
+    def _conclude(self, process: Process, outcome: CleanupResult | BaseException) -> None:
+        """Take a process from TERMINATING to TERMINATED, and hand its account out."""
+        with self._lock:
+            process._state = ProcessState.TERMINATED
+            process._children.clear()
+            if process.parent is not None:
+                process.parent._children.pop(process.pid, None)
+            self._processes.pop(process.pid, None)
+            self._enders.pop(process.pid, None)
+            self._remembered[process.pid] = process
+            while len(self._remembered) > _REMEMBERED:
+                self._remembered.popitem(last=False)
+            if isinstance(outcome, CleanupResult):
+                self._totals += outcome.stats
+                if any(failure.outcome.stays_owned for failure in outcome.errors):
+                    self._residue.add(process.pid)
+        if isinstance(outcome, BaseException):
+            process._settled.set_exception(outcome)
+            return
+        for failure in outcome.errors:
+            logger.warning("process %d %r: %s", process.pid, process.name, failure)
+        for leak in outcome.leaks:
+            logger.warning("process %d %r: leak: %s", process.pid, process.name, leak)
+        process._settled.set_result(outcome)
+
+    def _note_residue(self, pid: int, result: CleanupResult) -> None:
+        with self._lock:
+            self._totals += result.stats
+            if not self.orchestrator.has_resources(pid):
+                self._residue.discard(pid)
+
+    def _check_not_ending_here(self, process: Process) -> None:
+        ender = self._enders.get(process.pid)
+        if ender is not None:
+            thread, loop = ender
+            if thread == threading.get_ident() or (loop is not None and loop is running_loop()):
+                raise TerminationDeadlockError(process.pid)
+
+
+def _raise_interrupt(ended: Ended[BaseException | None]) -> None:
+    interrupt = ended.interrupt or ended.value
+    if interrupt is not None:
+        raise interrupt

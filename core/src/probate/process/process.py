@@ -1,0 +1,77 @@
+"""One process: an owner of resources, with or without an OS process behind it."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from typing import TYPE_CHECKING, NewType, final
+
+from probate.models import CleanupResult, ProcessInfo, ProcessState
+
+if TYPE_CHECKING:
+    from probate.models import ResourceUsage
+    from probate.ownership import ResourceId
+    from probate.process.manager import ProcessManager
+
+#: Names a process; an int that its manager never issues twice.
+Pid = NewType("Pid", int)
+
+
+@final
+class Process:
+    """An owner. Made by `ProcessManager.create_process`, ended by `terminate_process`."""
+
+    def __init__(
+        self, manager: ProcessManager, pid: Pid, name: str, parent: Process | None
+    ) -> None:
+        self._manager = manager
+        self.pid = pid
+        self.name = name
+        self.parent = parent
+        #: Seconds since the epoch.
+        self.created_at = time.time()
+        # The manager's own: changed under its lock only.
+        self._state = ProcessState.RUNNING
+        self._children: dict[Pid, Process] = {}
+        self._settled: concurrent.futures.Future[CleanupResult] = concurrent.futures.Future()
+
+    def __repr__(self) -> str:
+        return f"<Process {self.pid} {self.name!r} {self._state}>"
+
+    @property
+    def state(self) -> ProcessState:
+        """Where it stands on its way from RUNNING to TERMINATED."""
+        return self._state
+
+    @property
+    def result(self) -> CleanupResult | None:
+        """The account of its termination; None until it is TERMINATED."""
+        if self._state is not ProcessState.TERMINATED or self._settled.exception() is not None:
+            return None
+        return self._settled.result()
+
+    def info(self) -> ProcessInfo:
+        """What there is to say of it at this moment."""
+        return ProcessInfo(
+            pid=self.pid,
+            name=self.name,
+            state=self._state,
+            parent=None if self.parent is None else self.parent.pid,
+            created_at=self.created_at,
+        )
+
+    def adopt(self, resource: object) -> ResourceId:
+        """Own an object that was made elsewhere; raises as `ResourceOrchestrator.adopt`."""
+        return self._manager.orchestrator.adopt(self.pid, resource)
+
+    def usage(self) -> dict[str, ResourceUsage]:
+        """What it owns, by kind, in cleanup order."""
+        return self._manager.orchestrator.usage(self.pid)
+
+    def terminate(self, grace: float | None = None) -> CleanupResult:
+        """End it; as `ProcessManager.terminate_process`, however long ago it may have ended."""
+        return self._manager.terminate(self, grace)
+
+    async def terminate_async(self, grace: float | None = None) -> CleanupResult:
+        """As `terminate`, without blocking the event loop."""
+        return await self._manager.terminate_async(self, grace)

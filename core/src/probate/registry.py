@@ -1,0 +1,301 @@
+"""The registered plugins: validated, sorted, and callable one by one through pluggy."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import threading
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+
+import pluggy
+
+from probate import hookspecs
+from probate.errors import (
+    DuplicateKindError,
+    HookOrderError,
+    InvalidOrderingError,
+    MissingHookError,
+    UnknownHookError,
+)
+from probate.hookspecs import PROJECT, REQUIRED_HOOKS, is_inline
+from probate.ordering import Ordering, cleanup_order
+from probate.wiring import find_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from probate.admission import Admission
+    from probate.models import CleanupStats, ResourceUsage
+    from probate.ownership import OwnershipTable
+
+_KNOWN_HOOKS: Final = tuple(
+    name for name, value in vars(hookspecs).items() if hasattr(value, f"{PROJECT}_spec")
+)
+
+
+@final
+class RegisteredKind:
+    """One resource plugin, and its hooks as the orchestrator calls them.
+
+    Each caller reaches this plugin and all observers, and no other resource plugin.
+    """
+
+    __slots__ = (
+        "_methods",
+        "adopt",
+        "cleanup",
+        "cleanup_is_inline",
+        "has_resources",
+        "kind",
+        "ordering",
+        "plugin",
+        "quiesce",
+        "quiesce_is_inline",
+        "tables",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        kind: str,
+        plugin: object,
+        ordering: Ordering,
+        methods: dict[str, Callable[..., Any]],
+        tables: Sequence[OwnershipTable[Any]],
+    ) -> None:
+        self.kind = kind
+        self.plugin = plugin
+        self.ordering = ordering
+        self.tables = tuple(tables)
+        self._methods = methods
+        self.cleanup_is_inline = is_inline(methods["cleanup"])
+        self.quiesce_is_inline = is_inline(methods.get("quiesce"))
+
+    def bind(self, manager: pluggy.PluginManager, others: Sequence[object]) -> None:
+        """Build the hook callers, anew whenever the set of plugins has changed."""
+        self.has_resources = manager.subset_hook_caller("has_resources", others)
+        self.cleanup = manager.subset_hook_caller("cleanup", others)
+        self.quiesce = manager.subset_hook_caller("quiesce", others)
+        self.adopt = manager.subset_hook_caller("adopt", others)
+        self.usage = manager.subset_hook_caller("usage", others)
+
+    @property
+    def implements_quiesce(self) -> bool:
+        """Whether there is anybody to ask to stop."""
+        return "quiesce" in self._methods
+
+    def holds(self, pid: int) -> bool:
+        """Ask the plugin itself whether `pid` owns anything."""
+        return bool(self._methods["has_resources"](pid))
+
+    def cleanup_directly(self, pid: int) -> list[CleanupStats]:
+        """Call the plugin itself, past all observers; the answer is shaped like a hook's."""
+        return [self._methods["cleanup"](pid)]
+
+    def usage_of(self, pid: int) -> ResourceUsage:
+        """What `pid` owns, by the plugin's own word or else by its tables."""
+        from probate.models import ResourceUsage
+
+        if "usage" in self._methods:
+            parts = self.usage(pid=pid)
+        else:
+            parts = [table.usage(pid) for table in self.tables]
+        return ResourceUsage(
+            kind=self.kind,
+            count=sum(part.count for part in parts),
+            nbytes=sum(part.nbytes for part in parts),
+            resources=tuple(info for part in parts for info in part.resources),
+        )
+
+
+@final
+class Holders(NamedTuple):
+    """Who holds something of one pid."""
+
+    #: In cleanup order. A kind that cannot be asked counts: its cleanup finds out.
+    kinds: list[RegisteredKind]
+    #: What came out of the kinds that could not be asked.
+    failures: dict[str, BaseException]
+    #: A KeyboardInterrupt or SystemExit that fell into the asking.
+    interrupt: BaseException | None
+
+
+@final
+class PluginRegistry:
+    """Resource plugins by kind, in cleanup order; observers beside them."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.plugin_manager = pluggy.PluginManager(PROJECT)
+        self.plugin_manager.add_hookspecs(hookspecs)
+        self._admission = admission
+        self._lock = threading.Lock()
+        self._by_kind: dict[str, RegisteredKind] = {}
+        # Replaced as a whole, so that a reader needs no lock; None until it is needed again.
+        self._frozen: tuple[RegisteredKind, ...] | None = None
+
+    def register(self, plugin: object, name: str | None = None) -> None:
+        """Register a resource plugin under its kind, or an observer.
+
+        A plugin that implements none of the required hooks, and wraps some, is an observer.
+
+        Raises UnknownHookError, MissingHookError, HookOrderError, InvalidOrderingError,
+        OrderingCycleError, DuplicateKindError, with nothing registered.
+        """
+        methods, wrapped = self._hooks_of(plugin, name or type(plugin).__qualname__)
+        if wrapped and not any(hook in methods for hook in REQUIRED_HOOKS):
+            self.plugin_manager.register(plugin, name)
+            return
+        tables = find_tables(plugin, name or "")
+        kind = name or self._kind_of(plugin, tables)
+        missing = [hook for hook in REQUIRED_HOOKS if hook not in methods]
+        if missing:
+            unmarked = [hook for hook in missing if callable(getattr(plugin, hook, None))]
+            raise MissingHookError(kind, missing, unmarked)
+        registered = RegisteredKind(kind, plugin, _ordering_of(kind, methods), methods, tables)
+        with self._lock:
+            if kind in self._by_kind:
+                raise DuplicateKindError(kind)
+            # Sorting first: a cycle is found before anything has changed.
+            order = self._sorted({**self._by_kind, kind: registered})
+            self._by_kind[kind] = registered
+            self._feed(order)
+            self._frozen = None
+        for table in tables:
+            table.wire(kind, self._admission)
+
+    def order(self) -> list[str]:
+        """All kinds, in cleanup order."""
+        return [registered.kind for registered in self.frozen()]
+
+    def get(self, kind: str) -> RegisteredKind | None:
+        """The plugin that serves `kind`, if any."""
+        return self._by_kind.get(kind)
+
+    def frozen(self) -> tuple[RegisteredKind, ...]:
+        """All kinds in cleanup order, their callers built."""
+        frozen = self._frozen
+        if frozen is None:
+            with self._lock:
+                frozen = tuple(self._sorted(self._by_kind))
+                plugins = [registered.plugin for registered in frozen]
+                for registered in frozen:
+                    others = [plugin for plugin in plugins if plugin is not registered.plugin]
+                    registered.bind(self.plugin_manager, others)
+                self._frozen = frozen
+        return frozen
+
+    def holders(self, pid: int) -> Holders:
+        """Ask every kind whether `pid` owns anything; never raises."""
+        frozen = self.frozen()
+        interrupt: BaseException | None = None
+        if not frozen:
+            return Holders([], {}, None)
+        try:
+            # One call for all: the answers come in cleanup order, since that is the order in
+            # which pluggy calls, and no answer may be None.
+            answers: list[bool] = self.plugin_manager.hook.has_resources(pid=pid)
+            if len(answers) == len(frozen):
+                holding = [kind for kind, holds in zip(frozen, answers, strict=True) if holds]
+                return Holders(holding, {}, None)
+        except BaseException as error:
+            # Somebody failed; asked one by one, the kinds show who.
+            interrupt = error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None
+        holders = Holders([], {}, interrupt)
+        for kind in frozen:
+            try:
+                holds = kind.holds(pid)
+            except BaseException as error:
+                holders.failures[kind.kind] = error
+                holds = True
+            if holds:
+                holders.kinds.append(kind)
+        return holders
+
+    def check_pending(self) -> None:
+        """Raise UnknownHookError for a misspelt hook of a plugin given to pluggy directly."""
+        try:
+            self.plugin_manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            name = self.plugin_manager.get_name(error.plugin) or repr(error.plugin)
+            self._hooks_of(error.plugin, name)
+            raise
+
+    # -- inside --------------------------------------------------------------
+
+    def _hooks_of(
+        self, plugin: object, name: str
+    ) -> tuple[dict[str, Callable[..., Any]], set[str]]:
+        """A plugin's own implementations by hook, and the hooks that it wraps."""
+        methods: dict[str, Callable[..., Any]] = {}
+        wrapped: set[str] = set()
+        jumping: list[str] = []
+        for attribute in dir(plugin):
+            options = self.plugin_manager.parse_hookimpl_opts(plugin, attribute)
+            if options is None:
+                continue
+            hook = options.get("specname") or attribute
+            if hook not in _KNOWN_HOOKS:
+                if options.get("optionalhook"):
+                    continue
+                raise UnknownHookError(name, hook, _nearest(hook))
+            if options.get("wrapper") or options.get("hookwrapper"):
+                wrapped.add(hook)
+                continue
+            methods[hook] = getattr(plugin, attribute)
+            if options.get("tryfirst") or options.get("trylast"):
+                jumping.append(hook)
+        if jumping and "ordering" in methods:
+            raise HookOrderError(name, jumping[0])
+        return methods, wrapped
+
+    @staticmethod
+    def _kind_of(plugin: object, tables: Sequence[OwnershipTable[Any]]) -> str:
+        kinds = {table.kind for table in tables}
+        own = getattr(plugin, "kind", None)
+        if isinstance(own, str):
+            return own
+        if len(kinds) == 1:
+            return kinds.pop()
+        return type(plugin).__qualname__
+
+    @staticmethod
+    def _sorted(by_kind: dict[str, RegisteredKind]) -> list[RegisteredKind]:
+        orderings = {kind: registered.ordering for kind, registered in by_kind.items()}
+        return [by_kind[kind] for kind in cleanup_order(orderings)]
+
+    def _feed(self, order: Sequence[RegisteredKind]) -> None:
+        """Register with pluggy so that its last-registered-first order is the cleanup order.
+
+        Plugins that stand right already are left alone. A termination that runs meanwhile may
+        miss a plugin in one call; it finds the resources still there, and tries again.
+        """
+        manager = self.plugin_manager
+        wanted = list(reversed(order))
+        standing = [
+            plugin
+            for _, plugin in manager.list_name_plugin()
+            if any(plugin is registered.plugin for registered in order)
+        ]
+        keep = 0
+        while keep < len(standing) and standing[keep] is wanted[keep].plugin:
+            keep += 1
+        for plugin in standing[keep:]:
+            manager.unregister(plugin)
+        for registered in wanted[keep:]:
+            manager.register(registered.plugin, registered.kind)
+
+
+def _ordering_of(kind: str, methods: dict[str, Callable[..., Any]]) -> Ordering:
+    try:
+        ordering = methods["ordering"]()
+    except Exception as error:
+        raise InvalidOrderingError(kind, f"raised {type(error).__name__}: {error}") from error
+    if not isinstance(ordering, Ordering):
+        got = "a coroutine" if inspect.iscoroutine(ordering) else repr(ordering)
+        raise InvalidOrderingError(kind, f"must return probate.Ordering, got {got}")
+    return ordering
+
+
+def _nearest(hook: str) -> str | None:
+    matches = difflib.get_close_matches(hook, _KNOWN_HOOKS, n=1)
+    return matches[0] if matches else None

@@ -1,0 +1,136 @@
+"""Waiting, written once for threads and for event loops.
+
+A termination is a generator that yields each `Wait` it needs and goes on when that is over;
+`run` waits on the calling thread, `run_async` awaits on its loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from probate.hookspecs import AnyFuture
+
+T = TypeVar("T")
+
+
+@final
+class Wait(NamedTuple):
+    """A request to wait until all `futures` are done, for at most `timeout` seconds."""
+
+    futures: Sequence[AnyFuture]
+    timeout: float
+    #: Whether it waits for users to stop, which may need the very loop that we run in.
+    is_grace: bool = False
+
+
+@final
+class Ended(NamedTuple, Generic[T]):
+    """What a run came to, and the interrupt that it was not to be stopped by, if one came."""
+
+    value: T
+    interrupt: BaseException | None
+
+
+def run(steps: Generator[Wait, None, T]) -> Ended[T]:
+    """Run `steps` on this thread.
+
+    A KeyboardInterrupt or SystemExit ends the wait that it falls into and nothing else.
+    On the thread of a running event loop, waits for users to stop are skipped: they may need
+    this loop.
+    """
+    interrupt: BaseException | None = None
+    on_loop = running_loop() is not None
+    while True:
+        try:
+            wait = next(steps)
+        except StopIteration as stop:
+            return Ended(stop.value, interrupt)
+        if wait.is_grace and (on_loop or interrupt is not None):
+            continue
+        done = threading.Event()
+        try:
+            _when_all_done(wait.futures, done.set)
+            done.wait(min(wait.timeout, threading.TIMEOUT_MAX))
+        except (KeyboardInterrupt, SystemExit) as error:
+            interrupt = error
+
+
+async def run_async(steps: Generator[Wait, None, T]) -> Ended[T]:
+    """Run `steps` on this event loop. A cancellation ends the grace and nothing else."""
+    loop = asyncio.get_running_loop()
+    interrupt: BaseException | None = None
+    while True:
+        try:
+            wait = next(steps)
+        except StopIteration as stop:
+            return Ended(stop.value, interrupt)
+        if wait.is_grace and interrupt is not None:
+            continue
+        done = asyncio.Event()
+
+        def wake(event: asyncio.Event = done) -> None:
+            # The loop may be gone by the time that a straggler finishes.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
+
+        _when_all_done(wait.futures, wake)
+        while not done.is_set():
+            try:
+                async with asyncio.timeout(wait.timeout):
+                    await done.wait()
+            except TimeoutError:
+                break
+            except asyncio.CancelledError as error:
+                interrupt = error
+                if wait.is_grace:
+                    break
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs on this thread, if any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _when_all_done(futures: Sequence[AnyFuture], callback: Callable[[], object]) -> None:
+    """Call `callback` once, on any thread, when the last of `futures` is done.
+
+    Futures of a loop that does not run can get nowhere and are not waited for.
+    """
+    lock = threading.Lock()
+    left = len(futures) + 1
+
+    def one_done(_: object = None) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            is_last = left == 0
+        if is_last:
+            callback()
+
+    here = running_loop()
+    for future in futures:
+        if isinstance(future, concurrent.futures.Future) or (loop := future.get_loop()) is here:
+            future.add_done_callback(one_done)
+        elif not loop.is_running() or not _add_callback_on(loop, future, one_done):
+            one_done()
+    one_done()
+
+
+def _add_callback_on(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], callback: Callable[[Any], None]
+) -> bool:
+    """Attach a callback from a foreign thread; False if the loop has been closed meanwhile."""
+    try:
+        loop.call_soon_threadsafe(future.add_done_callback, callback)
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,233 @@
+"""The socket manager: makes sockets that belong to a process."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from functools import partial
+from typing import TYPE_CHECKING, final
+
+from probate import NotOwnedError, OwnershipTable, pid_or_current
+from probate_sockets import release, unix
+from probate_sockets.address import Endpoint, resolve, unix_path
+from probate_sockets.loopbound import LoopBound, bind_to_loop
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    import os
+    from collections.abc import Callable
+
+    from probate import CleanupStats, Outcome, ResourceId, ResourceUsage
+
+Native = socket.socket | LoopBound
+
+
+@final
+class SocketManager:
+    """Makes plain `socket.socket` objects, each owned by one process.
+
+    Every method takes the owner's pid first; within `with manager.process(...)` it may be left
+    out. With `abort`, cleanup resets TCP connections instead of closing them gracefully.
+
+    All raise ProcessTerminatedError, ProcessNotFoundError or ResourceLimitExceeded before
+    anything is acquired, TypeError or ValueError for bad addresses, and OSError from the kernel.
+    """
+
+    def __init__(self, *, abort: bool = False) -> None:
+        self._abort = abort
+        self._table: OwnershipTable[Native] = OwnershipTable(
+            "sockets", describe=_describe, identity=_identity
+        )
+
+    # -- making --------------------------------------------------------------
+
+    @pid_or_current
+    def listen_tcp(
+        self, pid: int, address: tuple[str, int], *, backlog: int = 128, reuse_port: bool = False
+    ) -> socket.socket:
+        """Listen on `(host, port)`; port 0 is any free one.
+
+        A restart may bind at once while old connections are in TIME_WAIT (SO_REUSEADDR).
+        """
+        endpoint = resolve(address, socket.SOCK_STREAM, passive=True)[0]
+
+        def make() -> socket.socket:
+            return _bound(endpoint, reuse_address=True, reuse_port=reuse_port, backlog=backlog)
+
+        return self._acquire(pid, make)
+
+    @pid_or_current
+    def connect_tcp(
+        self, pid: int, address: tuple[str, int], *, timeout: float | None = None
+    ) -> socket.socket:
+        """Connect to `(host, port)`, trying each of its addresses in turn.
+
+        `timeout` is in seconds, for each address; the socket returned is blocking. If the owner
+        is terminated meanwhile, a blocked connect is woken, and ProcessTerminatedError raised.
+        """
+        error: OSError | None = None
+        for family, kind, protocol, sockaddr in resolve(address, socket.SOCK_STREAM, passive=False):
+            # Owned before it connects: a termination finds it, and wakes us.
+            sock = self._acquire(pid, partial(socket.socket, family, kind, protocol))
+            try:
+                sock.settimeout(timeout)
+                sock.connect(sockaddr)
+                sock.settimeout(None)
+            except OSError as this_error:
+                error = this_error
+                self._discard(pid, sock)
+            except BaseException:
+                self._discard(pid, sock)
+                raise
+            else:
+                return sock
+        raise error or OSError(f"{address!r} has no address to connect to")
+
+    @pid_or_current
+    def accept(self, pid: int, listener: socket.socket) -> socket.socket:
+        """Wait for a connection on `listener` and own it; the listener may be another's.
+
+        When the listener is closed or shut down by a termination, OSError is raised; when it is
+        `pid` that is terminated, ProcessTerminatedError.
+        """
+        if not isinstance(listener, socket.socket):
+            raise TypeError(f"expected a listening socket, got {listener!r}")
+
+        def make() -> socket.socket:
+            connection, _ = listener.accept()
+            return connection
+
+        return self._acquire(pid, make)
+
+    @pid_or_current
+    def bind_udp(
+        self, pid: int, address: tuple[str, int], *, reuse_port: bool = False
+    ) -> socket.socket:
+        """Bind a UDP socket to `(host, port)`; port 0 is any free one."""
+        endpoint = resolve(address, socket.SOCK_DGRAM, passive=True)[0]
+
+        def make() -> socket.socket:
+            # No SO_REUSEADDR: for UDP it would let two live servers share a port (socket(7)).
+            return _bound(endpoint, reuse_address=False, reuse_port=reuse_port)
+
+        return self._acquire(pid, make)
+
+    @pid_or_current
+    def listen_unix(
+        self, pid: int, path: str | os.PathLike[str], *, backlog: int = 128
+    ) -> socket.socket:
+        """Listen on a unix stream socket; a path that begins with NUL is abstract.
+
+        A stale socket at `path`, at which nobody listens, is replaced. Raises OSError
+        (EADDRINUSE) if somebody does, FileExistsError if it is no socket. The path goes
+        with the socket, as long as it still is this socket's.
+        """
+        name = unix_path(path)
+        return self._acquire(pid, lambda: unix.listen(name, backlog))
+
+    # -- giving back ---------------------------------------------------------
+
+    @pid_or_current
+    def close(self, pid: int, sock: socket.socket, *, abort: bool | None = None) -> None:
+        """Close a socket of this owner. Raises NotOwnedError if it is another's.
+
+        With `abort` a TCP peer gets a reset; the default is the manager's. Idempotent.
+        """
+        if not isinstance(sock, socket.socket):
+            raise TypeError(f"expected a socket, got {sock!r}")
+        try:
+            self._table.release(pid, self._table.find(pid, sock))
+        except NotOwnedError as error:
+            if error.owner is None and sock.fileno() == -1:
+                return
+            raise
+        release.close(sock, abort=self._abort if abort is None else abort)
+
+    # -- settling, for the resource ------------------------------------------
+
+    def owns_any(self, pid: int) -> bool:
+        """Whether `pid` owns any socket."""
+        return pid in self._table
+
+    def adopt(self, pid: int, resource: object) -> ResourceId | None:
+        """Own a socket, asyncio server, transport or stream writer made elsewhere.
+
+        Returns None for anything else, a transport that is no socket's included. Raises
+        ValueError if it is closed.
+        """
+        native: Native | None
+        if isinstance(resource, socket.socket):
+            if resource.fileno() == -1:
+                raise ValueError(f"a closed socket cannot be adopted: {resource!r}")
+            native = resource
+        else:
+            native = bind_to_loop(resource)
+        return None if native is None else self._table.add(pid, native)
+
+    def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
+        """Stop accepting, and have event loops close what is theirs."""
+        futures: list[concurrent.futures.Future[None]] = []
+        for _, native in self._table.owned(pid):
+            if isinstance(native, LoopBound):
+                if (closed := native.ask_to_close()) is not None:
+                    futures.append(closed)
+            elif release.is_listener(native):
+                release.stop_accepting(native)
+        return futures
+
+    def cleanup(self, pid: int) -> CleanupStats:
+        """Close all sockets of `pid`, newest first."""
+        return self._table.cleanup(pid, self._release)
+
+    def usage(self, pid: int) -> ResourceUsage:
+        """The sockets of `pid`."""
+        return self._table.usage(pid)
+
+    # -- inside --------------------------------------------------------------
+
+    def _acquire(self, pid: int, make: Callable[[], socket.socket]) -> socket.socket:
+        try:
+            sock = self._table.acquire(pid, make, self._release)
+        except OSError:
+            # A termination wakes whoever is blocked in accept with an OSError; say why.
+            self._table.check_admitted(pid)
+            raise
+        return sock  # type: ignore[return-value]  # what make has made
+
+    def _discard(self, pid: int, sock: socket.socket) -> None:
+        """Give back a socket that could not be connected, unless a termination just did."""
+        self._table.check_admitted(pid)
+        with contextlib.suppress(OSError):
+            self.close(pid, sock)
+
+    def _release(self, native: Native) -> Outcome:
+        if isinstance(native, LoopBound):
+            return native.release()
+        return release.close(native, abort=self._abort)
+
+
+def _bound(
+    endpoint: Endpoint, *, reuse_address: bool, reuse_port: bool, backlog: int | None = None
+) -> socket.socket:
+    family, kind, protocol, sockaddr = endpoint
+    sock = socket.socket(family, kind, protocol)
+    try:
+        if reuse_address:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(sockaddr)
+        if backlog is not None:
+            sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _identity(native: Native) -> object:
+    return native.native if isinstance(native, LoopBound) else native
+
+
+def _describe(native: Native) -> str:
+    return repr(native) if isinstance(native, LoopBound) else release.describe(native)

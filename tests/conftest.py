@@ -1,0 +1,40 @@
+"""Fixtures for all tests: an orchestrator with everything installed, and a manager on it."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import pytest
+
+from probate import ProcessManager, ResourceOrchestrator
+from probate.kernel import KernelView
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def orchestrator() -> ResourceOrchestrator:
+    """All installed kinds."""
+    return ResourceOrchestrator().discover()
+
+
+@pytest.fixture
+def manager(orchestrator: ResourceOrchestrator) -> Iterator[ProcessManager]:
+    """A process manager without grace, so that nothing waits unless a test wants it to."""
+    builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
+    with builder.with_grace(0).with_deadline(10).build() as manager:
+        yield manager
+
+
+@pytest.fixture
+def nothing_remains() -> Iterator[None]:
+    """The kernel's view of this process is the same after the test as before it."""
+    gc.collect()
+    before = KernelView.take()
+    yield
+    gc.collect()
+    differences = before.differences(KernelView.take())
+
+    assert differences == []
