@@ -67,9 +67,8 @@ class KernelView:
         """What is otherwise in `later`, a line each; empty if all is as it was."""
         lines = [f"fd {fd} is open: {later.fds[fd]}" for fd in later.fds if fd not in self.fds]
         for fd, name in self.fds.items():
-            now = later.fds.get(fd)
-            if now != name:
-                lines.append(f"fd {fd} was {name} and is {now or 'closed'}")
+            if later.fds.get(fd) != name:
+                lines.append(f"fd {fd} was {name} and is {later.fds.get(fd, 'closed')}")
         for name, count in (later.shared_maps - self.shared_maps).items():
             lines.append(f"{count} mapping more: {name}")
         for name, count in (self.shared_maps - later.shared_maps).items():

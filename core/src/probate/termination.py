@@ -7,6 +7,7 @@ then is BUSY and is tried again after the other kinds, whose release may have fr
 
 from __future__ import annotations
 
+import concurrent.futures
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 #: What kinds still get, in seconds, after another has used up the deadline by hanging.
 _LAST_ALLOWANCE: Final = 1.0
 
-#: How long, in seconds, a retry waits for users who were just set free to take note of it.
-_RETRY_PAUSE: Final = 0.25
+#: Seconds that a retry waits for users who were asked to stop and have not yet.
+_USERS_PAUSE: Final = 0.25
+
+#: Seconds that a retry waits where nothing tells who still uses the resources.
+_STRANGERS_PAUSE: Final = 0.01
 
 
 class _HookHungError(Exception):
@@ -38,13 +42,15 @@ class _HookHungError(Exception):
 class _Entry:
     """What has become of one kind so far."""
 
-    __slots__ = ("bypass", "failures", "has_hung", "nbytes", "query_failure", "resources")
+    __slots__ = ("attempt", "bypass", "has_hung", "lasting", "nbytes", "query_failure", "resources")
 
     def __init__(self) -> None:
         self.resources = 0
         self.nbytes = 0
-        #: Of the latest attempt: an earlier one's BUSY is past when a retry succeeds.
-        self.failures: list[CleanupFailure] = []
+        #: Failures of other hooks than cleanup, which no later success undoes.
+        self.lasting: list[CleanupFailure] = []
+        #: Failures of the latest cleanup: an earlier one's BUSY is past when a retry succeeds.
+        self.attempt: list[CleanupFailure] = []
         #: Why `has_resources` cannot be asked.
         self.query_failure: CleanupFailure | None = None
         self.has_hung = False
@@ -84,25 +90,17 @@ class Termination:
 
     def quiesce(self) -> Generator[Wait, None, None]:
         """Ask the users of everything that the pid owns to stop; blocks nowhere."""
-        self._holders = self._find_holders()
-        if self._with_leaks:
+        try:
+            self._holders = self._find_holders()
             for kind in self._holders:
-                self._note_leaks(kind)
-        for kind in self._holders:
-            if not kind.implements_quiesce:
-                continue
-            try:
-                answers = yield from self._call(kind.quiesce, kind.quiesce_is_inline)
-                for answer in answers:
-                    self.futures.extend(_checked_futures(answer))
-            except _HookHungError:
-                self._entry(kind).has_hung = True
-                self._fail(kind, "quiesce()", Outcome.TIMEOUT, "did not return in time")
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                self._note_interrupt(error)
-                self._fail(kind, "quiesce()", Outcome.FAILED, _words(error))
+                if self._with_leaks:
+                    self._note_leaks(kind)
+            for kind in self._holders:
+                if kind.implements_quiesce:
+                    yield from self._quiesce(kind)
+        except (KeyboardInterrupt, SystemExit) as error:
+            # It fell between two steps. No more is asked for politely; settling goes on.
+            self._note_interrupt(error)
 
     def grace(self, seconds: float) -> Wait:
         """The one wait for users to stop."""
@@ -110,32 +108,16 @@ class Termination:
 
     def settle(self) -> Generator[Wait, None, CleanupResult]:
         """Release everything, in cleanup order, as often as it helps; return the account."""
-        quiesce_failures = {kind: entry.failures for kind, entry in self._entries.items()}
-        for entry in self._entries.values():
-            # A quiesce that hung says nothing of cleanup, which does not rely on goodwill.
-            entry.failures, entry.has_hung = [], False
-        pending = self._holders
-        is_first_pass = True
-        while pending:
-            freed = 0
-            for kind in pending:
-                freed += yield from self._clean(kind)
-            pending = [k for k in self._find_holders() if not self._entry(k).has_hung]
-            if not pending or (freed == 0 and not is_first_pass) or self._time_left() <= 0:
-                break
-            is_first_pass = False
-            if unfinished := [future for future in self.futures if not future.done()]:
-                pause = min(_RETRY_PAUSE, self._time_left())
-                yield Wait(unfinished, pause, is_grace=True)
-        for kind in pending:
-            entry = self._entry(kind)
-            if not entry.failures and entry.query_failure is None:
-                self._fail(kind, "cleanup()", Outcome.FAILED, "resources remain after cleanup")
-        if not any(entry.has_hung for entry in self._entries.values()):
-            self._thread.close()
-        else:
-            self._thread.abandon()
-        return self._account(quiesce_failures)
+        while True:
+            try:
+                yield from self._settle()
+            except (KeyboardInterrupt, SystemExit) as error:
+                # It fell between two steps: everything is still in its place, so once more.
+                self._note_interrupt(error)
+                self._holders = self._find_holders()
+            else:
+                self._thread.close()
+                return self._account()
 
     # -- steps ---------------------------------------------------------------
 
@@ -153,18 +135,56 @@ class Termination:
             )
         return holders.kinds
 
+    def _quiesce(self, kind: RegisteredKind) -> Generator[Wait, None, None]:
+        try:
+            answers = yield from self._call(kind.quiesce, kind.quiesce_is_inline)
+            for answer in answers:
+                self.futures.extend(_checked_futures(answer))
+        except _HookHungError:
+            self._note(kind, "quiesce()", Outcome.TIMEOUT, "did not return in time")
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._note_interrupt(error)
+            self._note(kind, "quiesce()", Outcome.FAILED, _words(error))
+
+    def _settle(self) -> Generator[Wait, None, None]:
+        pending = self._holders
+        is_first_pass = True
+        while pending:
+            freed = 0
+            for kind in pending:
+                freed += yield from self._clean(kind)
+            pending = [k for k in self._find_holders() if not self._entry(k).has_hung]
+            if not pending or (freed == 0 and not is_first_pass) or self._time_left() <= 0:
+                break
+            is_first_pass = False
+            yield self._pause()
+        for kind in pending:
+            entry = self._entry(kind)
+            if not entry.attempt and entry.query_failure is None:
+                self._fail(kind, "cleanup()", Outcome.FAILED, "resources remain after cleanup")
+
+    def _pause(self) -> Wait:
+        """Let those who were set free by the last pass take note of it, before the next."""
+        unfinished = [future for future in self.futures if not future.done()]
+        if unfinished:
+            return Wait(unfinished, min(_USERS_PAUSE, self._time_left()), is_grace=True)
+        # Whoever holds on is unknown to us, such as a thread that was blocked in a socket.
+        return Wait([concurrent.futures.Future()], min(_STRANGERS_PAUSE, self._time_left()))
+
     def _note_leaks(self, kind: RegisteredKind) -> None:
         try:
             usage = kind.usage_of(self.pid)
         except Exception as error:
-            self._fail(kind, "usage()", Outcome.FAILED, _words(error))
+            self._note(kind, "usage()", Outcome.FAILED, _words(error))
         else:
             self._leaks.extend(Leak(kind=kind.kind, resource=info) for info in usage.resources)
 
     def _clean(self, kind: RegisteredKind) -> Generator[Wait, None, int]:
         """Clean one kind once; return how many resources came free."""
         entry = self._entry(kind)
-        entry.failures = []
+        entry.attempt = []
         call = kind.cleanup_directly if entry.bypass else kind.cleanup
         try:
             answers = yield from self._call(call, kind.cleanup_is_inline)
@@ -185,7 +205,7 @@ class Termination:
             return 0
         entry.resources += stats.resources_freed
         entry.nbytes += stats.bytes_freed
-        entry.failures.extend(stats.errors)
+        entry.attempt.extend(stats.errors)
         for _ in range(stats.errors_encountered - len(stats.errors)):
             self._fail(kind, "a resource", Outcome.FAILED, "the plugin counted it and said no more")
         return stats.resources_freed
@@ -205,15 +225,15 @@ class Termination:
 
     # -- account -------------------------------------------------------------
 
-    def _account(self, quiesce_failures: dict[str, list[CleanupFailure]]) -> CleanupResult:
+    def _account(self) -> CleanupResult:
         errors: list[CleanupFailure] = []
         for kind in self._registry.order():
             entry = self._entries.get(kind)
             if entry is not None:
                 if entry.query_failure is not None:
                     errors.append(entry.query_failure)
-                errors.extend(quiesce_failures.get(kind, ()))
-                errors.extend(entry.failures)
+                errors.extend(entry.lasting)
+                errors.extend(entry.attempt)
         entries = self._entries.items()
         stats = CleanupStats(
             resources_freed=sum(entry.resources for _, entry in entries),
@@ -230,8 +250,12 @@ class Termination:
         return self._entries.setdefault(kind.kind, _Entry())
 
     def _fail(self, kind: RegisteredKind, what: str, outcome: Outcome, message: str) -> None:
-        failure = CleanupFailure(kind=kind.kind, resource=what, outcome=outcome, message=message)
-        self._entry(kind).failures.append(failure)
+        """Note a failure of the cleanup under way."""
+        self._entry(kind).attempt.append(_failure(kind, what, outcome, message))
+
+    def _note(self, kind: RegisteredKind, what: str, outcome: Outcome, message: str) -> None:
+        """Note a failure that stays, whatever cleanup achieves."""
+        self._entry(kind).lasting.append(_failure(kind, what, outcome, message))
 
     def _note_interrupt(self, error: BaseException) -> None:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -259,6 +283,10 @@ def _checked_stats(answers: list[Any]) -> CleanupStats:
         raise TypeError("expected CleanupStats, got None")
     stats: CleanupStats = answers[0] if len(answers) == 1 else CleanupStats.merged(answers)
     return stats
+
+
+def _failure(kind: RegisteredKind, what: str, outcome: Outcome, message: str) -> CleanupFailure:
+    return CleanupFailure(kind=kind.kind, resource=what, outcome=outcome, message=message)
 
 
 def _words(error: BaseException) -> str:

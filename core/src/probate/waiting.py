@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, final
 
 if TYPE_CHECKING:
@@ -54,11 +55,16 @@ def run(steps: Generator[Wait, None, T]) -> Ended[T]:
         if wait.is_grace and (on_loop or interrupt is not None):
             continue
         done = threading.Event()
-        try:
-            _when_all_done(wait.futures, done.set)
-            done.wait(min(wait.timeout, threading.TIMEOUT_MAX))
-        except (KeyboardInterrupt, SystemExit) as error:
-            interrupt = error
+        _when_all_done(wait.futures, done.set)
+        over = time.monotonic() + wait.timeout
+        while (left := over - time.monotonic()) > 0:
+            try:
+                if done.wait(min(left, threading.TIMEOUT_MAX)):
+                    break
+            except (KeyboardInterrupt, SystemExit) as error:
+                interrupt = error
+                if wait.is_grace:
+                    break
 
 
 async def run_async(steps: Generator[Wait, None, T]) -> Ended[T]:
@@ -80,9 +86,10 @@ async def run_async(steps: Generator[Wait, None, T]) -> Ended[T]:
                 loop.call_soon_threadsafe(event.set)
 
         _when_all_done(wait.futures, wake)
+        over = loop.time() + wait.timeout
         while not done.is_set():
             try:
-                async with asyncio.timeout(wait.timeout):
+                async with asyncio.timeout_at(over):
                     await done.wait()
             except TimeoutError:
                 break

@@ -1,0 +1,72 @@
+"""The demo's host program: a manager, an event loop in a thread of its own, a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar, final
+
+from probate.process.manager import ProcessManager
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from probate.orchestrator import ResourceOrchestrator
+
+T = TypeVar("T")
+
+#: Seconds that the slow task of the demo has to stop, and more.
+GRACE = 2.0
+
+
+@final
+class Host:
+    """What the scenes work with. A context manager; leaving it ends the loop's thread."""
+
+    def __init__(self, orchestrator: ResourceOrchestrator) -> None:
+        self.orchestrator = orchestrator
+        builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
+        self.manager = builder.with_grace(GRACE).with_acquisition_sites().build()
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="demo-loop")
+        self._folder = tempfile.TemporaryDirectory(prefix="probate-demo-")
+        self.folder = Path(self._folder.name)
+        #: What each synced file must contain in the end.
+        self.expected_files: dict[Path, bytes] = {}
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.manager.close()
+        finally:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join()
+            self.loop.close()
+            self._folder.cleanup()
+
+    def on_loop(self, function: Callable[[], T]) -> T:
+        """Call `function` on the loop's thread and return what it returns."""
+
+        async def call() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(10)
+
+    def has(self, *kinds: str) -> bool:
+        """Whether all these kinds are installed."""
+        return all(kind in self.orchestrator for kind in kinds)
+
+    def plugin(self, kind: str) -> Any:
+        """The plugin that serves a kind; the demo imports none."""
+        return self.orchestrator[kind]

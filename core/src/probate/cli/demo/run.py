@@ -1,0 +1,141 @@
+"""The story of the demo: four processes come to their end in three ways."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from probate.cli.demo import report, scenes
+from probate.cli.demo.host import Host
+from probate.cli.demo.timing import CleanupTimes
+from probate.cli.output import console
+from probate.kernel import KernelView
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from probate.models import CleanupResult
+    from probate.orchestrator import ResourceOrchestrator
+    from probate.process.process import Process
+
+#: Seconds that a thread which was set free gets to be gone.
+_THREADS_END = 2.0
+
+
+def run(orchestrator: ResourceOrchestrator) -> int:
+    """Run the demo; return the exit code: 0 if all came free and the kernel agrees, else 1."""
+    out = console()
+    kinds = orchestrator.registered_types()
+    out.print(f"kinds, in cleanup order: {', '.join(kinds) or 'none installed'}", markup=False)
+    for record in orchestrator.records:
+        if record.status != "loaded":
+            out.print(f"not loaded: {record.kind} ({record.reason})", markup=False)
+    # The leaks of the process that ends normally are the point here, and shown as a count.
+    logging.getLogger("probate").setLevel(logging.ERROR)
+
+    _warm_up(orchestrator)
+    before = KernelView.take()
+    times = CleanupTimes(orchestrator.plugin_manager)
+    with Host(orchestrator) as host:
+        ended = [_end_normally(out, host), _end_by_exception(out, host), *_end_at_once(out, host)]
+        for process, result in ended:
+            report.print_result(out, process.name, result, kinds, times)
+        wrong_files = _wrong_files(host)
+        left_paths = [f"path left behind: {path}" for path in host.folder.glob("*.sock")]
+        sockets, maps = len(before.sockets), before.shared_maps.total()
+    times.stop()
+    after = _settled_view(before)
+    differences = [*before.differences(after), *wrong_files, *left_paths]
+    report.print_verdict(
+        out,
+        differences,
+        f"{len(before.fds)} fds ({sockets} sockets), {maps} shared maps, "
+        f"{len(before.threads)} threads, all signal dispositions; "
+        f"{len(host.expected_files)} synced files as written",
+    )
+    totals = host.manager.totals
+    out.print(
+        f"{len(ended)} processes: {totals.resources_freed} resources, {totals.bytes_freed} bytes",
+        markup=False,
+    )
+    return int(bool(differences) or not all(result.is_success for _, result in ended))
+
+
+def _end_normally(out: Console, host: Host) -> tuple[Process, CleanupResult]:
+    with host.manager.process("normal") as process:
+        _set_up(out, host, process)
+    return _ended(out, process, "ends normally")
+
+
+def _end_by_exception(out: Console, host: Host) -> tuple[Process, CleanupResult]:
+    crashed: list[Process] = []
+    with contextlib.suppress(ZeroDivisionError), host.manager.process("crashed") as process:
+        crashed.append(process)
+        _set_up(out, host, process)
+        raise ZeroDivisionError("a bug in the job")
+    return _ended(out, crashed[0], "ends by an exception")
+
+
+def _end_at_once(out: Console, host: Host) -> list[tuple[Process, CleanupResult]]:
+    twins = [host.manager.create_process(name) for name in ("twin-1", "twin-2")]
+    for process in twins:
+        _set_up(out, host, process)
+    start_together = threading.Barrier(len(twins))
+
+    def terminate(process: Process) -> None:
+        start_together.wait()
+        process.terminate()
+
+    threads = [threading.Thread(target=terminate, args=(process,)) for process in twins]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [_ended(out, process, "ends, both at once") for process in twins]
+
+
+def _set_up(out: Console, host: Host, process: Process) -> None:
+    out.print(f"\nprocess {process.pid} {process.name!r} holds", markup=False)
+    for line in scenes.set_up(host, process):
+        out.print(f"  - {line}", markup=False)
+    counts = [f"{kind} {usage.count}" for kind, usage in process.usage().items()]
+    out.print(f"  in all: {', '.join(counts)}", markup=False)
+
+
+def _ended(out: Console, process: Process, how: str) -> tuple[Process, CleanupResult]:
+    result = process.terminate()
+    seconds = result.stats.duration_seconds
+    out.print(f"process {process.pid} {how}: settled in {seconds:.2f} s", markup=False)
+    return process, result
+
+
+def _warm_up(orchestrator: ResourceOrchestrator) -> None:
+    """Use every kind once, so that what an interpreter sets up for good is there before we look."""
+    with Host(orchestrator) as host:
+        process = host.manager.create_process("warm-up")
+        scenes.set_up(host, process)
+        process.terminate()
+    gc.collect()
+
+
+def _settled_view(before: KernelView) -> KernelView:
+    """Look again, once threads that were set free have run to their end."""
+    deadline = time.monotonic() + _THREADS_END
+    gc.collect()
+    after = KernelView.take()
+    while after.threads - before.threads and time.monotonic() < deadline:
+        time.sleep(0.01)
+        after = KernelView.take()
+    return after
+
+
+def _wrong_files(host: Host) -> list[str]:
+    return [
+        f"not synced: {path}"
+        for path, content in host.expected_files.items()
+        if path.read_bytes() != content
+    ]
