@@ -15,14 +15,17 @@ from probate import BusyResourceError, Outcome
 class LoopBound:
     """An asyncio server or transport, and the loop that it lives on."""
 
-    __slots__ = ("asked", "loop", "native", "sockets")
+    __slots__ = ("adopted", "asked", "loop", "native", "sockets")
 
     def __init__(
         self,
         native: asyncio.AbstractServer | asyncio.BaseTransport,
         loop: asyncio.AbstractEventLoop,
+        adopted: object,
     ) -> None:
         self.native = native
+        #: What was adopted, kept alive: a stream writer closes its transport when it is collected.
+        self.adopted = adopted
         self.loop = loop
         #: Its sockets, as far as it shows them.
         self.sockets = _sockets_of(native)
@@ -39,6 +42,8 @@ class LoopBound:
 
     def ask_to_close(self) -> concurrent.futures.Future[None] | None:
         """Have the loop close it; return a future for when it is closed, None if no loop runs."""
+        if self.is_closed:
+            return None
         self.asked = True
         if self.loop.is_closed() or not self.loop.is_running():
             return None
@@ -87,6 +92,7 @@ def bind_to_loop(resource: object) -> LoopBound | None:
 
     Raises ValueError if it is closed, or does not tell its event loop.
     """
+    adopted = resource
     if isinstance(resource, asyncio.StreamWriter):
         resource = resource.transport
     if not isinstance(resource, (asyncio.AbstractServer, asyncio.BaseTransport)):
@@ -100,7 +106,7 @@ def bind_to_loop(resource: object) -> LoopBound | None:
             loop = own if own is not None else asyncio.get_running_loop()
         except RuntimeError:
             raise ValueError(f"adopt {resource!r} on its own event loop") from None
-    bound = LoopBound(resource, loop)
+    bound = LoopBound(resource, loop, adopted)
     if bound.is_closed:
         if not bound.sockets and isinstance(resource, asyncio.BaseTransport):
             return None

@@ -1,0 +1,216 @@
+"""What becomes of installed plugins, good and bad; told from metadata before any import."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from distributions import PLUGIN, install
+
+from probate import PluginStatus, ResourceOrchestrator, UnknownKindError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from probate import PluginRecord
+
+BROKEN = {
+    "raises at import": ("raise ZeroDivisionError('at import')", "ZeroDivisionError: at import"),
+    "asserts at import": ("assert False, 'no'", "AssertionError: no"),
+    "exits at import": ("raise SystemExit(3)", "SystemExit: 3"),
+    "lacks a module": ("import no_such_module_here", "no_such_module_here"),
+    "lacks the class": ("", "Resource"),
+    "raises in its constructor": (
+        "class Resource:\n    def __init__(self): raise OSError('no disk')",
+        "OSError: no disk",
+    ),
+    "wants arguments": ("class Resource:\n    def __init__(self, wanted): ...", "wanted"),
+    "lacks hooks": ("class Resource: ...", "lacks the required hook ordering(), has_resources()"),
+    "misspells a hook": (
+        PLUGIN.format(kind="broken", priority=1).replace("def cleanup", "def cleanpu"),
+        "did you mean 'cleanup'",
+    ),
+    "jumps the queue": (
+        PLUGIN.format(kind="broken", priority=1).replace(
+            "hookimpl\n    def cl", "hookimpl(tryfirst=True)\n    def cl"
+        ),
+        "tryfirst",
+    ),
+    "orders nonsense": (
+        PLUGIN.format(kind="broken", priority="'high'"),
+        "priority must be an int",
+    ),
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the path, whose modules are forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("plugin_one", "plugin_two", "plugin_bad"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def install_good(site: Path, name: str, module: str, kind: str, priority: int = 5) -> None:
+    source = PLUGIN.format(kind=kind, priority=priority)
+    install(site, name, module=module, source=source, entry_points={kind: f"{module}:Resource"})
+
+
+def record_of(orchestrator: ResourceOrchestrator, distribution: str) -> PluginRecord:
+    [record] = [each for each in orchestrator.records if each.distribution == distribution]
+    return record
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_one_bad_plugin_does_not_keep_the_others_from_loading(site: Path, how: str) -> None:
+    """llm#1280: one bad plugin kills the program: record, report, go on; AssertionError too."""
+    source, reason = BROKEN[how]
+    install(
+        site, "bad", module="plugin_bad", source=source, entry_points={"bad": "plugin_bad:Resource"}
+    )
+    install_good(site, "good", "plugin_one", "leases")
+
+    orchestrator = ResourceOrchestrator().discover()
+    sys.modules.pop("plugin_bad", None)
+
+    bad = record_of(orchestrator, "bad")
+    assert bad.status is PluginStatus.FAILED
+    assert reason in bad.reason
+    assert "leases" in orchestrator
+    assert "bad" not in orchestrator
+
+
+def test_a_disabled_plugin_is_never_imported(site: Path) -> None:
+    """EnabledExtensionManager decides after the import, too late: names are selected before."""
+    install_good(site, "one", "plugin_one", "leases")
+
+    orchestrator = ResourceOrchestrator().discover(disable=["leases"])
+
+    assert "plugin_one" not in sys.modules
+    assert record_of(orchestrator, "one").status is PluginStatus.DISABLED
+    assert "leases" not in orchestrator
+
+
+def test_only_names_the_kinds_that_are_loaded(site: Path) -> None:
+    """`only` leaves all others unimported; a kind that is not installed is an error."""
+    install_good(site, "one", "plugin_one", "leases")
+    install_good(site, "two", "plugin_two", "tokens")
+
+    assert ResourceOrchestrator().discover(only=["tokens"]).registered_types() == ["tokens"]
+    assert "plugin_one" not in sys.modules
+    with pytest.raises(UnknownKindError, match="no plugin serves kind 'no-such'"):
+        ResourceOrchestrator().discover(only=["no-such"])
+
+
+def test_a_bare_string_is_no_collection_of_kinds() -> None:
+    """discover(disable="mmap") would otherwise disable the kinds m, m, a and p."""
+    with pytest.raises(TypeError, match="the string 'mmap'"):
+        ResourceOrchestrator().discover(disable="mmap")
+
+
+def test_a_plugin_for_another_core_is_reported_and_not_imported(site: Path) -> None:
+    """Its distribution's own requirement on the core decides, before the import."""
+    install(
+        site,
+        "future",
+        module="plugin_bad",
+        source="raise AssertionError('imported')",
+        entry_points={"later": "plugin_bad:Resource"},
+        requires="probate>=9,<10",
+    )
+
+    record = record_of(ResourceOrchestrator().discover(), "future")
+
+    assert record.status is PluginStatus.INCOMPATIBLE
+    assert "probate<10,>=9" in record.reason
+    assert "plugin_bad" not in sys.modules
+
+
+def test_of_two_distributions_for_a_kind_one_is_loaded_and_the_other_reported(site: Path) -> None:
+    """Duplicates are found from metadata; stock resolvers see only adjacent ones."""
+    install_good(site, "zebra", "plugin_one", "leases")
+    install_good(site, "antelope", "plugin_two", "leases")
+
+    orchestrator = ResourceOrchestrator().discover()
+
+    assert type(orchestrator["leases"]).__module__ == "plugin_two"
+    duplicate = record_of(orchestrator, "zebra")
+    assert duplicate.status is PluginStatus.DUPLICATE
+    assert "antelope serves this kind too" in duplicate.reason
+
+
+def test_the_distribution_named_for_the_kind_has_the_first_claim(site: Path) -> None:
+    """A stranger cannot take a kind over by an earlier name."""
+    install_good(site, "aaa", "plugin_one", "leases")
+    install_good(site, "probate-leases", "plugin_two", "leases")
+
+    assert type(ResourceOrchestrator().discover()["leases"]).__module__ == "plugin_two"
+
+
+def test_order_does_not_depend_on_names_or_on_the_order_of_installation(site: Path) -> None:
+    """Kinds are ordered by what they say of themselves alone."""
+    install_good(site, "aaa", "plugin_one", "late", priority=1)
+    install_good(site, "zzz", "plugin_two", "early", priority=1000)
+
+    types = ResourceOrchestrator().discover().registered_types()
+
+    assert types[0] == "early"
+    assert types[-1] == "late"
+
+
+def test_a_kind_registered_by_hand_is_kept(site: Path) -> None:
+    """Discovery does not replace what the program has chosen."""
+    install_good(site, "one", "plugin_one", "leases")
+    by_hand = ResourceOrchestrator().discover(only=["leases"])["leases"]
+
+    orchestrator = ResourceOrchestrator().register(by_hand, "leases").discover()
+
+    assert orchestrator["leases"] is by_hand
+    assert record_of(orchestrator, "one").reason == "this kind was registered before"
+
+
+def test_an_entry_point_changed_in_place_is_seen(site: Path) -> None:
+    """Stevedore's on-disk cache can hide an in-place change of entry points: it is not asked."""
+    script = (
+        "import json; from probate import ResourceOrchestrator;"
+        "print(json.dumps(ResourceOrchestrator().discover().registered_types()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(site), "XDG_CACHE_HOME": str(site / "cache")}
+
+    def kinds() -> list[str]:
+        command = [sys.executable, "-c", script]
+        found: list[str] = json.loads(subprocess.check_output(command, env=environment, timeout=30))
+        return found
+
+    install_good(site, "one", "plugin_one", "leases")
+    before = kinds()
+    [entry_points] = site.glob("*.dist-info/entry_points.txt")
+    status = entry_points.stat()
+    entry_points.write_text("[probate.resources]\ntokens = plugin_one:Resource\n")
+    os.utime(entry_points, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    assert "leases" in before
+    assert "tokens" in kinds()
+    assert "leases" not in kinds()
+
+
+def test_records_tell_all_there_is_to_know(site: Path) -> None:
+    """Kind, distribution, version, priority, status, reason; JSON both ways."""
+    install_good(site, "one", "plugin_one", "leases", priority=33)
+
+    record = record_of(ResourceOrchestrator().discover(), "one")
+
+    assert record.model_dump(mode="json") == {
+        "kind": "leases",
+        "distribution": "one",
+        "version": "1.0",
+        "priority": 33,
+        "status": "loaded",
+        "reason": "",
+    }
+    assert type(record).model_validate_json(record.model_dump_json()) == record
