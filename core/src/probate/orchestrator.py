@@ -161,7 +161,12 @@ class ResourceOrchestrator(Mapping[str, Any]):
         return len(self)
 
     def validate_coverage(self, expected: Iterable[str]) -> list[str]:
-        """Return the kinds in `expected` that nobody serves, and warn of each."""
+        """Return the kinds in `expected` that nobody serves, and warn of each.
+
+        Raises TypeError for a bare string.
+        """
+        if isinstance(expected, str):
+            raise TypeError(f"expected must be a collection of kinds, got the string {expected!r}")
         missing = [kind for kind in expected if kind not in self]
         for kind in missing:
             message = f"kind {kind!r} has no plugin: its resources would leak"
@@ -191,7 +196,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         Raises UnadoptableError if no kind takes it, AlreadyOwnedError if it has an owner,
         ProcessTerminatedError, ProcessNotFoundError, ResourceLimitExceeded.
         """
-        self.admission.check(pid)
+        self.admission.check(_checked_pid(pid))
         errors: list[Exception] = []
         for kind in self._registry.frozen():
             try:
@@ -223,8 +228,8 @@ class ResourceOrchestrator(Mapping[str, Any]):
         now after which nothing is retried and a hook that hangs is left behind; None for never.
         Until it returns, `pid` can acquire nothing. A second call finds what the first left.
 
-        Raises ValueError for a negative number. A KeyboardInterrupt or SystemExit ends the grace,
-        and is raised when all is released.
+        Raises TypeError for a pid that is no int, ValueError for a negative number. A
+        KeyboardInterrupt or SystemExit ends the grace, and is raised when all is released.
         """
         termination = self.termination(pid, deadline)
         ended = run(self._steps(termination, checked_seconds("grace", grace)))
@@ -255,6 +260,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         """Prepare the settling of `pid`, for whoever runs its steps."""
         from probate.termination import Termination
 
+        _checked_pid(pid)
         if deadline is not None:
             checked_seconds("deadline", deadline)
         return Termination(pid, self._registry, deadline=deadline, with_leaks=with_leaks)
@@ -267,6 +273,12 @@ class ResourceOrchestrator(Mapping[str, Any]):
             if grace and termination.futures:
                 yield termination.grace(grace)
             return (yield from termination.settle())
+
+
+def _checked_pid(pid: int) -> int:
+    if not isinstance(pid, int) or isinstance(pid, bool):
+        raise TypeError(f"a pid must be an int, got {pid!r}")
+    return pid
 
 
 def checked_seconds(name: str, seconds: float) -> float:

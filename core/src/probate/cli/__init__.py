@@ -13,14 +13,29 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; without its libraries, say so, and list the plugins at least."""
+    """Run the command line; without its libraries, say so, and list the plugins at least.
+
+    An error is one line on standard error: exit 2 for wrong usage, 1 for what went wrong, 130
+    when interrupted.
+    """
     try:
-        import click  # noqa: F401  the point is whether it is there
-        import rich  # noqa: F401
+        import click
+        import rich  # noqa: F401  the point is whether it is there
     except ImportError as error:
         from probate.cli import plain
 
         sys.exit(plain.main(sys.argv[1:], error.name or "click"))
     from probate.cli.app import app
 
-    app(prog_name="probate")
+    try:
+        sys.exit(app.main(prog_name="probate", standalone_mode=False))
+    except click.UsageError as error:
+        hint = f"see {error.ctx.command_path} --help" if error.ctx else "see probate --help"
+        click.echo(f"probate: {error.format_message()} ({hint})", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        click.echo(f"probate: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("probate: interrupted", err=True)
+        sys.exit(130)

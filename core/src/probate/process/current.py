@@ -11,11 +11,10 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
 
 from probate.errors import NoCurrentProcessError
+from probate.process.process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from probate.process.process import Process
 
 #: Set by `with manager.process(...)`.
 current: Final[ContextVar[Process | None]] = ContextVar("probate_current_process", default=None)
@@ -38,7 +37,7 @@ class _Bound(Protocol[_P, _R_co]):
     """A method whose pid may be left out."""
 
     @overload
-    def __call__(self, pid: int, /, *args: _P.args, **kwargs: _P.kwargs) -> _R_co: ...
+    def __call__(self, pid: int | Process, /, *args: _P.args, **kwargs: _P.kwargs) -> _R_co: ...
     @overload
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R_co: ...
 
@@ -57,8 +56,9 @@ def pid_or_current(
     """Let a manager's method be called without its first argument, the pid.
 
     The current process is then meant. It is left out if the first argument is no int, or if too
-    few arguments are given for the pid to be among them. NoCurrentProcessError is raised if it
-    is left out where no process is current, TypeError for a pid that is no int.
+    few arguments are given for the pid to be among them. A `Process` stands for its pid.
+    NoCurrentProcessError is raised if it is left out where no process is current, TypeError for
+    a pid by name that is none.
     """
     parameters = list(inspect.signature(method).parameters.values())[1:]
     pid_name = parameters[0].name
@@ -76,8 +76,12 @@ def pid_or_current(
             return method(owner, *args, **kwargs)
         if pid_name in kwargs:
             pid = kwargs.pop(pid_name)
+            if isinstance(pid, Process):
+                pid = pid.pid
             if not isinstance(pid, int):
                 raise TypeError(f"{pid_name} must be an int, got {pid!r}")
+        elif args and isinstance(args[0], Process):
+            pid, args = args[0].pid, args[1:]
         elif (
             args
             and isinstance(args[0], int)
