@@ -5,10 +5,12 @@
     outcome.py        what can become of one resource
     ordering.py       where a kind stands in the cleanup order
     errors.py         the exception tree
+    interruption.py   Ctrl-C past a finished cleanup
     ownership.py      OwnershipTable: who owns what
     estate.py         the thread-safe books behind it
     admission.py      which pids may acquire, and how much
     forking.py        a forked child owns nothing
+    kernel.py         what the kernel says this OS process holds
     discovery.py      entry points to plugins and records
     wiring.py         finds a plugin's tables
     registry.py       registered plugins, validated and sorted
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
         BusyResourceError,
         DuplicateKindError,
         HookOrderError,
-        InterruptedCleanup,
         InvalidOrderingError,
         MissingHookError,
         NoCurrentProcessError,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         UnknownHookError,
         UnknownKindError,
     )
+    from probate.interruption import InterruptedCleanup
     from probate.models import (
         CleanupFailure,
         CleanupResult,
@@ -140,13 +142,14 @@ __all__ = [
 #: Where each lazily loaded name lives; the TYPE_CHECKING block above says the same to checkers.
 _HOMES: Final = {
     "probate.errors": (
-        "AlreadyOwnedError BusyResourceError DuplicateKindError HookOrderError InterruptedCleanup "
+        "AlreadyOwnedError BusyResourceError DuplicateKindError HookOrderError "
         "InvalidOrderingError MissingHookError NoCurrentProcessError NotOwnedError "
         "OrderingCycleError OwnershipError PluginError ProbateError ProcessError "
         "ProcessNotFoundError ProcessTerminatedError RefusedResourceError ReleaseError "
         "ReleaseTimeoutError ResourceLimitExceeded TerminationDeadlockError UnadoptableError "
         "UnknownHookError UnknownKindError"
     ),
+    "probate.interruption": "InterruptedCleanup",
     "probate.models": (
         "CleanupFailure CleanupResult CleanupStats KindLimits Leak PluginRecord PluginStatus "
         "ProcessInfo ProcessState ResourceInfo ResourceLimits ResourceRecord ResourceUsage"

@@ -24,8 +24,7 @@
         ├── ReleaseTimeoutError         did not come free in time
         └── RefusedResourceError        not ours, or still in use by others
 
-`InterruptedCleanup` stands outside the tree: it is a BaseException that carries a
-KeyboardInterrupt or SystemExit past a finished cleanup.
+`InterruptedCleanup`, in a module of its own, stands outside the tree: it is a BaseException.
 """
 
 from __future__ import annotations
@@ -36,8 +35,6 @@ from probate.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from probate.models import CleanupStats
 
 
 class ProbateError(Exception):
@@ -274,17 +271,3 @@ class RefusedResourceError(ReleaseError):
     """Not ours to release, or still in use by others: let go of, untouched."""
 
     outcome = Outcome.REFUSED
-
-
-@final
-class InterruptedCleanup(BaseException):
-    """A KeyboardInterrupt or SystemExit came in mid-cleanup; everything was tried all the same.
-
-    `interrupt` is that exception (also the `__cause__`), `stats` the account of what was done.
-    The orchestrator raises `interrupt` itself when the whole termination is finished.
-    """
-
-    def __init__(self, interrupt: BaseException, stats: CleanupStats) -> None:
-        super().__init__(f"{type(interrupt).__name__} during a cleanup, which was completed")
-        self.interrupt = interrupt
-        self.stats = stats

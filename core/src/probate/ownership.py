@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 from probate.errors import (
     AlreadyOwnedError,
-    InterruptedCleanup,
     NotOwnedError,
     ProcessTerminatedError,
     ReleaseError,
 )
 from probate.estate import EstateBook, ResourceId
 from probate.forking import forget_in_forked_child
+from probate.interruption import InterruptedCleanup
 from probate.outcome import Outcome
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
-from probate.errors import InterruptedCleanup
+from probate.interruption import InterruptedCleanup
 from probate.models import CleanupFailure, CleanupResult, CleanupStats, Leak
 from probate.outcome import Outcome
 from probate.waiting import Wait

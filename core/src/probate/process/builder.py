@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
 
 from probate.orchestrator import (
     DEFAULT_DEADLINE,
@@ -10,17 +11,37 @@ from probate.orchestrator import (
     ResourceOrchestrator,
     checked_seconds,
 )
-from probate.process.manager import ProcessManager
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from probate.models import ResourceLimits
+
+M = TypeVar("M")
 
 
 @final
-class ProcessManagerBuilder:
+@dataclass(frozen=True, slots=True)
+class ManagerOptions:
+    """What a manager is made of."""
+
+    orchestrator: ResourceOrchestrator
+    #: Seconds that users of resources get to stop.
+    grace: float
+    #: Seconds after which a hook that hangs is left, and nothing retried; None for never.
+    deadline: float | None
+    #: What every process may own, unless it is created with limits of its own.
+    limits: ResourceLimits | None
+    #: Whether the stack of every acquisition is kept.
+    record_sites: bool
+
+
+@final
+class ProcessManagerBuilder(Generic[M]):
     """Collects options; every `with_...` returns self, and `build` makes the manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[ManagerOptions], M]) -> None:
+        self._make = make
         self._orchestrator: ResourceOrchestrator | None = None
         self._grace = DEFAULT_GRACE
         self._deadline: float | None = DEFAULT_DEADLINE
@@ -49,6 +70,10 @@ class ProcessManagerBuilder:
 
     def with_limits(self, limits: ResourceLimits) -> Self:
         """Hold every process to these limits, unless it is created with its own."""
+        from probate.models import ResourceLimits
+
+        if not isinstance(limits, ResourceLimits):
+            raise TypeError(f"expected ResourceLimits, got {limits!r}")
         self._limits = limits
         return self
 
@@ -57,15 +82,17 @@ class ProcessManagerBuilder:
         self._record_sites = True
         return self
 
-    def build(self) -> ProcessManager:
+    def build(self) -> M:
         """Make the manager. Raises RuntimeError if the orchestrator serves another one."""
         orchestrator = self._orchestrator
         if orchestrator is None:
             orchestrator = ResourceOrchestrator().discover()
-        return ProcessManager(
-            orchestrator,
-            grace=self._grace,
-            deadline=self._deadline,
-            limits=self._limits,
-            record_sites=self._record_sites,
+        return self._make(
+            ManagerOptions(
+                orchestrator=orchestrator,
+                grace=self._grace,
+                deadline=self._deadline,
+                limits=self._limits,
+                record_sites=self._record_sites,
+            )
         )

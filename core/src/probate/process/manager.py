@@ -16,6 +16,7 @@ from probate.errors import (
 from probate.forking import forget_in_forked_child
 from probate.models import CleanupResult, CleanupStats, ProcessState
 from probate.orchestrator import checked_seconds
+from probate.process.builder import ProcessManagerBuilder
 from probate.process.process import Pid, Process
 from probate.process.scope import ProcessScope
 from probate.waiting import Ended, Wait, run, run_async, running_loop
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 
     from probate.hookspecs import AnyFuture
     from probate.models import ProcessInfo, ResourceLimits
-    from probate.orchestrator import ResourceOrchestrator
-    from probate.process.builder import ProcessManagerBuilder
+    from probate.process.builder import ManagerOptions
 
 logger = logging.getLogger("probate")
 
@@ -43,20 +43,12 @@ class ProcessManager:
     it has no processes.
     """
 
-    def __init__(
-        self,
-        orchestrator: ResourceOrchestrator,
-        *,
-        grace: float,
-        deadline: float | None,
-        limits: ResourceLimits | None,
-        record_sites: bool,
-    ) -> None:
-        self.orchestrator = orchestrator
-        self._admission = orchestrator.admission
-        self._grace = grace
-        self._deadline = deadline
-        self._limits = limits
+    def __init__(self, options: ManagerOptions) -> None:
+        self.orchestrator = options.orchestrator
+        self._admission = self.orchestrator.admission
+        self._grace = options.grace
+        self._deadline = options.deadline
+        self._limits = options.limits
         self._lock = threading.Lock()
         self._processes: dict[Pid, Process] = {}
         self._remembered: OrderedDict[Pid, Process] = OrderedDict()
@@ -66,18 +58,16 @@ class ProcessManager:
         self._residue: set[Pid] = set()
         self._totals = CleanupStats()
         self._is_closed = False
-        orchestrator.check_pending()
+        self.orchestrator.check_pending()
         # Whatever is owned by plain keys so far must not fall to a process of ours.
-        after = max(orchestrator.owners(), default=0)
-        self._admission.claim(self, after=after, record_sites=record_sites)
+        after = max(self.orchestrator.owners(), default=0)
+        self._admission.claim(self, after=after, record_sites=options.record_sites)
         forget_in_forked_child(self)
 
     @staticmethod
-    def builder() -> ProcessManagerBuilder:
+    def builder() -> ProcessManagerBuilder[ProcessManager]:
         """Start with the options of a new manager."""
-        from probate.process.builder import ProcessManagerBuilder
-
-        return ProcessManagerBuilder()
+        return ProcessManagerBuilder(ProcessManager)
 
     def __repr__(self) -> str:
         return f"<ProcessManager, running: {len(self._processes)}>"

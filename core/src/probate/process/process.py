@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
-from typing import TYPE_CHECKING, NewType, final
+from typing import TYPE_CHECKING, NewType, Protocol, final
 
 from probate.models import CleanupResult, ProcessInfo, ProcessState
 
 if TYPE_CHECKING:
     from probate.models import ResourceUsage
+    from probate.orchestrator import ResourceOrchestrator
     from probate.ownership import ResourceId
-    from probate.process.manager import ProcessManager
 
 #: Names a process; an int that its manager never issues twice.
 Pid = NewType("Pid", int)
+
+
+class Ender(Protocol):
+    """Who can end processes: their manager."""
+
+    orchestrator: ResourceOrchestrator
+
+    def create_process(self, name: str, parent: int | None = None) -> Process:
+        """Create a process."""
+
+    def terminate(
+        self, process: Process, grace: float | None = None, *, with_leaks: bool = False
+    ) -> CleanupResult:
+        """End a process."""
+
+    async def terminate_async(
+        self, process: Process, grace: float | None = None, *, with_leaks: bool = False
+    ) -> CleanupResult:
+        """End a process, without blocking the event loop."""
 
 
 @final
 class Process:
     """An owner. Made by `ProcessManager.create_process`, ended by `terminate_process`."""
 
-    def __init__(
-        self, manager: ProcessManager, pid: Pid, name: str, parent: Process | None
-    ) -> None:
+    def __init__(self, manager: Ender, pid: Pid, name: str, parent: Process | None) -> None:
         self._manager = manager
         self.pid = pid
         self.name = name

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from contextvars import Token
     from types import TracebackType
 
-    from probate.process.manager import ProcessManager
-    from probate.process.process import Process
+    from probate.process.process import Ender, Process
 
 
 @final
@@ -22,7 +21,7 @@ class ProcessScope:
     result as leaks, unless the block was left by an exception.
     """
 
-    def __init__(self, manager: ProcessManager, name: str, parent: int | None) -> None:
+    def __init__(self, manager: Ender, name: str, parent: int | None) -> None:
         self._manager = manager
         self._name = name
         self._parent = parent
