@@ -1,0 +1,83 @@
+"""A part of a file, checked before anything is acquired."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FileSpan:
+    """So many bytes of a file, from an offset on."""
+
+    path: str
+    length: int
+    offset: int
+
+    def open(self, *, for_writing: bool) -> int:
+        """Open the file and look again; return the descriptor. Raises as `find_span`."""
+        # A FIFO that has taken the file's place must not block us.
+        mode = os.O_RDWR if for_writing else os.O_RDONLY
+        fd = os.open(self.path, mode | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            _fitting(os.fstat(fd), self.path, self.length, self.offset)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+
+def find_span(path: object, length: object, offset: object) -> FileSpan:
+    """Return the part of the file at `path`, up to its end if `length` is 0.
+
+    Raises TypeError, ValueError for numbers that do not fit the file, FileNotFoundError,
+    IsADirectoryError, and OSError from the kernel.
+    """
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"expected the path of a file, got {path!r}")
+    checked = checked_length(length, least=0)
+    if not isinstance(offset, int) or isinstance(offset, bool):
+        raise TypeError(f"the offset of a map must be an int, got {offset!r}")
+    if offset < 0 or offset % mmap.ALLOCATIONGRANULARITY:
+        raise ValueError(
+            "the offset of a map must be a multiple of mmap.ALLOCATIONGRANULARITY, "
+            f"{mmap.ALLOCATIONGRANULARITY} bytes, got {offset}"
+        )
+    # The working directory may be another one by the time that a report names the file.
+    text = os.path.abspath(os.fsdecode(path))  # noqa: PTH100  Path.absolute keeps ".."
+    return FileSpan(text, _fitting(Path(text).stat(), text, checked, offset), offset)
+
+
+def checked_length(length: object, *, least: int) -> int:
+    """Return `length`, in bytes. Raises TypeError or ValueError if it is not one."""
+    if not isinstance(length, int) or isinstance(length, bool):
+        raise TypeError(f"the length of a map must be an int, got {length!r}")
+    if not least <= length <= sys.maxsize:
+        raise ValueError(f"the length of a map must be {least} to {sys.maxsize}, got {length}")
+    return length
+
+
+def _fitting(status: os.stat_result, path: str, length: int, offset: int) -> int:
+    """The bytes to map; `length` if it is not 0. Raises if the file does not have them."""
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "a directory cannot be mapped", path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is no regular file: map it with mmap.mmap, and adopt the map")
+    size = status.st_size
+    if not size:
+        raise ValueError(f"{path} is empty: there is nothing to map; os.truncate can extend it")
+    if offset >= size:
+        raise ValueError(f"{path} has {size} bytes: a map cannot start at offset {offset}")
+    if offset + length > size:
+        raise ValueError(
+            f"{path} has {size} bytes: {length} bytes from offset {offset} reach beyond its end; "
+            "os.truncate can extend it"
+        )
+    return length or size - offset
