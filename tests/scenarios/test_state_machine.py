@@ -24,7 +24,6 @@ from probate import (
     hookimpl,
 )
 from probate.kernel import KernelView
-from probate.wiring import find_tables
 
 DRIVERS = [
     "udp",
@@ -149,15 +148,14 @@ class Estates(RuleBasedStateMachine):
     def transfer(self, thing: tuple[Process, Any], to: Process) -> tuple[Process, Any]:
         process, native = thing
         entry = self.owned.get(process, {}).get(id(native))
-        if entry is None or entry[0].kind not in {"sockets", "mmap"}:
+        if entry is None or entry[0].kind == "signals":
+            # A handler may serve many: what is owned is its registration, which is no object.
             return thing
-        [table] = find_tables(self.orchestrator[entry[0].kind], entry[0].kind)
-        resource_id = table.find(process.pid, native)
         if to not in self.owned:
             with pytest.raises(ProcessTerminatedError):
-                table.transfer(process.pid, resource_id, to.pid)
+                process.transfer(native, to)
             return thing
-        table.transfer(process.pid, resource_id, to.pid)
+        process.transfer(native, to)
         del self.owned[process][id(native)]
         self.owned[to][id(native)] = entry
         return to, native

@@ -30,6 +30,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
+from probate.forking import forget_in_forked_child
 from probate.hookspecs import hookimpl, runs_inline
 from probate.version import __version__
 
@@ -134,6 +135,7 @@ __all__ = [
     "UnknownKindError",
     "__version__",
     "current_process",
+    "forget_in_forked_child",
     "hookimpl",
     "pid_or_current",
     "runs_inline",

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
 from probate.admission import Admission
-from probate.errors import ProbateError, UnadoptableError, UnknownKindError
+from probate.errors import NotOwnedError, ProbateError, UnadoptableError, UnknownKindError
 from probate.registry import PluginRegistry
 from probate.waiting import run, run_async
 
@@ -214,6 +214,25 @@ class ResourceOrchestrator(Mapping[str, Any]):
         if errors:
             raise unadoptable from ExceptionGroup("some plugins failed to look at it", errors)
         raise unadoptable
+
+    def transfer(self, pid: int, resource: object, to: int) -> ResourceId:
+        """Make `to` the owner of a native object that `pid` owns; return its id, which it keeps.
+
+        Raises NotOwnedError if `pid` does not own it; and, `pid` owning it still,
+        ProcessTerminatedError, ProcessNotFoundError or ResourceLimitExceeded if `to` may not.
+        """
+        refusal: NotOwnedError | None = None
+        for kind in self._registry.frozen():
+            for table in kind.tables:
+                try:
+                    resource_id = table.find(pid, resource)
+                except NotOwnedError as error:
+                    # The table that knows another owner has more to say than the others.
+                    refusal = error if error.owner is not None or refusal is None else refusal
+                else:
+                    table.transfer(pid, resource_id, to)
+                    return resource_id
+        raise refusal or NotOwnedError("no kind", pid, repr(resource))
 
     def cleanup_process(
         self,

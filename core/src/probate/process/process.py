@@ -81,6 +81,10 @@ class Process:
         """Own an object that was made elsewhere; raises as `ResourceOrchestrator.adopt`."""
         return self._manager.orchestrator.adopt(self.pid, resource)
 
+    def transfer(self, resource: object, to: Process) -> ResourceId:
+        """Make `to` the owner of an object; raises as `ResourceOrchestrator.transfer`."""
+        return self._manager.orchestrator.transfer(self.pid, resource, to.pid)
+
     def usage(self) -> dict[str, ResourceUsage]:
         """What it owns, by kind, in cleanup order."""
         return self._manager.orchestrator.usage(self.pid)
