@@ -6,6 +6,7 @@
     ordering.py       where a kind stands in the cleanup order
     errors.py         the exception tree
     interruption.py   Ctrl-C past a finished cleanup
+    wording.py        errors and resources in words
     ownership.py      OwnershipTable: who owns what
     estate.py         the thread-safe books behind it
     admission.py      which pids may acquire, and how much
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         UnadoptableError,
         UnknownHookError,
         UnknownKindError,
+        UnusablePluginError,
     )
     from probate.interruption import InterruptedCleanup
     from probate.models import (
@@ -133,6 +135,7 @@ __all__ = [
     "UnadoptableError",
     "UnknownHookError",
     "UnknownKindError",
+    "UnusablePluginError",
     "__version__",
     "current_process",
     "forget_in_forked_child",
@@ -149,7 +152,7 @@ _HOMES: Final = {
         "OrderingCycleError OwnershipError PluginError ProbateError ProcessError "
         "ProcessNotFoundError ProcessTerminatedError RefusedResourceError ReleaseError "
         "ReleaseTimeoutError ResourceLimitExceeded TerminationDeadlockError UnadoptableError "
-        "UnknownHookError UnknownKindError"
+        "UnknownHookError UnknownKindError UnusablePluginError"
     ),
     "probate.interruption": "InterruptedCleanup",
     "probate.models": (

@@ -5,6 +5,7 @@
     │   ├── MissingHookError            a required hook is not there, or not marked
     │   ├── UnknownHookError            a marked hook that no specification knows
     │   ├── HookOrderError              tryfirst/trylast on a resource plugin
+    │   ├── UnusablePluginError         pluggy cannot work with it
     │   ├── DuplicateKindError          the kind is taken
     │   ├── UnknownKindError            no plugin serves the kind (also a KeyError)
     │   ├── InvalidOrderingError        ordering() gave something unusable
@@ -32,6 +33,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, final
 
 from probate.outcome import Outcome
+from probate.wording import spoken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -84,6 +86,15 @@ class HookOrderError(PluginError):
             f"plugin {kind!r} marks {hook}() tryfirst or trylast: a resource plugin's place is "
             "what ordering() says; use its priority, before and after"
         )
+
+
+@final
+class UnusablePluginError(PluginError):
+    """Pluggy could not work with this plugin."""
+
+    def __init__(self, kind: str, problem: str) -> None:
+        super().__init__(f"plugin {kind!r} cannot be used: {problem}")
+        self.kind = kind
 
 
 @final
@@ -218,8 +229,9 @@ class UnadoptableError(ProbateError, TypeError):
     """No registered kind takes responsibility for this object."""
 
     def __init__(self, resource: object, kinds: Sequence[str]) -> None:
+        what = spoken(resource, repr, object.__repr__(resource))
         super().__init__(
-            f"no kind adopts a {type(resource).__qualname__}: {resource!r}; "
+            f"no kind adopts a {type(resource).__qualname__}: {what}; "
             f"asked: {', '.join(kinds) or 'none registered'}"
         )
 

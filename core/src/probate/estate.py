@@ -10,7 +10,7 @@ taken back out.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final, Generic, NewType, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Generic, NewType, Self, TypeVar, cast, final
 
 from probate.errors import ResourceLimitExceeded
 
@@ -24,8 +24,6 @@ T = TypeVar("T")
 
 #: Names one resource for as long as the interpreter lives; never reused.
 ResourceId = NewType("ResourceId", int)
-
-_MISSING: Final = object()
 
 
 @final
@@ -67,6 +65,39 @@ class Estate(dict[ResourceId, T]):
 
 
 @final
+class Charge:
+    """An acquisition under way that counts against its owner's limits already.
+
+    A context manager: leaving it gives the charge up, unless the resource has taken its place.
+    """
+
+    __slots__ = ("_book", "_pid", "estate", "is_open", "nbytes")
+
+    def __init__(self, book: EstateBook[Any], pid: int, estate: Estate[Any], nbytes: int) -> None:
+        self._book = book
+        self._pid = pid
+        #: Never dropped while a charge is pending, so this is where the resource will be.
+        self.estate = estate
+        self.nbytes = nbytes
+        self.is_open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self.estate.lock:
+            self.settle()
+        self._book.drop_if_empty(self._pid, self.estate)
+
+    def settle(self) -> None:
+        """End the charge. The estate's lock is held."""
+        if self.is_open:
+            self.is_open = False
+            self.estate.pending -= 1
+            self.estate.nbytes -= self.nbytes
+
+
+@final
 class EstateBook(Generic[T]):
     """All estates of one table. Resources are never None."""
 
@@ -97,15 +128,31 @@ class EstateBook(Generic[T]):
                 return pid
         return None
 
-    def insert(self, pid: int, resource_id: ResourceId, resource: T, nbytes: int) -> bool:
+    def insert(
+        self,
+        pid: int,
+        resource_id: ResourceId,
+        resource: T,
+        nbytes: int,
+        charge: Charge | None = None,
+    ) -> bool:
         """Put a resource in; False if a cleanup has taken it, and released it, by now.
 
         Raises what `Admission.check` raises, with the resource taken back out.
         """
         while True:
             estate = self._stand(pid)
-            estate.set_size(resource_id, nbytes)
-            estate[resource_id] = resource
+            if charge is not None and charge.is_open:
+                # In the place of its charge, at once: limits count neither both nor none.
+                with estate.lock:
+                    charge.settle()
+                    if nbytes:
+                        estate.sizes[resource_id] = nbytes
+                        estate.nbytes += nbytes
+                    estate[resource_id] = resource
+            else:
+                estate.set_size(resource_id, nbytes)
+                estate[resource_id] = resource
             refusal: Exception | None = None
             if self.admission is not None:
                 # Only now: a termination that began before is seen here, and one that begins
@@ -124,7 +171,9 @@ class EstateBook(Generic[T]):
                 raise refusal
             # The estate was dropped, as empty, between our two looks at it: once more.
 
-    def move(self, pid: int, resource_id: ResourceId, to: int) -> bool:
+    def move(
+        self, pid: int, resource_id: ResourceId, to: int, charge: Charge | None = None
+    ) -> bool:
         """Move a resource to another estate; False if `pid` does not have it.
 
         Raises what `insert` raises; the resource is back in its place then.
@@ -142,7 +191,8 @@ class EstateBook(Generic[T]):
                 if resource is None:
                     return False
                 try:
-                    self.insert(to, resource_id, resource, estate.sizes.get(resource_id, 0))
+                    nbytes = estate.sizes.get(resource_id, 0)
+                    self.insert(to, resource_id, resource, nbytes, charge)
                 except BaseException:
                     estate[resource_id] = resource
                     raise
@@ -185,8 +235,8 @@ class EstateBook(Generic[T]):
 
     # -- limits --------------------------------------------------------------
 
-    def charge(self, pid: int, kind: str, limits: KindLimits, nbytes: int) -> None:
-        """Count an acquisition under way against the limits, until `settle`.
+    def charge(self, pid: int, kind: str, limits: KindLimits, nbytes: int) -> Charge:
+        """Count an acquisition under way against the limits.
 
         Raises ResourceLimitExceeded, with nothing charged.
         """
@@ -204,16 +254,7 @@ class EstateBook(Generic[T]):
                     )
                 estate.pending += 1
                 estate.nbytes += nbytes
-                return
-
-    def settle(self, pid: int, nbytes: int) -> None:
-        """End a charge: by now the resource itself counts, or there is none."""
-        # An estate with a charge pending is never dropped, so this is the one that was charged.
-        estate = self._estates[pid]
-        with estate.lock:
-            estate.pending -= 1
-            estate.nbytes -= nbytes
-        self.drop_if_empty(pid, estate)
+            return Charge(self, pid, estate, nbytes)
 
     def _stand(self, pid: int) -> Estate[T]:
         """The estate of `pid`, set up if it has none."""

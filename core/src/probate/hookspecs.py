@@ -1,8 +1,16 @@
 """The contract between Probate and its plugins: read this first.
 
 A resource plugin is a class, called without arguments, named by an entry point of group
-`probate.resources` whose name is the kind. It must implement `ordering`, `has_resources` and
-`cleanup`; every other hook is optional. Mark implementations with `probate.hookimpl`.
+`probate.resources` whose name is the kind. Mark implementations with `probate.hookimpl`.
+
+    `ordering`       required   where the kind stands in the cleanup order
+    `has_resources`  required   whether a process owns anything of the kind
+    `cleanup`        required   release all that a process owns
+    `quiesce`        optional   ask the users of its resources to stop
+    `adopt`          optional   take responsibility for an object made elsewhere
+    `usage`          optional   how much a process owns; answered by the tables if absent
+    `observe`        optional   what a foreign OS process holds
+    `reclaim`        optional   release a named thing whose owner has died
 
 The orchestrator calls each resource plugin on its own, so that one failure never ends a call
 for all. Plugins that only wrap hooks (timing, audit, tracing) are observers: they take part in

@@ -233,6 +233,8 @@ class ProcessInfo(_Frozen):
 class KindLimits(_Frozen):
     """How much of one kind one process may own at a time; None is no limit."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     max_count: NonNegativeInt | None = None
     max_bytes: NonNegativeInt | None = None
 

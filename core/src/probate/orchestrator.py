@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from probate.models import CleanupResult, PluginRecord, ResourceUsage
     from probate.ownership import ResourceId
+    from probate.registry import RegisteredKind
     from probate.termination import Termination
     from probate.waiting import Wait
 
@@ -56,8 +57,8 @@ class ResourceOrchestrator(Mapping[str, Any]):
         Without a name it is the plugin's `kind`, or else its table's. A plugin that only wraps
         hooks is registered as an observer. Raises a PluginError, with nothing registered.
         """
-        self._registry.register(plugin, name)
         self.check_pending()
+        self._registry.register(plugin, name)
         return self
 
     def discover(self, only: Collection[str] | None = None, disable: Collection[str] = ()) -> Self:
@@ -177,12 +178,11 @@ class ResourceOrchestrator(Mapping[str, Any]):
 
     def has_resources(self, pid: int) -> bool:
         """Whether `pid` owns anything of any kind (or a plugin cannot be asked)."""
-        return bool(self._registry.holders(pid).kinds)
+        return bool(self._holders(pid))
 
     def usage(self, pid: int) -> dict[str, ResourceUsage]:
         """What `pid` owns, by kind, in cleanup order; kinds it has nothing of are left out."""
-        holders = self._registry.holders(pid).kinds
-        return {holder.kind: holder.usage_of(pid) for holder in holders}
+        return {holder.kind: holder.usage_of(pid) for holder in self._holders(pid)}
 
     def owners(self) -> set[int]:
         """All pids that own something, by the plugins' tables."""
@@ -283,6 +283,13 @@ class ResourceOrchestrator(Mapping[str, Any]):
         if deadline is not None:
             checked_seconds("deadline", deadline)
         return Termination(pid, self._registry, deadline=deadline, with_leaks=with_leaks)
+
+    def _holders(self, pid: int) -> list[RegisteredKind]:
+        holders = self._registry.holders(_checked_pid(pid))
+        for error in (holders.interrupt, *(error for _, error in holders.failures)):
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise error
+        return holders.kinds
 
     def _steps(
         self, termination: Termination, grace: float

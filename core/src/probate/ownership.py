@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 import traceback
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 from probate.errors import (
@@ -17,11 +18,14 @@ from probate.estate import EstateBook, ResourceId
 from probate.forking import forget_in_forked_child
 from probate.interruption import InterruptedCleanup
 from probate.outcome import Outcome
+from probate.wording import in_words, spoken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from probate.admission import Admission
+    from probate.estate import Charge
     from probate.models import CleanupFailure, CleanupStats, ResourceUsage
 
 __all__ = ["OwnershipTable", "ResourceId"]
@@ -30,8 +34,20 @@ T = TypeVar("T")
 
 _ids: Final = itertools.count(1)
 
+#: What stands in for a charge where there are no limits.
+_NO_CHARGE: Final[AbstractContextManager[None]] = nullcontext()
+
 #: Frames kept of an acquisition's stack; the innermost ones tell the most.
 _SITE_DEPTH: Final = 12
+
+
+def _checked_outcome(answer: object) -> Outcome:
+    if answer is None:
+        return Outcome.RELEASED
+    if not isinstance(answer, Outcome):
+        raise TypeError(f"a release returns a probate.Outcome or None, got {answer!r}")
+    return answer
+
 
 #: Said of an outcome that came without a message of its own.
 _PLAIN_WORDS: Final = {
@@ -121,7 +137,9 @@ class OwnershipTable(Generic[T]):
             if found in (self._book.get(pid) or ()):
                 return found
             owner = self._book.owner_of(found)
-        raise NotOwnedError(self.kind, pid, repr(identity), owner)
+        raise NotOwnedError(
+            self.kind, pid, spoken(identity, repr, object.__repr__(identity)), owner
+        )
 
     def usage(self, pid: int) -> ResourceUsage:
         """What `pid` owns, each resource described, oldest first."""
@@ -144,11 +162,8 @@ class OwnershipTable(Generic[T]):
 
     def describe(self, resource: T) -> str:
         """A short text for accounts; never raises."""
-        try:
-            return self._describe(resource)
-        except Exception:
-            # A resource in a bad state may not even have a repr; the account still needs a name.
-            return object.__repr__(resource)
+        # A resource in a bad state may not even have a repr; the account still needs a name.
+        return spoken(resource, self._describe, object.__repr__(resource))
 
     def check_admitted(self, pid: int) -> None:
         """Raise, as `add` would, if `pid` may not own anything (any more)."""
@@ -165,12 +180,8 @@ class OwnershipTable(Generic[T]):
         ResourceLimitExceeded, AlreadyOwnedError (with an `identity`). What is yet to be made
         goes through `acquire`, which asks first.
         """
-        is_charged = self._admit(pid, nbytes)
-        try:
-            resource_id, _ = self._record(pid, resource, nbytes)
-        finally:
-            if is_charged:
-                self._book.settle(pid, nbytes)
+        with self._admitted(pid, nbytes) as charge:
+            resource_id, _ = self._record(pid, resource, nbytes, charge)
         return resource_id
 
     def acquire(
@@ -181,17 +192,13 @@ class OwnershipTable(Generic[T]):
         Refusals, as in `add`, come before `make` is called. If the owner ends while it runs,
         `release` gives the new resource back. Returns the resource.
         """
-        is_charged = self._admit(pid, nbytes)
-        try:
+        with self._admitted(pid, nbytes) as charge:
             resource = make()
             try:
-                _, is_still_owned = self._record(pid, resource, nbytes)
+                _, is_still_owned = self._record(pid, resource, nbytes, charge)
             except BaseException:
                 release(resource)
                 raise
-        finally:
-            if is_charged:
-                self._book.settle(pid, nbytes)
         if not is_still_owned:
             raise ProcessTerminatedError(pid)
         return resource
@@ -210,7 +217,7 @@ class OwnershipTable(Generic[T]):
                 return None
             raise self._not_owned(pid, resource_id)
         estate.take_size(resource_id)
-        self._forget(resource_id, resource)
+        self._forget(resource_id, None if self._identity is None else self._identity(resource))
         if not estate:
             self._book.drop_if_empty(pid, estate)
         return resource
@@ -226,13 +233,9 @@ class OwnershipTable(Generic[T]):
             return
         estate = self._book.get(pid)
         nbytes = 0 if estate is None else estate.sizes.get(resource_id, 0)
-        is_charged = self._admit(to, nbytes)
-        try:
-            if not self._book.move(pid, resource_id, to):
+        with self._admitted(to, nbytes) as charge:
+            if not self._book.move(pid, resource_id, to, charge):
                 raise self._not_owned(pid, resource_id)
-        finally:
-            if is_charged:
-                self._book.settle(to, nbytes)
 
     def cleanup(self, pid: int, release: Callable[[T], Outcome | None]) -> CleanupStats:
         """Release all that `pid` owns, newest first, each once; return the account.
@@ -261,13 +264,15 @@ class OwnershipTable(Generic[T]):
                     break
                 continue
             size = estate.take_size(resource_id)
+            # Held, and asked for now: a release may well change what it is given.
+            identity = None if self._identity is None else self._identity(resource)
             message = ""
             try:
-                outcome = release(resource) or Outcome.RELEASED
+                outcome = _checked_outcome(release(resource))
             except ReleaseError as error:
-                outcome, message = error.outcome, str(error)
+                outcome, message = error.outcome, spoken(error, str, "")
             except BaseException as error:
-                outcome, message = Outcome.FAILED, f"{type(error).__name__}: {error}"
+                outcome, message = Outcome.FAILED, in_words(error)
                 if isinstance(error, (KeyboardInterrupt, SystemExit)):
                     interrupt = error
             if outcome is Outcome.RELEASED:
@@ -278,7 +283,7 @@ class OwnershipTable(Generic[T]):
                 if outcome.stays_owned:
                     kept.append((resource_id, resource, size))
                     continue
-            self._forget(resource_id, resource)
+            self._forget(resource_id, identity)
         if kept:
             self._book.put_back(pid, reversed(kept))
         stats = CleanupStats(
@@ -311,22 +316,24 @@ class OwnershipTable(Generic[T]):
 
     # -- inside --------------------------------------------------------------
 
-    def _admit(self, pid: int, nbytes: int) -> bool:
-        """Refuse `pid`, or let it in; True if the acquisition was charged against limits."""
+    def _admitted(self, pid: int, nbytes: int) -> AbstractContextManager[Charge | None]:
+        """Refuse `pid`, or let it in, charged against its limits if it has any."""
         if nbytes < 0:
             raise ValueError(f"nbytes must not be negative, got {nbytes}")
         admission = self._book.admission
         limits = None if admission is None else admission.check(pid)
         if limits is None:
-            return False
-        self._book.charge(pid, self.kind, limits.of(self.kind), nbytes)
-        return True
+            return _NO_CHARGE
+        return self._book.charge(pid, self.kind, limits.of(self.kind), nbytes)
 
-    def _record(self, pid: int, resource: T, nbytes: int) -> tuple[ResourceId, bool]:
+    def _record(
+        self, pid: int, resource: T, nbytes: int, charge: Charge | None
+    ) -> tuple[ResourceId, bool]:
         """Issue an id and put the resource in; the flag is `EstateBook.insert`'s."""
         resource_id = ResourceId(next(_ids))
+        identity = None if self._identity is None else self._identity(resource)
         if self._identity is not None:
-            found = self._index.setdefault(id(self._identity(resource)), resource_id)
+            found = self._index.setdefault(id(identity), resource_id)
             if found != resource_id:
                 owner = self._book.owner_of(found)
                 raise AlreadyOwnedError(self.kind, self.describe(resource), owner)
@@ -335,14 +342,14 @@ class OwnershipTable(Generic[T]):
             frames = traceback.extract_stack(limit=_SITE_DEPTH + 2)[:-2]
             self._sites[resource_id] = "".join(traceback.format_list(frames))
         try:
-            return resource_id, self._book.insert(pid, resource_id, resource, nbytes)
+            return resource_id, self._book.insert(pid, resource_id, resource, nbytes, charge)
         except BaseException:
-            self._forget(resource_id, resource)
+            self._forget(resource_id, identity)
             raise
 
-    def _forget(self, resource_id: ResourceId, resource: T) -> None:
+    def _forget(self, resource_id: ResourceId, identity: object) -> None:
         if self._identity is not None:
-            self._index.pop(id(self._identity(resource)), None)
+            self._index.pop(id(identity), None)
         if self._sites:
             self._sites.pop(resource_id, None)
 

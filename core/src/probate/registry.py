@@ -16,7 +16,9 @@ from probate.errors import (
     InvalidOrderingError,
     MissingHookError,
     UnknownHookError,
+    UnusablePluginError,
 )
+from probate.forking import forget_in_forked_child
 from probate.hookspecs import PROJECT, REQUIRED_HOOKS, is_inline
 from probate.ordering import Ordering, cleanup_order
 from probate.wiring import find_tables
@@ -88,8 +90,8 @@ class RegisteredKind:
         """Ask the plugin itself whether `pid` owns anything."""
         return bool(self._methods["has_resources"](pid))
 
-    def cleanup_directly(self, pid: int) -> list[CleanupStats]:
-        """Call the plugin itself, past all observers; the answer is shaped like a hook's."""
+    def clean_directly(self, pid: int) -> list[CleanupStats]:
+        """Call the plugin itself, past all observers; as a list, as hooks answer."""
         return [self._methods["cleanup"](pid)]
 
     def usage_of(self, pid: int) -> ResourceUsage:
@@ -115,7 +117,7 @@ class Holders(NamedTuple):
     #: In cleanup order. A kind that cannot be asked counts: its cleanup finds out.
     kinds: list[RegisteredKind]
     #: What came out of the kinds that could not be asked.
-    failures: dict[str, BaseException]
+    failures: list[tuple[RegisteredKind, BaseException]]
     #: A KeyboardInterrupt or SystemExit that fell into the asking.
     interrupt: BaseException | None
 
@@ -130,16 +132,18 @@ class PluginRegistry:
         self._admission = admission
         self._lock = threading.Lock()
         self._by_kind: dict[str, RegisteredKind] = {}
-        # Replaced as a whole, so that a reader needs no lock; None until it is needed again.
-        self._frozen: tuple[RegisteredKind, ...] | None = None
+        # Replaced as a whole, so that a reader needs no lock.
+        self._frozen: tuple[RegisteredKind, ...] = ()
+        self._generation = 0
+        forget_in_forked_child(self)
 
     def register(self, plugin: object, name: str | None = None) -> None:
         """Register a resource plugin under its kind, or an observer.
 
         A plugin that implements none of the required hooks, and wraps some, is an observer.
 
-        Raises UnknownHookError, MissingHookError, HookOrderError, InvalidOrderingError,
-        OrderingCycleError, DuplicateKindError, with nothing registered.
+        Raises UnknownHookError, MissingHookError, HookOrderError, UnusablePluginError,
+        InvalidOrderingError, OrderingCycleError, DuplicateKindError, with nothing registered.
         """
         methods, wrapped = self._hooks_of(plugin, name or type(plugin).__qualname__)
         if wrapped and not any(hook in methods for hook in REQUIRED_HOOKS):
@@ -151,17 +155,26 @@ class PluginRegistry:
         if missing:
             unmarked = [hook for hook in missing if callable(getattr(plugin, hook, None))]
             raise MissingHookError(kind, missing, unmarked)
+        _check_usable(kind, plugin)
         registered = RegisteredKind(kind, plugin, _ordering_of(kind, methods), methods, tables)
         with self._lock:
-            if kind in self._by_kind:
+            manager = self.plugin_manager
+            if kind in self._by_kind or manager.has_plugin(kind):
                 raise DuplicateKindError(kind)
+            if manager.is_registered(plugin):
+                other = manager.get_name(plugin)
+                raise UnusablePluginError(kind, f"it is registered already, as {other!r}")
             # Sorting first: a cycle is found before anything has changed.
-            order = self._sorted({**self._by_kind, kind: registered})
-            self._by_kind[kind] = registered
+            by_kind = {**self._by_kind, kind: registered}
+            order = self._sorted(by_kind)
+            for table in tables:
+                table.wire(kind, self._admission)
+            # Odd while pluggy is being changed, so that a call across it can be told.
+            self._generation += 1
             self._feed(order)
-            self._frozen = None
-        for table in tables:
-            table.wire(kind, self._admission)
+            self._by_kind = by_kind
+            self._bind(order)
+            self._generation += 1
 
     def order(self) -> list[str]:
         """All kinds, in cleanup order."""
@@ -173,43 +186,48 @@ class PluginRegistry:
 
     def frozen(self) -> tuple[RegisteredKind, ...]:
         """All kinds in cleanup order, their callers built."""
-        frozen = self._frozen
-        if frozen is None:
-            with self._lock:
-                frozen = tuple(self._sorted(self._by_kind))
-                plugins = [registered.plugin for registered in frozen]
-                for registered in frozen:
-                    others = [plugin for plugin in plugins if plugin is not registered.plugin]
-                    registered.bind(self.plugin_manager, others)
-                self._frozen = frozen
-        return frozen
+        return self._frozen
+
+    def clean(self, kind: RegisteredKind, pid: int) -> list[CleanupStats]:
+        """Call a plugin's `cleanup`, and all observers around it; as a list, as hooks answer."""
+        generation = self._generation
+        answers: list[CleanupStats] = kind.cleanup(pid=pid)
+        if not answers or generation % 2 or generation != self._generation:
+            # Pluggy was being changed when the call began, and may have missed the plugin.
+            answers = [*answers, *kind.clean_directly(pid)]
+        return answers
 
     def holders(self, pid: int) -> Holders:
         """Ask every kind whether `pid` owns anything; never raises."""
-        frozen = self.frozen()
+        generation, frozen = self._generation, self._frozen
         interrupt: BaseException | None = None
         if not frozen:
-            return Holders([], {}, None)
+            return Holders([], [], None)
         try:
             # One call for all: the answers come in cleanup order, since that is the order in
             # which pluggy calls, and no answer may be None.
             answers: list[bool] = self.plugin_manager.hook.has_resources(pid=pid)
-            if len(answers) == len(frozen):
+            is_of_one_piece = generation == self._generation and not generation % 2
+            if is_of_one_piece and len(answers) == len(frozen):
                 holding = [kind for kind, holds in zip(frozen, answers, strict=True) if holds]
-                return Holders(holding, {}, None)
+                return Holders(holding, [], None)
         except BaseException as error:
             # Somebody failed; asked one by one, the kinds show who.
             interrupt = error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None
-        holders = Holders([], {}, interrupt)
-        for kind in frozen:
+        holders = Holders([], [], interrupt)
+        for kind in self._frozen:
             try:
                 holds = kind.holds(pid)
             except BaseException as error:
-                holders.failures[kind.kind] = error
+                holders.failures.append((kind, error))
                 holds = True
             if holds:
                 holders.kinds.append(kind)
         return holders
+
+    def forget_parent(self) -> None:
+        """Have a lock of its own, in a forked child."""
+        self._lock = threading.Lock()
 
     def check_pending(self) -> None:
         """Raise UnknownHookError for a misspelt hook of a plugin given to pluggy directly."""
@@ -263,11 +281,18 @@ class PluginRegistry:
         orderings = {kind: registered.ordering for kind, registered in by_kind.items()}
         return [by_kind[kind] for kind in cleanup_order(orderings)]
 
+    def _bind(self, order: Sequence[RegisteredKind]) -> None:
+        plugins = [registered.plugin for registered in order]
+        for registered in order:
+            others = [plugin for plugin in plugins if plugin is not registered.plugin]
+            registered.bind(self.plugin_manager, others)
+        self._frozen = tuple(order)
+
     def _feed(self, order: Sequence[RegisteredKind]) -> None:
         """Register with pluggy so that its last-registered-first order is the cleanup order.
 
-        Plugins that stand right already are left alone. A termination that runs meanwhile may
-        miss a plugin in one call; it finds the resources still there, and tries again.
+        Plugins that stand right already are left alone. A call that is started meanwhile may
+        miss its plugin, which is then called directly; see `clean` and `holders`.
         """
         manager = self.plugin_manager
         wanted = list(reversed(order))
@@ -283,6 +308,20 @@ class PluginRegistry:
             manager.unregister(plugin)
         for registered in wanted[keep:]:
             manager.register(registered.plugin, registered.kind)
+
+
+def _check_usable(kind: str, plugin: object) -> None:
+    """Raise UnusablePluginError for what pluggy could not work with, before it has to."""
+    if type(plugin).__hash__ is None:
+        raise UnusablePluginError(
+            kind, "it has no hash, which a plugin needs (a dataclass: eq=False)"
+        )
+    trial = pluggy.PluginManager(PROJECT)
+    trial.add_hookspecs(hookspecs)
+    try:
+        trial.register(plugin, kind)
+    except pluggy.PluginValidationError as error:
+        raise UnusablePluginError(kind, " ".join(str(error).split())) from error
 
 
 def _ordering_of(kind: str, methods: dict[str, Callable[..., Any]]) -> Ordering:

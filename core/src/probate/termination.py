@@ -7,22 +7,26 @@ then is BUSY and is tried again after the other kinds, whose release may have fr
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, final
 
 from probate.interruption import InterruptedCleanup
 from probate.models import CleanupFailure, CleanupResult, CleanupStats, Leak
 from probate.outcome import Outcome
 from probate.waiting import Wait
 from probate.watch import WatchedThread
+from probate.wording import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from probate.hookspecs import AnyFuture
     from probate.registry import PluginRegistry, RegisteredKind
+
+T = TypeVar("T")
 
 #: What kinds still get, in seconds, after another has used up the deadline by hanging.
 _LAST_ALLOWANCE: Final = 1.0
@@ -39,22 +43,28 @@ class _HookHungError(Exception):
 
 
 @final
+class _Answer(NamedTuple, Generic[T]):
+    """What a hook returned, or raised: a value, so that no exception has to pass a generator."""
+
+    value: T | None
+    error: BaseException | None
+
+
+@final
 class _Entry:
     """What has become of one kind so far."""
 
-    __slots__ = ("attempt", "bypass", "has_hung", "lasting", "nbytes", "query_failure", "resources")
+    __slots__ = ("busy", "bypass", "failures", "has_hung", "nbytes", "resources")
 
     def __init__(self) -> None:
         self.resources = 0
         self.nbytes = 0
-        #: Failures of other hooks than cleanup, which no later success undoes.
-        self.lasting: list[CleanupFailure] = []
-        #: Failures of the latest cleanup: an earlier one's BUSY is past when a retry succeeds.
-        self.attempt: list[CleanupFailure] = []
-        #: Why `has_resources` cannot be asked.
-        self.query_failure: CleanupFailure | None = None
+        #: What no later success undoes.
+        self.failures: list[CleanupFailure] = []
+        #: What the latest cleanup left owned: past when a retry succeeds.
+        self.busy: list[CleanupFailure] = []
         self.has_hung = False
-        #: Whether to call the plugin itself next time, past observers that may be the fault.
+        #: Whether to call the plugin itself, past observers that may be at fault.
         self.bypass = False
 
 
@@ -124,29 +134,19 @@ class Termination:
     def _find_holders(self) -> list[RegisteredKind]:
         holders = self._registry.holders(self.pid)
         self.interrupt = self.interrupt or holders.interrupt
-        for kind, error in holders.failures.items():
-            self._note_interrupt(error)
-            entry = self._entries.setdefault(kind, _Entry())
-            entry.query_failure = CleanupFailure(
-                kind=kind,
-                resource="has_resources()",
-                outcome=Outcome.FAILED,
-                message=_words(error),
-            )
+        for kind, error in holders.failures:
+            self._note_error(kind, "has_resources()", error)
         return holders.kinds
 
     def _quiesce(self, kind: RegisteredKind) -> Generator[Wait, None, None]:
-        try:
-            answers = yield from self._call(kind.quiesce, kind.quiesce_is_inline)
-            for answer in answers:
-                self.futures.extend(_checked_futures(answer))
-        except _HookHungError:
-            self._note(kind, "quiesce()", Outcome.TIMEOUT, "did not return in time")
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            self._note_interrupt(error)
-            self._note(kind, "quiesce()", Outcome.FAILED, _words(error))
+        def ask() -> list[AnyFuture]:
+            # Run through here and now: an iterable may do its work, or hang, when it is.
+            return [future for answer in kind.quiesce(pid=self.pid) for future in _checked(answer)]
+
+        futures, error = yield from self._call(ask, is_inline=kind.quiesce_is_inline)
+        self.futures.extend(futures or ())
+        if error is not None:
+            self._note_error(kind, "quiesce()", error)
 
     def _settle(self) -> Generator[Wait, None, None]:
         pending = self._holders
@@ -162,8 +162,9 @@ class Termination:
             yield self._pause()
         for kind in pending:
             entry = self._entry(kind)
-            if not entry.attempt and entry.query_failure is None:
-                self._fail(kind, "cleanup()", Outcome.FAILED, "resources remain after cleanup")
+            if not entry.failures and not entry.busy:
+                message = "resources remain after cleanup"
+                entry.failures.append(_failure(kind, "cleanup()", Outcome.FAILED, message))
 
     def _pause(self) -> Wait:
         """Let those who were set free by the last pass take note of it, before the next."""
@@ -174,54 +175,59 @@ class Termination:
         return Wait([concurrent.futures.Future()], min(_STRANGERS_PAUSE, self._time_left()))
 
     def _note_leaks(self, kind: RegisteredKind) -> None:
-        try:
-            usage = kind.usage_of(self.pid)
-        except Exception as error:
-            self._note(kind, "usage()", Outcome.FAILED, _words(error))
-        else:
+        usage, error = _answer(partial(kind.usage_of, self.pid))
+        if usage is not None:
             self._leaks.extend(Leak(kind=kind.kind, resource=info) for info in usage.resources)
+        if error is not None:
+            self._note_error(kind, "usage()", error)
 
     def _clean(self, kind: RegisteredKind) -> Generator[Wait, None, int]:
         """Clean one kind once; return how many resources came free."""
         entry = self._entry(kind)
-        entry.attempt = []
-        call = kind.cleanup_directly if entry.bypass else kind.cleanup
-        try:
-            answers = yield from self._call(call, kind.cleanup_is_inline)
-            stats = _checked_stats(answers)
-        except InterruptedCleanup as interrupted:
-            self.interrupt = self.interrupt or interrupted.interrupt
-            stats = interrupted.stats
-        except _HookHungError:
-            entry.has_hung = True
-            self._fail(kind, "cleanup()", Outcome.TIMEOUT, "did not return in time; left behind")
-            return 0
-        except GeneratorExit:
-            raise
-        except BaseException as error:
+        entry.busy = []
+
+        def clean() -> CleanupStats:
+            if entry.bypass:
+                return _checked_stats(kind.clean_directly(self.pid))
+            return _checked_stats(self._registry.clean(kind, self.pid))
+
+        stats, error = yield from self._call(clean, is_inline=kind.cleanup_is_inline)
+        if isinstance(error, InterruptedCleanup):
+            self.interrupt = self.interrupt or error.interrupt
+            stats, error = error.stats, None
+        if error is not None:
+            entry.has_hung = isinstance(error, _HookHungError)
+            # It may have been an observer: the plugin itself is asked next time.
             entry.bypass = True
-            self._note_interrupt(error)
-            self._fail(kind, "cleanup()", Outcome.FAILED, _words(error))
+            self._note_error(kind, "cleanup()", error)
+        if stats is None:
             return 0
         entry.resources += stats.resources_freed
         entry.nbytes += stats.bytes_freed
-        entry.attempt.extend(stats.errors)
-        for _ in range(stats.errors_encountered - len(stats.errors)):
-            self._fail(kind, "a resource", Outcome.FAILED, "the plugin counted it and said no more")
+        for failure in stats.errors:
+            (entry.busy if failure.outcome.stays_owned else entry.failures).append(failure)
+        entry.busy.extend(
+            _failure(kind, "a resource", Outcome.FAILED, "the plugin counted it and said no more")
+            for _ in range(stats.errors_encountered - len(stats.errors))
+        )
         return stats.resources_freed
 
-    def _call(self, hook: Callable[..., Any], is_inline: bool) -> Generator[Wait, None, list[Any]]:
+    def _call(
+        self, function: Callable[[], T], *, is_inline: bool
+    ) -> Generator[Wait, None, _Answer[T]]:
         """Call a hook, on a thread of its own if it might hang and there is a deadline."""
         if is_inline or self._deadline is None:
-            answers: list[Any] = hook(pid=self.pid)
-            return answers
-        future = self._thread.submit(partial(hook, pid=self.pid))
+            return _answer(function)
+        try:
+            future = self._thread.submit(function)
+        except RuntimeError:
+            # No more threads can be started. Unwatched is better than not at all.
+            return _answer(function)
         yield Wait([future], max(self._time_left(), min(_LAST_ALLOWANCE, self._deadline)))
         if not future.done():
             self._thread.abandon()
-            raise _HookHungError
-        answers = future.result()
-        return answers
+            return _Answer(None, _HookHungError())
+        return _answer(future.result)
 
     # -- account -------------------------------------------------------------
 
@@ -230,10 +236,8 @@ class Termination:
         for kind in self._registry.order():
             entry = self._entries.get(kind)
             if entry is not None:
-                if entry.query_failure is not None:
-                    errors.append(entry.query_failure)
-                errors.extend(entry.lasting)
-                errors.extend(entry.attempt)
+                errors.extend(entry.failures)
+                errors.extend(entry.busy)
         entries = self._entries.items()
         stats = CleanupStats(
             resources_freed=sum(entry.resources for _, entry in entries),
@@ -249,13 +253,16 @@ class Termination:
     def _entry(self, kind: RegisteredKind) -> _Entry:
         return self._entries.setdefault(kind.kind, _Entry())
 
-    def _fail(self, kind: RegisteredKind, what: str, outcome: Outcome, message: str) -> None:
-        """Note a failure of the cleanup under way."""
-        self._entry(kind).attempt.append(_failure(kind, what, outcome, message))
-
-    def _note(self, kind: RegisteredKind, what: str, outcome: Outcome, message: str) -> None:
-        """Note a failure that stays, whatever cleanup achieves."""
-        self._entry(kind).lasting.append(_failure(kind, what, outcome, message))
+    def _note_error(self, kind: RegisteredKind, hook: str, error: BaseException) -> None:
+        """Note what came out of a hook, once however often it comes."""
+        self._note_interrupt(error)
+        if isinstance(error, _HookHungError):
+            failure = _failure(kind, hook, Outcome.TIMEOUT, "did not return in time; left behind")
+        else:
+            failure = _failure(kind, hook, Outcome.FAILED, in_words(error))
+        failures = self._entry(kind).failures
+        if failure not in failures:
+            failures.append(failure)
 
     def _note_interrupt(self, error: BaseException) -> None:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -267,10 +274,17 @@ class Termination:
         return max(0.0, self._started + self._deadline - time.perf_counter())
 
 
-def _checked_futures(answer: object) -> list[AnyFuture]:
+def _answer(function: Callable[[], T]) -> _Answer[T]:
+    try:
+        return _Answer(function(), None)
+    except BaseException as error:
+        return _Answer(None, error)
+
+
+def _checked(answer: object) -> list[AnyFuture]:
     futures: list[AnyFuture] = list(answer)  # type: ignore[call-overload]  # a TypeError is reported
     for future in futures:
-        if not callable(getattr(future, "add_done_callback", None)):
+        if not isinstance(future, concurrent.futures.Future) and not asyncio.isfuture(future):
             raise TypeError(f"expected futures, got {future!r}")
     return futures
 
@@ -279,15 +293,9 @@ def _checked_stats(answers: list[Any]) -> CleanupStats:
     for answer in answers:
         if not isinstance(answer, CleanupStats):
             raise TypeError(f"expected CleanupStats, got {answer!r}")
-    if not answers:
-        raise TypeError("expected CleanupStats, got None")
     stats: CleanupStats = answers[0] if len(answers) == 1 else CleanupStats.merged(answers)
     return stats
 
 
 def _failure(kind: RegisteredKind, what: str, outcome: Outcome, message: str) -> CleanupFailure:
     return CleanupFailure(kind=kind.kind, resource=what, outcome=outcome, message=message)
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"

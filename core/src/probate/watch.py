@@ -26,13 +26,16 @@ class WatchedThread:
         self._thread: threading.Thread | None = None
 
     def submit(self, function: Callable[[], Any]) -> concurrent.futures.Future[Any]:
-        """Start a call, in the caller's context variables; return its future."""
-        if self._calls is None:
-            self._calls = queue.SimpleQueue()
-            self._thread = threading.Thread(
-                target=_serve, args=(self._calls,), name=self._name, daemon=True
-            )
-            self._thread.start()
+        """Start a call, in the caller's context variables; return its future.
+
+        Raises RuntimeError if no thread can be started.
+        """
+        calls = self._calls
+        if calls is None:
+            calls = queue.SimpleQueue()
+            thread = threading.Thread(target=_serve, args=(calls,), name=self._name, daemon=True)
+            thread.start()
+            self._calls, self._thread = calls, thread
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         context = contextvars.copy_context()
 
@@ -44,7 +47,7 @@ class WatchedThread:
             else:
                 future.set_result(result)
 
-        self._calls.put(call)
+        calls.put(call)
         return future
 
     def abandon(self) -> None:

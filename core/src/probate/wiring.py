@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from probate.hookspecs import PROJECT
 from probate.ownership import OwnershipTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: How many attributes deep a table may lie: plugin, manager, a part of the manager.
 _DEPTH: Final = 4
@@ -26,7 +29,7 @@ def find_tables(plugin: object, kind: str) -> list[OwnershipTable[Any]]:
     def visit(value: object, depth: int) -> None:
         if isinstance(value, OwnershipTable):
             tables[id(value)] = value
-        elif depth and id(value) not in seen:
+        elif depth and id(value) not in seen and (value is plugin or not _is_plugin(value)):
             seen.add(id(value))
             for part in _parts(value, package):
                 visit(part, depth - 1)
@@ -39,8 +42,14 @@ def find_tables(plugin: object, kind: str) -> list[OwnershipTable[Any]]:
     return list(tables.values())
 
 
+def _is_plugin(value: object) -> bool:
+    """Whether it is a plugin itself, whose tables are its own."""
+    members = (vars(cls).values() for cls in type(value).__mro__)
+    return any(hasattr(member, f"{PROJECT}_impl") for each in members for member in each)
+
+
 def _parts(value: object, package: str) -> Iterable[object]:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return list(value.values())
     if isinstance(value, (list, tuple)):
         return value
@@ -50,6 +59,9 @@ def _parts(value: object, package: str) -> Iterable[object]:
     for cls in type(value).__mro__:
         parts.extend(part for part in vars(cls).values() if isinstance(part, OwnershipTable))
         slots = vars(cls).get("__slots__", ())
-        names = (slots,) if isinstance(slots, str) else slots
-        parts.extend(getattr(value, name, None) for name in names)
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            # Private names are stored mangled (reference, "Private name mangling").
+            is_private = slot.startswith("__") and not slot.endswith("__")
+            name = f"_{cls.__name__.lstrip('_')}{slot}" if is_private else slot
+            parts.append(getattr(value, name, None))
     return parts

@@ -72,7 +72,8 @@ def pid_or_current(
 
     @functools.wraps(method)
     def call(owner: _S, *args: Any, **kwargs: Any) -> _R_co:
-        if args and isinstance(args[0], int) and len(args) >= needed:
+        is_pid = bool(args) and isinstance(args[0], int) and not isinstance(args[0], bool)
+        if is_pid and len(args) >= needed:
             return method(owner, *args, **kwargs)
         if pid_name in kwargs:
             pid = kwargs.pop(pid_name)
@@ -82,11 +83,7 @@ def pid_or_current(
                 raise TypeError(f"{pid_name} must be an int, got {pid!r}")
         elif args and isinstance(args[0], Process):
             pid, args = args[0].pid, args[1:]
-        elif (
-            args
-            and isinstance(args[0], int)
-            and len(args) + sum(name in required for name in kwargs) >= needed
-        ):
+        elif is_pid and len(args) + sum(name in required for name in kwargs) >= needed:
             return method(owner, *args, **kwargs)
         else:
             pid = current_process().pid

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import threading
 from collections import OrderedDict
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Self, final
 
 from probate.errors import (
@@ -22,7 +25,7 @@ from probate.process.scope import ProcessScope
 from probate.waiting import Ended, Wait, run, run_async, running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator, Iterable, Iterator
     from types import TracebackType
 
     from probate.hookspecs import AnyFuture
@@ -30,6 +33,11 @@ if TYPE_CHECKING:
     from probate.process.builder import ManagerOptions
 
 logger = logging.getLogger("probate")
+
+#: The processes that the calls around this context are ending: to wait for one is a deadlock.
+ending_here: Final[ContextVar[frozenset[Process]]] = ContextVar(
+    "probate_ending_here", default=frozenset()
+)
 
 #: Accounts of the dead that can still be asked for by pid. A `Process` keeps its own for good.
 _REMEMBERED: Final = 256
@@ -52,8 +60,8 @@ class ProcessManager:
         self._lock = threading.Lock()
         self._processes: dict[Pid, Process] = {}
         self._remembered: OrderedDict[Pid, Process] = OrderedDict()
-        #: Who ends a process that is TERMINATING: the thread, and the loop if it is an async one.
-        self._enders: dict[Pid, tuple[int, asyncio.AbstractEventLoop | None]] = {}
+        #: On which event loop a process that is TERMINATING is being ended, if on any.
+        self._ender_loops: dict[Pid, asyncio.AbstractEventLoop | None] = {}
         #: Dead processes that still own something that was busy.
         self._residue: set[Pid] = set()
         self._totals = CleanupStats()
@@ -153,7 +161,8 @@ class ProcessManager:
         grace = self._grace if grace is None else checked_seconds("grace", grace)
         ending, awaited = self._begin([process], None)
         if ending:
-            ended = run(self._steps(ending, awaited, grace, process if with_leaks else None))
+            with _ending_here(ending):
+                ended = run(self._steps(ending, awaited, grace, process if with_leaks else None))
             _raise_interrupt(ended)
         else:
             self._check_not_ending_here(process)
@@ -164,10 +173,12 @@ class ProcessManager:
     ) -> CleanupResult:
         """As `terminate`, without blocking the event loop."""
         grace = self._grace if grace is None else checked_seconds("grace", grace)
-        ending, awaited = self._begin([process], asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        ending, awaited = self._begin([process], loop)
         if ending:
             leaker = process if with_leaks else None
-            ended = await run_async(self._steps(ending, awaited, grace, leaker))
+            with _ending_here(ending):
+                ended = await run_async(self._steps(ending, awaited, grace, leaker, loop))
             _raise_interrupt(ended)
             return process._settled.result()
         return await asyncio.shield(asyncio.wrap_future(process._settled))
@@ -175,20 +186,30 @@ class ProcessManager:
     def close(self) -> None:
         """Terminate all, newest first, and create no more. Idempotent."""
         ending, awaited = self._begin_all(None)
-        ended = run(self._steps(ending, awaited, self._grace, None))
-        for pid in list(self._residue):
-            self._note_residue(pid, self.orchestrator.cleanup_process(pid, grace=0))
-        self._admission.disclaim(self)
+        try:
+            with _ending_here(ending):
+                ended = run(self._steps(ending, awaited, self._grace, None))
+            for pid in list(self._residue):
+                result = self.orchestrator.cleanup_process(pid, grace=0, deadline=self._deadline)
+                self._note_residue(pid, result)
+        finally:
+            self._admission.disclaim(self)
         _raise_interrupt(ended)
 
     async def aclose(self) -> None:
         """As `close`, without blocking the event loop."""
-        ending, awaited = self._begin_all(asyncio.get_running_loop())
-        ended = await run_async(self._steps(ending, awaited, self._grace, None))
-        for pid in list(self._residue):
-            result = await self.orchestrator.cleanup_process_async(pid, grace=0)
-            self._note_residue(pid, result)
-        self._admission.disclaim(self)
+        loop = asyncio.get_running_loop()
+        ending, awaited = self._begin_all(loop)
+        try:
+            with _ending_here(ending):
+                ended = await run_async(self._steps(ending, awaited, self._grace, None, loop))
+            for pid in list(self._residue):
+                result = await self.orchestrator.cleanup_process_async(
+                    pid, grace=0, deadline=self._deadline
+                )
+                self._note_residue(pid, result)
+        finally:
+            self._admission.disclaim(self)
         _raise_interrupt(ended)
 
     def __enter__(self) -> Self:
@@ -215,10 +236,14 @@ class ProcessManager:
 
     def forget_parent(self) -> None:
         """Have no processes, in a forked child: the parent's are the parent's to end."""
+        for process in self._processes.values():
+            process._state = ProcessState.TERMINATED
+            process._settled = concurrent.futures.Future()
+            process._settled.set_result(CleanupResult(pid=process.pid))
         self._lock = threading.Lock()
         self._processes = {}
         self._remembered = OrderedDict()
-        self._enders = {}
+        self._ender_loops = {}
         self._residue = set()
 
     # -- inside --------------------------------------------------------------
@@ -235,7 +260,7 @@ class ProcessManager:
         with self._lock:
             self._is_closed = True
             roots = [p for p in self._processes.values() if p.parent is None]
-        return self._begin(roots, loop)
+        return self._begin(roots[::-1], loop)
 
     def _begin(
         self, roots: Iterable[Process], loop: asyncio.AbstractEventLoop | None
@@ -259,7 +284,7 @@ class ProcessManager:
                     continue
                 process._state = ProcessState.TERMINATING
                 self._admission.revoke(process.pid)
-                self._enders[process.pid] = (threading.get_ident(), loop)
+                self._ender_loops[process.pid] = loop
                 ending.append(process)
                 to_visit.extend(reversed(process._children.values()))
         return ending[::-1], awaited
@@ -270,6 +295,7 @@ class ProcessManager:
         awaited: list[Process],
         grace: float,
         leaker: Process | None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> Generator[Wait, None, BaseException | None]:
         """Settle `ending` in this order, with one grace for all; return an interrupt, if any."""
         terminations = [
@@ -278,11 +304,20 @@ class ProcessManager:
         ]
         for termination in terminations:
             yield from termination.quiesce()
-        futures: list[AnyFuture] = [process._settled for process in awaited]
-        for termination in terminations:
-            futures.extend(termination.futures)
+        futures = [future for each in terminations for future in each.futures]
+        until_deadline = float("inf") if self._deadline is None else self._deadline
         if grace and futures:
-            yield Wait(futures, grace, is_grace=True)
+            yield Wait(futures, min(grace, until_deadline), is_grace=True)
+        # What others are ending is owned by somebody here, and so comes first.
+        here = running_loop()
+        others: list[AnyFuture] = [
+            process._settled
+            for process in awaited
+            if process not in ending_here.get()
+            and (loop is not None or here is None or self._ender_loops.get(process.pid) is not here)
+        ]
+        if others:
+            yield Wait(others, until_deadline)
         interrupt: BaseException | None = None
         for process, termination in zip(ending, terminations, strict=True):
             outcome: CleanupResult | BaseException
@@ -306,7 +341,7 @@ class ProcessManager:
             if process.parent is not None:
                 process.parent._children.pop(process.pid, None)
             self._processes.pop(process.pid, None)
-            self._enders.pop(process.pid, None)
+            self._ender_loops.pop(process.pid, None)
             self._remembered[process.pid] = process
             while len(self._remembered) > _REMEMBERED:
                 self._remembered.popitem(last=False)
@@ -330,11 +365,21 @@ class ProcessManager:
                 self._residue.discard(pid)
 
     def _check_not_ending_here(self, process: Process) -> None:
-        ender = self._enders.get(process.pid)
-        if ender is not None:
-            thread, loop = ender
-            if thread == threading.get_ident() or (loop is not None and loop is running_loop()):
-                raise TerminationDeadlockError(process.pid)
+        if process.state is not ProcessState.TERMINATING:
+            return
+        loop = self._ender_loops.get(process.pid)
+        if process in ending_here.get() or (loop is not None and loop is running_loop()):
+            raise TerminationDeadlockError(process.pid)
+
+
+@contextmanager
+def _ending_here(processes: Iterable[Process]) -> Iterator[None]:
+    """Let whatever is called from here, on whichever thread, know what is being ended."""
+    token = ending_here.set(ending_here.get() | frozenset(processes))
+    try:
+        yield
+    finally:
+        ending_here.reset(token)
 
 
 def _raise_interrupt(ended: Ended[BaseException | None]) -> None:

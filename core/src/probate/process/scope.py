@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, final
 
 from probate.process.current import current
@@ -57,5 +58,8 @@ class ProcessScope:
     def _leave(self) -> Process:
         if self._process is None or self._token is None:
             raise RuntimeError("the scope was never entered")
-        current.reset(self._token)
+        # Left in another context than it was entered in (an async generator that its loop
+        # finalises, another thread): there is nothing to reset there (PEP 567).
+        with contextlib.suppress(ValueError):
+            current.reset(self._token)
         return self._process
