@@ -155,7 +155,13 @@ class Termination:
             freed = 0
             for kind in pending:
                 freed += yield from self._clean(kind)
-            pending = [k for k in self._find_holders() if not self._entry(k).has_hung]
+            holders = self._find_holders()
+            for kind in pending:
+                if kind not in holders:
+                    # What was busy has come free by itself since: nothing to complain about.
+                    entry = self._entry(kind)
+                    entry.busy = [each for each in entry.busy if not each.outcome.stays_owned]
+            pending = [kind for kind in holders if not self._entry(kind).has_hung]
             if not pending or (freed == 0 and not is_first_pass) or self._time_left() <= 0:
                 break
             is_first_pass = False

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import threading
-from collections import OrderedDict
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, Self, final
 
 from probate.errors import (
@@ -20,12 +19,13 @@ from probate.forking import forget_in_forked_child
 from probate.models import CleanupResult, CleanupStats, ProcessState
 from probate.orchestrator import checked_seconds
 from probate.process.builder import ProcessManagerBuilder
+from probate.process.ending import ending_here, is_ending_here
 from probate.process.process import Pid, Process
 from probate.process.scope import ProcessScope
 from probate.waiting import Ended, Wait, run, run_async, running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable
     from types import TracebackType
 
     from probate.hookspecs import AnyFuture
@@ -33,11 +33,6 @@ if TYPE_CHECKING:
     from probate.process.builder import ManagerOptions
 
 logger = logging.getLogger("probate")
-
-#: The processes that the calls around this context are ending: to wait for one is a deadlock.
-ending_here: Final[ContextVar[frozenset[Process]]] = ContextVar(
-    "probate_ending_here", default=frozenset()
-)
 
 #: Accounts of the dead that can still be asked for by pid. A `Process` keeps its own for good.
 _REMEMBERED: Final = 256
@@ -63,7 +58,7 @@ class ProcessManager:
         #: On which event loop a process that is TERMINATING is being ended, if on any.
         self._ender_loops: dict[Pid, asyncio.AbstractEventLoop | None] = {}
         #: Dead processes that still own something that was busy.
-        self._residue: set[Pid] = set()
+        self._residue: deque[Pid] = deque()
         self._totals = CleanupStats()
         self._is_closed = False
         self.orchestrator.check_pending()
@@ -161,7 +156,7 @@ class ProcessManager:
         grace = self._grace if grace is None else checked_seconds("grace", grace)
         ending, awaited = self._begin([process], None)
         if ending:
-            with _ending_here(ending):
+            with ending_here(ending):
                 ended = run(self._steps(ending, awaited, grace, process if with_leaks else None))
             _raise_interrupt(ended)
         else:
@@ -177,7 +172,7 @@ class ProcessManager:
         ending, awaited = self._begin([process], loop)
         if ending:
             leaker = process if with_leaks else None
-            with _ending_here(ending):
+            with ending_here(ending):
                 ended = await run_async(self._steps(ending, awaited, grace, leaker, loop))
             _raise_interrupt(ended)
             return process._settled.result()
@@ -187,7 +182,7 @@ class ProcessManager:
         """Terminate all, newest first, and create no more. Idempotent."""
         ending, awaited = self._begin_all(None)
         try:
-            with _ending_here(ending):
+            with ending_here(ending):
                 ended = run(self._steps(ending, awaited, self._grace, None))
             for pid in list(self._residue):
                 result = self.orchestrator.cleanup_process(pid, grace=0, deadline=self._deadline)
@@ -201,7 +196,7 @@ class ProcessManager:
         loop = asyncio.get_running_loop()
         ending, awaited = self._begin_all(loop)
         try:
-            with _ending_here(ending):
+            with ending_here(ending):
                 ended = await run_async(self._steps(ending, awaited, self._grace, None, loop))
             for pid in list(self._residue):
                 result = await self.orchestrator.cleanup_process_async(
@@ -244,7 +239,7 @@ class ProcessManager:
         self._processes = {}
         self._remembered = OrderedDict()
         self._ender_loops = {}
-        self._residue = set()
+        self._residue = deque()
 
     # -- inside --------------------------------------------------------------
 
@@ -313,7 +308,7 @@ class ProcessManager:
         others: list[AnyFuture] = [
             process._settled
             for process in awaited
-            if process not in ending_here.get()
+            if not is_ending_here(process)
             and (loop is not None or here is None or self._ender_loops.get(process.pid) is not here)
         ]
         if others:
@@ -343,12 +338,16 @@ class ProcessManager:
             self._processes.pop(process.pid, None)
             self._ender_loops.pop(process.pid, None)
             self._remembered[process.pid] = process
+            is_residue = False
             while len(self._remembered) > _REMEMBERED:
                 self._remembered.popitem(last=False)
             if isinstance(outcome, CleanupResult):
                 self._totals += outcome.stats
                 if any(failure.outcome.stays_owned for failure in outcome.errors):
-                    self._residue.add(process.pid)
+                    self._residue.append(process.pid)
+                    is_residue = True
+        if is_residue:
+            self._prune_residue()
         if isinstance(outcome, BaseException):
             process._settled.set_exception(outcome)
             return
@@ -358,28 +357,29 @@ class ProcessManager:
             logger.warning("process %d %r: leak: %s", process.pid, process.name, leak)
         process._settled.set_result(outcome)
 
+    def _prune_residue(self) -> None:
+        """Forget those whose things have come free since: two looks for each that comes in."""
+        for _ in range(2):
+            with self._lock:
+                if not self._residue:
+                    return
+                pid = self._residue.popleft()
+            if self.orchestrator.has_resources(pid):
+                self._residue.append(pid)
+
     def _note_residue(self, pid: int, result: CleanupResult) -> None:
         with self._lock:
             self._totals += result.stats
-            if not self.orchestrator.has_resources(pid):
-                self._residue.discard(pid)
+        if not self.orchestrator.has_resources(pid):
+            with contextlib.suppress(ValueError):
+                self._residue.remove(Pid(pid))
 
     def _check_not_ending_here(self, process: Process) -> None:
         if process.state is not ProcessState.TERMINATING:
             return
         loop = self._ender_loops.get(process.pid)
-        if process in ending_here.get() or (loop is not None and loop is running_loop()):
+        if is_ending_here(process) or (loop is not None and loop is running_loop()):
             raise TerminationDeadlockError(process.pid)
-
-
-@contextmanager
-def _ending_here(processes: Iterable[Process]) -> Iterator[None]:
-    """Let whatever is called from here, on whichever thread, know what is being ended."""
-    token = ending_here.set(ending_here.get() | frozenset(processes))
-    try:
-        yield
-    finally:
-        ending_here.reset(token)
 
 
 def _raise_interrupt(ended: Ended[BaseException | None]) -> None:

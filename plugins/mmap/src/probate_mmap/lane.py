@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
-from probate.forking import forget_in_forked_child
+from probate import forget_in_forked_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,6 +14,8 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Final
 
+from probate.errors import ProbateError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,12 +27,11 @@ PAGE: Final = mmap.PAGESIZE
 
 
 def set_up(host: Host, process: Process) -> list[str]:
-    """Run all scenes whose kinds are installed; return a line for each."""
+    """Run all scenes whose kinds are installed; return a line for each, or why it had to differ."""
     lines: list[str] = []
     for kinds, scene, line in SCENES:
         if host.has(*kinds):
-            scene(host, process)
-            lines.append(line)
+            lines.append(scene(host, process) or line)
     return lines
 
 
@@ -69,17 +70,33 @@ def _signals(host: Host, process: Process) -> None:
         raise RuntimeError(f"delivered {seen}, pending {signals.pending(process.pid)}")
 
 
-def _io_uring(host: Host, process: Process) -> None:
+def _zero_copy(host: Host, process: Process) -> None:
+    ring = host.plugin("rings").zerocopy.create_ring(process.pid, slots=8, block_size=256)
+    for number in range(3):
+        with ring.sending() as block:
+            text = f"message {number}".encode()
+            block[: len(text)] = text
+            ring.submit(len(text))
+    with ring.receiving() as message:
+        if bytes(message) != b"message 0":
+            raise RuntimeError(f"received {bytes(message)!r}")
+
+
+def _io_uring(host: Host, process: Process) -> str | None:
     iouring = host.plugin("rings").iouring
+    try:
+        ring = iouring.create_ring(process.pid, 8)
+    except ProbateError as error:
+        return f"no io_uring here: {error}"
     quiet, other = socket.socketpair()
     process.adopt(quiet)
     process.adopt(other)
-    ring = iouring.create_ring(process.pid, 8)
     ring.nop()
     ring.read(quiet.fileno(), 64)
     ring.submit()
     if not ring.reap(1, 5.0):
         raise RuntimeError("the no-op did not complete")
+    return None
 
 
 def _tasks(host: Host, process: Process) -> None:
@@ -137,13 +154,14 @@ def _maps(host: Host, process: Process) -> None:
 
 
 #: The kinds that a scene needs, the scene, and what to say of it.
-SCENES: Final[tuple[tuple[tuple[str, ...], Callable[[Host, Process], None], str], ...]] = (
+SCENES: Final[tuple[tuple[tuple[str, ...], Callable[[Host, Process], str | None], str], ...]] = (
     (
         ("sockets",),
         _sockets,
         "TCP with traffic, a thread blocked in accept, UDP, unix, an adopted pair",
     ),
     (("signals",), _signals, "handlers for two signals, one delivered, one blocked and pending"),
+    (("rings",), _zero_copy, "a zero-copy ring with messages in flight"),
     (("rings", "sockets"), _io_uring, "an io_uring with a read in flight that will never complete"),
     (("tasks",), _tasks, "a ticking task, one that is slow to stop, one adopted, a thread at work"),
     (("mmap", "sockets"), _exported_buffer, "a map whose buffer a blocked thread is reading into"),

@@ -1,0 +1,48 @@
+"""Probate's kind `rings`.
+
+resource.py   RingResource: the hooks, over both halves
+manager.py    ZeroCopyIpc and IoUringManager: make rings for processes
+keeper.py     what both keep their rings in
+zerocopy.py   ZeroCopyRing: one end of a ring in shared memory
+queues.py     its two queues, and the order in which memory is written
+layout.py     where everything lies in that memory
+memory.py     sealed memfds and their mappings
+peer.py       whether the OS process at the other end is alive
+uring.py      IoUring: one io_uring instance
+operation.py  operations, and what they need alive until they complete
+binding.py    the liburing package, imported when first needed
+syscalls.py   what stands in for a build of it for another CPU
+waker.py      waits that can be ended from elsewhere
+errors.py     what goes wrong with rings
+"""
+
+from __future__ import annotations
+
+from probate_rings.errors import (
+    IoUringUnavailableError,
+    RingClosedError,
+    RingCorruptedError,
+    RingFormatError,
+    RingFullError,
+    UnsupportedMachineError,
+)
+from probate_rings.manager import IoUringManager, ZeroCopyIpc
+from probate_rings.operation import Completion
+from probate_rings.resource import RingResource
+from probate_rings.uring import IoUring
+from probate_rings.zerocopy import ZeroCopyRing
+
+__all__ = [
+    "Completion",
+    "IoUring",
+    "IoUringManager",
+    "IoUringUnavailableError",
+    "RingClosedError",
+    "RingCorruptedError",
+    "RingFormatError",
+    "RingFullError",
+    "RingResource",
+    "UnsupportedMachineError",
+    "ZeroCopyIpc",
+    "ZeroCopyRing",
+]

@@ -1,0 +1,147 @@
+"""Operations of an io_uring, and what has to stay alive until they complete."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple, final
+
+if TYPE_CHECKING:
+    from _typeshed import HasFileno
+
+    from probate_rings.binding import Binding, SqeHandle
+
+#: Bytes that one read(2) or write(2) moves at most.
+_MAX_TRANSFER: Final = 0x7FFFF000
+
+#: The offset that means "where the file is now" (io_uring_enter(2), IORING_FEAT_RW_CUR_POS).
+_CURRENT_POSITION: Final = 2**64 - 1
+_MAX_OFFSET: Final = 2**63 - 1
+
+#: Seconds, some 68 years; more would not fit the kernel's timespec once it is added to now.
+_MAX_TIMEOUT: Final = float(2**31)
+
+
+@final
+class Completion(NamedTuple):
+    """The end of one operation."""
+
+    #: What the call that prepared the operation returned.
+    token: int
+    #: As the system call of that name returns it: bytes moved, or a negative errno. A timeout
+    #: that ran out has -ETIME, a cancelled operation -ECANCELED.
+    result: int
+    #: The buffer that was read into or written from; None if there is none.
+    buffer: bytes | bytearray | None
+
+    @property
+    def error(self) -> OSError | None:
+        """The exception that a negative result stands for, to raise or look at."""
+        return OSError(-self.result, os.strerror(-self.result)) if self.result < 0 else None
+
+    @property
+    def data(self) -> memoryview:
+        """The bytes moved, where they lie; none after an error. Raises ValueError if no buffer."""
+        if self.buffer is None:
+            raise ValueError(f"operation {self.token} moves no data")
+        return memoryview(self.buffer)[: max(0, self.result)]
+
+
+@final
+class Operation:
+    """One operation, from its preparation to its completion.
+
+    Holds an export of its buffer, so that nobody can free, move or resize it: the kernel has
+    nothing but its address.
+    """
+
+    __slots__ = ("_arguments", "_call", "_pin", "buffer", "token")
+
+    def __init__(
+        self, token: int, call: str, *arguments: object, buffer: bytes | bytearray | None = None
+    ) -> None:
+        self.token = token
+        self.buffer = buffer
+        self._pin = None if buffer is None else memoryview(buffer)
+        #: What fills in the entry; kernel structures among the arguments must live as well.
+        self._call = call
+        self._arguments = arguments
+
+    def __repr__(self) -> str:
+        return f"{self._call.removeprefix('io_uring_prep_')} #{self.token}"
+
+    @classmethod
+    def read(
+        cls, token: int, fd: int | HasFileno, into: int | bytearray, offset: int | None
+    ) -> Operation:
+        """A read into a bytearray, or into a new one of so many bytes.
+
+        Raises TypeError or ValueError for what cannot be one.
+        """
+        if isinstance(into, int) and not isinstance(into, bool):
+            into = bytearray(_checked_size(into))
+        elif not isinstance(into, bytearray):
+            raise TypeError(f"a read goes into a bytearray or a number of bytes, not {into!r}")
+        _checked_size(len(into))
+        number, position = _descriptor(fd), _position(offset)
+        return cls(token, "io_uring_prep_read", number, into, position, buffer=into)
+
+    @classmethod
+    def write(
+        cls, token: int, fd: int | HasFileno, data: bytes | bytearray, offset: int | None
+    ) -> Operation:
+        """A write. Raises TypeError or ValueError for what cannot be one."""
+        if not isinstance(data, (bytes, bytearray)):
+            raise TypeError(f"bytes or a bytearray can be written, not {data!r}")
+        _checked_size(len(data))
+        number, position = _descriptor(fd), _position(offset)
+        return cls(token, "io_uring_prep_write", number, data, position, buffer=data)
+
+    @classmethod
+    def timeout(cls, token: int, binding: Binding, seconds: float) -> Operation:
+        """A timeout. Raises TypeError or ValueError."""
+        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+            raise TypeError(f"a timeout is a number of seconds, got {seconds!r}")
+        if not (math.isfinite(seconds) and 0 <= seconds <= _MAX_TIMEOUT):
+            raise ValueError(f"a timeout is 0 to {_MAX_TIMEOUT:.0f} seconds, got {seconds}")
+        return cls(token, "io_uring_prep_timeout", binding.timespec(float(seconds)), 0, 0)
+
+    def prepare(self, binding: Binding, sqe: SqeHandle) -> None:
+        """Fill in a submission queue entry."""
+        # Should that fail midway, the entry must not be what it was the last time round.
+        binding.io_uring_prep_nop(sqe)
+        sqe.user_data = self.token
+        getattr(binding, self._call)(sqe, *self._arguments)
+        sqe.user_data = self.token
+
+    def finish(self, result: int) -> Completion:
+        """Let go of the buffer: the kernel is done with it."""
+        self._arguments = ()
+        if self._pin is not None:
+            self._pin.release()
+        return Completion(self.token, result, self.buffer)
+
+
+def _checked_size(nbytes: int) -> int:
+    if not 0 < nbytes <= _MAX_TRANSFER:
+        raise ValueError(f"1 to {_MAX_TRANSFER} bytes are moved at a time, not {nbytes}")
+    return nbytes
+
+
+def _position(offset: int | None) -> int:
+    if offset is None:
+        return _CURRENT_POSITION
+    if not isinstance(offset, int) or isinstance(offset, bool):
+        raise TypeError(f"an offset must be an int or None, got {offset!r}")
+    if not 0 <= offset <= _MAX_OFFSET:
+        raise ValueError(f"an offset is 0 to {_MAX_OFFSET}, or None, got {offset}")
+    return offset
+
+
+def _descriptor(fd: int | HasFileno) -> int:
+    number = fd if isinstance(fd, int) else getattr(fd, "fileno", lambda: None)()
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise TypeError(f"expected a file descriptor or an object that has one, got {fd!r}")
+    if not 0 <= number < 2**31:
+        raise ValueError(f"{number} is no open file descriptor: {fd!r}")
+    return number

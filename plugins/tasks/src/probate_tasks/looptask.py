@@ -1,0 +1,141 @@
+"""asyncio tasks and futures, which only their own event loop may touch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from typing import TYPE_CHECKING, Any, Final, final
+
+from probate import BusyResourceError, Outcome
+from probate_tasks import stacks
+from probate_tasks.job import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from probate_tasks.status import Native
+
+#: How many awaits in a row a coroutine's exit is closed through.
+_MAX_AWAITS: Final = 16
+
+
+@final
+class LoopTask(Job):
+    """An asyncio task, or a future that is no task: cancelled and awaited on its own loop."""
+
+    __slots__ = ("_loop",)
+
+    future: asyncio.Future[Any]
+
+    def __init__(self, native: Native, future: asyncio.Future[Any]) -> None:
+        super().__init__(native, future)
+        self._loop = future.get_loop()
+
+    def __repr__(self) -> str:
+        if not isinstance(self.future, asyncio.Task):
+            return f"asyncio future, {self.status}"
+        coroutine = self.future.get_coro()
+        name = getattr(coroutine, "__qualname__", None) or repr(coroutine)
+        return f"task {self.future.get_name()!r} of {name}(), {self.status}"
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called on the loop when the task is done."""
+
+        def call(_: object) -> None:
+            callback()
+
+        if is_running_here(self._loop):
+            self.future.add_done_callback(call)
+        else:
+            # A closed loop runs no callbacks, and no task.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self.future.add_done_callback, call)
+
+    def cancel(self) -> bool:
+        """Request cancellation on its own loop; False if it is done, or the loop closed."""
+        return cancel_on_loop(self.future)
+
+    def can_end(self) -> bool:
+        """Whether its loop runs."""
+        return self._loop.is_running()
+
+    def is_running_here(self) -> bool:
+        """Whether it is its loop's current task, on this thread."""
+        return is_running_here(self._loop) and asyncio.current_task() is self.future
+
+    def release_by_force(self) -> Outcome:
+        """Close what no loop will ever run again; of anything else, tell where it stands."""
+        if self._loop.is_closed():
+            self._close()
+            return Outcome.RELEASED
+        stack = ""
+        if isinstance(self.future, asyncio.Task):
+            stack = f"; it stands at\n{stacks.of_task(self.future)}"
+        if not self._loop.is_running():
+            raise BusyResourceError(
+                "asked to cancel, but its event loop does not run: run the loop, or close it"
+                f"{stack}"
+            )
+        raise BusyResourceError(f"asked to cancel, it has not ended{stack}")
+
+    def _close(self) -> None:
+        """End a task whose loop is closed, so that it can never end itself.
+
+        Raises what the coroutine's exit raises, RuntimeError if the exit had to await something.
+        """
+        try:
+            if isinstance(self.future, asyncio.Task):
+                _close_coroutine(self.future)
+        finally:
+            # Task.cancel would only ask the loop. The future underneath can be cancelled, and
+            # then the task is not "destroyed but pending" when it is collected. Its callbacks
+            # cannot be scheduled any more, which is the RuntimeError.
+            with contextlib.suppress(RuntimeError):
+                asyncio.Future.cancel(self.future)
+            self.settle()
+
+
+def cancel_on_loop(future: asyncio.Future[Any]) -> bool:
+    """Request cancellation, from any thread; False if it is done, or its loop is closed."""
+    if future.done():
+        return False
+    loop = future.get_loop()
+    if is_running_here(loop):
+        return future.cancel()
+    try:
+        loop.call_soon_threadsafe(future.cancel)
+    except RuntimeError:
+        return False
+    return True
+
+
+def is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether `loop` runs on this very thread."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+def _close_coroutine(task: asyncio.Task[Any]) -> None:
+    coroutine = task.get_coro()
+    if not inspect.iscoroutine(coroutine):
+        return
+    # The exit belongs into the task's own context (PEP 567), which 3.12 is the first to tell.
+    context = task.get_context() if hasattr(task, "get_context") else None
+    close = coroutine.close if context is None else lambda: context.run(coroutine.close)
+    refusal: RuntimeError | None = None
+    for _ in range(_MAX_AWAITS):
+        try:
+            close()
+        except Exception as error:
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED:
+                words = f"{type(error).__name__}: {error}"
+                raise RuntimeError(f"its loop is closed, and its exit raised {words}") from error
+            # It awaited within its exit. Closed again, it goes on from there.
+            refusal = RuntimeError("its loop is closed, and its exit skipped what it awaited")
+        else:
+            break
+    if refusal is not None:
+        raise refusal

@@ -1,0 +1,304 @@
+"""The task manager: starts tasks and calls that belong to a process."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import os
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar, final, overload
+
+from probate import NotOwnedError, OwnershipTable, pid_or_current
+from probate_tasks.call import ExecutorCall, ThreadCall
+from probate_tasks.chains import behind
+from probate_tasks.late import LateEnders
+from probate_tasks.looptask import LoopTask
+from probate_tasks.status import NATIVE_TYPES, Native, TaskStatus, status_of
+from probate_tasks.workers import Workers
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import Callable, Coroutine
+
+    from probate import CleanupStats, Outcome, Process, ResourceId, ResourceUsage
+    from probate_tasks.job import Ending, Job
+
+T = TypeVar("T")
+
+
+@final
+class AsyncTaskManager:
+    """Starts native asyncio tasks, and calls in threads, each owned by one process.
+
+    Every method takes the owner's pid first; within `with manager.process(...)` it may be left
+    out. What has ended is forgotten on its own: a process owns what still runs. Until then it is
+    held strongly, as the event loop itself does not.
+
+    `max_threads` is how many calls of one process run at a time, by default as many as
+    `concurrent.futures.ThreadPoolExecutor` would; the others wait in a queue of that process.
+
+    Making anything raises ProcessTerminatedError, ProcessNotFoundError or ResourceLimitExceeded
+    before it is made, and TypeError or ValueError for bad arguments.
+    """
+
+    def __init__(self, *, max_threads: int | None = None) -> None:
+        if max_threads is None:
+            max_threads = min(32, (os.cpu_count() or 1) + 4)
+        self._table: OwnershipTable[Job] = OwnershipTable("tasks", identity=_identity)
+        self._late = LateEnders(self._forget)
+        self._workers = Workers(_checked_limit(max_threads), self._serve)
+
+    # -- making --------------------------------------------------------------
+
+    @pid_or_current
+    def spawn(
+        self, pid: int, coro: Coroutine[Any, Any, T], name: str | None = None
+    ) -> asyncio.Task[T]:
+        """Run a coroutine as a task of the event loop that runs on this thread.
+
+        Context variables are inherited, the current process among them (PEP 567). A coroutine
+        that is refused is closed, so that it is not reported as never awaited.
+
+        Raises TypeError for what is no coroutine, RuntimeError where no event loop runs.
+        """
+        if not asyncio.iscoroutine(coro):
+            raise TypeError(f"spawn takes a coroutine, as an async function returns, got {coro!r}")
+        task: asyncio.Task[T] | None = None
+
+        def make() -> LoopTask:
+            nonlocal task
+            task = loop.create_task(coro, name=name)
+            job = LoopTask(task, task)
+            # First in line, so that whoever awaits the task finds it forgotten already.
+            job.when_over(self._end_of(pid, job))
+            return job
+
+        try:
+            if name is not None and not isinstance(name, str):
+                raise TypeError(f"a task's name must be a string, got {name!r}")
+            loop = _running_loop()
+            job = self._table.acquire(pid, make, _give_back)
+        except BaseException:
+            # Once there is a task, the coroutine is the task's to end.
+            if task is None:
+                coro.close()
+            raise
+        if job.is_over():
+            # An eager task may have run to its end by now.
+            self._on_end(pid, job)
+        return job.native  # type: ignore[return-value]  # what make has made
+
+    @pid_or_current
+    def submit(
+        self, pid: int, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[T]:
+        """Call `fn(*args, **kwargs)` on a thread, in a copy of the caller's context variables.
+
+        A function that runs cannot be stopped, only waited for; one that is still queued is
+        cancelled with its owner. The future's callbacks run on that thread, or on the one that
+        cancels it, and must not block. `pid` cannot be a keyword of `fn`.
+
+        Raises TypeError for what is no function, or gives a coroutine; RuntimeError if no thread
+        can be started.
+        """
+        if not callable(fn):
+            raise TypeError(f"submit takes a function, got {fn!r}")
+        if inspect.iscoroutinefunction(fn):
+            raise TypeError(f"{fn!r} is no function for a thread: spawn what it returns")
+
+        def make() -> ThreadCall:
+            name = getattr(fn, "__qualname__", None) or repr(fn)
+            call = ThreadCall(functools.partial(fn, *args, **kwargs), name)
+            call.when_cancelled(self._end_of(pid, call))
+            return call
+
+        call: ThreadCall = self._table.acquire(pid, make, _give_back)  # type: ignore[assignment]  # what make has made
+        try:
+            self._workers.enqueue(pid, call)
+        except RuntimeError:
+            self._forget(pid, call)
+            raise
+        return call.future
+
+    # -- asking, and giving back ---------------------------------------------
+
+    @overload
+    def status(self, /, pid: int | Process, task: Native | ResourceId) -> TaskStatus: ...
+    @overload
+    def status(self, task: Native, /) -> TaskStatus: ...
+    @overload
+    def status(self, /, pid: int | Process) -> dict[Native, TaskStatus]: ...
+    @overload
+    def status(self, /) -> dict[Native, TaskStatus]: ...
+    @pid_or_current
+    def status(
+        self, pid: int, task: Native | ResourceId | None = None
+    ) -> TaskStatus | dict[Native, TaskStatus]:
+        """How far a task, call or future has come; without one, all that `pid` owns.
+
+        A ResourceId needs a pid before it, since alone it would be taken for one. Of one that has
+        ended, the native object still tells. asyncio takes the exception of a failed one for
+        retrieved by this, and will not log it.
+
+        Raises NotOwnedError for one that runs and belongs to another process.
+        """
+        if task is None:
+            return {job.native: job.status for _, job in self._table.owned(pid)}
+        try:
+            return self._job(pid, task).status
+        except NotOwnedError as error:
+            if error.owner is None and isinstance(task, NATIVE_TYPES) and task.done():
+                return status_of(task)
+            raise
+
+    @pid_or_current
+    def cancel(self, pid: int, task: Native | ResourceId) -> bool:
+        """Request cancellation, from any thread; whether there was anything to request.
+
+        False for what is over, for a call that a thread is making, and for a task whose event
+        loop is closed. Raises NotOwnedError if it is another process's.
+        """
+        try:
+            return self._job(pid, task).cancel()
+        except NotOwnedError as error:
+            if error.owner is None and isinstance(task, NATIVE_TYPES) and task.done():
+                return False
+            raise
+
+    # -- settling, for the resource ------------------------------------------
+
+    def owns_any(self, pid: int) -> bool:
+        """Whether `pid` owns any task or call."""
+        return pid in self._table
+
+    def adopt(self, pid: int, resource: object) -> ResourceId | None:
+        """Own an asyncio task or future, or an executor's future, made elsewhere.
+
+        Of a future that stands in front of another (of `run_in_executor`, `wrap_future`,
+        `run_coroutine_threadsafe`) it is the one behind that counts. Returns None for anything
+        else. Raises ValueError for one that is done.
+        """
+        if not isinstance(resource, NATIVE_TYPES):
+            return None
+        if resource.done():
+            raise ValueError(f"done, so it cannot be adopted: {resource!r}")
+        job = _adopted(resource)
+        resource_id = self._table.add(pid, job)
+        job.when_over(self._end_of(pid, job))
+        return resource_id
+
+    def quiesce(self, pid: int) -> list[Ending]:
+        """Ask all that `pid` owns to cancel, each on its own loop; newest first."""
+        endings = [job.ask_to_stop() for _, job in self._table.owned(pid)]
+        return [ending for ending in endings if ending is not None]
+
+    def cleanup(self, pid: int) -> CleanupStats:
+        """Drop what has ended; what has not is BUSY, with its stack."""
+        try:
+            return self._table.cleanup(pid, _release)
+        finally:
+            for _, job in self._table.owned(pid):
+                # One that ended while it was out of the table could not forget itself.
+                if job.is_over() and not job.is_awaited:
+                    self._forget(pid, job)
+            self._workers.see_out(pid)
+            self._late.see_out()
+
+    def usage(self, pid: int) -> ResourceUsage:
+        """The tasks and calls of `pid`."""
+        return self._table.usage(pid)
+
+    # -- inside --------------------------------------------------------------
+
+    def _job(self, pid: int, task: Native | ResourceId) -> Job:
+        if isinstance(task, int):
+            return self._table.get(pid, task)
+        if not isinstance(task, NATIVE_TYPES):
+            raise TypeError(f"expected a task, a future or a ResourceId, got {task!r}")
+        return self._table.get(pid, self._table.find(pid, task))
+
+    def _serve(self, pid: int, call: ThreadCall) -> None:
+        """Make a call, on a thread of the workers."""
+        try:
+            call.run(functools.partial(self._on_return, pid, call))
+        finally:
+            self._on_end(pid, call)
+            del call  # as in its `run`
+
+    def _on_return(self, pid: int, call: ThreadCall) -> None:
+        """Forget a call that has returned, before anybody learns of its result."""
+        if not call.is_asked:
+            self._forget(pid, call)
+
+    def _end_of(self, pid: int, job: Job) -> Callable[[], None]:
+        """What is to be called when `job` is over."""
+        # Weakly, since a concurrent future keeps its callbacks for as long as it is kept itself.
+        reference = weakref.ref(job)
+
+        def on_end() -> None:
+            if (job := reference()) is None:
+                return
+            if isinstance(job, ThreadCall) and self._workers.withdraw(pid, job):
+                job.confirm_cancelled()
+            self._on_end(pid, job)
+
+        return on_end
+
+    def _on_end(self, pid: int, job: Job) -> None:
+        """Forget a job that is over, unless a termination is to count it; on any thread."""
+        if job.is_settled or (job.is_asked and not job.is_reported):
+            # A cleanup has found it over, or the one that follows will, and counts it.
+            pass
+        elif job.is_asked and job.is_awaited:
+            # Found busy, in a termination that is not through: it will look again, and count it.
+            self._late.add(pid, job)
+        else:
+            self._forget(pid, job)
+        job.notify()
+
+    def _forget(self, pid: int, job: Job) -> None:
+        try:
+            self._table.release(pid, self._table.find(pid, job.native))
+        except NotOwnedError as error:
+            # A cleanup has taken it, or it was transferred.
+            if error.owner is not None:
+                self._forget(error.owner, job)
+
+
+def _checked_limit(max_threads: object) -> int:
+    if not isinstance(max_threads, int) or isinstance(max_threads, bool):
+        raise TypeError(f"max_threads must be an int, got {max_threads!r}")
+    if max_threads < 1:
+        raise ValueError(f"max_threads must be at least 1, got {max_threads}")
+    return max_threads
+
+
+def _identity(job: Job) -> Native:
+    return job.native
+
+
+def _release(job: Job) -> Outcome:
+    return job.release()
+
+
+def _give_back(job: Job) -> None:
+    """End what was made for an owner that ended meanwhile."""
+    job.cancel()
+
+
+def _adopted(native: Native) -> LoopTask | ExecutorCall:
+    future = behind(native)
+    if isinstance(future, asyncio.Future):
+        return LoopTask(native, future)
+    return ExecutorCall(native, future)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "spawn needs an event loop that runs on this thread; from another thread, have the "
+            "loop call it: loop.call_soon_threadsafe(manager.spawn, pid, coroutine)"
+        ) from None

@@ -1,0 +1,54 @@
+"""What has become of a task, a call, a future."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+from enum import StrEnum
+from typing import Any, Final
+
+#: What a process can own: the native objects, as asyncio and concurrent.futures make them.
+Native = asyncio.Future[Any] | concurrent.futures.Future[Any]
+
+#: The same, for `isinstance`; a task is a future of asyncio's.
+NATIVE_TYPES: Final = (asyncio.Future, concurrent.futures.Future)
+
+
+class TaskStatus(StrEnum):
+    """How far a task or call has come."""
+
+    #: Not yet started: no step taken, or no thread free.
+    PENDING = "pending"
+    #: Started, and not over.
+    RUNNING = "running"
+    #: Returned.
+    DONE = "done"
+    #: Ended by a cancellation.
+    CANCELLED = "cancelled"
+    #: Raised; the native object has the exception.
+    FAILED = "failed"
+
+
+def status_of(native: Native) -> TaskStatus:
+    """The status of a native object, asked from any thread.
+
+    asyncio takes the exception of a failed one for retrieved by this, and will not log it.
+    """
+    if native.cancelled():
+        return TaskStatus.CANCELLED
+    if native.done():
+        return TaskStatus.DONE if native.exception() is None else TaskStatus.FAILED
+    if isinstance(native, concurrent.futures.Future):
+        has_started = native.running()
+    else:
+        has_started = isinstance(native, asyncio.Task) and _has_started(native)
+    return TaskStatus.RUNNING if has_started else TaskStatus.PENDING
+
+
+def _has_started(task: asyncio.Task[Any]) -> bool:
+    coroutine = task.get_coro()
+    return (
+        not inspect.iscoroutine(coroutine)
+        or inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED
+    )
