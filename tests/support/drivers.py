@@ -25,7 +25,8 @@ class LoopThread:
 
     def __enter__(self) -> Self:
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever)
+        # A daemon: a test that fails before it is stopped must not keep pytest from exiting.
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
         return self
 

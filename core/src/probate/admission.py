@@ -39,7 +39,7 @@ class Admission:
     __slots__ = ("__weakref__", "_ending", "_issued", "_live", "_lock", "_manager", "record_sites")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._issued = 0
         #: The manager that issues pids here: None before the first, dead after the last.
         self._manager: weakref.ref[object] | None = None
@@ -118,6 +118,6 @@ class Admission:
 
     def forget_parent(self) -> None:
         """Start afresh in a forked child, where no pid of the parent is alive."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._live = {}
         self._ending = {}

@@ -33,8 +33,9 @@ class Estate(dict[ResourceId, T]):
     __slots__ = ("lock", "moving", "nbytes", "pending", "sizes")
 
     def __init__(self) -> None:
-        #: Guards the fields below, and the dropping of the estate from its book.
-        self.lock = threading.Lock()
+        #: Guards the fields below, and the dropping of the estate from its book. Reentrant, as all
+        #: locks here: a signal handler may terminate processes while its thread holds one.
+        self.lock = threading.RLock()
         #: Bytes of each resource that has any, and their sum.
         self.sizes: dict[ResourceId, int] = {}
         self.nbytes = 0
@@ -105,7 +106,7 @@ class EstateBook(Generic[T]):
 
     def __init__(self) -> None:
         self._estates: dict[int, Estate[T]] = {}
-        self._transfer_lock = threading.Lock()
+        self._transfer_lock = threading.RLock()
         #: Who may own; None lets everybody.
         self.admission: Admission | None = None
 

@@ -210,14 +210,16 @@ class OwnershipTable(Generic[T]):
         owns it, or the id was never issued.
         """
         estate = self._book.get(pid)
-        resource = None if estate is None else estate.take(resource_id)
-        if estate is None or resource is None:
+        resource = None if estate is None else estate.get(resource_id)
+        if resource is not None:
+            # Before it is taken out: should an interrupt come in between, it is still owned.
+            self._forget(resource_id, None if self._identity is None else self._identity(resource))
+        if estate is None or estate.take(resource_id) is None or resource is None:
             # Ids ascend: one that was issued, and that nobody owns, has been released.
             if self._book.owner_of(resource_id) is None and 0 < resource_id < next(_ids):
                 return None
             raise self._not_owned(pid, resource_id)
         estate.take_size(resource_id)
-        self._forget(resource_id, None if self._identity is None else self._identity(resource))
         if not estate:
             self._book.drop_if_empty(pid, estate)
         return resource

@@ -130,7 +130,7 @@ class PluginRegistry:
         self.plugin_manager = pluggy.PluginManager(PROJECT)
         self.plugin_manager.add_hookspecs(hookspecs)
         self._admission = admission
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._by_kind: dict[str, RegisteredKind] = {}
         # Replaced as a whole, so that a reader needs no lock.
         self._frozen: tuple[RegisteredKind, ...] = ()
@@ -155,7 +155,7 @@ class PluginRegistry:
         if missing:
             unmarked = [hook for hook in missing if callable(getattr(plugin, hook, None))]
             raise MissingHookError(kind, missing, unmarked)
-        _check_usable(kind, plugin)
+        _check_usable(kind, plugin, methods)
         registered = RegisteredKind(kind, plugin, _ordering_of(kind, methods), methods, tables)
         with self._lock:
             manager = self.plugin_manager
@@ -227,7 +227,7 @@ class PluginRegistry:
 
     def forget_parent(self) -> None:
         """Have a lock of its own, in a forked child."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def check_pending(self) -> None:
         """Raise UnknownHookError for a misspelt hook of a plugin given to pluggy directly."""
@@ -310,12 +310,17 @@ class PluginRegistry:
             manager.register(registered.plugin, registered.kind)
 
 
-def _check_usable(kind: str, plugin: object) -> None:
+def _check_usable(kind: str, plugin: object, methods: dict[str, Callable[..., Any]]) -> None:
     """Raise UnusablePluginError for what pluggy could not work with, before it has to."""
     if type(plugin).__hash__ is None:
         raise UnusablePluginError(
             kind, "it has no hash, which a plugin needs (a dataclass: eq=False)"
         )
+    for hook, method in methods.items():
+        if inspect.iscoroutinefunction(method):
+            raise UnusablePluginError(
+                kind, f"{hook}() is a coroutine function, and nobody awaits it"
+            )
     trial = pluggy.PluginManager(PROJECT)
     trial.add_hookspecs(hookspecs)
     try:

@@ -52,7 +52,7 @@ class ProcessManager:
         self._grace = options.grace
         self._deadline = options.deadline
         self._limits = options.limits
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._processes: dict[Pid, Process] = {}
         self._remembered: OrderedDict[Pid, Process] = OrderedDict()
         #: On which event loop a process that is TERMINATING is being ended, if on any.
@@ -78,7 +78,11 @@ class ProcessManager:
     # -- processes -----------------------------------------------------------
 
     def create_process(
-        self, name: str, parent: int | None = None, *, limits: ResourceLimits | None = None
+        self,
+        name: str,
+        parent: int | Process | None = None,
+        *,
+        limits: ResourceLimits | None = None,
     ) -> Process:
         """Create a process, owned by process `parent` if given; it ends with its parent.
 
@@ -91,6 +95,8 @@ class ProcessManager:
         with self._lock:
             if self._is_closed:
                 raise RuntimeError("the process manager is closed: it creates no more processes")
+            if isinstance(parent, Process):
+                parent = parent.pid
             owner = None if parent is None else self._get(parent)
             if owner is not None and owner.state is not ProcessState.RUNNING:
                 raise ProcessTerminatedError(owner.pid)
@@ -101,7 +107,7 @@ class ProcessManager:
                 owner._children[pid] = process
         return process
 
-    def process(self, name: str, parent: int | None = None) -> ProcessScope:
+    def process(self, name: str, parent: int | Process | None = None) -> ProcessScope:
         """A process for the length of a `with` block, in which it is the current process."""
         return ProcessScope(self, name, parent)
 
@@ -235,7 +241,7 @@ class ProcessManager:
             process._state = ProcessState.TERMINATED
             process._settled = concurrent.futures.Future()
             process._settled.set_result(CleanupResult(pid=process.pid))
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._processes = {}
         self._remembered = OrderedDict()
         self._ender_loops = {}
@@ -277,11 +283,13 @@ class ProcessManager:
                     awaited.append(process)
                 if process.state is not ProcessState.RUNNING:
                     continue
+                ending.append(process)
+                to_visit.extend(reversed(process._children.values()))
+            # Nothing has changed up to here, should a signal handler raise.
+            for process in ending:
                 process._state = ProcessState.TERMINATING
                 self._admission.revoke(process.pid)
                 self._ender_loops[process.pid] = loop
-                ending.append(process)
-                to_visit.extend(reversed(process._children.values()))
         return ending[::-1], awaited
 
     def _steps(

@@ -22,7 +22,7 @@ class Ender(Protocol):
 
     orchestrator: ResourceOrchestrator
 
-    def create_process(self, name: str, parent: int | None = None) -> Process:
+    def create_process(self, name: str, parent: int | Process | None = None) -> Process:
         """Create a process."""
 
     def terminate(

@@ -22,7 +22,7 @@ class ProcessScope:
     result as leaks, unless the block was left by an exception.
     """
 
-    def __init__(self, manager: Ender, name: str, parent: int | None) -> None:
+    def __init__(self, manager: Ender, name: str, parent: int | Process | None) -> None:
         self._manager = manager
         self._name = name
         self._parent = parent

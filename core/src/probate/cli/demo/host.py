@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds that the slow task of the demo has to stop, and more.
-GRACE = 2.0
+#: Seconds that users of resources get to stop: three times what the slow task takes.
+GRACE = 0.6
 
 
 @final

@@ -1,0 +1,245 @@
+"""One signal, its OS-level handler, and whom it is delivered to.
+
+Nothing here takes a lock: an OS-level handler runs between any two bytecodes of the main
+thread, and must not wait for what it has interrupted. Each look and each change is one operation
+on a dict, which other threads see whole.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, final
+
+from probate import forget_in_forked_child
+from probate_signals.delivery import call_handler, raise_collected
+from probate_signals.disposition import Disposition
+from probate_signals.mainthread import main_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from probate_signals.entries import Blocked, Handler
+
+
+@final
+class Dispatcher:
+    """Delivers one signal to all handlers that are plugged in, oldest first.
+
+    `queue` is called for a process that has the signal blocked. The OS-level handler is
+    installed with the first handler and taken out with the last, by the main thread, as soon as
+    it can. A forked child starts with none plugged in.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_handlers",
+        "_is_wanted",
+        "_link",
+        "_queue",
+        "blocked",
+        "signum",
+        "walks",
+    )
+
+    def __init__(self, signum: int, queue: Callable[[Blocked], None]) -> None:
+        self.signum = signum
+        #: By pid, whoever has the signal blocked.
+        self.blocked: dict[int, Blocked] = {}
+        #: Our links that are passing a signal on just now, each with the frame it interrupted.
+        self.walks: list[tuple[Link, FrameType | None]] = []
+        self._queue = queue
+        #: In order of registration; a dict as an ordered set.
+        self._handlers: dict[Handler, None] = {}
+        #: Whether somebody has registered since the main thread last looked.
+        self._is_wanted = False
+        #: The OS-level handler as installed last.
+        self._link: Link | None = None
+        forget_in_forked_child(self)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody handles the signal."""
+        return not self._handlers
+
+    def is_plugged(self, handler: Handler) -> bool:
+        """Whether a handler gets signals."""
+        return handler in self._handlers
+
+    def plugged(self) -> list[Handler]:
+        """All handlers that get signals, oldest first."""
+        return list(self._handlers)
+
+    def plug(self, handler: Handler) -> None:
+        """Have a handler get signals from now on."""
+        self._handlers[handler] = None
+        self._is_wanted = True
+        self.settle()
+
+    def unplug(self, handler: Handler) -> None:
+        """Have a handler get no more signals. Idempotent."""
+        self._handlers.pop(handler, None)
+        if not self._handlers and self._link is not None:
+            self.settle()
+
+    def settle(self) -> None:
+        """Have the main thread install the OS-level handler, or take it out, as is needed.
+
+        What others install over it stays. But whoever registers after that is to get signals
+        too: then it is installed anew, over theirs, and passes on to them.
+        """
+        main_thread.run(self._settle)
+
+    def deliver(self, frame: FrameType | None, errors: list[BaseException]) -> bool:
+        """Call all handlers, or queue for their processes; whether there was any."""
+        is_handled = False
+        for handler in self.plugged():
+            if not self.is_plugged(handler):
+                # One before it in this round has ended its registration.
+                continue
+            is_handled = True
+            blocked = self.blocked.get(handler.pid)
+            if blocked is None:
+                call_handler(handler.function, self.signum, frame, errors)
+            elif not blocked.has_arrival:
+                try:
+                    self._queue(blocked)
+                except BaseException as error:
+                    errors.append(error)
+        return is_handled
+
+    def forget_parent(self) -> None:
+        """Deliver to nobody, in a forked child; the OS-level handler has come along, idle."""
+        self.blocked = {}
+        self.walks = []
+        self._handlers = {}
+
+    def _settle(self) -> None:
+        while True:
+            link = self._link
+            if self._handlers:
+                if not self._is_wanted:
+                    return
+                if link is None or signal.getsignal(self.signum) is not link:
+                    self._link = Link(self)
+                    self._link.install()
+                # Only now: if an exception out of another signal's handler ends us before, the
+                # next look tries again.
+                self._is_wanted = False
+            elif link is not None and link.is_in_force():
+                link.take_out()
+                # Whoever registered meanwhile has found it still installed.
+                self._is_wanted = True
+            else:
+                return
+
+
+@final
+class Link:
+    """Our OS-level handler, installed once, and the disposition that it was installed over.
+
+    Where others have installed theirs over ours, and we again over theirs, several of one
+    dispatcher are in one chain. Each passes the signal on, and the first to get it delivers it.
+    """
+
+    __slots__ = ("below", "dispatcher")
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
+        #: What it was installed over.
+        self.below = Disposition(dispatcher.signum)
+
+    def __repr__(self) -> str:
+        return f"<probate_signals handler of signal {self.dispatcher.signum}>"
+
+    def __call__(self, _signum: int, frame: FrameType | None) -> None:
+        """Called by Python in the main thread, or by whoever has installed theirs over ours."""
+        if self.below.is_raising:
+            # We are calling a C handler, and this is what it makes of the signal. One that truly
+            # arrives just now is taken for it, as if the kernel had merged the two (signal(7)).
+            self.below.echo(frame)
+            return
+        # Python calls a handler right on top of the frame that the signal has interrupted.
+        caller = sys._getframe(1)  # noqa: SLF001  inspect.currentframe() would leave a cycle
+        arrival = _Arrival(self, frame, is_direct=caller is frame)
+        if main_thread.is_shielded:
+            main_thread.put_off(partial(self._deliver, arrival))
+        else:
+            self._deliver(arrival)
+
+    def install(self) -> None:
+        """Become the disposition."""
+        self.below.replace_by(self)
+
+    def is_in_force(self) -> bool:
+        """Whether nobody has installed theirs over ours: in Python, or in C."""
+        return self.below.is_replaced_by(self)
+
+    def take_out(self) -> None:
+        """Put back what was there before, past others of ours that are idle by now."""
+        below = self.below
+        while isinstance(link := below.function, Link) and link.dispatcher.is_idle:
+            below = link.below
+        below.put_back()
+
+    def walk(self, arrival: _Arrival) -> None:
+        """Deliver a signal, and pass it on down the chain.
+
+        A frame is not interrupted again before the handlers for its interruption have returned.
+        So one that comes round once more means that somebody chains to us.
+        """
+        walks = self.dispatcher.walks
+        walk = (self, arrival.frame)
+        if walk in walks:
+            # Somebody's handler is both over and beneath ours: the chain is a circle.
+            return
+        is_first = all(frame is not arrival.frame for _, frame in walks)
+        try:
+            walks.append(walk)
+            if is_first and self.dispatcher.deliver(arrival.frame, arrival.errors):
+                arrival.is_handled = True
+            if isinstance(beneath := self.below.function, Link):
+                beneath.walk(arrival)
+            else:
+                self._honour(arrival)
+        finally:
+            if walk in walks:
+                walks.remove(walk)
+
+    def _deliver(self, arrival: _Arrival) -> None:
+        self.walk(arrival)
+        raise_collected(arrival.errors)
+
+    def _honour(self, arrival: _Arrival) -> None:
+        """Pass a signal on to the disposition at the end of the chain."""
+        is_last_resort = arrival.is_direct and not arrival.is_handled
+        if is_last_resort:
+            # Its last owner is gone. First put back what was there, if that is still to be done.
+            arrival.entered.dispatcher.settle()
+        try:
+            self.below.honour(arrival.frame, may_raise=is_last_resort)
+        except BaseException as error:
+            arrival.errors.append(error)
+
+
+@final
+class _Arrival:
+    """A signal on its way down a chain of handlers."""
+
+    __slots__ = ("entered", "errors", "frame", "is_direct", "is_handled")
+
+    def __init__(self, entered: Link, frame: FrameType | None, *, is_direct: bool) -> None:
+        #: Where it came to the first of ours.
+        self.entered = entered
+        #: What it has interrupted.
+        self.frame = frame
+        #: Whether it came there from Python itself, not from somebody's handler that chains to
+        #: us. Whether ours is installed says less: it may be taken out at any moment, and yet
+        #: signals be on their way.
+        self.is_direct = is_direct
+        #: Whether anybody of ours has taken it.
+        self.is_handled = False
+        #: What handlers have raised.
+        self.errors: list[BaseException] = []

@@ -1,0 +1,209 @@
+"""The public face: what is named is there, documented, light to import, and drawn truly."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from core_scripts import run_script
+from documents import REPOSITORY
+
+import probate
+from probate import errors, hookspecs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CORE = REPOSITORY / "core" / "src" / "probate"
+SOURCES = sorted([*CORE.rglob("*.py"), *REPOSITORY.glob("plugins/*/src/**/*.py")])
+HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "probate_spec")]
+
+
+def imported(statements: list[ast.stmt]) -> dict[str, str]:
+    """Name to module, of the `from ... import ...` among these statements."""
+    return {
+        alias.name: node.module or ""
+        for node in statements
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+PACKAGE = ast.parse(Path(probate.__file__).read_text()).body
+#: What the package imports at once, and what its TYPE_CHECKING block tells checkers.
+EAGER = imported(PACKAGE)
+[LAZY] = [imported(node.body) for node in PACKAGE if isinstance(node, ast.If)]
+
+
+@pytest.mark.parametrize("name", probate.__all__)
+def test_every_public_name_resolves_where_checkers_are_told(name: str) -> None:
+    """The lazy table and the TYPE_CHECKING block say the same."""
+    home = {**EAGER, **LAZY}[name]
+
+    assert getattr(probate, name) is getattr(importlib.import_module(home), name)
+
+
+def test_all_is_sorted_and_complete() -> None:
+    """`__all__` has every name once, in order; so has the block for checkers."""
+    assert sorted(set(probate.__all__)) == probate.__all__
+    assert set(LAZY) <= set(probate.__all__) <= {*LAZY, *EAGER}
+    assert set(probate.__all__) <= set(dir(probate))
+
+
+def test_nonsense_is_an_attribute_error() -> None:
+    """As for any module; `from probate import nonsense` is an ImportError."""
+    with pytest.raises(AttributeError, match="module 'probate' has no attribute 'nonsense'"):
+        probate.nonsense  # noqa: B018  the access is the test
+    with pytest.raises(ImportError):
+        exec("from probate import nonsense")
+
+
+def test_import_is_light() -> None:
+    """`import probate` imports neither pydantic, asyncio, stevedore nor psutil."""
+    script = run_script(
+        "import sys, probate; "
+        "print(sorted({'pydantic', 'asyncio', 'stevedore', 'psutil'} & set(sys.modules)))"
+    )
+
+    assert (script.stdout, script.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_is_documented(hook: str) -> None:
+    """A docstring of its own, and a place in the text of the module and of the design."""
+    assert inspect.getdoc(getattr(hookspecs, hook))
+    assert f"`{hook}`" in (hookspecs.__doc__ or "")
+
+
+def test_the_required_hooks_are_hooks() -> None:
+    """And the eight of the contract are all that there are."""
+    assert set(hookspecs.REQUIRED_HOOKS) < set(HOOKS)
+    assert HOOKS == [
+        "ordering", "has_resources", "cleanup", "quiesce", "adopt", "observe", "reclaim", "usage",
+    ]  # fmt: skip
+
+
+def public_things() -> Iterator[tuple[str, Any]]:
+    """Every class and function in `__all__`, and every public method and property of ours."""
+    for name in probate.__all__:
+        value = getattr(probate, name)
+        if not (inspect.isclass(value) or inspect.isfunction(value)):
+            continue
+        yield name, value
+        for attribute, member in vars(value).items() if inspect.isclass(value) else ():
+            function = getattr(member, "__func__", member)
+            is_ours = isinstance(member, property) or inspect.isfunction(function)
+            if (
+                is_ours
+                and not attribute.startswith("_")
+                and "pydantic" not in (getattr(function, "__module__", "") or "")
+            ):
+                yield f"{name}.{attribute}", member
+
+
+def test_everything_public_has_a_docstring() -> None:
+    """Of its own: an inherited one does not count."""
+    bare = [name for name, value in public_things() if not (value.__doc__ or "").strip()]
+
+    assert bare == []
+
+
+def drawn_tree() -> dict[str, str]:
+    """Class to parent, as the module's docstring draws it."""
+    parents: dict[str, str] = {}
+    above: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        match = re.match(r"    ((?:[│ ]   )*(?:[├└]── )?)([A-Z]\w+)", line)
+        if match:
+            depth = len(match[1]) // 4
+            del above[depth:]
+            if above:
+                parents[match[2]] = above[-1]
+            above.append(match[2])
+    return parents
+
+
+def test_the_exception_tree_is_as_drawn() -> None:
+    """Every exception of ours is in the drawing, under its real parent; also-bases are noted."""
+    real = {
+        name: value.__mro__[1].__name__
+        for name, value in vars(errors).items()
+        if inspect.isclass(value)
+        and issubclass(value, errors.ProbateError)
+        and value is not errors.ProbateError
+    }
+    also = {
+        match[1]: match[2]
+        for match in re.finditer(r"(\w+) .*\(also an? (\w+)\)", errors.__doc__ or "")
+    }
+    real_also = {
+        name: vars(errors)[name].__bases__[1].__name__
+        for name in real
+        if len(vars(errors)[name].__bases__) > 1
+    }
+
+    assert drawn_tree() == real
+    assert also == real_also
+    assert issubclass(probate.InterruptedCleanup, BaseException)
+    assert not issubclass(probate.InterruptedCleanup, Exception)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(next(p for p in path.parents if p.name == "src")).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_at_import_time(path: Path) -> set[str]:
+    """The modules that a module imports at its top level, TYPE_CHECKING blocks left out."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def test_arrows_point_one_way() -> None:
+    """The core imports no plugin; nothing but the cli imports the cli."""
+    wrong = []
+    for path in SOURCES:
+        text = path.read_text()
+        if CORE in path.parents and re.search(r"(?m)^\s*(?:import|from) probate_\w+", text):
+            wrong.append(f"{path} imports a plugin")
+        if CORE / "cli" not in path.parents and re.search(r"(?:import|from) probate\.cli", text):
+            wrong.append(f"{path} imports the cli")
+
+    assert wrong == []
+
+
+def test_there_are_no_cycles_at_import_time() -> None:
+    """Data flows one way: the import graph of all distributions is acyclic."""
+    import graphlib
+
+    modules = {module_name(path): path for path in SOURCES}
+    graph = {
+        name: {
+            other
+            for other in imports_at_import_time(path) & modules.keys()
+            # A package's own __init__ runs before its parts in any case.
+            if not name.startswith(f"{other}.")
+        }
+        for name, path in modules.items()
+    }
+
+    assert list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_no_module_is_over_400_lines() -> None:
+    """A module over 400 lines is two rooms."""
+    long = {str(p): n for p in SOURCES if (n := len(p.read_text().splitlines())) > 400}
+
+    assert len(SOURCES) > 30
+    assert long == {}

@@ -1,0 +1,153 @@
+"""Waits on threads and loops, and calls on threads that can be left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from probate.waiting import Wait, run, run_async
+from probate.watch import WatchedThread
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+Futures = list[concurrent.futures.Future[Any]]
+
+
+def steps(
+    futures: Futures, timeout: float, *, is_grace: bool = False
+) -> Generator[Wait, None, Any]:
+    yield Wait(futures, timeout, is_grace)
+    return [future.done() for future in futures]
+
+
+@pytest.fixture(params=["thread", "loop"])
+def drive(request: pytest.FixtureRequest) -> Any:
+    """Run steps either way."""
+    return run if request.param == "thread" else lambda steps: asyncio.run(run_async(steps))
+
+
+def test_a_wait_is_over_with_the_last_future(drive: Any) -> None:
+    """Not with the first, and not with the timeout."""
+    futures: Futures = [concurrent.futures.Future() for _ in range(3)]
+    for number, future in enumerate(futures):
+        threading.Timer(0.02 * number, future.set_result, [None]).start()
+
+    assert drive(steps(futures, 20)) == ([True, True, True], None)
+
+
+def test_a_wait_ends_at_its_timeout(drive: Any) -> None:
+    """What is not done then is left."""
+    done: concurrent.futures.Future[None] = concurrent.futures.Future()
+    done.set_result(None)
+    began = time.monotonic()
+
+    assert drive(steps([done, concurrent.futures.Future()], 0.1)) == ([True, False], None)
+    assert 0.1 <= time.monotonic() - began < 2
+
+
+def test_a_wait_for_nothing_is_none(drive: Any) -> None:
+    """No futures, no time, and even with a timeout of infinity."""
+    assert drive(steps([], 20)) == ([], None)
+    assert drive(steps([], float("inf"))) == ([], None)
+    assert drive(steps([concurrent.futures.Future()], 0)) == ([False], None)
+
+
+def test_a_straggler_may_finish_when_its_waiter_is_gone(drive: Any) -> None:
+    """A future that is done after the timeout, the loop being closed by then, disturbs nobody."""
+    late: concurrent.futures.Future[None] = concurrent.futures.Future()
+    drive(steps([late], 0.01))
+    late.set_result(None)
+
+    assert late.done()
+
+
+def test_what_steps_raise_is_raised(drive: Any) -> None:
+    """An error of ours is not hidden."""
+
+    def failing() -> Generator[Wait, None, None]:
+        yield Wait([], 0)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        drive(failing())
+
+
+def test_a_cancellation_ends_a_grace_and_skips_the_next() -> None:
+    """But never a wait that is no grace."""
+
+    async def main() -> tuple[Any, float]:
+        future: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        def two_graces_and_a_wait() -> Generator[Wait, None, bool]:
+            yield Wait([concurrent.futures.Future()], 30, is_grace=True)
+            yield Wait([concurrent.futures.Future()], 30, is_grace=True)
+            asyncio.get_running_loop().call_later(0.05, future.set_result, None)
+            yield Wait([future], 30)
+            return future.done()
+
+        task = asyncio.create_task(run_async(two_graces_and_a_wait()))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        began = time.monotonic()
+        return await task, time.monotonic() - began
+
+    (value, interrupt), took = asyncio.run(main())
+
+    assert value is True
+    assert isinstance(interrupt, asyncio.CancelledError)
+    assert took < 5
+
+
+def test_a_watched_call_runs_in_its_callers_context() -> None:
+    """Context variables, such as the current process, are there."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+    variable.set("set")
+    thread = WatchedThread("test")
+
+    assert thread.submit(variable.get).result(5) == "set"
+
+    thread.close()
+
+
+def test_a_watched_thread_serves_call_after_call() -> None:
+    """One thread for all; whatever a call raises is in its future; it is gone when closed."""
+    thread = WatchedThread("test-watched")
+
+    def fail() -> None:
+        raise GeneratorExit
+
+    first = thread.submit(threading.get_ident).result(5)
+    with pytest.raises(GeneratorExit):
+        thread.submit(fail).result(5)
+
+    assert thread.submit(threading.get_ident).result(5) == first
+
+    thread.close()
+
+    assert "test-watched" not in {each.name for each in threading.enumerate()}
+
+
+def test_an_abandoned_call_keeps_its_thread_and_nothing_else() -> None:
+    """The next call gets a fresh thread; the old one ends when its call does."""
+    thread, over = WatchedThread("test-hung"), threading.Event()
+    hung = thread.submit(lambda: over.wait(10))
+    [old] = [each for each in threading.enumerate() if each.name == "test-hung"]
+    thread.abandon()
+
+    assert thread.submit(lambda: "fresh").result(5) == "fresh"
+    assert old.daemon
+    assert old.is_alive()
+
+    thread.close()
+    over.set()
+    old.join(5)
+
+    assert not old.is_alive()
+    assert hung.result() is True
