@@ -366,3 +366,19 @@ def test_one_pids_failure_is_no_others() -> None:
     assert isinstance(second, CleanupResult)
     assert first.is_success
     assert said(second) == [("b", "bad", "OSError: no")]
+
+
+def test_what_was_busy_and_comes_free_by_itself_is_no_error() -> None:
+    """Gone before the next pass: nobody's success, and nothing to complain about."""
+    orchestrator, (first, second, _) = three(ThingResource)
+    thing = second.give(PID, "busy", lambda: Outcome.BUSY)
+
+    def let_go() -> CleanupStats:
+        second.table.release(PID, second.table.find(PID, thing))
+        return first.table.cleanup(PID, Thing.release)
+
+    first.faults["cleanup"] = let_go
+    result = orchestrator.cleanup_process(PID, grace=0)
+
+    assert result.is_success, result.errors
+    assert result.stats.by_type == {"a": 1, "b": 1, "c": 1}

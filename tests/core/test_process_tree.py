@@ -164,3 +164,13 @@ def test_close_waits_for_what_another_thread_ends() -> None:
     ender.join(5)
 
     assert state is ProcessState.TERMINATED
+
+
+def test_a_process_stands_for_its_pid_as_a_parent() -> None:
+    """By object or by number, it is the same parent."""
+    with managed(ThingResource()) as manager:
+        parent = manager.create_process("parent")
+        children = [manager.create_process("child", each) for each in (parent, parent.pid)]
+        parent.terminate()
+
+        assert [child.state for child in children] == [ProcessState.TERMINATED] * 2

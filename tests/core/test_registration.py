@@ -22,6 +22,7 @@ from probate import (
     ResourceOrchestrator,
     UnknownHookError,
     UnknownKindError,
+    UnusablePluginError,
     hookimpl,
 )
 
@@ -343,3 +344,19 @@ def test_anothers_misspelling_does_not_half_register() -> None:
         orchestrator.register(ThingResource("b"))
 
     assert list(orchestrator) == ["a"]
+
+
+def test_a_coroutine_function_is_no_hook() -> None:
+    """Nobody would await it: told at registration, not at the first death."""
+
+    class Async(ThingResource):
+        @hookimpl
+        async def cleanup(self, pid: int) -> CleanupStats:  # type: ignore[override]  # the point
+            return CleanupStats()
+
+    orchestrator = ResourceOrchestrator()
+
+    with pytest.raises(UnusablePluginError, match=r"cleanup\(\) is a coroutine function"):
+        orchestrator.register(Async("a"))
+
+    assert list(orchestrator) == []
