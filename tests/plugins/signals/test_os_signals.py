@@ -296,7 +296,7 @@ def test_a_c_handler_is_chained_to_and_restored(
     log: list[str] = []
     process = manager.create_process("over C")
     with (tmp_path / "dump").open("w+") as file:
-        faulthandler.register(USR1, file=file)
+        faulthandler.register(USR1, file=file, all_threads=False)
         before = disposition(USR1)
         try:
             signals.register(process.pid, USR1, logging_to(log, "ours"))
@@ -325,7 +325,7 @@ def test_a_c_handler_that_chains_to_python_ends_there(
     process = manager.create_process("sandwich")
     signal.signal(USR1, logging_to(log, "python"))
     with (tmp_path / "dump").open("w+") as file:
-        faulthandler.register(USR1, file=file, chain=True)
+        faulthandler.register(USR1, file=file, all_threads=False, chain=True)
         try:
             signals.register(process.pid, USR1, logging_to(log, "ours"))
             arrive()
@@ -348,7 +348,7 @@ def test_a_c_handler_installed_after_ours_survives(
     process, other = manager.create_process("under C"), manager.create_process("other")
     with (tmp_path / "dump").open("w+") as file:
         signals.register(process.pid, USR1, lambda *_: None)
-        faulthandler.register(USR1, file=file)
+        faulthandler.register(USR1, file=file, all_threads=False)
         try:
             theirs = disposition(USR1)
             signals.register(other.pid, USR1, lambda *_: None)
