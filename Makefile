@@ -51,7 +51,7 @@ $(VENV)/.created:
 $(VENV)/.installed: $(VENV)/.created $(PROJECTS)
 	@echo "installing Probate into $(VENV)"
 	@$(PIP) install -q 'pip>=25.1'
-	@$(PIP) install -q -c constraints.txt hatchling
+	@$(PIP) install -q -c constraints.txt hatchling editables
 	@$(PIP) install -q -c constraints.txt --no-build-isolation $(EDITABLE)
 	@touch $@
 
