@@ -80,6 +80,14 @@ def test_a_trace_shows_the_hook_calls() -> None:
     assert "finish cleanup --> [CleanupStats(" in ran.stderr
 
 
+def test_with_no_kind_at_all_it_does_not_claim_success() -> None:
+    """Nothing shown, nothing proven: it says what to install, and exits 1."""
+    ran = demo(PROBATE_DISABLE="mmap,tasks,rings,signals,sockets")
+
+    assert ran.returncode == 1
+    assert "pip install 'probate[all]'" in ran.stdout
+
+
 @pytest.mark.parametrize("kind", ["mmap", "tasks", "rings", "signals", "sockets"])
 def test_it_makes_do_without_any_one_kind(kind: str) -> None:
     """A kind that is not there is left out; the others come free all the same."""

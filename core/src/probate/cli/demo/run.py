@@ -34,6 +34,9 @@ def run(orchestrator: ResourceOrchestrator) -> int:
     for record in orchestrator.records:
         if record.status != "loaded":
             out.print(f"not loaded: {record.kind} ({record.reason})", markup=False)
+    if not kinds:
+        out.print("there is nothing to demonstrate: pip install 'probate[all]'", markup=False)
+        return 1
     # The leaks of the process that ends normally are the point here, and shown as a count.
     logging.getLogger("probate").setLevel(logging.ERROR)
 
