@@ -7,18 +7,15 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from after_kind import AfterResource
 from mmap_kernel import break_sync, descriptors_of, is_mapped
 
 from probate import (
     BusyResourceError,
-    CleanupStats,
     NotOwnedError,
-    Ordering,
     Outcome,
-    OwnershipTable,
     ProcessManager,
     ResourceOrchestrator,
-    hookimpl,
 )
 
 if TYPE_CHECKING:
@@ -31,30 +28,11 @@ PAGE = mmap.PAGESIZE
 pytestmark = pytest.mark.usefixtures("nothing_remains")
 
 
-class ViewResource:
-    """A kind that is cleaned after the maps, and owns views of them."""
-
-    def __init__(self) -> None:
-        self.table: OwnershipTable[memoryview] = OwnershipTable("views")
-
-    @hookimpl
-    def ordering(self) -> Ordering:
-        return Ordering(priority=10)
-
-    @hookimpl
-    def has_resources(self, pid: int) -> bool:
-        return pid in self.table
-
-    @hookimpl
-    def cleanup(self, pid: int) -> CleanupStats:
-        return self.table.cleanup(pid, memoryview.release)
-
-
 def test_exported_buffers_are_retried_after_the_other_kinds(
     orchestrator: ResourceOrchestrator, path: Path
 ) -> None:
     """The map is BUSY at first; when the kind that held the view has let go, it is unmapped."""
-    views = ViewResource()
+    views: AfterResource[memoryview] = AfterResource("views", memoryview.release)
     orchestrator.register(views, "views")
     builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
     with builder.with_grace(0).build() as manager:
@@ -108,9 +86,11 @@ def test_closing_a_busy_map_later_closes_nobody_elses_descriptor(
     others = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
     view.release()
     manager.orchestrator.cleanup_process(process.pid)
-
+    still_open = [fd for fd in others if os.fstat(fd).st_rdev == Path("/dev/null").stat().st_rdev]
     for fd in others:
         os.close(fd)
+
+    assert still_open == others
 
 
 def test_an_exported_buffer_does_not_keep_the_others(

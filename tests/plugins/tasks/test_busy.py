@@ -10,18 +10,15 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from after_kind import AfterResource
 from tasks_loops import LoopThread, eventually
 from threads import wait_until_blocked
 
 from probate import (
     CleanupResult,
-    CleanupStats,
-    Ordering,
     Outcome,
-    OwnershipTable,
     ProcessManager,
     ResourceOrchestrator,
-    hookimpl,
 )
 from probate.kernel import KernelView
 from probate_tasks import TaskResource, TaskStatus
@@ -189,28 +186,10 @@ def test_a_call_of_a_c_function_is_busy_all_the_same(
     theirs.close()
 
 
-class _Ends:
-    """A kind that is cleaned after tasks, and whose release sets tasks free."""
-
-    def __init__(self) -> None:
-        self.table: OwnershipTable[socket.socket] = OwnershipTable("ends")
-
-    @hookimpl
-    def ordering(self) -> Ordering:
-        return Ordering(priority=10)
-
-    @hookimpl
-    def has_resources(self, pid: int) -> bool:
-        return pid in self.table
-
-    @hookimpl
-    def cleanup(self, pid: int) -> CleanupStats:
-        return self.table.cleanup(pid, lambda sock: sock.close())
-
-
 def test_what_the_release_of_another_kind_sets_free_is_counted() -> None:
     """Busy at first and free when asked again: freed, and no error, however the two meet."""
-    resource, ends = TaskResource(), _Ends()
+    resource = TaskResource()
+    ends: AfterResource[socket.socket] = AfterResource("ends", socket.socket.close)
     orchestrator = ResourceOrchestrator().register(resource).register(ends)
     threads = threading.enumerate()
     for pid in range(1, 101):

@@ -269,6 +269,8 @@ def test_results_are_not_kept(manager: ProcessManager, tasks: AsyncTaskManager) 
             del payload, future
 
             eventually(lambda reference=reference: reference() is None)  # type: ignore[misc]  # bound as a default
+
+            assert reference() is None
     finally:
         gc.enable()
 
