@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +20,6 @@ from probate import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from probate_mmap import MmapManager
 
 PAGE = mmap.PAGESIZE
