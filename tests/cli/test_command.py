@@ -129,6 +129,15 @@ def test_wrong_usage_is_one_line_and_exit_2(arguments: list[str], said: str) -> 
     assert "--help" in ran.stderr
 
 
+def test_a_wrong_setting_is_one_line_and_exit_2() -> None:
+    """It is named, with what is wrong about it."""
+    ran = probate("plugins", PROBATE_GRACE="soon")
+
+    assert ran.returncode == 2
+    assert len(ran.stderr.splitlines()) == 1
+    assert "settings: grace: Input should be a valid number" in ran.stderr
+
+
 def test_help_and_version() -> None:
     """Every command says what it does."""
     from probate import __version__

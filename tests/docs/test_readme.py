@@ -85,3 +85,12 @@ def test_the_commands_table_names_the_real_commands() -> None:
     named = set(re.findall(r"^\| `probate ([\w-]+)", README.read_text(), re.MULTILINE))
 
     assert named == set(app.commands)
+
+
+def test_the_settings_table_names_all_settings() -> None:
+    """Each setting, by name and by variable."""
+    from probate.settings import Settings
+
+    rows = re.findall(r"^\| (\w+) \| `PROBATE_(\w+)=", README.read_text(), re.MULTILINE)
+
+    assert rows == [(name, name.upper()) for name in Settings.model_fields]

@@ -19,6 +19,7 @@
     termination.py    one termination: quiesce, cleanup, retry, verify, account
     waiting.py        waiting on threads and on event loops
     watch.py          calls that may hang
+    settings.py       settings from outside (extra: settings)
     process/          processes, their tree, their manager
     cli/              the `probate` command (extra: cli)
 

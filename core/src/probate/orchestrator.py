@@ -61,11 +61,18 @@ class ResourceOrchestrator(Mapping[str, Any]):
         self._registry.register(plugin, name)
         return self
 
-    def discover(self, only: Collection[str] | None = None, disable: Collection[str] = ()) -> Self:
+    def discover(
+        self,
+        only: Collection[str] | None = None,
+        disable: Collection[str] = (),
+        *,
+        priorities: Mapping[str, int] | None = None,
+    ) -> Self:
         """Load the installed plugins; return self.
 
-        Kinds in `disable`, or not in `only`, are never imported. A plugin that cannot be used is
-        recorded with the reason, and the others are loaded; see `records`.
+        Kinds in `disable`, or not in `only`, are never imported. `priorities`, by kind, take the
+        place of what the plugins say. A plugin that cannot be used is recorded with the reason,
+        and the others are loaded; see `records`.
 
         Raises TypeError for a bare string, UnknownKindError if a kind in `only` is not installed;
         nothing is loaded then.
@@ -91,7 +98,9 @@ class ResourceOrchestrator(Mapping[str, Any]):
                 records.append(each.record(PluginStatus.DUPLICATE, reason))
             else:
                 try:
-                    self.register(discovery.load(each), each.kind)
+                    plugin = discovery.load(each)
+                    self.check_pending()
+                    self._registry.register(plugin, each.kind, (priorities or {}).get(each.kind))
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import pluggy
@@ -137,8 +138,12 @@ class PluginRegistry:
         self._generation = 0
         forget_in_forked_child(self)
 
-    def register(self, plugin: object, name: str | None = None) -> None:
+    def register(
+        self, plugin: object, name: str | None = None, priority: int | None = None
+    ) -> None:
         """Register a resource plugin under its kind, or an observer.
+
+        `priority` takes the place of the plugin's own.
 
         A plugin that implements none of the required hooks, and wraps some, is an observer.
 
@@ -156,7 +161,10 @@ class PluginRegistry:
             unmarked = [hook for hook in missing if callable(getattr(plugin, hook, None))]
             raise MissingHookError(kind, missing, unmarked)
         _check_usable(kind, plugin, methods)
-        registered = RegisteredKind(kind, plugin, _ordering_of(kind, methods), methods, tables)
+        ordering = _ordering_of(kind, methods)
+        if priority is not None:
+            ordering = replace(ordering, priority=priority)
+        registered = RegisteredKind(kind, plugin, ordering, methods, tables)
         with self._lock:
             manager = self.plugin_manager
             if kind in self._by_kind or manager.has_plugin(kind):

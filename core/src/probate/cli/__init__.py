@@ -3,7 +3,7 @@
 app.py        the command line (click)
 plain.py      what works without the extra `cli`
 output.py     tables (rich)
-tracing.py    PROBATE_TRACE
+tracing.py    the trace of hook calls
 demo/         `probate demo`
 """
 
@@ -20,7 +20,8 @@ def main() -> None:
     """
     try:
         import click
-        import rich  # noqa: F401  the point is whether it is there
+        import pydantic_settings  # noqa: F401  the point is whether it is there
+        import rich  # noqa: F401  as above
     except ImportError as error:
         from probate.cli import plain
 

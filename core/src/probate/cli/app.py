@@ -18,28 +18,22 @@ if TYPE_CHECKING:
 def app() -> None:
     """Settle the estate of dead processes.
 
-    PROBATE_TRACE=1 writes every hook call to standard error.
+    Settings are PROBATE_DISABLE, PROBATE_TRACE and others in the environment, probate.toml, or
+    [tool.probate] in pyproject.toml. PROBATE_TRACE=1 writes every hook call to standard error.
     """
-
-
-def _disabled(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    return tuple(kind.strip() for kind in value.split(",") if kind.strip())
 
 
 _disable = click.option(
     "--disable",
     metavar="KIND[,KIND...]",
-    envvar="PROBATE_DISABLE",
-    default="",
-    callback=_disabled,
-    help="Kinds not to load, or even import; also PROBATE_DISABLE.",
+    help="Kinds not to load, or even import; else those that settings name.",
 )
 
 
 @app.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object a plugin.")
 @_disable
-def plugins(as_json: bool, disable: tuple[str, ...]) -> None:
+def plugins(as_json: bool, disable: str | None) -> None:
     """List the plugins found, in cleanup order, and why any is not loaded."""
     records = _discover(disable).records
     if as_json:
@@ -54,7 +48,7 @@ def plugins(as_json: bool, disable: tuple[str, ...]) -> None:
 
 @app.command()
 @_disable
-def demo(disable: tuple[str, ...]) -> None:
+def demo(disable: str | None) -> None:
     """Run the main job: processes with real resources of every kind, terminated, accounted for.
 
     Compares the kernel's view of this process before and after; exits 1 if anything differs.
@@ -64,13 +58,22 @@ def demo(disable: tuple[str, ...]) -> None:
     raise SystemExit(run(_discover(disable)))
 
 
-def _discover(disable: tuple[str, ...]) -> ResourceOrchestrator:
-    from probate.cli.tracing import trace_if_asked
+def _discover(disable: str | None) -> ResourceOrchestrator:
+    from pydantic import ValidationError
+
+    from probate.cli.tracing import trace
     from probate.orchestrator import ResourceOrchestrator
+    from probate.settings import Settings, split_kinds
 
     try:
-        orchestrator = ResourceOrchestrator().discover(disable=disable)
-    except ProbateError as error:
-        raise click.ClickException(str(error)) from error
-    trace_if_asked(orchestrator)
+        settings = Settings() if disable is None else Settings(disable=split_kinds(disable))
+        orchestrator = ResourceOrchestrator()
+        orchestrator.discover(disable=settings.disable, priorities=settings.priorities)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise click.UsageError(f"settings: {'; '.join(problems)}") from error
+    except (ProbateError, ValueError) as error:
+        raise click.UsageError(str(error)) from error
+    if settings.trace:
+        trace(orchestrator)
     return orchestrator

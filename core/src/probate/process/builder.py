@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate.models import ResourceLimits
+    from probate.settings import Settings
 
 M = TypeVar("M")
 
@@ -47,6 +48,7 @@ class ProcessManagerBuilder(Generic[M]):
         self._deadline: float | None = DEFAULT_DEADLINE
         self._limits: ResourceLimits | None = None
         self._record_sites = False
+        self._settings: Settings | None = None
 
     def with_resource_orchestrator(self, orchestrator: ResourceOrchestrator) -> Self:
         """Settle by this orchestrator; by default, one that discovers all that is installed."""
@@ -77,6 +79,16 @@ class ProcessManagerBuilder(Generic[M]):
         self._limits = limits
         return self
 
+    def with_settings(self, settings: Settings) -> Self:
+        """Take grace, deadline and limits from outside, and the kinds, if none are given here.
+
+        What is set by other methods after this one wins.
+        """
+        self._grace, self._deadline = settings.grace, settings.deadline
+        self._limits = settings.limits
+        self._settings = settings
+        return self
+
     def with_acquisition_sites(self) -> Self:
         """Keep the stack of every acquisition, for the leak report. Slows acquisitions down."""
         self._record_sites = True
@@ -86,7 +98,12 @@ class ProcessManagerBuilder(Generic[M]):
         """Make the manager. Raises RuntimeError if the orchestrator serves another one."""
         orchestrator = self._orchestrator
         if orchestrator is None:
-            orchestrator = ResourceOrchestrator().discover()
+            orchestrator = ResourceOrchestrator()
+            if self._settings is None:
+                orchestrator.discover()
+            else:
+                disable, priorities = self._settings.disable, self._settings.priorities
+                orchestrator.discover(disable=disable, priorities=priorities)
         return self._make(
             ManagerOptions(
                 orchestrator=orchestrator,

@@ -1,0 +1,79 @@
+"""Settings: from the environment, `probate.toml`, or `[tool.probate]` of `pyproject.toml`.
+
+In this order of precedence, after what is given by hand. Both files are looked for in the working
+directory. Read by pydantic-settings (extra `settings`), when a `Settings` is made and not before.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, final
+
+from pydantic import Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    PyprojectTomlConfigSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from probate.models import ResourceLimits, Seconds
+from probate.orchestrator import DEFAULT_DEADLINE, DEFAULT_GRACE
+
+
+def split_kinds(text: str) -> tuple[str, ...]:
+    """Kinds, separated by commas."""
+    return tuple(kind.strip() for kind in text.split(",") if kind.strip())
+
+
+@final
+class Settings(BaseSettings):
+    """What can be set from outside a program, by `PROBATE_` and the name in capitals.
+
+    Raises pydantic.ValidationError, with every setting that is wrong or, in a file, unknown.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="PROBATE_",
+        toml_file="probate.toml",
+        pyproject_toml_table_header=("tool", "probate"),
+        extra="forbid",
+        frozen=True,
+    )
+
+    #: Kinds that are never loaded, or even imported. In the environment, separated by commas.
+    disable: Annotated[tuple[str, ...], NoDecode] = ()
+    #: Priorities by kind, in the place of what their plugins say. In the environment, JSON.
+    priorities: dict[str, int] = Field(default_factory=dict)
+    #: Seconds that users of resources get to stop.
+    grace: Seconds = DEFAULT_GRACE
+    #: Seconds after which a hook that hangs is left; null, in JSON, for never.
+    deadline: Seconds | None = DEFAULT_DEADLINE
+    #: What a process may own. In the environment, JSON.
+    limits: ResourceLimits | None = None
+    #: Whether the `probate` command writes every hook call to standard error.
+    trace: bool = False
+
+    @field_validator("disable", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return split_kinds(value) if isinstance(value, str) else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leave out .env and secret files, which are other programs' ways; add the two files."""
+        del dotenv_settings, file_secret_settings
+        return (
+            init_settings,
+            env_settings,
+            TomlConfigSettingsSource(settings_cls),
+            PyprojectTomlConfigSettingsSource(settings_cls),
+        )
