@@ -15,12 +15,6 @@ if TYPE_CHECKING:
 USR1 = signal.SIGUSR1
 
 
-@pytest.fixture
-def signals(manager: ProcessManager) -> SignalManager:
-    found: SignalManager = manager.orchestrator["signals"].manager
-    return found
-
-
 def ignore(signum: int, frame: object) -> None:
     """A handler that does nothing."""
 

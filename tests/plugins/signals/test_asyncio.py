@@ -19,12 +19,6 @@ pytestmark = pytest.mark.usefixtures("nothing_remains")
 USR1 = signal.SIGUSR1
 
 
-@pytest.fixture
-def signals(manager: ProcessManager) -> SignalManager:
-    found: SignalManager = manager.orchestrator["signals"].manager
-    return found
-
-
 def test_a_signal_reaches_an_idle_loop(manager: ProcessManager, signals: SignalManager) -> None:
     """The loop sleeps in its selector; another thread's os.kill wakes it for our handler."""
 

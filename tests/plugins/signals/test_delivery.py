@@ -30,12 +30,6 @@ pytestmark = pytest.mark.usefixtures("nothing_remains")
 USR1, USR2 = signal.SIGUSR1, signal.SIGUSR2
 
 
-@pytest.fixture
-def signals(manager: ProcessManager) -> SignalManager:
-    found: SignalManager = manager.orchestrator["signals"].manager
-    return found
-
-
 class Recorder:
     """A handler that remembers its calls."""
 

@@ -19,12 +19,6 @@ pytestmark = pytest.mark.usefixtures("nothing_remains")
 USR1, USR2, WINCH = signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH
 
 
-@pytest.fixture
-def signals(manager: ProcessManager) -> SignalManager:
-    found: SignalManager = manager.orchestrator["signals"].manager
-    return found
-
-
 def test_blocked_signals_are_queued_first_in_first_out(
     manager: ProcessManager, signals: SignalManager
 ) -> None:

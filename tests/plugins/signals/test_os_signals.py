@@ -24,12 +24,6 @@ USR1 = signal.SIGUSR1
 
 
 @pytest.fixture
-def signals(manager: ProcessManager) -> SignalManager:
-    found: SignalManager = manager.orchestrator["signals"].manager
-    return found
-
-
-@pytest.fixture
 def put_back(nothing_remains: None) -> Iterator[None]:
     """What the test itself has installed for SIGUSR1 goes with it."""
     yield

@@ -30,12 +30,6 @@ USR1 = signal.SIGUSR1
 SECONDS = 1.0
 
 
-@pytest.fixture
-def signals(manager: ProcessManager) -> SignalManager:
-    found: SignalManager = manager.orchestrator["signals"].manager
-    return found
-
-
 @contextmanager
 def storm(*signums: int) -> Iterator[None]:
     """Have another thread send OS signals without a pause."""

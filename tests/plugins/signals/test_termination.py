@@ -29,12 +29,6 @@ USR1, USR2 = signal.SIGUSR1, signal.SIGUSR2
 
 
 @pytest.fixture
-def signals(manager: ProcessManager) -> SignalManager:
-    found: SignalManager = manager.orchestrator["signals"].manager
-    return found
-
-
-@pytest.fixture
 def log(nothing_remains: None) -> Iterator[list[str]]:
     """What the previous handler of SIGUSR1, a Python function, has to say."""
     words: list[str] = []

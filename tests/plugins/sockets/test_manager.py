@@ -30,12 +30,6 @@ LOOPBACK = ("127.0.0.1", 0)
 pytestmark = pytest.mark.usefixtures("nothing_remains")
 
 
-@pytest.fixture
-def sockets(manager: ProcessManager) -> SocketManager:
-    found: SocketManager = manager.orchestrator["sockets"].manager
-    return found
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_stream_carries_data_and_ends_with_its_owner(
     manager: ProcessManager, sockets: SocketManager, host: str

@@ -21,12 +21,6 @@ pytestmark = pytest.mark.usefixtures("nothing_remains")
 
 
 @pytest.fixture
-def sockets(manager: ProcessManager) -> SocketManager:
-    found: SocketManager = manager.orchestrator["sockets"].manager
-    return found
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "service.sock"
 
