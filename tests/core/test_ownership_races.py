@@ -253,3 +253,34 @@ def test_a_limit_leaves_all_of_its_room_to_concurrent_acquisitions() -> None:
             assert [o for o in outcomes if isinstance(o, Exception)] == []
 
             manager.terminate_process(pid)
+
+
+@pytest.mark.parametrize("nbytes", [0, 1])
+@pytest.mark.parametrize("ender", ["release", "cleanup"])
+def test_the_last_to_go_does_not_take_the_next_to_come_along(ender: str, nbytes: int) -> None:
+    """An owner gives back its last resource while it acquires another: that one is not lost."""
+
+    def come_and_go(table: OwnershipTable[Thing], made: list[Thing]) -> None:
+        for _ in range(60):
+            made.append(thing := Thing())
+            resource_id = table.add(A, thing, nbytes)
+            if ender == "cleanup":
+                table.cleanup(A, Thing.release)
+            elif table.release(A, resource_id) is not None:
+                thing.release()
+
+    def come(table: OwnershipTable[Thing], made: list[Thing]) -> None:
+        for _ in range(60):
+            made.append(thing := Thing())
+            table.add(A, thing, nbytes)
+
+    for _ in range(ROUNDS):
+        table: OwnershipTable[Thing] = OwnershipTable("things")
+        made: list[Thing] = []
+        at_once([partial(come_and_go, table, made)] * 2 + [partial(come, table, made)])
+        left = {id(thing) for _, thing in table.owned(A)}
+        lost = [t for t in made if t.releases != (0 if id(t) in left else 1)]
+
+        assert lost == []
+        assert (A in table) == bool(left)
+        assert table.nbytes(A) == nbytes * len(left)

@@ -2,9 +2,10 @@
 
 An estate is a dict from resource id to resource, in order of acquisition, so that `popitem` is
 both "newest first" and atomic. No lock is on the hot path. Instead, an acquisition puts the
-resource in and only then looks whether its owner is still admitted and the estate still stands;
-a cleanup that was quicker has either taken the resource, and released it, or left it to be
-taken back out.
+resource in and only then looks whether its owner is still admitted, and whether the estate is
+being dropped; whoever drops an estate says so first, and only then looks whether it is empty.
+So one of the two sees the other. A cleanup that was quicker than an acquisition has either taken
+the resource, and released it, or left it to be taken back out.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ ResourceId = NewType("ResourceId", int)
 class Estate(dict[ResourceId, T]):
     """One owner's resources, oldest first."""
 
-    __slots__ = ("lock", "moving", "nbytes", "pending", "sizes")
+    __slots__ = ("is_dropped", "lock", "moving", "nbytes", "pending", "sizes")
 
     def __init__(self) -> None:
         #: Guards the fields below, and the dropping of the estate from its book. Reentrant, as all
         #: locks here: a signal handler may terminate processes while its thread holds one.
         self.lock = threading.RLock()
+        #: Whether it has been dropped from its book, or is just about to be.
+        self.is_dropped = False
         #: Bytes of each resource that has any, and their sum.
         self.sizes: dict[ResourceId, int] = {}
         self.nbytes = 0
@@ -162,7 +165,7 @@ class EstateBook(Generic[T]):
                     self.admission.check(pid)
                 except Exception as error:
                     refusal = error
-            if refusal is None and self._estates.get(pid) is estate:
+            if refusal is None and not estate.is_dropped:
                 return True
             if estate.take(resource_id) is None:
                 return False
@@ -170,7 +173,8 @@ class EstateBook(Generic[T]):
             if refusal is not None:
                 self.drop_if_empty(pid, estate)
                 raise refusal
-            # The estate was dropped, as empty, between our two looks at it: once more.
+            # It was being dropped. When that is through, one way or the other, once more.
+            self.drop_if_empty(pid, estate)
 
     def move(
         self, pid: int, resource_id: ResourceId, to: int, charge: Charge | None = None
@@ -208,10 +212,15 @@ class EstateBook(Generic[T]):
         """Remove an empty estate from the book; False if it turns out not to be empty."""
         while True:
             with estate.lock:
-                if estate:
-                    return False
                 if not estate.moving:
-                    if not estate.pending and self._estates.get(pid) is estate:
+                    if estate.pending:
+                        return not estate
+                    # Said before looking, while an acquisition puts in before it looks.
+                    estate.is_dropped = True
+                    if estate:
+                        estate.is_dropped = self._estates.get(pid) is not estate
+                        return False
+                    if self._estates.get(pid) is estate:
                         del self._estates[pid]
                     return True
             with self._transfer_lock:
