@@ -284,6 +284,9 @@ class OwnershipTable(Generic[T]):
                 failures.append(self._failure(resource, outcome, message))
                 if outcome.stays_owned:
                     kept.append((resource_id, resource, size))
+                    if self._identity is not None:
+                        # A release by hand may have come in between, and found nothing to end.
+                        self._index[id(identity)] = resource_id
                     continue
             self._forget(resource_id, identity)
         if kept:
