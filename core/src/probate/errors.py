@@ -229,9 +229,8 @@ class UnadoptableError(ProbateError, TypeError):
     """No registered kind takes responsibility for this object."""
 
     def __init__(self, resource: object, kinds: Sequence[str]) -> None:
-        what = spoken(resource, repr, object.__repr__(resource))
         super().__init__(
-            f"no kind adopts a {type(resource).__qualname__}: {what}; "
+            f"no kind adopts a {type(resource).__qualname__}: {spoken(resource)}; "
             f"asked: {', '.join(kinds) or 'none registered'}"
         )
 

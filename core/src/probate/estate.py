@@ -150,9 +150,7 @@ class EstateBook(Generic[T]):
                 # In the place of its charge, at once: limits count neither both nor none.
                 with estate.lock:
                     charge.settle()
-                    if nbytes:
-                        estate.sizes[resource_id] = nbytes
-                        estate.nbytes += nbytes
+                    estate.set_size(resource_id, nbytes)
                     estate[resource_id] = resource
             else:
                 estate.set_size(resource_id, nbytes)
@@ -237,9 +235,7 @@ class EstateBook(Generic[T]):
                 if self._estates.get(pid) is not estate:
                     continue
                 for resource_id, resource, nbytes in entries:
-                    if nbytes:
-                        estate.sizes[resource_id] = nbytes
-                        estate.nbytes += nbytes
+                    estate.set_size(resource_id, nbytes)
                     estate[resource_id] = resource
                 return
 

@@ -57,8 +57,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         Without a name it is the plugin's `kind`, or else its table's. A plugin that only wraps
         hooks is registered as an observer. Raises a PluginError, with nothing registered.
         """
-        self.check_pending()
-        self._registry.register(plugin, name)
+        self._register(plugin, name)
         return self
 
     def discover(
@@ -98,9 +97,8 @@ class ResourceOrchestrator(Mapping[str, Any]):
                 records.append(each.record(PluginStatus.DUPLICATE, reason))
             else:
                 try:
-                    plugin = discovery.load(each)
-                    self.check_pending()
-                    self._registry.register(plugin, each.kind, (priorities or {}).get(each.kind))
+                    priority = (priorities or {}).get(each.kind)
+                    self._register(discovery.load(each), each.kind, priority)
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:
@@ -293,11 +291,15 @@ class ResourceOrchestrator(Mapping[str, Any]):
             checked_seconds("deadline", deadline)
         return Termination(pid, self._registry, deadline=deadline, with_leaks=with_leaks)
 
+    def _register(self, plugin: object, name: str | None, priority: int | None = None) -> None:
+        # First: the misspelling of another must not leave this one registered.
+        self.check_pending()
+        self._registry.register(plugin, name, priority)
+
     def _holders(self, pid: int) -> list[RegisteredKind]:
         holders = self._registry.holders(_checked_pid(pid))
-        for error in (holders.interrupt, *(error for _, error in holders.failures)):
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise error
+        if holders.interrupt is not None:
+            raise holders.interrupt
         return holders.kinds
 
     def _steps(

@@ -137,9 +137,7 @@ class OwnershipTable(Generic[T]):
             if found in (self._book.get(pid) or ()):
                 return found
             owner = self._book.owner_of(found)
-        raise NotOwnedError(
-            self.kind, pid, spoken(identity, repr, object.__repr__(identity)), owner
-        )
+        raise NotOwnedError(self.kind, pid, spoken(identity), owner)
 
     def usage(self, pid: int) -> ResourceUsage:
         """What `pid` owns, each resource described, oldest first."""
@@ -163,7 +161,7 @@ class OwnershipTable(Generic[T]):
     def describe(self, resource: T) -> str:
         """A short text for accounts; never raises."""
         # A resource in a bad state may not even have a repr; the account still needs a name.
-        return spoken(resource, self._describe, object.__repr__(resource))
+        return spoken(resource, self._describe)
 
     def check_admitted(self, pid: int) -> None:
         """Raise, as `add` would, if `pid` may not own anything (any more)."""
@@ -213,7 +211,7 @@ class OwnershipTable(Generic[T]):
         resource = None if estate is None else estate.get(resource_id)
         if resource is not None:
             # Before it is taken out: should an interrupt come in between, it is still owned.
-            self._forget(resource_id, None if self._identity is None else self._identity(resource))
+            self._forget(resource_id, self._identity_of(resource))
         if estate is None or estate.take(resource_id) is None or resource is None:
             # Ids ascend: one that was issued, and that nobody owns, has been released.
             if self._book.owner_of(resource_id) is None and 0 < resource_id < next(_ids):
@@ -267,12 +265,12 @@ class OwnershipTable(Generic[T]):
                 continue
             size = estate.take_size(resource_id)
             # Held, and asked for now: a release may well change what it is given.
-            identity = None if self._identity is None else self._identity(resource)
+            identity = self._identity_of(resource)
             message = ""
             try:
                 outcome = _checked_outcome(release(resource))
             except ReleaseError as error:
-                outcome, message = error.outcome, spoken(error, str, "")
+                outcome, message = error.outcome, spoken(error, str, otherwise="")
             except BaseException as error:
                 outcome, message = Outcome.FAILED, in_words(error)
                 if isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -336,7 +334,7 @@ class OwnershipTable(Generic[T]):
     ) -> tuple[ResourceId, bool]:
         """Issue an id and put the resource in; the flag is `EstateBook.insert`'s."""
         resource_id = ResourceId(next(_ids))
-        identity = None if self._identity is None else self._identity(resource)
+        identity = self._identity_of(resource)
         if self._identity is not None:
             found = self._index.setdefault(id(identity), resource_id)
             if found != resource_id:
@@ -351,6 +349,10 @@ class OwnershipTable(Generic[T]):
         except BaseException:
             self._forget(resource_id, identity)
             raise
+
+    def _identity_of(self, resource: T) -> object:
+        """What may have one owner only; None if the table does not mind."""
+        return None if self._identity is None else self._identity(resource)
 
     def _forget(self, resource_id: ResourceId, identity: object) -> None:
         if self._identity is not None:

@@ -222,16 +222,19 @@ class PluginRegistry:
         except BaseException as error:
             # Somebody failed; asked one by one, the kinds show who.
             interrupt = error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None
-        holders = Holders([], [], interrupt)
+        holding = []
+        failures: list[tuple[RegisteredKind, BaseException]] = []
         for kind in self._frozen:
             try:
                 holds = kind.holds(pid)
             except BaseException as error:
-                holders.failures.append((kind, error))
+                if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                    interrupt = interrupt or error
+                failures.append((kind, error))
                 holds = True
             if holds:
-                holders.kinds.append(kind)
-        return holders
+                holding.append(kind)
+        return Holders(holding, failures, interrupt)
 
     def forget_parent(self) -> None:
         """Have a lock of its own, in a forked child."""

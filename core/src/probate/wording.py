@@ -11,13 +11,16 @@ if TYPE_CHECKING:
 def in_words(error: BaseException) -> str:
     """The type and message of an error; never raises."""
     name = type(error).__name__
-    message = spoken(error, str, "")
+    message = spoken(error, str, otherwise="")
     return f"{name}: {message}" if message else name
 
 
-def spoken(thing: object, speak: Callable[..., object], otherwise: str) -> str:
-    """What `speak` says of `thing`; `otherwise` if it raises or says no text. Never raises.
+def spoken(
+    thing: object, speak: Callable[..., object] = repr, *, otherwise: str | None = None
+) -> str:
+    """What `speak` says of `thing`; never raises.
 
+    If it raises or says no text, `otherwise`, by default the plainest repr that there is.
     Undecodable file names (PEP 383) come out in backslashes: an account must fit into JSON.
     """
     try:
@@ -25,7 +28,7 @@ def spoken(thing: object, speak: Callable[..., object], otherwise: str) -> str:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:
-        return otherwise
+        text = None
     if not isinstance(text, str):
-        return otherwise
+        text = object.__repr__(thing) if otherwise is None else otherwise
     return text.encode("utf-8", "backslashreplace").decode()
