@@ -165,9 +165,9 @@ def size_of(manager: ProcessManager, parent: Process) -> int:
     admission = manager.orchestrator.admission
     containers: tuple[Sized, ...] = (
         manager._processes,
-        manager._remembered,
+        manager._archive._remembered,
         manager._ender_loops,
-        manager._residue,
+        manager._archive._residue,
         parent._children,
         admission._live,
         admission._ending,

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         NotOwnedError,
         OrderingCycleError,
         OwnershipError,
+        PidfdUnavailableError,
         PluginError,
         ProbateError,
         ProcessError,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
         CleanupStats,
         KindLimits,
         Leak,
+        OsUsage,
         PluginRecord,
         PluginStatus,
         ProcessInfo,
@@ -85,8 +87,11 @@ if TYPE_CHECKING:
     from probate.ownership import OwnershipTable, ResourceId
     from probate.process.builder import ProcessManagerBuilder
     from probate.process.current import current_process, pid_or_current
+    from probate.process.deathwatch import DeathWatch, death_watch
     from probate.process.manager import ProcessManager
+    from probate.process.osprocess import OsProcess
     from probate.process.process import Pid, Process
+    from probate.process.scheduling import SchedulingPolicy
 
 __all__ = [
     "AlreadyOwnedError",
@@ -94,6 +99,7 @@ __all__ = [
     "CleanupFailure",
     "CleanupResult",
     "CleanupStats",
+    "DeathWatch",
     "DuplicateKindError",
     "HookOrderError",
     "InterruptedCleanup",
@@ -106,10 +112,13 @@ __all__ = [
     "NotOwnedError",
     "Ordering",
     "OrderingCycleError",
+    "OsProcess",
+    "OsUsage",
     "Outcome",
     "OwnershipError",
     "OwnershipTable",
     "Pid",
+    "PidfdUnavailableError",
     "PluginError",
     "PluginRecord",
     "PluginStatus",
@@ -132,6 +141,7 @@ __all__ = [
     "ResourceOrchestrator",
     "ResourceRecord",
     "ResourceUsage",
+    "SchedulingPolicy",
     "TerminationDeadlockError",
     "UnadoptableError",
     "UnknownHookError",
@@ -139,6 +149,7 @@ __all__ = [
     "UnusablePluginError",
     "__version__",
     "current_process",
+    "death_watch",
     "forget_in_forked_child",
     "hookimpl",
     "pid_or_current",
@@ -150,15 +161,16 @@ _HOMES: Final = {
     "probate.errors": (
         "AlreadyOwnedError BusyResourceError DuplicateKindError HookOrderError "
         "InvalidOrderingError MissingHookError NoCurrentProcessError NotOwnedError "
-        "OrderingCycleError OwnershipError PluginError ProbateError ProcessError "
-        "ProcessNotFoundError ProcessTerminatedError RefusedResourceError ReleaseError "
-        "ReleaseTimeoutError ResourceLimitExceeded TerminationDeadlockError UnadoptableError "
-        "UnknownHookError UnknownKindError UnusablePluginError"
+        "OrderingCycleError OwnershipError PidfdUnavailableError PluginError ProbateError "
+        "ProcessError ProcessNotFoundError ProcessTerminatedError RefusedResourceError "
+        "ReleaseError ReleaseTimeoutError ResourceLimitExceeded TerminationDeadlockError "
+        "UnadoptableError UnknownHookError UnknownKindError UnusablePluginError"
     ),
     "probate.interruption": "InterruptedCleanup",
     "probate.models": (
-        "CleanupFailure CleanupResult CleanupStats KindLimits Leak PluginRecord PluginStatus "
-        "ProcessInfo ProcessState ResourceInfo ResourceLimits ResourceRecord ResourceUsage"
+        "CleanupFailure CleanupResult CleanupStats KindLimits Leak OsUsage PluginRecord "
+        "PluginStatus ProcessInfo ProcessState ResourceInfo ResourceLimits ResourceRecord "
+        "ResourceUsage"
     ),
     "probate.orchestrator": "MissingKindWarning ResourceOrchestrator",
     "probate.ordering": "Ordering",
@@ -166,8 +178,11 @@ _HOMES: Final = {
     "probate.ownership": "OwnershipTable ResourceId",
     "probate.process.builder": "ProcessManagerBuilder",
     "probate.process.current": "current_process pid_or_current",
+    "probate.process.deathwatch": "DeathWatch death_watch",
     "probate.process.manager": "ProcessManager",
+    "probate.process.osprocess": "OsProcess",
     "probate.process.process": "Pid Process",
+    "probate.process.scheduling": "SchedulingPolicy",
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -14,6 +14,7 @@
     │   ├── ProcessNotFoundError        never issued, or forgotten (also a LookupError)
     │   ├── ProcessTerminatedError      terminating or terminated: owns nothing more
     │   └── TerminationDeadlockError    a termination would have to wait for itself
+    ├── PidfdUnavailableError           this system cannot hold on to OS processes
     ├── NoCurrentProcessError           no pid given, and no process is current (also a LookupError)
     ├── OwnershipError                  about one resource and its owner
     │   ├── NotOwnedError               somebody else's, or nobody's
@@ -181,6 +182,17 @@ class TerminationDeadlockError(ProcessError):
             pid,
             f"process {pid} is being terminated by this very thread or event loop: "
             "it cannot also wait for the result; await terminate_process_async, or leave it be",
+        )
+
+
+@final
+class PidfdUnavailableError(ProbateError):
+    """The kernel, a sandbox or this Python has no pidfds; nothing is signalled by bare pid."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"pidfd_open(2) is not available ({problem}): OS processes need Linux 5.4 or later, "
+            "and a sandbox that allows pidfd_open and pidfd_send_signal"
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final, final
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, computed_field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, computed_field
 
 from probate.ordering import Ordering
 from probate.outcome import Outcome
@@ -21,6 +21,7 @@ __all__ = [
     "KindLimits",
     "Leak",
     "Ordering",
+    "OsUsage",
     "Outcome",
     "PluginRecord",
     "PluginStatus",
@@ -108,6 +109,20 @@ class ResourceInfo(_Frozen):
 
 
 @final
+class OsUsage(_Frozen):
+    """What OS processes use at one moment, all taken together, as the kernel counts it."""
+
+    processes: NonNegativeInt = 0
+    threads: NonNegativeInt = 0
+    #: Open descriptors.
+    fds: NonNegativeInt = 0
+    #: Resident bytes; what several share counts for each.
+    rss: NonNegativeInt = 0
+    #: Seconds of processor time since their start, user and system.
+    cpu: Seconds = 0.0
+
+
+@final
 class ResourceUsage(_Frozen):
     """What one process owns of one kind."""
 
@@ -115,6 +130,8 @@ class ResourceUsage(_Frozen):
     count: NonNegativeInt = 0
     nbytes: NonNegativeInt = 0
     resources: tuple[ResourceInfo, ...] = ()
+    #: What the OS processes among the resources use; None for kinds that own none.
+    os: OsUsage | None = None
 
 
 @final
@@ -224,6 +241,11 @@ class ProcessInfo(_Frozen):
     parent: int | None = None
     #: Seconds since the epoch.
     created_at: float
+    #: Of the OS process behind it; None if there is none.
+    os_pid: int | None = None
+    #: How the OS process ended, as subprocess puts it: -9 is death by signal 9. None while it
+    #: runs, or if nobody can tell.
+    returncode: int | None = None
 
 
 # -- limits ------------------------------------------------------------------
@@ -241,13 +263,25 @@ class KindLimits(_Frozen):
 
 @final
 class ResourceLimits(_Frozen):
-    """How much a process may own of each kind; `by_kind` overrides the general limits."""
+    """How much a process may own of each kind; `by_kind` overrides the general limits.
+
+    `cpu`, `memory` and `pids` hold for the OS processes that are spawned for it, and are the
+    kernel's to enforce; they do not count what the host holds for it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_count: NonNegativeInt | None = None
     max_bytes: NonNegativeInt | None = None
     by_kind: Mapping[str, KindLimits] = Field(default_factory=dict)
+    #: Seconds of processor time for each OS process (RLIMIT_CPU, getrlimit(2)).
+    cpu: PositiveInt | None = None
+    #: Bytes: of the whole tree where a cgroup v2 memory controller can be used, else of address
+    #: space for each OS process (RLIMIT_AS).
+    memory: PositiveInt | None = None
+    #: OS processes and threads: in the tree where a cgroup v2 pids controller can be used, else
+    #: of the same user (RLIMIT_NPROC, which does not bind root).
+    pids: PositiveInt | None = None
 
     def of(self, kind: str) -> KindLimits:
         """The limits that hold for `kind`."""

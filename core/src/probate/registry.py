@@ -108,6 +108,7 @@ class RegisteredKind:
             count=sum(part.count for part in parts),
             nbytes=sum(part.nbytes for part in parts),
             resources=tuple(info for part in parts for info in part.resources),
+            os=next((part.os for part in parts if part.os is not None), None),
         )
 
 

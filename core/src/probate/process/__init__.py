@@ -5,6 +5,14 @@ current.py    the current process of a context
 manager.py    ProcessManager: issues pids, terminates, accounts
 builder.py    ProcessManagerBuilder: the manager's options
 scope.py      `with manager.process(...)`
+ending.py     what is being ended around here
+archive.py    what is kept of the dead
+child.py      what a process knows of the OS process behind it
+spawning.py   spawns OS processes, and has them settled when they die
+osprocess.py  one OS process, pinned by a pidfd
+deathwatch.py the thread that the kernel tells of deaths
+settler.py    settles processes that died unasked
+scheduling.py how processor time is shared out
 """
 
 from __future__ import annotations

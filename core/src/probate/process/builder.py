@@ -11,6 +11,7 @@ from probate.orchestrator import (
     ResourceOrchestrator,
     checked_seconds,
 )
+from probate.process.scheduling import MAX_QUANTUM, MIN_QUANTUM, Scheduling, SchedulingPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,8 @@ class ManagerOptions:
     limits: ResourceLimits | None
     #: Whether the stack of every acquisition is kept.
     record_sites: bool
+    #: How spawned processes share processor time; None leaves that to the kernel.
+    scheduling: Scheduling | None = None
 
 
 @final
@@ -48,6 +51,7 @@ class ProcessManagerBuilder(Generic[M]):
         self._deadline: float | None = DEFAULT_DEADLINE
         self._limits: ResourceLimits | None = None
         self._record_sites = False
+        self._scheduling: Scheduling | None = None
         self._settings: Settings | None = None
 
     def with_resource_orchestrator(self, orchestrator: ResourceOrchestrator) -> Self:
@@ -79,6 +83,19 @@ class ProcessManagerBuilder(Generic[M]):
         self._limits = limits
         return self
 
+    def with_scheduler(self, policy: SchedulingPolicy, *, quantum: float = 0.05) -> Self:
+        """Share processor time out among spawned processes, in slices of `quantum` seconds.
+
+        Needs the kind `scheduler`. Raises ValueError for an unknown policy, or a quantum that is
+        not 1 ms to 1 s.
+        """
+        if not MIN_QUANTUM <= checked_seconds("quantum", quantum) <= MAX_QUANTUM:
+            raise ValueError(
+                f"quantum must be {MIN_QUANTUM} to {MAX_QUANTUM} seconds, got {quantum!r}"
+            )
+        self._scheduling = Scheduling(SchedulingPolicy(policy), quantum)
+        return self
+
     def with_settings(self, settings: Settings) -> Self:
         """Take grace, deadline and limits from outside, and the kinds, if none are given here.
 
@@ -95,7 +112,11 @@ class ProcessManagerBuilder(Generic[M]):
         return self
 
     def build(self) -> M:
-        """Make the manager. Raises RuntimeError if the orchestrator serves another one."""
+        """Make the manager.
+
+        Raises RuntimeError if the orchestrator serves another one, UnknownKindError if a
+        scheduler is asked for and not installed.
+        """
         orchestrator = self._orchestrator
         if orchestrator is None:
             orchestrator = ResourceOrchestrator()
@@ -111,5 +132,6 @@ class ProcessManagerBuilder(Generic[M]):
                 deadline=self._deadline,
                 limits=self._limits,
                 record_sites=self._record_sites,
+                scheduling=self._scheduling,
             )
         )

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
-import logging
 import threading
-from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Final, Self, final
+from typing import TYPE_CHECKING, Self, Unpack, final
 
 from probate.errors import (
     ProcessNotFoundError,
@@ -16,26 +13,24 @@ from probate.errors import (
     TerminationDeadlockError,
 )
 from probate.forking import forget_in_forked_child
-from probate.models import CleanupResult, CleanupStats, ProcessState
+from probate.models import CleanupResult, ProcessState
 from probate.orchestrator import checked_seconds
+from probate.process.archive import Archive
 from probate.process.builder import ProcessManagerBuilder
 from probate.process.ending import ending_here, is_ending_here
 from probate.process.process import Pid, Process
 from probate.process.scope import ProcessScope
+from probate.process.spawning import Spawner, SpawnOptions
 from probate.waiting import Ended, Wait, run, run_async, running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator, Iterable, Sequence
     from types import TracebackType
 
     from probate.hookspecs import AnyFuture
-    from probate.models import ProcessInfo, ResourceLimits
+    from probate.models import CleanupStats, ProcessInfo, ResourceLimits
     from probate.process.builder import ManagerOptions
-
-logger = logging.getLogger("probate")
-
-#: Accounts of the dead that can still be asked for by pid. A `Process` keeps its own for good.
-_REMEMBERED: Final = 256
+    from probate.process.spawning import Argument
 
 
 @final
@@ -54,16 +49,14 @@ class ProcessManager:
         self._limits = options.limits
         self._lock = threading.RLock()
         self._processes: dict[Pid, Process] = {}
-        self._remembered: OrderedDict[Pid, Process] = OrderedDict()
+        self._archive = Archive(self.orchestrator)
         #: On which event loop a process that is TERMINATING is being ended, if on any.
         self._ender_loops: dict[Pid, asyncio.AbstractEventLoop | None] = {}
-        #: Dead processes that still own something that was busy.
-        self._residue: deque[Pid] = deque()
-        self._totals = CleanupStats()
         self._is_closed = False
         self.orchestrator.check_pending()
         # Whatever is owned by plain keys so far must not fall to a process of ours.
         after = max(self.orchestrator.owners(), default=0)
+        self._spawner = Spawner(self, self._withdraw, options.scheduling)
         self._admission.claim(self, after=after, record_sites=options.record_sites)
         forget_in_forked_child(self)
 
@@ -107,6 +100,32 @@ class ProcessManager:
                 owner._children[pid] = process
         return process
 
+    def spawn(
+        self,
+        argv: Sequence[Argument],
+        name: str | None = None,
+        parent: int | Process | None = None,
+        *,
+        limits: ResourceLimits | None = None,
+        **options: Unpack[SpawnOptions],
+    ) -> Process:
+        """Start an OS process, in a session of its own, and a process that owns it.
+
+        It is settled when it dies, with all that descends from it, without anybody calling.
+        `name` is the program's by default. `stdin` (default: /dev/null), `stdout`, `stderr`,
+        `cwd`, `env` and `pass_fds` are as in subprocess.Popen; `priority` and `weight` are for
+        the scheduler.
+
+        Raises as `create_process`; TypeError or ValueError for a bad argv; OSError if the program
+        cannot be executed; UnknownKindError if the kind `processes` is not installed. Nothing
+        is left behind then.
+        """
+
+        def create(name: str) -> Process:
+            return self.create_process(name, parent, limits=limits)
+
+        return self._spawner.spawn(argv, create, name, limits or self._limits, options)
+
     def process(self, name: str, parent: int | Process | None = None) -> ProcessScope:
         """A process for the length of a `with` block, in which it is the current process."""
         return ProcessScope(self, name, parent)
@@ -124,7 +143,7 @@ class ProcessManager:
     @property
     def totals(self) -> CleanupStats:
         """The sum of all accounts so far."""
-        return self._totals
+        return self._archive.totals
 
     def wait(self, pid: int, timeout: float | None = None) -> CleanupResult:
         """Wait until a process has terminated, whoever ends it; return the account.
@@ -190,9 +209,10 @@ class ProcessManager:
         try:
             with ending_here(ending):
                 ended = run(self._steps(ending, awaited, self._grace, None))
-            for pid in list(self._residue):
+            for pid in self._archive.residue():
                 result = self.orchestrator.cleanup_process(pid, grace=0, deadline=self._deadline)
-                self._note_residue(pid, result)
+                self._archive.note_retry(pid, result)
+            self._spawner.close()
         finally:
             self._admission.disclaim(self)
         _raise_interrupt(ended)
@@ -204,11 +224,12 @@ class ProcessManager:
         try:
             with ending_here(ending):
                 ended = await run_async(self._steps(ending, awaited, self._grace, None, loop))
-            for pid in list(self._residue):
+            for pid in self._archive.residue():
                 result = await self.orchestrator.cleanup_process_async(
                     pid, grace=0, deadline=self._deadline
                 )
-                self._note_residue(pid, result)
+                self._archive.note_retry(pid, result)
+            self._spawner.close()
         finally:
             self._admission.disclaim(self)
         _raise_interrupt(ended)
@@ -243,14 +264,13 @@ class ProcessManager:
             process._settled.set_result(CleanupResult(pid=process.pid))
         self._lock = threading.RLock()
         self._processes = {}
-        self._remembered = OrderedDict()
+        self._archive.forget_parent()
         self._ender_loops = {}
-        self._residue = deque()
 
     # -- inside --------------------------------------------------------------
 
     def _get(self, pid: int) -> Process:
-        process = self._processes.get(Pid(pid)) or self._remembered.get(Pid(pid))
+        process = self._processes.get(Pid(pid)) or self._archive.get(Pid(pid))
         if process is None:
             raise ProcessNotFoundError(pid)
         return process
@@ -345,42 +365,19 @@ class ProcessManager:
                 process.parent._children.pop(process.pid, None)
             self._processes.pop(process.pid, None)
             self._ender_loops.pop(process.pid, None)
-            self._remembered[process.pid] = process
-            is_residue = False
-            while len(self._remembered) > _REMEMBERED:
-                self._remembered.popitem(last=False)
-            if isinstance(outcome, CleanupResult):
-                self._totals += outcome.stats
-                if any(failure.outcome.stays_owned for failure in outcome.errors):
-                    self._residue.append(process.pid)
-                    is_residue = True
-        if is_residue:
-            self._prune_residue()
+            self._archive.keep(process)
         if isinstance(outcome, BaseException):
             process._settled.set_exception(outcome)
             return
-        for failure in outcome.errors:
-            logger.warning("process %d %r: %s", process.pid, process.name, failure)
-        for leak in outcome.leaks:
-            logger.warning("process %d %r: leak: %s", process.pid, process.name, leak)
+        self._archive.account(process, outcome)
         process._settled.set_result(outcome)
 
-    def _prune_residue(self) -> None:
-        """Forget those whose things have come free since: two looks for each that comes in."""
-        for _ in range(2):
-            with self._lock:
-                if not self._residue:
-                    return
-                pid = self._residue.popleft()
-            if self.orchestrator.has_resources(pid):
-                self._residue.append(pid)
-
-    def _note_residue(self, pid: int, result: CleanupResult) -> None:
-        with self._lock:
-            self._totals += result.stats
-        if not self.orchestrator.has_resources(pid):
-            with contextlib.suppress(ValueError):
-                self._residue.remove(Pid(pid))
+    def _withdraw(self, process: Process) -> None:
+        """Take back a process whose OS process could not be started."""
+        try:
+            self.terminate(process, 0)
+        finally:
+            self._archive.forget(process)
 
     def _check_not_ending_here(self, process: Process) -> None:
         if process.state is not ProcessState.TERMINATING:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, NewType, Protocol, final
 from probate.models import CleanupResult, ProcessInfo, ProcessState
 
 if TYPE_CHECKING:
+    from typing import IO
+
     from probate.models import ResourceUsage
     from probate.orchestrator import ResourceOrchestrator
     from probate.ownership import ResourceId
+    from probate.process.child import OsChild
 
 #: Names a process; an int that its manager never issues twice.
 Pid = NewType("Pid", int)
@@ -50,6 +53,7 @@ class Process:
         # The manager's own: changed under its lock only.
         self._state = ProcessState.RUNNING
         self._children: dict[Pid, Process] = {}
+        self._child: OsChild | None = None
         self._settled: concurrent.futures.Future[CleanupResult] = concurrent.futures.Future()
 
     def __repr__(self) -> str:
@@ -67,6 +71,45 @@ class Process:
             return None
         return self._settled.result()
 
+    @property
+    def os_pid(self) -> int | None:
+        """The pid of the OS process behind it; None if there is none."""
+        return None if self._child is None else self._child.os_pid
+
+    @property
+    def returncode(self) -> int | None:
+        """How its OS process ended, as subprocess puts it: -9 is death by signal 9.
+
+        None while it runs, if there is none, or if somebody else has reaped it.
+        """
+        return None if self._child is None else self._child.returncode
+
+    @property
+    def stdin(self) -> IO[bytes] | None:
+        """Our end of the pipe to its OS process, with stdin=PIPE; closed when it is settled."""
+        return None if self._child is None else self._child.stdin
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        """Our end of the pipe from its OS process, with stdout=PIPE; the caller's to close."""
+        return None if self._child is None else self._child.stdout
+
+    @property
+    def stderr(self) -> IO[bytes] | None:
+        """Our end of the pipe from its OS process, with stderr=PIPE; the caller's to close."""
+        return None if self._child is None else self._child.stderr
+
+    def send_signal(self, number: int) -> bool:
+        """Send its OS process a signal; False if it is gone, or there is none.
+
+        Never reaches another process that got its pid (pidfd_send_signal(2)).
+        """
+        return self._child is not None and self._child.send_signal(number)
+
+    def set_child(self, child: OsChild) -> None:
+        """Have an OS process behind it: its manager's to do, once."""
+        self._child = child
+
     def info(self) -> ProcessInfo:
         """What there is to say of it at this moment."""
         return ProcessInfo(
@@ -75,6 +118,8 @@ class Process:
             state=self._state,
             parent=None if self.parent is None else self.parent.pid,
             created_at=self.created_at,
+            os_pid=self.os_pid,
+            returncode=self.returncode,
         )
 
     def adopt(self, resource: object) -> ResourceId:

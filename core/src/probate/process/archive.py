@@ -1,0 +1,93 @@
+"""What is kept of the dead: the accounts of the latest, the sum of all, and who left a residue."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Final, final
+
+from probate.models import CleanupResult, CleanupStats
+
+if TYPE_CHECKING:
+    from probate.orchestrator import ResourceOrchestrator
+    from probate.process.process import Pid, Process
+
+logger = logging.getLogger("probate")
+
+#: Accounts of the dead that can still be asked for by pid. A `Process` keeps its own for good.
+_REMEMBERED: Final = 256
+
+
+@final
+class Archive:
+    """The dead of one manager. Bounded, but for those that still own something busy."""
+
+    def __init__(self, orchestrator: ResourceOrchestrator) -> None:
+        self._orchestrator = orchestrator
+        self._lock = threading.RLock()
+        self._remembered: OrderedDict[Pid, Process] = OrderedDict()
+        self._residue: deque[Pid] = deque()
+        #: The sum of all accounts so far.
+        self.totals = CleanupStats()
+
+    def get(self, pid: Pid) -> Process | None:
+        """A process that ended lately."""
+        return self._remembered.get(pid)
+
+    def keep(self, process: Process) -> None:
+        """Remember one of the dead, before it is gone from among the living."""
+        with self._lock:
+            self._remembered[process.pid] = process
+            while len(self._remembered) > _REMEMBERED:
+                self._remembered.popitem(last=False)
+
+    def forget(self, process: Process) -> None:
+        """Remember it no more, as if it had never been."""
+        with self._lock:
+            self._remembered.pop(process.pid, None)
+
+    def account(self, process: Process, result: CleanupResult) -> None:
+        """Add an account to the sum; say in the log what did not come free."""
+        is_residue = any(failure.outcome.stays_owned for failure in result.errors)
+        with self._lock:
+            self.totals += result.stats
+            if is_residue:
+                self._residue.append(process.pid)
+        if is_residue:
+            self._prune()
+        for failure in result.errors:
+            logger.warning("process %d %r: %s", process.pid, process.name, failure)
+        for leak in result.leaks:
+            logger.warning("process %d %r: leak: %s", process.pid, process.name, leak)
+
+    def residue(self) -> list[Pid]:
+        """The dead that still own something that was busy."""
+        with self._lock:
+            return list(self._residue)
+
+    def note_retry(self, pid: Pid, result: CleanupResult) -> None:
+        """Add what one more try has freed of a residue."""
+        with self._lock:
+            self.totals += result.stats
+        if not self._orchestrator.has_resources(pid):
+            with self._lock, contextlib.suppress(ValueError):
+                self._residue.remove(pid)
+
+    def forget_parent(self) -> None:
+        """Start afresh, in a forked child."""
+        self._lock = threading.RLock()
+        self._remembered = OrderedDict()
+        self._residue = deque()
+
+    def _prune(self) -> None:
+        """Forget those whose things have come free since: two looks for each that comes in."""
+        for _ in range(2):
+            with self._lock:
+                if not self._residue:
+                    return
+                pid = self._residue.popleft()
+            if self._orchestrator.has_resources(pid):
+                with self._lock:
+                    self._residue.append(pid)

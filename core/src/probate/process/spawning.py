@@ -1,0 +1,157 @@
+"""OS processes behind processes: spawned by the kind `processes`, settled when they die."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, cast, final
+
+from probate.errors import UnknownKindError
+from probate.models import ProcessState
+from probate.process.deathwatch import death_watch
+from probate.process.settler import Settler
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import Callable, Mapping
+    from typing import IO
+
+    from probate.models import ResourceLimits
+    from probate.orchestrator import ResourceOrchestrator
+    from probate.process.child import OsChild
+    from probate.process.process import Ender, Process
+    from probate.process.scheduling import Scheduling, SchedulingPolicy
+
+#: The kind that owns OS processes, and the one that shares out their time.
+PROCESSES: Final = "processes"
+SCHEDULER: Final = "scheduler"
+
+#: What an argument vector may consist of.
+Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+
+class StdioOptions(TypedDict, total=False):
+    """What a spawned OS process starts with, each as in subprocess.Popen."""
+
+    stdin: int | IO[Any] | None
+    stdout: int | IO[Any] | None
+    stderr: int | IO[Any] | None
+    cwd: str | os.PathLike[str] | None
+    env: Mapping[str, str] | None
+    pass_fds: Sequence[int]
+
+
+class SpawnOptions(StdioOptions, total=False):
+    """What `ProcessManager.spawn` takes besides."""
+
+    priority: int
+    weight: int
+
+
+class _Spawns(Protocol):
+    """The manager of kind `processes`, as far as it is needed here."""
+
+    def spawn(
+        self, pid: int, argv: Sequence[Argument], *, limits: ResourceLimits | None, **options: Any
+    ) -> OsChild:
+        """Start an OS process that `pid` owns."""
+
+
+class _Schedules(Protocol):
+    """The manager of kind `scheduler`, as far as it is needed here."""
+
+    def configure(self, policy: SchedulingPolicy, quantum: float) -> None:
+        """Share out processor time by this policy, in slices of `quantum` seconds."""
+
+    def add(self, pid: int, os_pid: int, *, priority: int = 0, weight: int = 1) -> object:
+        """Put an OS process on the run queue, for `pid`."""
+
+
+def checked_argv(argv: object) -> list[Argument]:
+    """Return an argument vector as a list.
+
+    Raises TypeError or ValueError for what is none: a bare string, an empty sequence, other
+    objects, NUL characters.
+    """
+    if isinstance(argv, (str, bytes)) or not isinstance(argv, Sequence):
+        raise TypeError(
+            f"argv must be a sequence of arguments, got {argv!r}; shlex.split makes one of a string"
+        )
+    if not argv:
+        raise ValueError("argv must name a program, and is empty")
+    for argument in argv:
+        if not isinstance(argument, (str, bytes, os.PathLike)):
+            raise TypeError(f"an argument must be a string, bytes or a path, got {argument!r}")
+        if b"\0" in os.fsencode(argument):
+            raise ValueError(f"an argument cannot contain NUL: {argument!r}")
+    return list(argv)
+
+
+@final
+class Spawner:
+    """Spawns for one manager, and has it settle what dies by itself."""
+
+    def __init__(
+        self,
+        manager: Ender,
+        withdraw: Callable[[Process], None],
+        scheduling: Scheduling | None,
+    ) -> None:
+        self._manager = manager
+        self._withdraw = withdraw
+        self._is_scheduled = scheduling is not None
+        self._settler = Settler()
+        if scheduling is not None:
+            orchestrator = manager.orchestrator
+            cast("_Schedules", manager_of(orchestrator, SCHEDULER)).configure(*scheduling)
+
+    def spawn(
+        self,
+        argv: Sequence[Argument],
+        create: Callable[[str], Process],
+        name: str | None,
+        limits: ResourceLimits | None,
+        options: SpawnOptions,
+    ) -> Process:
+        """Create a process, and an OS process behind it, or nothing at all."""
+        checked = checked_argv(argv)
+        spawns = cast("_Spawns", manager_of(self._manager.orchestrator, PROCESSES))
+        scheduled = {key: options.pop(key) for key in ("priority", "weight") if key in options}
+        if scheduled and not self._is_scheduled:
+            raise ValueError(
+                f"{' and '.join(scheduled)} mean nothing without a scheduler: build the manager "
+                "with_scheduler(...)"
+            )
+        process = create(os.path.basename(os.fsdecode(checked[0])) if name is None else name)  # noqa: PTH119  a program need not be a path
+        try:
+            child = spawns.spawn(process.pid, checked, limits=limits, **options)
+            process.set_child(child)
+            if self._is_scheduled:
+                schedules = cast("_Schedules", manager_of(self._manager.orchestrator, SCHEDULER))
+                schedules.add(process.pid, child.os_pid, **scheduled)
+        except BaseException:
+            self._withdraw(process)
+            raise
+        child.exited.add_done_callback(partial(self._died, process))
+        return process
+
+    def close(self) -> None:
+        """Wait until what died by itself is settled, and the threads for it are gone."""
+        self._settler.join()
+        death_watch.join_if_idle()
+
+    def _died(self, process: Process, exited: concurrent.futures.Future[int | None]) -> None:
+        if process.state is ProcessState.RUNNING:
+            terminate = partial(
+                self._manager.terminate_async, process, with_leaks=exited.result() == 0
+            )
+            self._settler.settle(terminate)
+
+
+def manager_of(orchestrator: ResourceOrchestrator, kind: str) -> object:
+    """The manager of a kind. Raises UnknownKindError if nobody serves it."""
+    if kind not in orchestrator:
+        raise UnknownKindError(kind, orchestrator.registered_types())
+    found: object = orchestrator[kind].manager
+    return found
