@@ -1,0 +1,31 @@
+"""What OS processes use, as psutil reads it from the kernel."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import psutil
+
+from probate import OsUsage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def os_usage(os_pids: Iterable[int]) -> OsUsage:
+    """What these processes use together; those that are gone by now use nothing."""
+    processes = threads = fds = rss = 0
+    cpu = 0.0
+    for os_pid in os_pids:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(os_pid)
+            with process.oneshot():
+                times = process.cpu_times()
+                rss += process.memory_info().rss
+                threads += process.num_threads()
+            processes += 1
+            cpu += times.user + times.system
+            # Another user's are not ours to see.
+            fds += process.num_fds()
+    return OsUsage(processes=processes, threads=threads, fds=fds, rss=rss, cpu=cpu)

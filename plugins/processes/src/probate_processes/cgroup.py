@@ -1,0 +1,136 @@
+"""Containment by a cgroup v2: what is forked inside stays inside, and is killed at one stroke.
+
+Source: Documentation/admin-guide/cgroup-v2.rst of the kernel; `cgroup.kill` is there from
+Linux 5.14 on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+from pathlib import Path
+from typing import Final, Self, final
+
+from probate.process.osprocess import start_time_of
+
+_numbers: Final = itertools.count(1)
+
+
+@final
+class Cgroup:
+    """A cgroup of our own, below that of this host, and named after the host."""
+
+    __slots__ = ("_folder", "path")
+
+    def __init__(self, folder: Path, path: str) -> None:
+        self._folder = folder
+        #: As /proc/PID/cgroup tells it.
+        self.path = path
+
+    @classmethod
+    def create(cls) -> Self | None:
+        """Make one; None where there is no cgroup v2 that we may write to, or no cgroup.kill."""
+        here = _own_cgroup()
+        if here is None:
+            return None
+        folder, path = here
+        name = f"probate-{os.getpid()}-{start_time_of(os.getpid())}-{next(_numbers)}"
+        made = cls(folder / name, f"{path.rstrip('/')}/{name}")
+        try:
+            (folder / name).mkdir()
+        except OSError:
+            return None
+        if not (folder / name / "cgroup.kill").exists():
+            made.remove()
+            return None
+        return made
+
+    def __repr__(self) -> str:
+        return f"<Cgroup {self.path}>"
+
+    def add(self, os_pid: int) -> bool:
+        """Move a process in; False if it is gone, or may not be moved."""
+        try:
+            self._write("cgroup.procs", str(os_pid))
+        except OSError:
+            return False
+        return True
+
+    def members(self) -> list[int]:
+        """The processes inside, also in cgroups that they have made in turn; no zombies."""
+        found: list[int] = []
+        for folder, _, _ in os.walk(self._folder):
+            with contextlib.suppress(OSError):
+                found += map(int, (Path(folder) / "cgroup.procs").read_bytes().split())
+        return found
+
+    def has(self, os_pid: int) -> bool:
+        """Whether a process, or zombie, belongs to it."""
+        path = _cgroup_of(os_pid)
+        return path is not None and (path == self.path or path.startswith(f"{self.path}/"))
+
+    def kill(self) -> None:
+        """Send SIGKILL to all inside at once; what is forking meanwhile does not escape."""
+        with contextlib.suppress(OSError):
+            self._write("cgroup.kill", "1")
+
+    def limit(self, controller: str, value: int) -> bool:
+        """Set `memory.max` or `pids.max`; False where the controller is not ours to use."""
+        control = self._folder.parent / "cgroup.subtree_control"
+        with contextlib.suppress(OSError):
+            control.write_text(f"+{controller}")
+        try:
+            self._write(f"{controller}.max", str(value))
+        except OSError:
+            return False
+        return True
+
+    def remove(self) -> bool:
+        """Remove it and those below; False if somebody is still inside."""
+        # Deepest first. They are directories that rmdir(2) takes with all that is in them.
+        for folder, _, _ in os.walk(self._folder, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()
+        return not self._folder.exists()
+
+    def _write(self, name: str, text: str) -> None:
+        # Opened for writing only, since it must exist already.
+        with open(self._folder / name, "r+" if name == "cgroup.procs" else "w") as file:
+            file.write(text)
+
+
+def _own_cgroup() -> tuple[Path, str] | None:
+    """The folder of this process's cgroup v2, and its path as the kernel tells it."""
+    path = _cgroup_of(os.getpid())
+    if path is None:
+        return None
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    for line in mounts:
+        head, _, tail = line.partition(" - ")
+        if tail.split(" ")[0] != "cgroup2":
+            continue
+        root, mount_point = (_unescaped(part) for part in head.split(" ")[3:5])
+        if path == root or path.startswith(f"{root.rstrip('/')}/"):
+            return Path(mount_point) / path[len(root.rstrip("/")) :].lstrip("/"), path
+    return None
+
+
+def _cgroup_of(os_pid: int) -> str | None:
+    try:
+        lines = Path(f"/proc/{os_pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("0::"):
+            return line.removeprefix("0::").removesuffix(" (deleted)")
+    return None
+
+
+def _unescaped(text: str) -> str:
+    """Undo the octal escapes of mountinfo."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

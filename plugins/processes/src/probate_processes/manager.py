@@ -1,0 +1,249 @@
+"""The manager of OS processes: spawns them, adopts them, and ends them with all descendants."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from functools import partial
+from typing import TYPE_CHECKING, final
+
+from probate import NotOwnedError, Outcome, OwnershipTable, death_watch, pid_or_current
+from probate.process.spawning import checked_argv
+from probate_processes.accounting import os_usage
+from probate_processes.forest import Forest
+from probate_processes.killing import kill
+from probate_processes.launch import Stdio, launch, plant
+from probate_processes.native import Child, native_of
+from probate_processes.procfs import is_ancestor
+from probate_processes.stopping import Stopping
+from probate_processes.tree import Members, Tree, close_all
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    import os
+    from collections.abc import Mapping, Sequence
+
+    from probate import CleanupStats, ResourceId, ResourceLimits, ResourceUsage
+    from probate.process.spawning import Argument
+
+
+@final
+class ProcessTreeManager:
+    """Spawns OS processes that belong to a process, and ends them to the last descendant.
+
+    Every method takes the owner's pid first; within `with manager.process(...)` it may be left
+    out. `ProcessManager.spawn` makes a process of its own for each; `spawn` here adds to one.
+
+    All raise ProcessTerminatedError, ProcessNotFoundError or ResourceLimitExceeded before
+    anything is started, and PidfdUnavailableError where the kernel has no pidfds.
+    """
+
+    def __init__(self) -> None:
+        self._forest = Forest()
+        self._table: OwnershipTable[Tree] = OwnershipTable(
+            "processes", describe=repr, identity=_identity
+        )
+
+    @pid_or_current
+    def spawn(
+        self,
+        pid: int,
+        argv: Sequence[Argument],
+        *,
+        stdin: Stdio = subprocess.DEVNULL,
+        stdout: Stdio = None,
+        stderr: Stdio = None,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+        limits: ResourceLimits | None = None,
+    ) -> Child:
+        """Start a program as the leader of a session of its own; all else as subprocess.Popen.
+
+        `limits.cpu`, `limits.memory` and `limits.pids` hold for it. Raises TypeError or
+        ValueError for a bad argv and for limits that nothing here would enforce, OSError if the
+        program cannot be executed; nothing is left behind then.
+        """
+        checked = checked_argv(argv)
+
+        def make() -> Tree:
+            tree, _ = launch(
+                self._forest,
+                checked,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=cwd,
+                env=env,
+                pass_fds=pass_fds,
+                limits=limits,
+            )
+            tree.owner = pid
+            return tree
+
+        tree = self._table.acquire(pid, make, self._release)
+        self._watch(tree)
+        return tree.native  # type: ignore[return-value]  # what make has made
+
+    @pid_or_current
+    def kill(self, pid: int, process: object) -> None:
+        """End a process of this owner, with all that descends from it, at once.
+
+        `process` is what `spawn` returned, or what was adopted. Raises NotOwnedError if it is
+        another's, ReleaseTimeoutError if the kernel does not let go of it in time. Idempotent.
+        """
+        tree = self._table.get(pid, self._table.find(pid, process))
+        self._release(tree)
+        self._discard(tree)
+
+    @pid_or_current
+    def members(self, pid: int, process: object) -> list[int]:
+        """The OS pids of a process of this owner and all that descend from it, at this moment."""
+        tree = self._table.get(pid, self._table.find(pid, process))
+        return self._living(tree)
+
+    # -- settling, for the resource ------------------------------------------
+
+    def owns_any(self, pid: int) -> bool:
+        """Whether `pid` owns any OS process."""
+        return pid in self._table
+
+    def adopt(self, pid: int, resource: object) -> ResourceId | None:
+        """Own an OS process that was started elsewhere, with its descendants.
+
+        Takes subprocess.Popen, psutil.Popen, psutil.Process, multiprocessing.Process and
+        asyncio.subprocess.Process; None for anything else. Raises ValueError for one that has
+        ended, is owned already under another object, or is this host or one of its ancestors.
+        """
+        self._table.check_admitted(pid)
+        native = native_of(resource)
+        if native is None:
+            return None
+        if is_ancestor(native.os_pid):
+            raise ValueError(
+                f"OS process {native.os_pid} is this host or an ancestor of it, and cannot be owned"
+            )
+        try:
+            tree = plant(self._forest, native)
+        except ProcessLookupError:
+            raise ValueError(f"it has ended, so it cannot be adopted: {resource!r}") from None
+        tree.owner = pid
+        try:
+            # Once more, now that it is pinned: it may have ended just before.
+            native_of(resource)
+            resource_id = self._table.add(pid, tree)
+        except BaseException:
+            # Left as it was: it is still whoever's it was before.
+            with tree.lock:
+                self._let_go(tree)
+            raise
+        self._watch(tree)
+        return resource_id
+
+    def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
+        """Send SIGTERM, and SIGCONT, to all trees of `pid`; tell when they have stopped."""
+        futures: list[concurrent.futures.Future[None]] = []
+        for _, tree in self._table.owned(pid):
+            with tree.lock:
+                if tree.is_over:
+                    continue
+                tree.is_asked = True
+                stopping = Stopping(tree, self._forest.strangers)
+                stopping.ask()
+            futures.append(stopping.stopped)
+        return futures
+
+    def cleanup(self, pid: int) -> CleanupStats:
+        """Kill all trees of `pid`, newest first, and reap them."""
+        return self._table.cleanup(pid, self._release)
+
+    def usage(self, pid: int) -> ResourceUsage:
+        """The OS processes of `pid`, with what they and their descendants use."""
+        living = [os_pid for _, tree in self._table.owned(pid) for os_pid in self._living(tree)]
+        return self._table.usage(pid).model_copy(update={"os": os_usage(living)})
+
+    # -- inside --------------------------------------------------------------
+
+    def _watch(self, tree: Tree) -> None:
+        """Learn of the leader's death; at once, if it is dead already."""
+        with tree.lock:
+            if not tree.is_over:
+                death_watch.watch(tree.leader.fileno(), partial(self._note_death, tree))
+
+    def _note_death(self, tree: Tree) -> None:
+        """The leader has exited. On the watch's thread: nothing here waits for processes."""
+        with tree.lock:
+            if tree.is_over or tree.is_being_killed:
+                return
+            tree.native.note_exit(tree.leader)
+            if not self._living(tree):
+                self._finish(tree)
+                if not tree.is_asked:
+                    # Over without our doing: there is nothing to account for.
+                    self._discard(tree)
+        tree.native.announce()
+        self._forest.reap_orphans()
+
+    def _release(self, tree: Tree) -> Outcome:
+        with tree.killing:
+            with tree.lock:
+                tree.is_being_killed = not tree.is_over
+            if tree.is_being_killed:
+                try:
+                    tree.is_asked |= kill(tree, self._forest.strangers)
+                except BaseException:
+                    self._note_survival(tree)
+                    raise
+                with tree.lock:
+                    self._finish(tree)
+                tree.native.announce()
+        return Outcome.RELEASED if tree.is_asked else Outcome.ALREADY_GONE
+
+    def _note_survival(self, tree: Tree) -> None:
+        """Not all could be killed, but the leader may have been."""
+        with tree.lock:
+            tree.is_being_killed = False
+            has_exited = tree.leader.has_exited()
+            if has_exited:
+                tree.native.note_exit(tree.leader)
+        if has_exited:
+            tree.native.announce()
+
+    def _finish(self, tree: Tree) -> None:
+        """Nobody is left: reap the leader, and let go. The tree's lock is held."""
+        tree.native.note_exit(tree.leader)
+        tree.native.reap(tree.leader)
+        self._let_go(tree)
+
+    def _let_go(self, tree: Tree) -> None:
+        tree.is_over, tree.is_being_killed = True, False
+        death_watch.forget(tree.leader.fileno())
+        tree.leader.close()
+        if tree.cgroup is not None:
+            tree.cgroup.remove()
+        self._forest.discard(tree)
+
+    def _discard(self, tree: Tree) -> None:
+        """End the ownership, whoever has it."""
+        with contextlib.suppress(NotOwnedError):
+            try:
+                resource_id = self._table.find(tree.owner, tree.native.identity)
+            except NotOwnedError as error:
+                if error.owner is None:
+                    raise
+                # It was transferred.
+                tree.owner = error.owner
+                resource_id = self._table.find(tree.owner, tree.native.identity)
+            self._table.release(tree.owner, resource_id)
+
+    def _living(self, tree: Tree) -> list[int]:
+        members: Members = {}
+        try:
+            tree.scan(members, self._forest.strangers)
+            return [os_pid for os_pid, member in members.items() if not member.has_exited()]
+        finally:
+            close_all(members)
+
+
+def _identity(tree: Tree) -> object:
+    return tree.native.identity

@@ -1,0 +1,169 @@
+"""The Python objects that stand for OS processes, and how each learns that its own has ended."""
+
+from __future__ import annotations
+
+import asyncio.subprocess
+import concurrent.futures
+import contextlib
+import multiprocessing.process
+import os
+import shlex
+import subprocess
+from typing import IO, TYPE_CHECKING, Protocol, final
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from probate import OsProcess
+    from probate.process.spawning import Argument
+
+
+class Native(Protocol):
+    """What a tree needs of the object that stands for its first process."""
+
+    os_pid: int
+
+    @property
+    def identity(self) -> object:
+        """The object that has one owner, and is found by it."""
+
+    def note_exit(self, leader: OsProcess) -> None:
+        """Take note of how it ended, while it is a zombie, which it stays for now."""
+
+    def reap(self, leader: OsProcess) -> None:
+        """Have it reaped, unless that is somebody else's to do."""
+
+    def announce(self) -> None:
+        """Tell whoever waits for it that it has exited; once, however often it is called."""
+
+
+@final
+class Child:
+    """An OS process that was spawned. What `ProcessTreeManager.spawn` returns."""
+
+    def __init__(
+        self, popen: subprocess.Popen[bytes], argv: Sequence[Argument], process: OsProcess
+    ) -> None:
+        self._popen = popen
+        self._process = process
+        self.os_pid: int = popen.pid
+        self.argv = tuple(argv)
+        #: How it ended, as subprocess puts it; None while it runs, or if nobody can tell.
+        self.returncode: int | None = None
+        #: Done, with the return code, when it has exited.
+        self.exited: concurrent.futures.Future[int | None] = concurrent.futures.Future()
+
+    def __repr__(self) -> str:
+        words = [os.fsdecode(argument) for argument in self.argv]
+        text = shlex.join(words)
+        return f"{self.os_pid} {text[:77] + '...' if len(text) > 80 else text}"
+
+    @property
+    def identity(self) -> object:
+        """The child itself is what its user knows."""
+        return self
+
+    @property
+    def stdin(self) -> IO[bytes] | None:
+        """Our end of a pipe to it; closed when it is settled."""
+        return self._popen.stdin
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        """Our end of a pipe from it; the caller's to close."""
+        return self._popen.stdout
+
+    @property
+    def stderr(self) -> IO[bytes] | None:
+        """Our end of a pipe from it; the caller's to close."""
+        return self._popen.stderr
+
+    def send_signal(self, number: int) -> bool:
+        """Send it a signal; False if it is gone. Raises ValueError for a bad number."""
+        return self._process.send_signal(number)
+
+    def note_exit(self, leader: OsProcess) -> None:
+        """Keep the return code."""
+        if self.returncode is not None:
+            return
+        # Somebody who reaps every child, or ignores SIGCHLD, has left us nothing to see.
+        with contextlib.suppress(ChildProcessError):
+            self.returncode = leader.exit_code(reap=False)
+        # Popen would otherwise complain, and wait for a pid that may be another's by then.
+        self._popen.returncode = 0 if self.returncode is None else self.returncode
+
+    def reap(self, leader: OsProcess) -> None:
+        """Reap it, and close the pipe to it; what it has written can still be read."""
+        with contextlib.suppress(ChildProcessError):
+            leader.exit_code(reap=True)
+        if self._popen.stdin is not None:
+            # What is still buffered has no reader any more.
+            with contextlib.suppress(OSError):
+                self._popen.stdin.close()
+
+    def announce(self) -> None:
+        """Tell whoever waits for it, after all that there is to know is known."""
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
+            self.exited.set_result(self.returncode)
+
+
+@final
+class Adopted:
+    """An OS process that was started elsewhere, and the object that stands for it."""
+
+    def __init__(self, native: object, os_pid: int, reap: Callable[[], object]) -> None:
+        self._native = native
+        self._reap = reap
+        self.os_pid = os_pid
+
+    def __repr__(self) -> str:
+        return f"{self.os_pid} {type(self._native).__name__}"
+
+    @property
+    def identity(self) -> object:
+        """What was adopted."""
+        return self._native
+
+    def note_exit(self, leader: OsProcess) -> None:
+        """Leave the status to be read by the object that its user knows."""
+
+    def reap(self, _leader: OsProcess) -> None:
+        """Have it waited for by that very object, which then knows the status."""
+        # Closed, detached, or waited for by somebody else: then it has been reaped.
+        with contextlib.suppress(ValueError, OSError, psutil.Error):
+            self._reap()
+
+    def announce(self) -> None:
+        """Nobody waits here: its user waits with the object itself."""
+
+
+def native_of(resource: object) -> Adopted | None:
+    """Wrap what stands for an OS process in Python; None for anything else.
+
+    Raises ValueError for one that has ended, or was never started.
+    """
+    if isinstance(resource, (subprocess.Popen, psutil.Popen)):
+        native = Adopted(resource, resource.pid, resource.poll)
+        is_over = resource.poll() is not None
+    elif isinstance(resource, multiprocessing.process.BaseProcess):
+        if resource.pid is None:
+            raise ValueError(f"not started, so it cannot be adopted: {resource!r}")
+        # Asking for the exit code reaps it.
+        native = Adopted(resource, resource.pid, lambda: resource.exitcode)
+        is_over = resource.exitcode is not None
+    elif isinstance(resource, psutil.Process):
+        # Reaps a child of ours; that of another is another's to reap.
+        native = Adopted(resource, resource.pid, lambda: resource.wait(0))
+        # Compares the time of creation, so that a recycled pid is told.
+        is_over = not resource.is_running() or resource.status() == psutil.STATUS_ZOMBIE
+    elif isinstance(resource, asyncio.subprocess.Process):
+        # Left to asyncio's child watcher, which would not learn the status otherwise.
+        native = Adopted(resource, resource.pid, lambda: None)
+        is_over = resource.returncode is not None
+    else:
+        return None
+    if is_over:
+        raise ValueError(f"it has ended, so it cannot be adopted: {resource!r}")
+    return native

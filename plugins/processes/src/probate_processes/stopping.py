@@ -1,0 +1,75 @@
+"""Asking a tree to stop, and learning when all of it has."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import signal
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, final
+
+from probate import death_watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from probate import OsProcess
+    from probate_processes.tree import Members, Tree
+
+
+@final
+class Stopping:
+    """A tree that has been asked to stop: SIGTERM to all of it, and SIGCONT.
+
+    Descendants that turn up later are asked as well. Nothing blocks; no polling.
+    """
+
+    def __init__(self, tree: Tree, strangers: Callable[[], list[int]]) -> None:
+        #: Done when nobody of the tree runs any more.
+        self.stopped: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._tree = tree
+        self._strangers = strangers
+        self._lock = threading.RLock()
+        #: Asked, watched, and not yet known to have exited.
+        self._asked: dict[int, OsProcess] = {}
+        self._members: Members = {}
+
+    def ask(self) -> None:
+        """Ask all that there are, and were not asked before."""
+        with self._lock:
+            if self.stopped.done():
+                return
+            self._tree.scan(self._members, self._strangers)
+            for os_pid, process in list(self._members.items()):
+                if os_pid in self._asked:
+                    continue
+                if process.has_exited() or not self._watch(process):
+                    del self._members[os_pid]
+                    process.close()
+                    continue
+                with contextlib.suppress(PermissionError):
+                    process.send_signal(signal.SIGTERM)
+                    # A stopped process sees the first signal only when it goes on.
+                    process.send_signal(signal.SIGCONT)
+            if not self._asked:
+                self.stopped.set_result(None)
+
+    def _watch(self, process: OsProcess) -> bool:
+        self._asked[process.os_pid] = process
+        try:
+            death_watch.watch(process.fileno(), partial(self._note_exit, process))
+        except OSError:
+            # No more descriptors or memory for it. It is asked all the same.
+            del self._asked[process.os_pid]
+            return False
+        return True
+
+    def _note_exit(self, process: OsProcess) -> None:
+        with self._lock:
+            self._asked.pop(process.os_pid, None)
+            self._members.pop(process.os_pid, None)
+            process.close()
+            if not self._asked:
+                # The last that was known: whom has it left?
+                self.ask()

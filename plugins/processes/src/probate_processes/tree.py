@@ -1,0 +1,147 @@
+"""A tree: an OS process, and all that descends from it, wherever it has gone to."""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, final
+
+from probate import OsProcess
+from probate_processes.procfs import Descent, children_of, is_marked, pin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from probate_processes.cgroup import Cgroup
+    from probate_processes.native import Native
+
+#: The pinned members of a tree, zombies included, by pid.
+Members = dict[int, OsProcess]
+
+
+@final
+class Tree:
+    """One process, pinned, and how its descendants are known.
+
+    A descendant is whoever has a member for a parent, is in the tree's cgroup, or is an orphan
+    that came to us (subreaper.py) and is in the leader's session, or carries the tree's marker
+    in its environment.
+    """
+
+    def __init__(
+        self, native: Native, leader: OsProcess, cgroup: Cgroup | None, token: str | None
+    ) -> None:
+        self.native = native
+        self.leader = leader
+        self.cgroup = cgroup
+        #: What the marker of its descendants contains; None if it has no marker.
+        self.token = token
+        #: The owner when it was made; another one may have it by now.
+        self.owner = 0
+        #: Whether we have asked it to stop, so that its end is our doing.
+        self.is_asked = False
+        #: Whether somebody is killing it, and does what there is to do at its end.
+        self.is_being_killed = False
+        #: Whether it is over: nobody is left, and the leader is reaped.
+        self.is_over = False
+        #: Guards these; never held while anybody waits for processes.
+        self.lock = threading.RLock()
+        #: Held by whoever kills it.
+        self.killing = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"OS process {self.native!r}"
+
+    @property
+    def os_pid(self) -> int:
+        """The pid of the leader."""
+        return self.leader.os_pid
+
+    def scan(self, members: Members, strangers: Callable[[], list[int]]) -> bool:
+        """Add those members that are not known yet, pinned; whether there were any.
+
+        `strangers` gives the children of this host that lead no tree. What forks meanwhile may
+        be missed: whoever needs all scans until there are no more.
+        """
+        found = self._consider(self.os_pid, members, self.leader.is_there)
+        queue = list(members)
+        if self.cgroup is not None:
+            for os_pid in self.cgroup.members():
+                if self._consider(os_pid, members, partial(self.cgroup.has, os_pid)):
+                    found = True
+                    queue.append(os_pid)
+        for os_pid in strangers():
+            if self._consider(os_pid, members, partial(self._is_orphan, os_pid)):
+                found = True
+                queue.append(os_pid)
+        while queue:
+            parent = members[queue.pop()]
+            if parent.has_exited():
+                continue
+            for os_pid in children_of(parent.os_pid):
+                if self._consider(os_pid, members, partial(_is_child, os_pid, parent)):
+                    found = True
+                    queue.append(os_pid)
+        return found
+
+    def _consider(self, os_pid: int, members: Members, belongs: Callable[[], bool]) -> bool:
+        """Pin a process and add it, if it belongs; whether it is new."""
+        known = members.get(os_pid)
+        if known is not None:
+            if known.is_there():
+                return False
+            # Reaped, and its pid is somebody else's.
+            del members[os_pid]
+            known.close()
+        process = pin(os_pid)
+        if process is None:
+            return False
+        # Judged while pinned, and then seen to be there still: it was no other that was judged.
+        if belongs() and process.is_there():
+            members[os_pid] = process
+            return True
+        process.close()
+        return False
+
+    def _is_orphan(self, os_pid: int) -> bool:
+        """Whether a child of this host, which leads no tree, comes from this one."""
+        try:
+            descent = Descent.of(os_pid)
+        except ProcessLookupError:
+            return False
+        if descent.parent != os.getpid():
+            return False
+        if descent.session == self.os_pid and os_pid != self.os_pid and self._has_session():
+            return True
+        if self.cgroup is not None and self.cgroup.has(os_pid):
+            return True
+        return self.token is not None and is_marked(os_pid, self.token)
+
+    def _has_session(self) -> bool:
+        """Whether the session of the leader's pid is the one that it began, if any.
+
+        The kernel gives a pid to nobody as long as a session bears it. Once the session is
+        empty and the leader reaped, another process may have the pid, and a session.
+        """
+        if self.leader.is_there():
+            return True
+        try:
+            Descent.of(self.os_pid)
+        except ProcessLookupError:
+            return True
+        return False
+
+
+def _is_child(os_pid: int, parent: OsProcess) -> bool:
+    try:
+        return Descent.of(os_pid).parent == parent.os_pid and parent.is_there()
+    except ProcessLookupError:
+        return False
+
+
+def close_all(members: Members) -> None:
+    """Let go of all; the processes are left as they are."""
+    for process in members.values():
+        process.close()
+    members.clear()
