@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import weakref
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, final
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("probate")
 
-#: Accounts of the dead that can still be asked for by pid. A `Process` keeps its own for good.
-_REMEMBERED: Final = 256
+#: How many of the dead can still be asked for by pid although nobody holds their `Process`.
+_REMEMBERED: Final = 4096
 
 
 @final
@@ -28,18 +29,20 @@ class Archive:
         self._orchestrator = orchestrator
         self._lock = threading.RLock()
         self._remembered: OrderedDict[Pid, Process] = OrderedDict()
+        #: All that anybody still holds.
+        self._held: weakref.WeakValueDictionary[Pid, Process] = weakref.WeakValueDictionary()
         self._residue: deque[Pid] = deque()
         #: The sum of all accounts so far.
         self.totals = CleanupStats()
 
     def get(self, pid: Pid) -> Process | None:
-        """A process that ended lately."""
-        return self._remembered.get(pid)
+        """A process that ended lately, or that somebody still holds."""
+        return self._held.get(pid)
 
     def keep(self, process: Process) -> None:
         """Remember one of the dead, before it is gone from among the living."""
         with self._lock:
-            self._remembered[process.pid] = process
+            self._remembered[process.pid] = self._held[process.pid] = process
             while len(self._remembered) > _REMEMBERED:
                 self._remembered.popitem(last=False)
 
@@ -47,6 +50,7 @@ class Archive:
         """Remember it no more, as if it had never been."""
         with self._lock:
             self._remembered.pop(process.pid, None)
+            self._held.pop(process.pid, None)
 
     def account(self, process: Process, result: CleanupResult) -> None:
         """Add an account to the sum; say in the log what did not come free."""
@@ -79,6 +83,7 @@ class Archive:
         """Start afresh, in a forked child."""
         self._lock = threading.RLock()
         self._remembered = OrderedDict()
+        self._held = weakref.WeakValueDictionary()
         self._residue = deque()
 
     def _prune(self) -> None:

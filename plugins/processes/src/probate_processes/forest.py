@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Final, final
 
 from probate import forget_in_forked_child
-from probate_processes.procfs import Descent, children_of, pin
+from probate_processes.procfs import Descent, children_of, pin, tag_of
 from probate_processes.subreaper import is_subreaper, set_subreaper
 
 if TYPE_CHECKING:
@@ -79,16 +79,14 @@ class Forest:
                 return
             self._swept_at = now
             trees = list(self._trees.values())
-        cgroups = [tree.cgroup for tree in trees if tree.cgroup is not None]
+        tags = {tree.mark.tag for tree in trees if tree.mark is not None}
         for os_pid in self.strangers():
             process = pin(os_pid)
             if process is None:
                 continue
             with process, contextlib.suppress(ProcessLookupError, ChildProcessError):
                 descent = Descent.of(os_pid)
-                if descent.is_zombie and (
-                    descent.session in self._trees or any(each.has(os_pid) for each in cgroups)
-                ):
+                if descent.is_zombie and (descent.session in self._trees or tag_of(os_pid) in tags):
                     process.exit_code(reap=True)
 
     def forget_parent(self) -> None:

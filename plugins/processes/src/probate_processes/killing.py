@@ -50,6 +50,8 @@ def kill(tree: Tree, strangers: Callable[[], list[int]]) -> bool:
             _reap(tree, members)
             alive = _alive(members)
             if not alive and not tree.scan(members, strangers):
+                # Those who died before their parents did have come to us by now.
+                _reap(tree, members)
                 return has_lived
             has_lived = True
             if alive and refused.issuperset(member.os_pid for member in alive):

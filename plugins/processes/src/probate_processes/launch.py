@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from probate import OsProcess
-from probate.process.osprocess import start_time_of
 from probate_processes.cgroup import Cgroup
 from probate_processes.killing import kill
 from probate_processes.limits import limit_tree, set_rlimits
 from probate_processes.native import Child
-from probate_processes.procfs import MARKER, Descent
+from probate_processes.procfs import MARKER, Descent, Mark, set_tag
 from probate_processes.tree import Members, Tree, close_all
 
 if TYPE_CHECKING:
@@ -24,7 +22,8 @@ if TYPE_CHECKING:
     from probate_processes.forest import Forest
     from probate_processes.native import Native
 
-_numbers: Final = itertools.count(1)
+#: How often those are looked for who were forked before their parent was contained.
+_CONTAIN_PASSES: Final = 8
 
 Stdio = int | IO[Any] | None
 
@@ -45,7 +44,7 @@ def launch(
 
     Raises OSError if it cannot be executed, ValueError for limits that cannot be enforced.
     """
-    token = f"{os.getpid()}-{start_time_of(os.getpid())}-{next(_numbers)}"
+    mark = Mark.new()
     forest.open()
     cgroup: Cgroup | None = None
     try:
@@ -57,20 +56,21 @@ def launch(
             stdout=stdout,
             stderr=stderr,
             cwd=cwd,
-            env=_marked(os.environ if env is None else env, token),
+            env=_marked(os.environ if env is None else env, mark.token),
             pass_fds=pass_fds,
             start_new_session=True,
         )
+        # As early as can be: it has just been executed, and is being linked.
+        set_tag(popen.pid, mark.tag)
         try:
             leader = OsProcess.open(popen.pid)
         except BaseException:
             popen.kill()
             popen.wait()
             raise
-        # As early as can be: it has just been executed, and is being linked.
         set_rlimits(leader, rlimits)
         child = Child(popen, argv, leader)
-        tree = Tree(child, leader, cgroup, token)
+        tree = Tree(child, leader, cgroup, mark)
         try:
             contain(tree, forest)
             forest.add(tree)
@@ -99,10 +99,13 @@ def plant(forest: Forest, native: Native) -> Tree:
     try:
         leader = OsProcess.open(native.os_pid)
         try:
-            # A stranger's cgroup is not ours to change: its service manager relies on it.
+            mark: Mark | None = None
+            # A stranger's limits and cgroup are not ours to change.
             if Descent.of(leader.os_pid).parent == os.getpid():
+                mark = Mark.new()
+                set_tag(leader.os_pid, mark.tag)
                 cgroup = Cgroup.create()
-            tree = Tree(native, leader, cgroup, None)
+            tree = Tree(native, leader, cgroup, mark)
             forest.add(tree)
         except BaseException:
             leader.close()
@@ -117,21 +120,30 @@ def plant(forest: Forest, native: Native) -> Tree:
 
 
 def contain(tree: Tree, forest: Forest) -> None:
-    """Move a tree into its cgroup: whatever its members fork from then on is born inside.
+    """Mark the members of a tree, and move them into its cgroup, if it has one.
 
-    Those who were forked before are looked for until all are inside. One that keeps forking
-    outside of it, faster than that, is still found by its descent, session and marker.
+    Whatever they fork from then on is born inside. Those that were forked just before are looked
+    for until all are inside. One that keeps forking outside of it, faster than that, is still
+    found by its descent, session and marks.
     """
     cgroup = tree.cgroup
-    if cgroup is None:
-        return
-    cgroup.add(tree.os_pid)
+    if cgroup is not None:
+        cgroup.add(tree.os_pid)
     members: Members = {}
     try:
-        while tree.scan(members, forest.strangers):
-            for member in members.values():
-                if not member.has_exited() and not cgroup.has(member.os_pid):
-                    cgroup.add(member.os_pid)
+        for _ in range(_CONTAIN_PASSES):
+            tree.scan(members, forest.strangers)
+            if cgroup is None:
+                break
+            outside = [
+                member
+                for member in members.values()
+                if not member.has_exited() and not cgroup.has(member.os_pid)
+            ]
+            if not outside:
+                break
+            for member in outside:
+                cgroup.add(member.os_pid)
     finally:
         close_all(members)
 

@@ -1,16 +1,33 @@
-"""What the kernel tells of processes and their descent (proc(5))."""
+"""What the kernel tells of processes and their descent (proc(5)).
+
+A process has only one parent, the one that it was left with. So a tree's processes are marked
+twice, in ways that fork and exec pass on: in the environment, from the first moment on; and by
+a tag in a resource limit that has had no effect since Linux 2.4, RLIMIT_LOCKS (getrlimit(2)),
+which also survives an emptied environment, and can be read of zombies.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import re
+import resource
 from pathlib import Path
 from typing import Final, NamedTuple, Self, final
 
 from probate import OsProcess
-from probate.process.osprocess import stat_of
+from probate.process.osprocess import start_time_of, stat_of
 
 #: The environment variable that marks what descends from a spawned process.
 MARKER: Final = "PROBATE_TREE"
+
+#: Not among the constants of the module `resource` (asm-generic/resource.h).
+_RLIMIT_LOCKS: Final = 10
+#: The highest limit that is not "unlimited", with room for arithmetic.
+_TAG_MAX: Final = (1 << 62) - 1
+_numbers: Final = itertools.count(1)
+_TAG: Final = re.compile(rb"^Max file locks +(\d+)", re.MULTILINE)
 
 
 @final
@@ -26,6 +43,24 @@ class Descent(NamedTuple):
         """Look. Raises ProcessLookupError."""
         state, parent, _, session, *_ = stat_of(os_pid)
         return cls(state in (b"Z", b"X"), int(parent), int(session))
+
+
+@final
+class Mark(NamedTuple):
+    """What the processes of one tree are marked with."""
+
+    #: A word in the marker in the environment.
+    token: str
+    #: The soft limit of RLIMIT_LOCKS.
+    tag: int
+
+    @classmethod
+    def new(cls) -> Self:
+        """One that no other tree on this machine has."""
+        host, number = os.getpid(), next(_numbers)
+        # Of two hosts, the pids tell them apart; of those who had one pid, their start times.
+        started = start_time_of(host)
+        return cls(f"{host}-{started}-{number}", (started << 54 ^ host << 32 | number) & _TAG_MAX)
 
 
 def children_of(os_pid: int) -> list[int]:
@@ -58,6 +93,22 @@ def is_marked(os_pid: int, token: str) -> bool:
         for entry in environment.split(b"\0")
         if entry.startswith(prefix)
     )
+
+
+def set_tag(os_pid: int, tag: int) -> None:
+    """Tag a process, and all that it forks from now on. It may be gone, or another user's."""
+    with contextlib.suppress(OSError):
+        _, hard = resource.prlimit(os_pid, _RLIMIT_LOCKS)
+        resource.prlimit(os_pid, _RLIMIT_LOCKS, (tag, hard))
+
+
+def tag_of(os_pid: int) -> int | None:
+    """The tag of a process, or zombie; None if it has none."""
+    try:
+        match = _TAG.search(Path(f"/proc/{os_pid}/limits").read_bytes())
+    except OSError:
+        return None
+    return None if match is None else int(match[1])
 
 
 def pin(os_pid: int) -> OsProcess | None:

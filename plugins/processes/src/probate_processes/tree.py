@@ -8,13 +8,14 @@ from functools import partial
 from typing import TYPE_CHECKING, final
 
 from probate import OsProcess
-from probate_processes.procfs import Descent, children_of, is_marked, pin
+from probate_processes.procfs import Descent, children_of, is_marked, pin, set_tag, tag_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate_processes.cgroup import Cgroup
     from probate_processes.native import Native
+    from probate_processes.procfs import Mark
 
 #: The pinned members of a tree, zombies included, by pid.
 Members = dict[int, OsProcess]
@@ -25,18 +26,17 @@ class Tree:
     """One process, pinned, and how its descendants are known.
 
     A descendant is whoever has a member for a parent, is in the tree's cgroup, or is an orphan
-    that came to us (subreaper.py) and is in the leader's session, or carries the tree's marker
-    in its environment.
+    that came to us (subreaper.py) and is in the leader's session, or is marked (procfs.py).
     """
 
     def __init__(
-        self, native: Native, leader: OsProcess, cgroup: Cgroup | None, token: str | None
+        self, native: Native, leader: OsProcess, cgroup: Cgroup | None, mark: Mark | None
     ) -> None:
         self.native = native
         self.leader = leader
         self.cgroup = cgroup
-        #: What the marker of its descendants contains; None if it has no marker.
-        self.token = token
+        #: None for a stranger's tree, whose processes are not marked.
+        self.mark = mark
         #: The owner when it was made; another one may have it by now.
         self.owner = 0
         #: Whether we have asked it to stop, so that its end is our doing.
@@ -76,8 +76,8 @@ class Tree:
                 found = True
                 queue.append(os_pid)
         while queue:
-            parent = members[queue.pop()]
-            if parent.has_exited():
+            parent = members.get(queue.pop())
+            if parent is None or parent.has_exited():
                 continue
             for os_pid in children_of(parent.os_pid):
                 if self._consider(os_pid, members, partial(_is_child, os_pid, parent)):
@@ -100,6 +100,9 @@ class Tree:
         # Judged while pinned, and then seen to be there still: it was no other that was judged.
         if belongs() and process.is_there():
             members[os_pid] = process
+            if self.mark is not None:
+                # It may have been forked before the leader was tagged. Dead, it could not be told.
+                set_tag(os_pid, self.mark.tag)
             return True
         process.close()
         return False
@@ -116,7 +119,9 @@ class Tree:
             return True
         if self.cgroup is not None and self.cgroup.has(os_pid):
             return True
-        return self.token is not None and is_marked(os_pid, self.token)
+        return self.mark is not None and (
+            tag_of(os_pid) == self.mark.tag or is_marked(os_pid, self.mark.token)
+        )
 
     def _has_session(self) -> bool:
         """Whether the session of the leader's pid is the one that it began, if any.
