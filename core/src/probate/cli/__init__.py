@@ -3,6 +3,7 @@
 app.py        the command line (click)
 plain.py      what works without the extra `cli`
 output.py     tables (rich)
+ps.py         `probate ps`
 tracing.py    the trace of hook calls
 demo/         `probate demo`
 """

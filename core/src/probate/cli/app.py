@@ -47,6 +47,27 @@ def plugins(as_json: bool, disable: str | None) -> None:
 
 
 @app.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object a host.")
+def ps(as_json: bool) -> None:
+    """List the processes of running hosts: who owns whom, kinds and bytes, use of the machine.
+
+    Asks the hosts of this user; as root, all. A host answers while it supervises OS processes,
+    or if it was built with_status().
+    """
+    from probate.cli.ps import print_hosts, to_json
+    from probate.process.status import hosts
+
+    try:
+        reports = hosts()
+    except OSError as error:
+        raise click.ClickException(f"cannot look for hosts here: {error}") from error
+    if as_json:
+        click.echo(to_json(reports))
+    else:
+        print_hosts(reports)
+
+
+@app.command()
 @_disable
 def demo(disable: str | None) -> None:
     """Run the main job: processes with real resources of every kind, terminated, accounted for.

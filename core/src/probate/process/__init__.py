@@ -12,6 +12,8 @@ spawning.py   spawns OS processes, and has them settled when they die
 osprocess.py  one OS process, pinned by a pidfd
 deathwatch.py the thread that the kernel tells of deaths
 settler.py    settles processes that died unasked
+status.py     what a running host tells whoever may ask: `probate ps`
+reporting.py  the report that it gives
 scheduling.py how processor time is shared out
 """
 

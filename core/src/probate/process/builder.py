@@ -38,6 +38,8 @@ class ManagerOptions:
     record_sites: bool
     #: How spawned processes share processor time; None leaves that to the kernel.
     scheduling: Scheduling | None = None
+    #: Whether `probate ps` is answered even while no OS process is supervised.
+    has_status: bool = False
 
 
 @final
@@ -52,6 +54,7 @@ class ProcessManagerBuilder(Generic[M]):
         self._limits: ResourceLimits | None = None
         self._record_sites = False
         self._scheduling: Scheduling | None = None
+        self._has_status = False
         self._settings: Settings | None = None
 
     def with_resource_orchestrator(self, orchestrator: ResourceOrchestrator) -> Self:
@@ -106,6 +109,14 @@ class ProcessManagerBuilder(Generic[M]):
         self._settings = settings
         return self
 
+    def with_status(self) -> Self:
+        """Answer `probate ps` from the start, not only while there are spawned processes.
+
+        Costs a listening socket in the abstract namespace, and the thread that watches it.
+        """
+        self._has_status = True
+        return self
+
     def with_acquisition_sites(self) -> Self:
         """Keep the stack of every acquisition, for the leak report. Slows acquisitions down."""
         self._record_sites = True
@@ -133,5 +144,6 @@ class ProcessManagerBuilder(Generic[M]):
                 limits=self._limits,
                 record_sites=self._record_sites,
                 scheduling=self._scheduling,
+                has_status=self._has_status,
             )
         )

@@ -71,7 +71,7 @@ def pid_or_current(
     needed = len(required)
 
     @functools.wraps(method)
-    def call(owner: _S, *args: Any, **kwargs: Any) -> _R_co:
+    def call(owner: _S, /, *args: Any, **kwargs: Any) -> _R_co:
         is_pid = bool(args) and isinstance(args[0], int) and not isinstance(args[0], bool)
         if is_pid and len(args) >= needed:
             return method(owner, *args, **kwargs)

@@ -56,8 +56,9 @@ class ProcessManager:
         self.orchestrator.check_pending()
         # Whatever is owned by plain keys so far must not fall to a process of ours.
         after = max(self.orchestrator.owners(), default=0)
-        self._spawner = Spawner(self, self._withdraw, options.scheduling)
+        self._spawner = Spawner(self, self._withdraw, options.scheduling, options.has_status)
         self._admission.claim(self, after=after, record_sites=options.record_sites)
+        self._spawner.open()
         forget_in_forked_child(self)
 
     @staticmethod

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NewType, Protocol, final
 from probate.models import CleanupResult, ProcessInfo, ProcessState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import IO
 
     from probate.models import ResourceUsage
@@ -27,6 +28,9 @@ class Ender(Protocol):
 
     def create_process(self, name: str, parent: int | Process | None = None) -> Process:
         """Create a process."""
+
+    def list_processes(self) -> list[ProcessInfo]:
+        """All that have not terminated yet."""
 
     def terminate(
         self, process: Process, grace: float | None = None, *, with_leaks: bool = False
@@ -109,6 +113,10 @@ class Process:
     def set_child(self, child: OsChild) -> None:
         """Have an OS process behind it: its manager's to do, once."""
         self._child = child
+
+    def on_settled(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called when it is TERMINATED; at once, if it is."""
+        self._settled.add_done_callback(lambda _: callback())
 
     def info(self) -> ProcessInfo:
         """What there is to say of it at this moment."""

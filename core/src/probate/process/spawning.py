@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, cast, final
 from probate.errors import UnknownKindError
 from probate.models import ProcessState
 from probate.process.deathwatch import death_watch
+from probate.process.reporting import report
 from probate.process.settler import Settler
+from probate.process.status import StatusSocket
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -97,14 +99,22 @@ class Spawner:
         manager: Ender,
         withdraw: Callable[[Process], None],
         scheduling: Scheduling | None,
+        has_status: bool,
     ) -> None:
         self._manager = manager
         self._withdraw = withdraw
         self._is_scheduled = scheduling is not None
         self._settler = Settler()
+        self._status = StatusSocket(lambda: report(manager.orchestrator, manager.list_processes()))
+        self._has_status = has_status
         if scheduling is not None:
             orchestrator = manager.orchestrator
             cast("_Schedules", manager_of(orchestrator, SCHEDULER)).configure(*scheduling)
+
+    def open(self) -> None:
+        """Be ready: nothing that could fail comes after this."""
+        if self._has_status:
+            self._status.open()
 
     def spawn(
         self,
@@ -133,12 +143,17 @@ class Spawner:
         except BaseException:
             self._withdraw(process)
             raise
+        self._status.open()
+        process.on_settled(self._status.close)
         child.exited.add_done_callback(partial(self._died, process))
         return process
 
     def close(self) -> None:
         """Wait until what died by itself is settled, and the threads for it are gone."""
         self._settler.join()
+        if self._has_status:
+            self._has_status = False
+            self._status.close()
         death_watch.join_if_idle()
 
     def _died(self, process: Process, exited: concurrent.futures.Future[int | None]) -> None:

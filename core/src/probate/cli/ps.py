@@ -1,0 +1,67 @@
+"""`probate ps`: the processes of all hosts that may be asked, as JSON or as a tree."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from probate.cli.output import console, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from probate.process.status import HostReport, ProcessReport
+
+
+def to_json(reports: Sequence[HostReport]) -> str:
+    """The hosts as a JSON array, each with its processes, oldest first."""
+    return json.dumps([report.model_dump(mode="json") for report in reports], indent=2)
+
+
+def print_hosts(reports: Sequence[HostReport]) -> None:
+    """Print a table for each host: those who are owned by another stand below it, indented."""
+    out = console()
+    if not reports:
+        out.print("no host is running here that supervises processes, or has with_status()")
+    for report in reports:
+        out.print(f"host {report.os_pid}: {shlex.join(report.command)}", markup=False)
+        made = table(
+            "pid#", "name", "os pid#", "owns", "bytes#", "rss#", "cpu#", "fds#", "threads#",
+            terminal=out.is_terminal,
+        )  # fmt: skip
+        for depth, process in in_tree_order(report.processes):
+            made.add_row(*_cells(depth, process))
+        out.print(made)
+
+
+def in_tree_order(processes: Sequence[ProcessReport]) -> Iterator[tuple[int, ProcessReport]]:
+    """Each process with its depth, parents before those whom they own, older before newer."""
+    pids = {each.process.pid for each in processes}
+    owned: dict[int | None, list[ProcessReport]] = {}
+    for each in processes:
+        # A parent that has ended meanwhile is not among them.
+        parent = each.process.parent if each.process.parent in pids else None
+        owned.setdefault(parent, []).append(each)
+    to_visit = [(0, each) for each in reversed(owned.get(None, []))]
+    while to_visit:
+        depth, each = to_visit.pop()
+        yield depth, each
+        below = owned.get(each.process.pid, [])
+        to_visit += [(depth + 1, child) for child in reversed(below)]
+
+
+def _cells(depth: int, report: ProcessReport) -> list[str]:
+    process, resources, usage = report.process, report.resources, report.os
+    cells = [
+        str(process.pid),
+        escape("  " * depth + process.name),
+        "" if process.os_pid is None else str(process.os_pid),
+        ", ".join(f"{kind} {holding.count}" for kind, holding in resources.items()) or "nothing",
+        str(sum(holding.nbytes for holding in resources.values())),
+    ]
+    if usage is None:
+        return [*cells, "", "", "", ""]
+    return [*cells, str(usage.rss), f"{usage.cpu:.2f} s", str(usage.fds), str(usage.threads)]
