@@ -2,6 +2,7 @@
 
 host.py       the host program: an orchestrator, a manager, an event loop in a thread
 scenes.py     what a process of the demo does with each kind
+workers.py    a tree of OS processes, killed from outside
 timing.py     how long each kind's cleanup takes, by pluggy's own monitoring
 report.py     the tables
 run.py        the story

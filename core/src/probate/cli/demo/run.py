@@ -1,4 +1,4 @@
-"""The story of the demo: four processes come to their end in three ways."""
+"""The story of the demo: five processes come to their end in four ways."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from probate.cli.demo import report, scenes
+from probate.cli.demo import report, scenes, workers
 from probate.cli.demo.host import Host
 from probate.cli.demo.timing import CleanupTimes
 from probate.cli.output import console
@@ -45,6 +45,10 @@ def run(orchestrator: ResourceOrchestrator) -> int:
     times = CleanupTimes(orchestrator.plugin_manager)
     with Host(orchestrator) as host:
         ended = [_end_normally(out, host), _end_by_exception(out, host), *_end_at_once(out, host)]
+        survivors: list[str] = []
+        if host.has(*workers.KINDS):
+            process, result, survivors = workers.run(out, host)
+            ended.append((process, result))
         for process, result in ended:
             report.print_result(out, process.name, result, kinds, times)
         wrong_files = _wrong_files(host)
@@ -52,7 +56,7 @@ def run(orchestrator: ResourceOrchestrator) -> int:
         sockets, maps = len(before.sockets), before.shared_maps.total()
     times.stop()
     after = _settled_view(before)
-    differences = [*before.differences(after), *wrong_files, *left_paths]
+    differences = [*before.differences(after), *wrong_files, *left_paths, *survivors]
     report.print_verdict(
         out,
         differences,

@@ -11,6 +11,7 @@ import contextlib
 import mmap
 import signal
 import socket
+import subprocess
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -153,6 +154,22 @@ def _maps(host: Host, process: Process) -> None:
     process.adopt(mmap.mmap(-1, PAGE))
 
 
+def _memory(host: Host, process: Process) -> None:
+    memory = host.plugin("memory").manager
+    memory.allocate(process.pid, 4 * PAGE, wipe=True)[:6] = b"secret"
+    shared = memory.create_shared_memory(process.pid, size=PAGE)
+    shared.buf[:5] = b"hello"
+    user = memory.attach_shared_memory(process.pid, shared.name)
+    if bytes(user.buf[:5]) != b"hello":
+        raise RuntimeError("the other side sees something else")
+    memory.create_segment(process.pid, PAGE)
+
+
+def _processes(host: Host, process: Process) -> None:
+    host.plugin("processes").manager.spawn(process.pid, ["sleep", "1000"])
+    process.adopt(subprocess.Popen(["sleep", "1000"]))  # noqa: S607  found where all programs are
+
+
 #: The kinds that a scene needs, the scene, and what to say of it.
 SCENES: Final[tuple[tuple[tuple[str, ...], Callable[[Host, Process], str | None], str], ...]] = (
     (
@@ -166,4 +183,6 @@ SCENES: Final[tuple[tuple[tuple[str, ...], Callable[[Host, Process], str | None]
     (("tasks",), _tasks, "a ticking task, one that is slow to stop, one adopted, a thread at work"),
     (("mmap", "sockets"), _exported_buffer, "a map whose buffer a blocked thread is reading into"),
     (("mmap",), _maps, "dirty shared file maps, an anonymous map, an adopted one"),
+    (("memory",), _memory, "wiped memory, shared memory as owner and as user, a SysV segment"),
+    (("processes",), _processes, "two OS processes, one of them adopted"),
 )

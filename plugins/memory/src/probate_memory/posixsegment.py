@@ -1,0 +1,207 @@
+"""POSIX shared memory, as owner or as user."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import multiprocessing
+import os
+import threading
+from multiprocessing.shared_memory import SharedMemory
+from typing import Any, Final, cast, final
+
+from probate import Outcome, RefusedResourceError
+from probate_memory import tracker
+from probate_memory.referrers import has_other_referrers, still_in_use
+from probate_memory.untracked import UntrackedSharedMemory, path_of
+from probate_memory.wiping import zeros_over
+
+#: The OS process that imported this. In another one, objects may be inherited.
+_HOME: Final = os.getpid()
+
+
+@final
+class PosixSegment:
+    """A SharedMemory object, and whether its owner's end is the segment's.
+
+    An owner's keeps a descriptor of its own: as long as that is open, the inode's number is not
+    given to a successor of the same name, and the segment can be told from it, though the object
+    may have been closed by anybody. Raises ValueError for a closed object.
+    """
+
+    __slots__ = ("_lock", "_pin", "_was_unlinked", "_wipe", "is_owner", "native", "nbytes")
+
+    def __init__(self, native: SharedMemory, *, is_owner: bool, wipe: bool = False) -> None:
+        # All have what the subclass declares; most are of the subclass.
+        self.native = cast("UntrackedSharedMemory", native)
+        if is_closed(native):
+            raise ValueError(f"a closed shared memory cannot be owned: {native!r}")
+        self.is_owner = is_owner
+        #: Bytes that are its owner's; a user holds none.
+        self.nbytes = native.size if is_owner else 0
+        self._wipe = wipe
+        # Reentrant: a signal handler may terminate the owner while its thread closes this.
+        self._lock = threading.RLock()
+        self._was_unlinked = False
+        self._pin = _opened_again(self.native._fd) if is_owner else -1  # noqa: SLF001  declared there
+
+    def __str__(self) -> str:
+        role = "owner" if self.is_owner else "user"
+        return f"shared memory {self.native.name}, {self.native.size} bytes, {role}"
+
+    def forget_tracking(self) -> None:
+        """Keep the interpreter's tracker from the segment, now and at its unlinking.
+
+        The object becomes an UntrackedSharedMemory, unless it is of a class of somebody's own.
+        """
+        native: Any = self.native
+        if isinstance(native, UntrackedSharedMemory):
+            return
+        # Python 3.13 has `track=False`; before, all are tracked.
+        if getattr(native, "_track", True):
+            tracker.forget(native.name, native._fd)  # noqa: SLF001  declared in the subclass
+        if type(native) is SharedMemory:
+            # Else its own unlink() would tell the tracker a second time, and its pickle would
+            # be tracked on the other side.
+            native.__class__ = UntrackedSharedMemory
+
+    def abandon(self) -> None:
+        """Leave the object to whoever offered it: it could not be owned."""
+        with self._lock:
+            self._unpin()
+
+    # -- giving back ---------------------------------------------------------
+
+    def close(self) -> Outcome:
+        """Unmap it; if it is its owner's, wipe it if asked for, and remove the name.
+
+        Raises BusyResourceError, with the segment as it was, while a buffer of it is exported or
+        an array lies on it.
+        """
+        with self._lock:
+            was_open = self._unmap()
+            # Should this fail, a cleanup can still try.
+            self._end_segment()
+            self._unpin()
+            return self._outcome(was_open=was_open)
+
+    def release(self) -> Outcome:
+        """As `close`, by force: of what is busy, nothing but the mapping is left."""
+        with self._lock:
+            try:
+                self._end_segment()
+                self._unpin()
+            finally:
+                self._close_descriptor()
+                was_open = self._unmap()
+                self._unpin()
+            return self._outcome(was_open=was_open)
+
+    def unlink(self) -> None:
+        """Remove the name, and keep the mapping. Raises RefusedResourceError to a mere user."""
+        with self._lock:
+            if not self.is_owner:
+                raise RefusedResourceError(f"{self}: attached only, so it is its owner's to unlink")
+            if self._pin >= 0:
+                self._unlink()
+
+    # -- steps; the lock is held ---------------------------------------------
+
+    def _end_segment(self) -> None:
+        if not self.is_owner or self._pin < 0:
+            return
+        if self._wipe:
+            _wipe(self._pin)
+            self._wipe = False
+        if self._unlink():
+            self._was_unlinked = True
+
+    def _unlink(self) -> bool:
+        """Remove the name if it still is this segment's; whether it was.
+
+        Looking and removing are two steps: who takes the name in between must have unlinked
+        what is ours first.
+        """
+        path = path_of(self.native.name)
+        with contextlib.suppress(FileNotFoundError):
+            status = os.lstat(path)
+            if os.path.samestat(status, os.fstat(self._pin)):
+                os.unlink(path)  # noqa: PTH108  a path as the kernel has it
+                return True
+        return False
+
+    def _unmap(self) -> bool:
+        """Close the object; whether it was open. Raises BusyResourceError."""
+        native = self.native
+        if is_closed(native):
+            return False
+        try:
+            if native._buf is not None:  # noqa: SLF001  declared in UntrackedSharedMemory
+                native._buf.release()  # noqa: SLF001  as above
+            if has_other_referrers(native, "_mmap"):
+                raise still_in_use()
+            native.close()
+        except BufferError as error:
+            raise still_in_use() from error
+        return True
+
+    def _close_descriptor(self) -> None:
+        """Close the object's descriptor, which it would keep if it is busy (cpython#115635)."""
+        native = self.native
+        fd, native._fd = native._fd, -1  # noqa: SLF001  declared in UntrackedSharedMemory
+        if fd >= 0:
+            os.close(fd)
+
+    def _unpin(self) -> None:
+        pin, self._pin = self._pin, -1
+        if pin >= 0:
+            os.close(pin)
+
+    def _outcome(self, *, was_open: bool) -> Outcome:
+        return Outcome.RELEASED if was_open or self._was_unlinked else Outcome.ALREADY_GONE
+
+
+def is_closed(native: SharedMemory) -> bool:
+    """Whether the object maps its segment no longer."""
+    return cast("UntrackedSharedMemory", native)._mmap is None  # noqa: SLF001  declared there
+
+
+def has_created(native: SharedMemory) -> bool:
+    """Whether the object is the one that created its segment.
+
+    Raises ValueError if it did, but maybe in the parent of this forked process: who adopts it
+    has to say whether it is the owner.
+    """
+    flags = cast("UntrackedSharedMemory", native)._flags  # noqa: SLF001  declared there
+    if not flags & os.O_EXCL:
+        return False
+    if os.getpid() != _HOME or multiprocessing.parent_process() is not None:
+        raise ValueError(
+            f"{native!r} may have been created by the parent of this process, whose it is then: "
+            "say by adopt_shared_memory(pid, shm, as_owner=True) or as_owner=False"
+        )
+    return True
+
+
+def _opened_again(fd: int) -> int:
+    """Open the file behind a descriptor once more, with an offset and locks of its own."""
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        # Its mode may forbid by now what was open before (proc(5)).
+        return os.dup(fd)
+
+
+def _wipe(fd: int) -> None:
+    """Write zeros over a file, except where it has holes, which have no pages (lseek(2))."""
+    end = 0
+    try:
+        while True:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+            for offset, zeros in zeros_over(start, end):
+                os.pwrite(fd, zeros, offset)
+    except OSError as error:
+        # No data from there on.
+        if error.errno != errno.ENXIO:
+            raise

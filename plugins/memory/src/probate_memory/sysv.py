@@ -1,0 +1,141 @@
+"""sysv_ipc, with types and with the exceptions of the os module."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeGuard, final
+
+import sysv_ipc  # type: ignore[import-not-found]  # it is a bare extension, without types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Bit of a segment's mode: it has been removed, and goes with the last who is attached
+#: (shmctl(2), IPC_STAT).
+_SHM_DEST: Final = 0o1000
+
+
+class SysvSharedMemory(Protocol):
+    """What is used of `sysv_ipc.SharedMemory`; most attributes are a look by shmctl(2)."""
+
+    id: int
+    key: int
+    size: int
+    #: Whether this object is attached.
+    attached: bool
+    #: How often the segment is, by any process.
+    number_attached: int
+    creator_pid: int
+    last_pid: int
+    last_change_time: int
+    cuid: int
+    mode: int
+
+    def attach(self) -> None:
+        """Map the segment."""
+
+    def detach(self) -> None:
+        """Unmap it. Whatever was made of it is a dangling pointer then."""
+
+    def read(self, byte_count: int = 0, offset: int = 0) -> bytes:
+        """Copy bytes out."""
+
+    def write(self, s: bytes, offset: int = 0) -> None:
+        """Copy bytes in."""
+
+    def remove(self) -> None:
+        """Mark the segment as to be destroyed (shmctl(2), IPC_RMID)."""
+
+
+@final
+class Status(NamedTuple):
+    """What the kernel says of a segment (shmctl(2), IPC_STAT)."""
+
+    #: How often it is attached, by any process.
+    attaches: int
+    size: int
+    creator_uid: int
+    creator_pid: int
+    #: OS process of the latest attach or detach.
+    last_pid: int
+
+
+def create(size: int, key: int | None, mode: int) -> SysvSharedMemory:
+    """Create and attach a segment of zeros, with a free key if none is given.
+
+    Raises FileExistsError if there is one of that key, and other OSErrors.
+    """
+    what = f"segment of {size} bytes" if key is None else f"segment with key {key}"
+    # IPC_PRIVATE always makes a new one, and with IPC_EXCL as well (shmget(2)).
+    with _as_os_errors(what, errno.EEXIST):
+        native: SysvSharedMemory = sysv_ipc.SharedMemory(
+            key, sysv_ipc.IPC_CREX, mode=mode, size=size, init_character=b"\0"
+        )
+    return native
+
+
+def attach(segment_id: int) -> SysvSharedMemory:
+    """Attach the segment with that id. Raises FileNotFoundError, and other OSErrors."""
+    what = f"segment {segment_id}"
+    with _as_os_errors(what, errno.ENOENT):
+        try:
+            native: SysvSharedMemory = sysv_ipc.attach(segment_id)
+        except ValueError:
+            # EINVAL, which says of an id and no address that there is no such id (shmat(2)).
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), what) from None
+    return native
+
+
+def attach_by_key(key: int) -> SysvSharedMemory:
+    """Attach the segment with that key. Raises FileNotFoundError, and other OSErrors."""
+    with _as_os_errors(f"segment with key {key}", errno.ENOENT):
+        native: SysvSharedMemory = sysv_ipc.SharedMemory(key)
+    return native
+
+
+def is_shared_memory(resource: object) -> TypeGuard[SysvSharedMemory]:
+    """Whether it is a `sysv_ipc.SharedMemory`."""
+    return isinstance(resource, sysv_ipc.SharedMemory)
+
+
+def status_of(native: SysvSharedMemory) -> Status | None:
+    """Look at the segment; None if it has been removed, even if it is attached still.
+
+    Raises PermissionError if the kernel does not tell us.
+    """
+    try:
+        with _as_os_errors(f"segment {native.id}", errno.ENOENT):
+            if native.mode & _SHM_DEST:
+                return None
+            return Status(
+                native.number_attached,
+                native.size,
+                native.cuid,
+                native.creator_pid,
+                native.last_pid,
+            )
+    except FileNotFoundError:
+        return None
+
+
+def remove(native: SysvSharedMemory) -> None:
+    """Mark the segment as to be destroyed. Raises FileNotFoundError, PermissionError."""
+    with _as_os_errors(f"segment {native.id}", errno.ENOENT):
+        native.remove()
+
+
+@contextlib.contextmanager
+def _as_os_errors(what: str, existential: int) -> Iterator[None]:
+    """Raise what sysv_ipc raises as the OSError that it was; `existential` is ENOENT or EEXIST."""
+    try:
+        yield
+    except sysv_ipc.ExistentialError as error:
+        raise OSError(existential, os.strerror(existential), what) from error
+    except sysv_ipc.PermissionsError as error:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), what) from error
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), what) from error
+    except ValueError as error:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), what) from error

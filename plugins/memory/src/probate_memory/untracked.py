@@ -1,0 +1,89 @@
+"""SharedMemory that the interpreter's resource tracker knows nothing of.
+
+That tracker notes names, not who made them: it unlinks what a process merely attached, once that
+process has ended (cpython#82300), and complains of names that somebody else unlinked
+(cpython#140485). Python 3.13 has `track=False`; 3.11 and 3.12 have not, and get no new features,
+so for them the constructor is written anew, on the attributes that the other methods go by.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from multiprocessing.shared_memory import SharedMemory
+from typing import Final, final
+
+#: Where Linux keeps POSIX shared memory, mounted by whatever boots it (shm_overview(7)).
+_FOLDER: Final = "/dev/shm"  # noqa: S108  no temporary file: names are unguessable or asked for
+
+
+def path_of(name: str) -> str:
+    """Where the segment of that name is in the file system (shm_overview(7))."""
+    return f"{_FOLDER}/{name.lstrip('/')}"
+
+
+@final
+class UntrackedSharedMemory(SharedMemory):
+    """A `multiprocessing.shared_memory.SharedMemory` that no tracker unlinks or warns of.
+
+    `size` is in bytes, and asked for with `create` only. Pickled, it attaches on the other side,
+    untracked as well. Raises FileExistsError, FileNotFoundError and other OSErrors, and
+    ValueError for a segment without a byte; nothing is left behind then.
+    """
+
+    # What SharedMemory keeps its state in, in all versions so far; its stubs do not tell.
+    _name: str
+    _fd: int
+    _flags: int
+    _mmap: mmap.mmap | None
+    _buf: memoryview | None
+    _size: int
+
+    #: Whether `unlink` is called by the constructor, of which not even the name need be ours.
+    _is_attaching = False
+
+    def __init__(self, name: str, create: bool = False, size: int = 0) -> None:
+        if sys.version_info >= (3, 13):
+            self._is_attaching = not create
+            try:
+                super().__init__(name, create, size, track=False)
+            except BaseException:
+                self.close()
+                raise
+            self._is_attaching = False
+        else:
+            self._open(name, create=create, size=size)
+
+    def __del__(self) -> None:
+        # The map goes with the last that lies on it, and not from under that, as by close().
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def unlink(self) -> None:
+        """Remove the name; those who have the segment mapped keep it. Raises FileNotFoundError.
+
+        Says nothing to the tracker, which prints a KeyError at the second time that it is told.
+        """
+        if not self._is_attaching:
+            os.unlink(path_of(self.name))  # noqa: PTH108  a path as the kernel has it
+
+    def _open(self, name: str, *, create: bool, size: int) -> None:
+        # As shm_open(3) does it.
+        self._flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
+        path = path_of(name)
+        fd = os.open(path, self._flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            if create:
+                os.ftruncate(fd, size)
+            self._size = os.fstat(fd).st_size
+            self._mmap = mmap.mmap(fd, self._size)
+        except BaseException:
+            os.close(fd)
+            if create:
+                os.unlink(path)  # noqa: PTH108  as above
+            raise
+        self._name = f"/{name}"
+        self._buf = memoryview(self._mmap)
+        self._fd = fd
