@@ -30,6 +30,10 @@ lint: $(VENV)/.installed-dev ## ruff and mypy --strict
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --config-file pyproject.toml core/src $(addsuffix /src,$(PLUGINS)) tests examples benchmarks
 
+.PHONY: chaos
+chaos: $(VENV)/.installed-dev ## more kills, more hostility, more rounds
+	@PROBATE_CHAOS=1 $(BIN)/python -m pytest -q --timeout 600 tests/plugins/processes tests/scenarios
+
 .PHONY: bench
 bench: $(VENV)/.installed-dev ## what bookkeeping costs
 	@$(BIN)/python benchmarks/bookkeeping.py
