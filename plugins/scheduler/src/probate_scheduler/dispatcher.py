@@ -1,0 +1,119 @@
+"""Decides who runs and for how long, and stops and continues accordingly.
+
+Everything here happens under the lock of the queue, and blocks nowhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, final
+
+from probate import SchedulingPolicy
+from probate_scheduler import policies
+from probate_scheduler.entry import NO_SLICE, OPEN_END
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from probate_scheduler.entry import RunQueueEntry
+    from probate_scheduler.guard import Guardian
+
+#: The least seconds between two looks at those that somebody else has stopped.
+_HELD_RECHECK: Final = 0.05
+
+
+@final
+@dataclass(slots=True)
+class Dispatch:
+    """What one look at the queue came to, beyond what was stopped and continued."""
+
+    #: When to look again, on the monotonic clock in seconds, if nothing changes before.
+    wake_at: float = OPEN_END
+    #: Who could not be stopped for want of a guardian.
+    unguarded: list[RunQueueEntry] = field(default_factory=list)
+    #: Whom a guardian can forget, by number.
+    forgettable: list[tuple[Guardian, int]] = field(default_factory=list)
+
+
+@final
+class Dispatcher:
+    """A policy at work."""
+
+    def __init__(self) -> None:
+        self.policy = SchedulingPolicy.ROUND_ROBIN
+        #: Seconds.
+        self.quantum = 0.05
+        #: How many run at once.
+        self.slots = len(os.sched_getaffinity(0))
+        self._turns = itertools.count(1)
+        #: The least virtual time of those that run: where newcomers begin.
+        self._virtual_floor = 0.0
+
+    def enqueue(self, entry: RunQueueEntry) -> None:
+        """Put it behind its equals. Time that it was away earns it nothing."""
+        entry.end_slice(time.monotonic())
+        entry.turn = next(self._turns)
+        entry.virtual_time = max(entry.virtual_time, self._virtual_floor)
+
+    def dispatch(
+        self, entries: Collection[RunQueueEntry], guardian: Guardian | None, now: float
+    ) -> Dispatch:
+        """Stop and continue as the policy has it."""
+        result = Dispatch()
+        self._observe(entries, now, result)
+        runnable = [entry for entry in entries if not (entry.is_paused or entry.is_held)]
+        if len(runnable) <= self.slots:
+            for entry in runnable:
+                entry.open_slice(now)
+            chosen = runnable
+        else:
+            chosen = self._choose(runnable, now)
+            result.wake_at = min(entry.slice_ends for entry in chosen)
+        running = {entry.number for entry in chosen}
+        # All are stopped before any is continued: there are never more than slots.
+        for entry in entries:
+            if entry.number in running or entry.is_held or entry.is_stopped:
+                continue
+            if guardian is None or entry.guardian is not guardian:
+                result.unguarded.append(entry)
+            else:
+                entry.end_slice(now)
+                if entry.stop() and not entry.is_paused:
+                    entry.switches += 1
+        for entry in chosen:
+            entry.resume()
+        if any(entry.is_held for entry in entries):
+            result.wake_at = min(result.wake_at, now + max(self.quantum, _HELD_RECHECK))
+        return result
+
+    def _observe(self, entries: Collection[RunQueueEntry], now: float, result: Dispatch) -> None:
+        """See who is stopped, or continued, by somebody else."""
+        is_contended = len(entries) > self.slots
+        for entry in entries:
+            if entry.is_held:
+                if not entry.observe():
+                    self.enqueue(entry)
+            elif is_contended and not entry.is_stopped and entry.slice_ends <= now:
+                entry.observe()
+            if entry.is_held and entry.guardian is not None:
+                # Should the host die, it stays as it was made by whoever stopped it.
+                result.forgettable.append((entry.guardian, entry.number))
+                entry.guardian = None
+
+    def _choose(self, runnable: list[RunQueueEntry], now: float) -> list[RunQueueEntry]:
+        for entry in runnable:
+            if entry.slice_ends == OPEN_END:
+                entry.slice_started, entry.slice_ends = now, now + self.quantum
+            elif NO_SLICE < entry.slice_ends <= now:
+                entry.end_slice(now)
+                entry.turn = next(self._turns)
+        least = min(entry.virtual_time for entry in runnable)
+        self._virtual_floor = max(self._virtual_floor, least)
+        chosen = policies.choose(self.policy, runnable, self.slots)
+        for entry in chosen:
+            if entry.slice_ends == NO_SLICE:
+                entry.begin_slice(now, now + self.quantum)
+        return chosen

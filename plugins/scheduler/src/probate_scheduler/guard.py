@@ -1,0 +1,141 @@
+"""Starts a guardian, and tells it whom to guard: this host's side of `guardian.py`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self, final
+
+from probate import death_watch
+from probate_scheduler.errors import GuardianUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Seconds that a guardian gets to start, on however busy a machine.
+_STARTING: Final = 15.0
+
+#: Seconds that it gets to take a request, and to end; it needs some microseconds.
+_PATIENCE: Final = 5.0
+
+_PROGRAM: Final = Path(__file__).with_name("guardian.py")
+
+
+@final
+class Guardian:
+    """A running guardian. It ends when it is closed, or when this host ends in any way.
+
+    It is in a session of its own, a child of nobody's here, and holds no descriptors but those
+    that it needs.
+    """
+
+    __slots__ = ("_pidfd", "_socket")
+
+    def __init__(self, connection: socket.socket, pidfd: int) -> None:
+        self._socket = connection
+        self._pidfd = pidfd
+
+    @classmethod
+    def start(cls) -> Self:
+        """Start one and wait until it is ready. Raises GuardianUnavailableError."""
+        if not sys.executable or getattr(sys, "frozen", False):
+            raise GuardianUnavailableError("this program has no Python interpreter to run it")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                starter = subprocess.Popen(  # noqa: S603  our interpreter and our program
+                    [sys.executable, "-I", "-S", str(_PROGRAM)],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd="/",
+                    start_new_session=True,
+                )
+            made = cls(ours, _introduce(ours, starter))
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            ours.close()
+            raise GuardianUnavailableError(f"{type(error).__name__}: {error}") from error
+        except BaseException:
+            ours.close()
+            raise
+        return made
+
+    def watch(self, on_death: Callable[[Guardian], object]) -> None:
+        """Have `on_death` called, on the thread of the death watch, if it ends unasked."""
+        # It never says anything again: what there is to read is the end.
+        death_watch.watch(self._socket.fileno(), lambda: on_death(self))
+
+    @property
+    def pidfd(self) -> int:
+        """Refers to the guardian's OS process; -1 when closed."""
+        return self._pidfd
+
+    def guard(self, number: int, pidfd: int) -> None:
+        """Have it continue the OS process behind `pidfd` should this host die.
+
+        A request that was sent is served, whatever becomes of this host then. Raises
+        GuardianUnavailableError.
+        """
+        try:
+            socket.send_fds(self._socket, [b"+%d" % number], [pidfd])
+        except OSError as error:
+            raise GuardianUnavailableError(f"it takes no more requests: {error}") from error
+
+    def forget(self, number: int) -> None:
+        """Have it guard that one no more."""
+        with contextlib.suppress(OSError):
+            self._socket.send(b"-%d" % number)
+
+    def close(self) -> None:
+        """End it, and wait until it is gone. What it guards still, it continues. Idempotent."""
+        if self._pidfd == -1:
+            return
+        pidfd, self._pidfd = self._pidfd, -1
+        death_watch.forget(self._socket.fileno())
+        self._socket.close()
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(_PATIENCE * 1000):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        _reap_if_ours(pidfd)
+        os.close(pidfd)
+
+    def disown(self) -> None:
+        """Let go of it in a forked child: it is the parent's."""
+        self._socket.close()
+        os.close(self._pidfd)
+        self._pidfd = -1
+
+
+def _introduce(connection: socket.socket, starter: subprocess.Popen[bytes]) -> int:
+    """Introduce this host to a guardian; return its pidfd. Raises OSError, ValueError."""
+    connection.settimeout(_STARTING)
+    own_pidfd = os.pidfd_open(os.getpid())
+    try:
+        socket.send_fds(connection, [b"!"], [own_pidfd])
+        answer, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+    except OSError:
+        starter.kill()
+        starter.wait()
+        raise
+    finally:
+        os.close(own_pidfd)
+    # It has handed over to a child of its own, and ended; or it has just ended.
+    code = starter.wait()
+    if answer != b"!" or not descriptors:
+        raise ValueError(f"{sys.executable} ended with code {code} before the guardian was ready")
+    connection.settimeout(_PATIENCE)
+    return descriptors[0]
+
+
+def _reap_if_ours(pidfd: int) -> None:
+    """Reap it where this host inherits orphans: as init, or as a child subreaper (prctl(2))."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)

@@ -1,0 +1,98 @@
+"""The guardian: continues what a host has stopped, should the host die, whatever it dies of.
+
+Run as a program with nothing but the standard library. Descriptor 0 is a SOCK_SEQPACKET socket.
+The host sends its own pidfd first, and gets the guardian's back: the guardian is ready. Then:
+
+    +NUMBER with a pidfd   guard this OS process: should the host die, continue it and its group
+    -NUMBER                guard it no more
+
+When the host has died, replaced itself by another program (execve closes its end), or closed the
+socket, all that are still guarded get SIGCONT. The descriptors came from the host and refer to
+the very processes that it stopped, so that none is looked up by pid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+
+#: Seconds that the host has to introduce itself.
+_INTRODUCTION = 10
+
+#: PIDFD_SIGNAL_PROCESS_GROUP, include/uapi/linux/pidfd.h.
+_PROCESS_GROUP = 1 << 2
+
+
+def main() -> None:
+    """Guard until the host is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    # The child of a dead parent is nobody's descendant: who kills the host's tree does not find it.
+    if os.fork():
+        os._exit(0)
+    host = socket.socket(fileno=0)
+    host.settimeout(_INTRODUCTION)
+    _, descriptors, _, _ = socket.recv_fds(host, 1, 1)
+    if not descriptors:
+        return
+    host_pidfd = descriptors[0]
+    own_pidfd = os.pidfd_open(os.getpid())
+    socket.send_fds(host, [b"!"], [own_pidfd])
+    os.close(own_pidfd)
+    guard(host, host_pidfd)
+
+
+def guard(host: socket.socket, host_pidfd: int) -> None:
+    """Serve the host's requests while it lives; then continue what is left."""
+    guarded: dict[bytes, int] = {}
+    host.setblocking(False)
+    poll = select.poll()
+    poll.register(host.fileno(), select.POLLIN)
+    # Its end of the socket may outlive it, in the hands of a child that it forked.
+    poll.register(host_pidfd, select.POLLIN)
+    try:
+        while True:
+            events = [descriptor for descriptor, _ in poll.poll()]
+            if not serve(host, guarded) or host_pidfd in events:
+                return
+    finally:
+        for pidfd in guarded.values():
+            let_go(pidfd)
+
+
+def serve(host: socket.socket, guarded: dict[bytes, int]) -> bool:
+    """Take all requests that are there; False if there will be no more."""
+    while True:
+        try:
+            request, descriptors, _, _ = socket.recv_fds(host, 64, 1)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not request:
+            return False
+        if request[:1] == b"+" and descriptors:
+            guarded[request[1:]] = descriptors[0]
+        elif (pidfd := guarded.pop(request[1:], None)) is not None:
+            os.close(pidfd)
+
+
+def let_go(pidfd: int) -> None:
+    """Continue an OS process, and the group that it leads or led."""
+    for flags in (_PROCESS_GROUP, 0):
+        # Gone, or a kernel that does not know the flag.
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(pidfd, signal.SIGCONT, None, flags)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    finally:
+        # The quickest way out; there is nothing to tidy up.
+        sys.stderr.flush()
+        os._exit(0)

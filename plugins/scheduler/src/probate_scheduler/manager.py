@@ -1,0 +1,310 @@
+"""The scheduler: puts OS processes on the run queue, each for one process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from probate import (
+    AlreadyOwnedError,
+    NotOwnedError,
+    OsProcess,
+    Outcome,
+    OwnershipTable,
+    ProcessTerminatedError,
+    SchedulingPolicy,
+    pid_or_current,
+)
+from probate_scheduler import arguments
+from probate_scheduler.entry import RunQueueEntry
+from probate_scheduler.runqueue import RunQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from probate import CleanupStats, ResourceId, ResourceUsage
+    from probate_scheduler.figures import EntryStatistics, SchedulerStatistics
+    from probate_scheduler.tuning import Tuning
+
+
+@final
+class SchedulerManager:
+    """Shares processor time out among OS processes, by SIGSTOP and SIGCONT.
+
+    At most `slots` of them run at a time; by default as many as this host has CPUs
+    (sched_getaffinity(2)), so that no CPU idles while somebody waits. While no more want to run,
+    nobody is stopped.
+
+    Every method but `configure` and `totals` takes the owner's pid first; within
+    `with manager.process(...)` it may be left out. Those that take an OS pid besides raise
+    NotOwnedError unless this owner has put it on the queue, TypeError or ValueError for bad
+    arguments. An OS process that dies leaves the queue by itself.
+    """
+
+    def __init__(
+        self,
+        policy: SchedulingPolicy = SchedulingPolicy.ROUND_ROBIN,
+        quantum: float = 0.05,
+        *,
+        slots: int | None = None,
+    ) -> None:
+        self._table: OwnershipTable[RunQueueEntry] = OwnershipTable(
+            "scheduler", identity=lambda entry: entry
+        )
+        self._queue = RunQueue(self._died)
+        self.configure(policy, quantum, slots=slots)
+
+    def configure(
+        self, policy: SchedulingPolicy, quantum: float, *, slots: int | None = None
+    ) -> None:
+        """Schedule by `policy`, in slices of `quantum` seconds, 0.001 to 1; now and from now on.
+
+        ROUND_ROBIN: each in turn. PRIORITY: the highest, equals in turn; those below starve for
+        as long as those above are on the queue. FAIR: by weight, each is charged the wall-clock
+        time of its slices, divided by its weight (as the virtual run time of sched-design-CFS,
+        kernel doc); who sleeps in a slice has had it all the same. `slots` is how many may run
+        at once; None is the number of CPUs.
+
+        Raises TypeError or ValueError.
+        """
+        checked = arguments.checked_policy(policy), arguments.checked_quantum(quantum)
+        self._queue.configure(*checked, arguments.checked_slots(slots))
+
+    # -- on and off the queue --------------------------------------------------
+
+    @pid_or_current
+    def add(self, pid: int, os_pid: int, *, priority: int = 0, weight: int = 1) -> ResourceId:
+        """Put an OS process on the run queue; with its group, where it leads one.
+
+        A higher `priority` goes first, with PRIORITY; `weight`, 1 to 10000, is its share, with
+        FAIR. The first process more than there are slots starts a guardian, which takes as long
+        as a Python interpreter takes to start.
+
+        Raises ProcessLookupError if there is no such process, PermissionError if this host may
+        not stop it, AlreadyOwnedError if it is on the queue, GuardianUnavailableError,
+        PidfdUnavailableError, ProcessTerminatedError, ProcessNotFoundError,
+        ResourceLimitExceeded; nothing is on the queue then.
+        """
+        arguments.checked_os_pid(os_pid)
+        checked = arguments.checked_priority(priority), arguments.checked_weight(weight)
+
+        def make() -> RunQueueEntry:
+            process = OsProcess.open(os_pid)
+            try:
+                process.send_signal(0)
+                entry = RunQueueEntry(process, *checked)
+                if (standing := self._queue.standing(entry)) is not None:
+                    raise self._already_queued(standing)
+                self._queue.prepare(entry)
+            except BaseException:
+                process.close()
+                raise
+            return entry
+
+        entry = self._table.acquire(pid, make, self._release)
+        try:
+            resource_id = self._table.find(pid, entry)
+            is_queued = self._queue.put(entry)
+        except NotOwnedError:
+            # Cleaned up before it was ever on the queue.
+            raise ProcessTerminatedError(pid) from None
+        except BaseException:
+            self._forget(pid, entry)
+            raise
+        if not is_queued and (standing := self._queue.standing(entry)) is not None:
+            self._forget(pid, entry)
+            raise self._already_queued(standing)
+        return resource_id
+
+    @pid_or_current
+    def remove(self, pid: int, os_pid: int) -> None:
+        """Take an OS process off the queue for good: it runs, niceness and affinity as before.
+
+        For one that has died and thereby left, this does nothing. Raises PermissionError if the
+        kernel does not let this host restore the niceness; it is off the queue all the same.
+        """
+        try:
+            entry = self.find(pid, os_pid)
+        except NotOwnedError as error:
+            if error.owner is None and _is_gone(os_pid):
+                return
+            raise
+        if self._table.release(pid, self._table.find(pid, entry)) is not None:
+            try:
+                self._release(entry)
+            finally:
+                self._queue.join_if_idle()
+
+    @pid_or_current
+    def find(self, pid: int, os_pid: int) -> RunQueueEntry:
+        """Return the entry of an OS process, such as to transfer it to another owner."""
+        arguments.checked_os_pid(os_pid)
+        for _, entry in self._table.owned(pid):
+            if entry.os_pid == os_pid:
+                return entry
+        standing = self._queue.at(os_pid)
+        owner = None if standing is None else self._owner_of(pid, standing)
+        raise NotOwnedError("scheduler", pid, f"an entry for OS process {os_pid}", owner)
+
+    # -- one of the queue ------------------------------------------------------
+
+    @pid_or_current
+    def pause(self, pid: int, os_pid: int) -> None:
+        """Stop an OS process until `resume`. Idempotent.
+
+        Raises GuardianUnavailableError.
+        """
+        self._queue.pause(self.find(pid, os_pid))
+
+    @pid_or_current
+    def resume(self, pid: int, os_pid: int) -> None:
+        """Let a paused OS process run again, when its turn comes. Idempotent."""
+        self._queue.resume(self.find(pid, os_pid))
+
+    @pid_or_current
+    def pause_all(self, pid: int) -> None:
+        """Stop all OS processes of this owner until they are resumed. Raises as `pause`."""
+        for _, entry in self._table.owned(pid):
+            self._queue.pause(entry)
+
+    @pid_or_current
+    def resume_all(self, pid: int) -> None:
+        """Let all paused OS processes of this owner run again, each when its turn comes."""
+        for _, entry in self._table.owned(pid):
+            self._queue.resume(entry)
+
+    @pid_or_current
+    def set_priority(self, pid: int, os_pid: int, priority: int) -> None:
+        """Change the priority that PRIORITY goes by; the highest runs."""
+        arguments.checked_priority(priority)
+        self._queue.adjust(self.find(pid, os_pid), priority=priority)
+
+    @pid_or_current
+    def set_weight(self, pid: int, os_pid: int, weight: int) -> None:
+        """Change the weight that FAIR goes by, 1 to 10000."""
+        arguments.checked_weight(weight)
+        self._queue.adjust(self.find(pid, os_pid), weight=weight)
+
+    @pid_or_current
+    def set_nice(self, pid: int, os_pid: int, nice: int) -> None:
+        """Set the niceness of all threads of an OS process, -20 to 19 (setpriority(2)).
+
+        When it leaves the queue, what was before is put back where it still is as set here.
+        Without CAP_SYS_NICE or RLIMIT_NICE a niceness can be raised only, and not be put back; the
+        account then says so. Raises PermissionError, ProcessLookupError.
+        """
+        arguments.checked_nice(nice)
+        self._tune(pid, os_pid, lambda tuning: tuning.nice.apply(nice))
+
+    @pid_or_current
+    def set_affinity(self, pid: int, os_pid: int, cpus: Iterable[int]) -> None:
+        """Have all threads of an OS process run on these CPUs only (sched_setaffinity(2)).
+
+        When it leaves the queue, what was before is put back where it still is as set here.
+        Raises ValueError if it may run on none of them, PermissionError, ProcessLookupError.
+        """
+        checked = arguments.checked_cpus(cpus)
+        try:
+            self._tune(pid, os_pid, lambda tuning: tuning.affinity.apply(checked))
+        except (PermissionError, ProcessLookupError):
+            raise
+        except (OSError, OverflowError) as error:
+            raise ValueError(
+                f"OS process {os_pid} can run on none of the CPUs {sorted(checked)}"
+            ) from error
+
+    # -- statistics ------------------------------------------------------------
+
+    @pid_or_current
+    def statistics(self, pid: int) -> tuple[EntryStatistics, ...]:
+        """The figures of this owner's entries, oldest first."""
+        owned = self._table.owned(pid)[::-1]
+        return tuple(self._queue.statistics(entry) for _, entry in owned)
+
+    @property
+    def totals(self) -> SchedulerStatistics:
+        """The figures of the whole queue, all owners and those that have left it included."""
+        return self._queue.totals()
+
+    def join_if_idle(self) -> None:
+        """Wait until the queue's thread and its guardian are gone, if nothing is queued.
+
+        They end by themselves. `remove` and a cleanup wait; this is for when the last OS
+        process has died.
+        """
+        self._queue.join_if_idle()
+
+    # -- settling, for the resource --------------------------------------------
+
+    def owns_any(self, pid: int) -> bool:
+        """Whether `pid` has anything on the queue."""
+        return pid in self._table
+
+    def quiesce(self, pid: int) -> None:
+        """Take all of `pid` off the queue for good, and continue what the queue has stopped."""
+        for _, entry in self._table.owned(pid):
+            self._queue.remove(entry)
+
+    def cleanup(self, pid: int) -> CleanupStats:
+        """Let go of all OS processes of `pid`, running, niceness and affinity as before."""
+        try:
+            return self._table.cleanup(pid, self._release)
+        finally:
+            self._queue.join_if_idle()
+
+    def usage(self, pid: int) -> ResourceUsage:
+        """The entries of `pid`."""
+        return self._table.usage(pid)
+
+    # -- inside ----------------------------------------------------------------
+
+    def _tune(self, pid: int, os_pid: int, change: Callable[[Tuning], None]) -> None:
+        if not self._queue.tune(self.find(pid, os_pid), change):
+            raise NotOwnedError("scheduler", pid, f"an entry for OS process {os_pid}")
+
+    def _release(self, entry: RunQueueEntry) -> Outcome:
+        """End an entry that is nobody's any more. Raises PermissionError."""
+        self._queue.remove(entry)
+        try:
+            if entry.process.has_exited():
+                return Outcome.ALREADY_GONE
+            self._queue.restore(entry)
+        finally:
+            self._queue.close(entry)
+        return Outcome.RELEASED
+
+    def _died(self, entry: RunQueueEntry) -> None:
+        """Forget an entry whose OS process has died; on the death watch's thread."""
+        self._queue.remove(entry)
+        # Any pid will do: who does not own it is told who does.
+        self._forget(0, entry)
+        self._queue.close(entry)
+
+    def _forget(self, pid: int, entry: RunQueueEntry) -> None:
+        """Take an entry back, whoever owns it by now."""
+        try:
+            self._table.release(pid, self._table.find(pid, entry))
+        except NotOwnedError as error:
+            if error.owner is not None:
+                self._forget(error.owner, entry)
+            return
+        self._queue.remove(entry)
+        self._queue.close(entry)
+
+    def _owner_of(self, pid: int, entry: RunQueueEntry) -> int | None:
+        try:
+            self._table.find(pid, entry)
+        except NotOwnedError as error:
+            return error.owner
+        return pid
+
+    def _already_queued(self, standing: RunQueueEntry) -> AlreadyOwnedError:
+        return AlreadyOwnedError("scheduler", repr(standing), self._owner_of(0, standing))
+
+
+def _is_gone(os_pid: int) -> bool:
+    """Whether there is no such OS process, or a zombie only."""
+    try:
+        with OsProcess.open(os_pid) as process:
+            return process.has_exited()
+    except ProcessLookupError:
+        return True

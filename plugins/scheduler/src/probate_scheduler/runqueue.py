@@ -1,0 +1,376 @@
+"""The run queue, and the thread that hands out its time slices.
+
+One lock guards the queue, and what stops or continues a process holds it: what the books say of
+a process is what the kernel was told. Nothing that blocks is done under it. Starting a guardian
+and telling it whom to guard can block, so that comes before, under a lock of its own.
+
+The thread exists while anything is on the queue, and sleeps until the end of the next slice, or
+until something changes. While no more processes want to run than there are slots, nobody is
+stopped and it sleeps on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple, final
+
+from probate import death_watch, forget_in_forked_child
+from probate_scheduler.dispatcher import Dispatch, Dispatcher
+from probate_scheduler.entry import OPEN_END, RunQueueEntry
+from probate_scheduler.figures import EntryStatistics, SchedulerStatistics
+from probate_scheduler.guard import Guardian
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from probate import SchedulingPolicy
+    from probate_scheduler.tuning import Tuning
+
+logger = logging.getLogger("probate")
+
+#: Seconds for which nobody is stopped after a failure.
+_RECOVERY: Final = 1.0
+
+#: Seconds that a caller waits for the thread and the guardian to be gone.
+_LEAVING: Final = 10.0
+
+
+@final
+class _Totals(NamedTuple):
+    """The sums of those that have left the queue."""
+
+    slices: int = 0
+    switches: int = 0
+    run_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    paused_seconds: float = 0.0
+
+    def plus(self, entry: RunQueueEntry) -> _Totals:
+        figures = entry.statistics()
+        return _Totals(*(mine + getattr(figures, name) for name, mine in self._asdict().items()))
+
+
+@final
+class RunQueue:
+    """OS processes that share the slots, slice by slice."""
+
+    def __init__(self, on_death: Callable[[RunQueueEntry], object]) -> None:
+        self._on_death = on_death
+        self._dispatcher = Dispatcher()
+        self._inherited: list[object] = []
+        self._start_afresh()
+        forget_in_forked_child(self)
+
+    def _start_afresh(self) -> None:
+        # Reentrant, as a signal handler may terminate processes while its thread holds it.
+        self._changed = threading.Condition(threading.RLock())
+        #: By pid and start time, since a process can stand in the queue only once.
+        self._entries: dict[tuple[int, int], RunQueueEntry] = {}
+        self._thread: threading.Thread | None = None
+        #: Threads that have found the queue empty and are on their way out.
+        self._leaving: list[threading.Thread] = []
+        self._guardian: Guardian | None = None
+        #: Serialises the starting of guardians.
+        self._guarding = threading.RLock()
+        #: Whom a guardian can forget, by number.
+        self._forgettable: list[tuple[Guardian, int]] = []
+        #: Guardians that have died.
+        self._gone: list[Guardian] = []
+        #: When, on the monotonic clock, somebody may be stopped again after a failure.
+        self._slicing_from = 0.0
+        self._totals = _Totals()
+
+    def forget_parent(self) -> None:
+        """Schedule nothing, in a forked child; the parent's processes are the parent's."""
+        self._inherited += [self._entries, self._guardian, self._thread, self._leaving]
+        if self._guardian is not None:
+            # The guardian would take this child for its host, were this end left open.
+            self._guardian.disown()
+        self._start_afresh()
+
+    # -- for the manager -------------------------------------------------------
+
+    def configure(self, policy: SchedulingPolicy, quantum: float, slots: int) -> None:
+        """Schedule otherwise from now on."""
+        with self._changed:
+            dispatcher = self._dispatcher
+            dispatcher.policy, dispatcher.quantum, dispatcher.slots = policy, quantum, slots
+            for entry in self._entries.values():
+                entry.end_slice(time.monotonic())
+            self._changed.notify_all()
+
+    def standing(self, entry: RunQueueEntry) -> RunQueueEntry | None:
+        """The entry of the same OS process that is on the queue, if there is one."""
+        return self._entries.get(_key(entry))
+
+    def at(self, os_pid: int) -> RunQueueEntry | None:
+        """The entry of an OS process, by pid alone. O(all): for error messages."""
+        with self._changed:
+            return next((each for each in self._entries.values() if each.os_pid == os_pid), None)
+
+    def prepare(self, entry: RunQueueEntry) -> None:
+        """Have a newcomer guarded if somebody will have to be stopped.
+
+        Raises GuardianUnavailableError.
+        """
+        with self._changed:
+            is_contended = len(self._entries) >= self._dispatcher.slots
+        if is_contended:
+            self.guard([entry])
+
+    def put(self, entry: RunQueueEntry) -> bool:
+        """Put an entry on the queue; False if its process stands there, or it was removed."""
+        with self._changed:
+            if entry.is_removed or self._entries.setdefault(_key(entry), entry) is not entry:
+                return False
+            entry.account()
+            self._dispatcher.enqueue(entry)
+            try:
+                death_watch.watch(entry.process.fileno(), lambda: self._on_death(entry))
+                self._ensure_thread()
+            except BaseException:
+                self.remove(entry)
+                raise
+            self._changed.notify_all()
+        return True
+
+    def remove(self, entry: RunQueueEntry) -> None:
+        """Take an entry off the queue for good, and continue its process. Idempotent."""
+        with self._changed:
+            if entry.is_removed:
+                return
+            try:
+                with contextlib.suppress(PermissionError):
+                    entry.resume()
+            finally:
+                self._totals = self._totals.plus(entry)
+                entry.is_removed = True
+                if self._entries.get(_key(entry)) is entry:
+                    del self._entries[_key(entry)]
+                if entry.guardian is not None:
+                    self._forgettable.append((entry.guardian, entry.number))
+                self._changed.notify_all()
+
+    def close(self, entry: RunQueueEntry) -> None:
+        """Let go of the process of a removed entry. Idempotent."""
+        with self._changed:
+            if (pidfd := entry.process.fileno()) != -1:
+                death_watch.forget(pidfd)
+                entry.process.close()
+
+    def pause(self, entry: RunQueueEntry) -> None:
+        """Stop it until `resume`. Raises GuardianUnavailableError, PermissionError."""
+        self.guard([entry])
+        with self._changed:
+            if entry.is_removed or entry.is_paused:
+                return
+            entry.account()
+            entry.end_slice(time.monotonic())
+            entry.is_paused = True
+            if entry.guardian is self._guardian:
+                entry.stop()
+            self._changed.notify_all()
+
+    def resume(self, entry: RunQueueEntry) -> None:
+        """Let it take part again, from its next turn on."""
+        with self._changed:
+            if entry.is_paused:
+                entry.account()
+                entry.is_paused = False
+                self._dispatcher.enqueue(entry)
+                self._changed.notify_all()
+
+    def adjust(
+        self, entry: RunQueueEntry, *, priority: int | None = None, weight: int | None = None
+    ) -> None:
+        """Change how it is scheduled, from the next choice on."""
+        with self._changed:
+            if priority is not None:
+                entry.priority = priority
+            if weight is not None:
+                # What it has had of its slice was had at the old weight.
+                entry.charge(time.monotonic())
+                entry.weight = weight
+            self._changed.notify_all()
+
+    def tune(self, entry: RunQueueEntry, change: Callable[[Tuning], None]) -> bool:
+        """Change its niceness or affinity; False if it has left the queue. Raises OSError."""
+        with self._changed:
+            if not entry.is_removed:
+                change(entry.tuning)
+            return not entry.is_removed
+
+    def restore(self, entry: RunQueueEntry) -> None:
+        """Put niceness and affinity back. Raises PermissionError."""
+        with self._changed:
+            entry.tuning.restore()
+
+    def statistics(self, entry: RunQueueEntry) -> EntryStatistics:
+        """The figures of one."""
+        with self._changed:
+            return entry.statistics()
+
+    def totals(self) -> SchedulerStatistics:
+        """The figures of all."""
+        with self._changed:
+            totals = self._totals
+            for entry in self._entries.values():
+                totals = totals.plus(entry)
+            return SchedulerStatistics(
+                policy=self._dispatcher.policy,
+                quantum=self._dispatcher.quantum,
+                slots=self._dispatcher.slots,
+                entries=len(self._entries),
+                **totals._asdict(),
+            )
+
+    def join_if_idle(self) -> None:
+        """Wait until the thread and the guardian are gone, if the queue is empty."""
+        with self._changed:
+            threads = [] if self._entries else [*self._leaving, self._thread]
+        over = time.monotonic() + _LEAVING
+        for thread in threads:
+            if thread is not None and thread is not threading.current_thread():
+                thread.join(max(0.0, over - time.monotonic()))
+
+    # -- guarding --------------------------------------------------------------
+
+    def guard(self, entries: Iterable[RunQueueEntry]) -> None:
+        """Have the guardian guard these, starting one if there is none. May block.
+
+        Raises GuardianUnavailableError.
+        """
+        with self._guarding:
+            guardian = self._guardian or self._new_guardian()
+            for entry in entries:
+                with self._changed:
+                    if entry.is_removed or entry.guardian is guardian:
+                        continue
+                    # A descriptor of its own: the entry's may be closed, and its number given
+                    # to another, before it is sent.
+                    pidfd = os.dup(entry.process.fileno())
+                try:
+                    guardian.guard(entry.number, pidfd)
+                finally:
+                    os.close(pidfd)
+                self._note_guarded(entry, guardian)
+
+    def _new_guardian(self) -> Guardian:
+        guardian = Guardian.start()
+        with self._changed:
+            self._guardian = guardian
+            try:
+                guardian.watch(self._guardian_died)
+                # Which ends the guardian too, when the queue is empty.
+                self._ensure_thread()
+            except BaseException:
+                self._guardian = None
+                guardian.close()
+                raise
+        return guardian
+
+    def _note_guarded(self, entry: RunQueueEntry, guardian: Guardian) -> None:
+        with self._changed:
+            entry.guardian = guardian
+            if entry.is_removed:
+                # By another thread, since it was last looked at.
+                self._forgettable.append((guardian, entry.number))
+
+    def _guardian_died(self, guardian: Guardian) -> None:
+        with self._changed:
+            if self._guardian is not guardian:
+                return
+            logger.warning("the scheduler's guardian has died; nobody is stopped without another")
+            self._guardian = None
+            self._gone.append(guardian)
+            self._let_all_run()
+            self._changed.notify_all()
+
+    # -- the thread ------------------------------------------------------------
+
+    def _serve(self) -> None:
+        try:
+            while not self._leaves():
+                with self._changed:
+                    done = self._dispatch()
+                    forgettable = self._forgettable + done.forgettable
+                    gone = self._gone
+                    self._forgettable, self._gone = [], []
+                    if self._entries and not (done.unguarded or forgettable or gone):
+                        left = done.wake_at - time.monotonic()
+                        if left > 0:
+                            self._changed.wait(None if left == OPEN_END else left)
+                        continue
+                _settle(forgettable, gone)
+                self._guard_or_recover(done.unguarded)
+        except BaseException:
+            logger.exception("the scheduler has failed; everybody runs, until somebody is added")
+            self._leaves(by_force=True)
+
+    def _leaves(self, *, by_force: bool = False) -> bool:
+        """End this thread, and the guardian, if the queue is empty; whether it is."""
+        with self._changed:
+            if self._entries and not by_force:
+                return False
+        # Not while somebody starts a guardian, or has just been given this one.
+        with self._guarding, self._changed:
+            if self._entries and not by_force:
+                return False
+            self._let_all_run()
+            guardians = [*self._gone, *([self._guardian] if self._guardian is not None else [])]
+            forgettable = self._forgettable
+            self._guardian, self._thread = None, None
+            self._gone, self._forgettable = [], []
+            self._leaving = [each for each in self._leaving if each.is_alive()]
+            self._leaving.append(threading.current_thread())
+        _settle(forgettable, guardians)
+        return True
+
+    def _guard_or_recover(self, unguarded: list[RunQueueEntry]) -> None:
+        try:
+            if unguarded:
+                self.guard(unguarded)
+        except Exception as error:
+            logger.error("nobody is stopped for %s s: %s", _RECOVERY, error)
+            with self._changed:
+                self._slicing_from = time.monotonic() + _RECOVERY
+
+    def _dispatch(self) -> Dispatch:
+        now = time.monotonic()
+        if now >= self._slicing_from:
+            try:
+                return self._dispatcher.dispatch(self._entries.values(), self._guardian, now)
+            except Exception:
+                logger.exception("scheduling failed; nobody is stopped for %s s", _RECOVERY)
+                self._slicing_from = now + _RECOVERY
+        self._let_all_run()
+        return Dispatch(wake_at=self._slicing_from)
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None:
+            # A daemon: it must not keep the interpreter from exiting. The guardian does the rest.
+            thread = threading.Thread(target=self._serve, name="probate-scheduler", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def _let_all_run(self) -> None:
+        for entry in self._entries.values():
+            with contextlib.suppress(OSError):
+                entry.resume()
+
+
+def _settle(forgettable: list[tuple[Guardian, int]], ended: list[Guardian]) -> None:
+    # First those: who has left may since have been stopped by others, which is not a guardian's
+    # to undo.
+    for guardian, number in forgettable:
+        guardian.forget(number)
+    for guardian in ended:
+        guardian.close()
+
+
+def _key(entry: RunQueueEntry) -> tuple[int, int]:
+    return entry.os_pid, entry.process.start_time

@@ -1,0 +1,44 @@
+"""Fixtures of kind `scheduler`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import scheduler_workers
+
+from probate import SchedulingPolicy, death_watch
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+
+    from probate import ProcessManager
+    from probate_scheduler import SchedulerManager
+
+    Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def scheduler(manager: ProcessManager) -> Iterator[SchedulerManager]:
+    """The installed plugin's manager: one slot, so that two entries contend for it."""
+    found: SchedulerManager = manager.orchestrator["scheduler"].manager
+    found.configure(SchedulingPolicy.ROUND_ROBIN, 0.005, slots=1)
+    yield found
+    manager.close()
+    found.join_if_idle()
+    death_watch.join_if_idle()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts OS processes that end with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start_one(*args: object, **kwargs: object) -> subprocess.Popen[bytes]:
+        started.append(scheduler_workers.start(*args, **kwargs))  # type: ignore[arg-type]  # as it says
+        return started[-1]
+
+    yield start_one
+    for worker in started:
+        scheduler_workers.end(worker)

@@ -1,0 +1,239 @@
+"""Nothing stays stopped, whatever the host dies of; guardians come and go with the need."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from scheduler_workers import (
+    all_run,
+    end,
+    eventually,
+    guardians,
+    kill_all,
+    none_stopped,
+    state,
+    stopped,
+)
+from scheduler_workers import (
+    start as start_worker,
+)
+
+from probate import SchedulingPolicy
+from probate_scheduler import GuardianUnavailableError, SchedulerManager
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from probate import ProcessManager
+
+    Start = Callable[..., subprocess.Popen[bytes]]
+
+HOST = """
+import os, signal, subprocess, sys, time
+from probate_scheduler import SchedulerManager
+
+scheduler = SchedulerManager("round_robin", 0.001, slots=1)
+workers = [subprocess.Popen(["sleep", "120"], start_new_session=True) for _ in range(4)]
+for worker in workers:
+    scheduler.add(1, worker.pid)
+while min(each.slices for each in scheduler.statistics(1)) < 3:
+    time.sleep(0.001)
+print(*(worker.pid for worker in workers), flush=True)
+{then}
+"""
+
+# From 3.12 on, os.fork() warns where there are several threads.
+forking = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
+
+def fork_host(workers: list[subprocess.Popen[bytes]]) -> int:
+    """Fork an interpreter that slices `workers`; return its pid once it does."""
+    reader, writer = os.pipe()
+    host = os.fork()
+    if host == 0:
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            scheduler = SchedulerManager(SchedulingPolicy.ROUND_ROBIN, 0.001, slots=1)
+            for worker in workers:
+                scheduler.add(1, worker.pid)
+            eventually(lambda: min(each.slices for each in scheduler.statistics(1)) > 1, "slices")
+            os.write(writer, b"!")
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(writer)
+    ready, _, _ = select.select([reader], [], [], 20)
+    assert ready
+    assert os.read(reader, 1) == b"!"
+    os.close(reader)
+    return host
+
+
+@forking
+@pytest.mark.usefixtures("nothing_remains")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_scheduler_killed_in_mid_slice_leaves_no_stopped_process(number: signal.Signals) -> None:
+    """Twelve times each by the default disposition of SIGTERM and by SIGKILL; no guardian stays."""
+    before = guardians()
+    workers = [start_worker() for _ in range(4)]
+    try:
+        for _ in range(12):
+            host = fork_host(workers)
+            eventually(lambda: stopped(workers) == 3, "three of four are stopped")
+            os.kill(host, number)
+            _, status = os.waitpid(host, 0)
+
+            assert os.waitstatus_to_exitcode(status) == -number
+            eventually(lambda: all_run(workers), "all are continued")
+        eventually(lambda: guardians() <= before, "the guardians are gone")
+    finally:
+        for worker in workers:
+            end(worker)
+
+
+@pytest.mark.parametrize(
+    ("then", "code"),
+    [
+        ("signal.pause()", None),
+        ("os._exit(3)", 3),
+        ("sys.exit(4)", 4),
+        ("os.execv('/bin/sh', ['sh', '-c', 'sleep 0.2; exit 5'])", 5),
+        # A child that has its end of the socket too outlives the host.
+        ("if os.fork() == 0: time.sleep(3); os._exit(0)\nos._exit(6)", 6),
+    ],
+    ids=["SIGTERM", "_exit", "exit", "exec", "fork"],
+)
+def test_an_interpreter_that_ends_otherwise_leaves_no_stopped_process(
+    then: str, code: int | None
+) -> None:
+    """Without any cleanup: killed, exited, replaced by another program, survived by a child."""
+    host = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", HOST.format(then=then)], stdout=subprocess.PIPE
+    )
+    assert host.stdout is not None
+    with host.stdout as stdout:
+        os_pids = [int(word) for word in stdout.readline().split()]
+    try:
+        assert len(os_pids) == 4
+        if code is None:
+            eventually(lambda: not none_stopped(os_pids), "some are stopped")
+            host.send_signal(signal.SIGTERM)
+
+        assert host.wait(20) == (-signal.SIGTERM if code is None else code)
+        eventually(lambda: none_stopped(os_pids), "all are continued", timeout=2.5)
+    finally:
+        kill_all(os_pids)
+
+
+def test_a_guardian_is_nobodys_child_and_holds_nothing(
+    manager: ProcessManager, scheduler: SchedulerManager, start: Start
+) -> None:
+    """Its own session, no parent here, one socket and pidfds; SIGTERM does not end it."""
+    before = guardians()
+    process = manager.create_process("job")
+    workers = [start(), start()]
+    with open(os.devnull) as inheritable:
+        os.set_inheritable(inheritable.fileno(), True)
+        for worker in workers:
+            scheduler.add(process.pid, worker.pid)
+        eventually(
+            lambda: min(each.switches for each in scheduler.statistics(process.pid)) > 0,
+            "both have been stopped",
+        )
+    (guardian,) = guardians() - before
+    held = sorted(
+        str(fd.readlink()).partition(":")[0] for fd in Path(f"/proc/{guardian}/fd").iterdir()
+    )
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(guardian, number)
+    scheduler.remove(process.pid, workers[0].pid)
+
+    assert held == ["/dev/null"] * 2 + [held[2]] * 3 + ["socket"]
+    assert held[2] in {"anon_inode", "pidfd"}
+    assert os.getsid(guardian) not in {os.getsid(0), os.getsid(workers[0].pid)}
+    with open(f"/proc/{os.getpid()}/task/{os.getpid()}/children") as file:
+        assert str(guardian) not in file.read().split()
+    assert guardians() - before == {guardian}
+    manager.terminate_process(process.pid)
+    assert guardians() == before
+
+
+@pytest.mark.usefixtures("nothing_remains")
+def test_a_guardian_that_dies_is_replaced(
+    manager: ProcessManager,
+    scheduler: SchedulerManager,
+    start: Start,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody is stopped without one: all run at once, until the next one guards them."""
+    before = guardians()
+    process = manager.create_process("job")
+    workers = [start(), start(), start()]
+    for worker in workers:
+        scheduler.add(process.pid, worker.pid)
+    scheduler.pause(process.pid, workers[0].pid)
+    for _ in range(3):
+        eventually(lambda: stopped(workers) == 2, "two of three are stopped")
+        (guardian,) = guardians() - before
+        os.kill(guardian, signal.SIGKILL)
+        eventually(lambda: guardians() - before - {guardian}, "there is another one")  # noqa: B023  called at once
+
+    assert "guardian has died" in caplog.text
+    eventually(lambda: state(workers[0].pid) == "T", "the paused one is paused again")
+
+
+@pytest.mark.usefixtures("nothing_remains")
+@pytest.mark.parametrize("program", ["/bin/false", "/nonexistent", ""])
+def test_without_a_guardian_nothing_is_stopped(
+    manager: ProcessManager,
+    scheduler: SchedulerManager,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
+) -> None:
+    """The reaper was not armed and nobody knew: here it is an error, and nothing is queued."""
+    process = manager.create_process("job")
+    workers = [start(), start()]
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", program)
+        scheduler.add(process.pid, workers[0].pid)
+        with pytest.raises(GuardianUnavailableError, match="guardian"):
+            scheduler.add(process.pid, workers[1].pid)
+        with pytest.raises(GuardianUnavailableError):
+            scheduler.pause(process.pid, workers[0].pid)
+
+        assert scheduler.totals.entries == 1
+        assert stopped(workers) == 0
+
+    scheduler.add(process.pid, workers[1].pid)
+    eventually(lambda: stopped(workers) == 1, "with one they take turns")
+
+
+@pytest.mark.usefixtures("nothing_remains")
+def test_what_a_user_has_stopped_is_not_the_guardians_to_continue(start: Start) -> None:
+    """A host that dies leaves it as whoever stopped it made it."""
+    held, *workers = start(), start(), start()
+    os.kill(held.pid, signal.SIGSTOP)
+    scheduler = SchedulerManager(SchedulingPolicy.ROUND_ROBIN, 0.005, slots=1)
+    for worker in (held, *workers):
+        scheduler.add(1, worker.pid)
+    entry = scheduler.find(1, held.pid)
+    eventually(lambda: entry.is_held and entry.guardian is None, "it is noticed, and unguarded")
+    eventually(lambda: stopped(workers) == 1, "the others take turns")
+    guardian = scheduler._queue._guardian
+    assert guardian is not None
+    # As if the host had died: the guardian's socket is at its end.
+    with scheduler._queue._changed:
+        guardian.close()
+        eventually(lambda: stopped(workers) == 0, "the others are continued")
+
+        assert state(held.pid) == "T"
+        scheduler._queue._guardian_died(guardian)
+    scheduler.cleanup(1)

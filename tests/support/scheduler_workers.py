@@ -1,0 +1,103 @@
+"""OS processes to be scheduled, and what the kernel says of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+BUSY = ("sh", "-c", "while :; do :; done")
+SLEEP = ("sleep", "120")
+#: Leads a group with a child in it, whose pid it prints.
+FAMILY = ("sh", "-c", "sleep 120 & echo $!; wait")
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def start(argv: Iterable[str] = SLEEP, *, own_session: bool = True) -> subprocess.Popen[bytes]:
+    """Start an OS process, by default as the leader of a session and a group of its own."""
+    return subprocess.Popen(list(argv), start_new_session=own_session)
+
+
+def end(worker: subprocess.Popen[bytes]) -> None:
+    """Kill and reap."""
+    worker.kill()
+    worker.wait()
+
+
+def stat(os_pid: int) -> list[str] | None:
+    """/proc/PID/stat from the state on; None if there is no such process."""
+    try:
+        return Path(f"/proc/{os_pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def state(os_pid: int) -> str:
+    """One letter (proc(5)); T is stopped, empty is gone."""
+    found = stat(os_pid)
+    return found[0] if found else ""
+
+
+def runs(os_pid: int) -> bool:
+    """Whether it is there and not stopped: runnable, or asleep."""
+    return state(os_pid) in {"R", "S", "D"}
+
+
+def stopped(workers: Iterable[subprocess.Popen[bytes]]) -> int:
+    """How many are stopped."""
+    return [state(worker.pid) for worker in workers].count("T")
+
+
+def all_run(workers: Iterable[subprocess.Popen[bytes]]) -> bool:
+    """As `runs`, of all."""
+    return all(runs(worker.pid) for worker in workers)
+
+
+def processor_seconds(os_pid: int) -> float:
+    """Processor time so far, user and system."""
+    found = stat(os_pid)
+    return (int(found[11]) + int(found[12])) / _TICKS if found else 0.0
+
+
+def eventually(condition: Callable[[], object], what: str, *, timeout: float = 15) -> None:
+    """Wait for what the kernel announces to nobody; fail the test after `timeout` seconds."""
+    over = time.monotonic() + timeout
+    pause = threading.Event()
+    while not condition():
+        if time.monotonic() > over:
+            pytest.fail(f"never: {what}")
+        pause.wait(0.001)
+
+
+def guardians() -> set[int]:
+    """The pids of all running guardians, whoever they guard."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            is_one = b"probate_scheduler/guardian.py" in path.read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if is_one:
+            found.add(int(path.parent.name))
+    return found
+
+
+def none_stopped(os_pids: Collection[int]) -> bool:
+    """Whether none of these is stopped."""
+    return all(state(os_pid) != "T" for os_pid in os_pids)
+
+
+def kill_all(os_pids: Iterable[int]) -> None:
+    """Kill what was started by somebody who is gone."""
+    for os_pid in os_pids:
+        os.kill(os_pid, signal.SIGKILL)
