@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -54,12 +55,12 @@ class DeathWatch:
     def forget(self, fd: int) -> bool:
         """Watch `fd` no more, before it is closed; False if it was not watched.
 
-        Its callback may be running, if it is called from another thread.
+        Its callback is not called from here on; it may be running, seen from another thread.
         """
         with self._lock:
             if self._callbacks.pop(fd, None) is None or self._epoll is None:
                 return False
-            self._epoll.unregister(fd)
+            _unregister(self._epoll, fd)
             self._wake_if_idle()
         return True
 
@@ -86,15 +87,16 @@ class DeathWatch:
             epoll.close()
             raise
         epoll.register(wake, select.EPOLLIN)
+        before = self._thread
         # A daemon: it must not keep the interpreter from exiting while processes live on.
         thread = threading.Thread(
-            target=self._serve, args=(epoll, wake), name="probate-death-watch", daemon=True
+            target=self._serve, args=(epoll, wake, before), name="probate-death-watch", daemon=True
         )
         self._epoll, self._wake, self._thread = epoll, wake, thread
         try:
             thread.start()
         except BaseException:
-            self._epoll = self._thread = None
+            self._epoll, self._thread = None, before
             epoll.close()
             os.close(wake)
             raise
@@ -104,31 +106,57 @@ class DeathWatch:
         if not self._callbacks and self._epoll is not None:
             os.eventfd_write(self._wake, 1)
 
-    def _serve(self, epoll: select.epoll, wake: int) -> None:
+    def _serve(self, epoll: select.epoll, wake: int, before: threading.Thread | None) -> None:
+        # Waits until something is ready, and takes nothing: what is ready is taken one by one
+        # under the lock, so that it is still watched then, and no other file by its number.
+        something = select.poll()
+        something.register(epoll, select.POLLIN)
         try:
-            while True:
-                ready = epoll.poll()
-                for fd, _ in ready:
-                    self._call(epoll, fd)
-                with self._lock:
-                    if not self._callbacks and self._epoll is epoll:
-                        self._epoll = None
-                    if self._epoll is not epoll:
-                        return
+            while self._is_needed(epoll):
+                something.poll()
+                while (due := self._take(epoll, wake)) is not None:
+                    _call(*due)
         finally:
             epoll.close()
             os.close(wake)
+            # One that had nothing to watch, and may be about to be gone: who joins us joins it.
+            if before is not None:
+                before.join()
 
-    def _call(self, epoll: select.epoll, fd: int) -> None:
+    def _is_needed(self, epoll: select.epoll) -> bool:
         with self._lock:
-            callback = self._callbacks.pop(fd, None)
-            if callback is None:
-                return
-            epoll.unregister(fd)
-        try:
-            callback()
-        except Exception:
-            logger.exception("the callback of watched descriptor %d failed", fd)
+            if not self._callbacks and self._epoll is epoll:
+                self._epoll = None
+            return self._epoll is epoll
+
+    def _take(self, epoll: select.epoll, wake: int) -> tuple[int, Callable[[], object]] | None:
+        """One descriptor that is ready, watched no more from here on; None if there is none."""
+        with self._lock:
+            while ready := epoll.poll(0, 1):
+                fd = ready[0][0]
+                if fd == wake:
+                    # Read, or it would be ready for ever if something is watched again by now.
+                    os.eventfd_read(wake)
+                    continue
+                _unregister(epoll, fd)
+                callback = self._callbacks.pop(fd, None)
+                if callback is not None:
+                    return fd, callback
+        return None
+
+
+def _unregister(epoll: select.epoll, fd: int) -> None:
+    # Closed too early, against the rules, it is no reason to leave the others unwatched.
+    with contextlib.suppress(OSError):
+        epoll.unregister(fd)
+
+
+def _call(fd: int, callback: Callable[[], object]) -> None:
+    try:
+        callback()
+    except BaseException:
+        # Not even a SystemExit ends the watch: the others' processes die as well.
+        logger.exception("the callback of watched descriptor %d failed", fd)
 
 
 #: The one watch of this OS process: whose processes they are is not its concern.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Self, final
 from probate.errors import PidfdUnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 #: Where `starttime` stands in /proc/PID/stat, counted from what follows the name (proc(5)).
@@ -34,7 +35,7 @@ class OsProcess:
         self.os_pid = os_pid
         #: Clock ticks between the machine's boot and the process's start.
         self.start_time = start_time
-        self._pidfd = pidfd
+        self._pidfd: _Descriptor | None = _Descriptor(pidfd)
 
     @classmethod
     def open(cls, os_pid: int) -> Self:
@@ -47,15 +48,14 @@ class OsProcess:
             raise TypeError(f"an OS pid must be an int, got {os_pid!r}")
         if os_pid <= 0:
             raise ValueError(f"an OS pid must be positive, got {os_pid}")
-        pidfd = _pidfd_open(os_pid)
+        made = cls(os_pid, 0, _pidfd_open(os_pid))
         try:
-            start_time = start_time_of(os_pid)
-            made = cls(os_pid, start_time, pidfd)
+            made.start_time = start_time_of(os_pid)
             # Not reaped yet, so the pid was its own while the start time was read.
             if not made.is_there():
                 raise ProcessLookupError(errno.ESRCH, f"no process {os_pid}")
         except BaseException:
-            os.close(pidfd)
+            made.close()
             raise
         return made
 
@@ -75,25 +75,27 @@ class OsProcess:
 
     def fileno(self) -> int:
         """The pidfd, readable once the process has exited; -1 when closed."""
-        return self._pidfd
+        pidfd = self._pidfd
+        return -1 if pidfd is None else pidfd.number
 
     def close(self) -> None:
-        """Close the pidfd. Idempotent."""
-        pidfd, self._pidfd = self._pidfd, -1
-        if pidfd != -1:
-            os.close(pidfd)
+        """Close the pidfd, as soon as no other thread is using it. Idempotent."""
+        self._pidfd = None
 
     def send_signal(self, number: int) -> bool:
         """Send a signal (pidfd_send_signal(2)); False if the process has been reaped.
 
         Raises PermissionError, ValueError for a bad number.
         """
-        if self._pidfd == -1:
+        pidfd = self._pidfd
+        if pidfd is None:
             return False
         try:
-            signal.pidfd_send_signal(self._pidfd, number)
+            signal.pidfd_send_signal(pidfd.number, number)
         except ProcessLookupError:
             return False
+        except OverflowError:
+            raise ValueError(f"no signal {number!r}") from None
         except OSError as error:
             if error.errno == errno.EINVAL:
                 raise ValueError(f"no signal {number!r}") from None
@@ -109,10 +111,11 @@ class OsProcess:
 
     def has_exited(self) -> bool:
         """Whether it runs no more; True when closed."""
-        if self._pidfd == -1:
+        pidfd = self._pidfd
+        if pidfd is None:
             return True
         poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
+        poll.register(pidfd.number, select.POLLIN)
         return bool(poll.poll(0))
 
     def exit_code(self, *, reap: bool) -> int | None:
@@ -121,13 +124,31 @@ class OsProcess:
         Tells of children of this host that nobody has reaped yet, otherwise raises
         ChildProcessError. With `reap`, it is reaped, and its pid free for others (waitid(2)).
         """
-        if self._pidfd == -1:
+        pidfd = self._pidfd
+        if pidfd is None:
             raise ChildProcessError(errno.ECHILD, f"process {self.os_pid} is no longer held")
         options = os.WEXITED | os.WNOHANG | (0 if reap else os.WNOWAIT)
-        found = os.waitid(os.P_PIDFD, self._pidfd, options)
+        found = os.waitid(os.P_PIDFD, pidfd.number, options)
         if found is None:
             return None
         return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+
+@final
+class _Descriptor:
+    """A descriptor that is closed when nobody uses it any more.
+
+    If it were closed while another thread is about to use it, the number could be that of
+    another process's pidfd by then, and the signal reach that one.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self.number)
 
 
 def start_time_of(os_pid: int) -> int:
@@ -155,11 +176,13 @@ def _pidfd_open(os_pid: int) -> int:
     with contextlib.suppress(ProcessLookupError):
         try:
             return os.pidfd_open(os_pid)
+        except OverflowError:
+            raise ProcessLookupError(errno.ESRCH, f"no process {os_pid}") from None
         except OSError as error:
             if error.errno in (errno.ENOSYS, errno.EPERM):
                 raise PidfdUnavailableError(os.strerror(error.errno)) from error
-            if error.errno == errno.EINVAL:
-                # A thread of a process, and not its first.
+            if error.errno in (errno.EINVAL, errno.ENOENT):
+                # A thread of a process, and not its first: ENOENT from Linux 6.15 on.
                 raise ProcessLookupError(errno.ESRCH, f"no process {os_pid}") from None
             raise
     raise ProcessLookupError(errno.ESRCH, f"no process {os_pid}")

@@ -69,6 +69,9 @@ class _Schedules(Protocol):
     def add(self, pid: int, os_pid: int, *, priority: int = 0, weight: int = 1) -> object:
         """Put an OS process on the run queue, for `pid`."""
 
+    def join_if_idle(self) -> object:
+        """Wait until its thread is gone, if nothing is on the queue."""
+
 
 def checked_argv(argv: object) -> list[Argument]:
     """Return an argument vector as a list.
@@ -103,13 +106,14 @@ class Spawner:
     ) -> None:
         self._manager = manager
         self._withdraw = withdraw
-        self._is_scheduled = scheduling is not None
+        self._schedules: _Schedules | None = None
         self._settler = Settler()
         self._status = StatusSocket(lambda: report(manager.orchestrator, manager.list_processes()))
         self._has_status = has_status
         if scheduling is not None:
             orchestrator = manager.orchestrator
-            cast("_Schedules", manager_of(orchestrator, SCHEDULER)).configure(*scheduling)
+            self._schedules = cast("_Schedules", manager_of(orchestrator, SCHEDULER))
+            self._schedules.configure(*scheduling)
 
     def open(self) -> None:
         """Be ready: nothing that could fail comes after this."""
@@ -128,7 +132,7 @@ class Spawner:
         checked = checked_argv(argv)
         spawns = cast("_Spawns", manager_of(self._manager.orchestrator, PROCESSES))
         scheduled = {key: options.pop(key) for key in ("priority", "weight") if key in options}
-        if scheduled and not self._is_scheduled:
+        if scheduled and self._schedules is None:
             raise ValueError(
                 f"{' and '.join(scheduled)} mean nothing without a scheduler: build the manager "
                 "with_scheduler(...)"
@@ -137,9 +141,8 @@ class Spawner:
         try:
             child = spawns.spawn(process.pid, checked, limits=limits, **options)
             process.set_child(child)
-            if self._is_scheduled:
-                schedules = cast("_Schedules", manager_of(self._manager.orchestrator, SCHEDULER))
-                schedules.add(process.pid, child.os_pid, **scheduled)
+            if self._schedules is not None:
+                self._schedules.add(process.pid, child.os_pid, **scheduled)
         except BaseException:
             self._withdraw(process)
             raise
@@ -154,6 +157,8 @@ class Spawner:
         if self._has_status:
             self._has_status = False
             self._status.close()
+        if self._schedules is not None:
+            self._schedules.join_if_idle()
         death_watch.join_if_idle()
 
     def _died(self, process: Process, exited: concurrent.futures.Future[int | None]) -> None:

@@ -37,6 +37,7 @@ class RunQueueEntry:
         "is_paused",
         "is_removed",
         "is_stopped",
+        "is_taken",
         "number",
         "paused_seconds",
         "priority",
@@ -70,6 +71,8 @@ class RunQueueEntry:
         self.is_held = False
         #: Whether it has left the queue, which is for good.
         self.is_removed = False
+        #: Whether it was taken off while its process lived, since its owner terminates.
+        self.is_taken = False
         #: Its place among equals: the lower, the longer it has waited.
         self.turn = 0
         #: On the monotonic clock, in seconds.

@@ -242,6 +242,8 @@ class SchedulerManager:
     def quiesce(self, pid: int) -> None:
         """Take all of `pid` off the queue for good, and continue what the queue has stopped."""
         for _, entry in self._table.owned(pid):
+            # Else it has left by itself, and there is nothing to account for.
+            entry.is_taken = not entry.process.has_exited()
             self._queue.remove(entry)
 
     def cleanup(self, pid: int) -> CleanupStats:
@@ -266,7 +268,7 @@ class SchedulerManager:
         self._queue.remove(entry)
         try:
             if entry.process.has_exited():
-                return Outcome.ALREADY_GONE
+                return Outcome.RELEASED if entry.is_taken else Outcome.ALREADY_GONE
             self._queue.restore(entry)
         finally:
             self._queue.close(entry)
@@ -275,6 +277,9 @@ class SchedulerManager:
     def _died(self, entry: RunQueueEntry) -> None:
         """Forget an entry whose OS process has died; on the death watch's thread."""
         self._queue.remove(entry)
+        if entry.is_taken:
+            # Its owner is terminating, and the cleanup accounts for it.
+            return
         # Any pid will do: who does not own it is told who does.
         self._forget(0, entry)
         self._queue.close(entry)

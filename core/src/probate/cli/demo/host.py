@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 from probate.process.manager import ProcessManager
+from probate.process.scheduling import SchedulingPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,8 @@ class Host:
     def __init__(self, orchestrator: ResourceOrchestrator) -> None:
         self.orchestrator = orchestrator
         builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
+        if self.has("scheduler"):
+            builder.with_scheduler(SchedulingPolicy.ROUND_ROBIN, quantum=0.01)
         self.manager = builder.with_grace(GRACE).with_acquisition_sites().build()
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="demo-loop")

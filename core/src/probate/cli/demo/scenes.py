@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import mmap
+import os
 import signal
 import socket
 import subprocess
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 from probate.errors import ProbateError
@@ -170,6 +172,20 @@ def _processes(host: Host, process: Process) -> None:
     process.adopt(subprocess.Popen(["sleep", "1000"]))  # noqa: S607  found where all programs are
 
 
+def _scheduler(host: Host, process: Process) -> None:
+    scheduler = host.plugin("scheduler").manager
+    processes = host.plugin("processes").manager
+    # One more than may run at a time, so that somebody is always stopped; and they do not heed
+    # a polite request.
+    count = len(os.sched_getaffinity(0)) + 1
+    command = ["sh", "-c", "trap '' TERM; while :; do :; done"]
+    for busy in [processes.spawn(process.pid, command) for _ in range(count)]:
+        scheduler.add(process.pid, busy.os_pid)
+        scheduler.set_nice(process.pid, busy.os_pid, 5)
+    while not all(each.slices for each in scheduler.statistics(process.pid)):
+        time.sleep(0.001)
+
+
 #: The kinds that a scene needs, the scene, and what to say of it.
 SCENES: Final[tuple[tuple[tuple[str, ...], Callable[[Host, Process], str | None], str], ...]] = (
     (
@@ -185,4 +201,9 @@ SCENES: Final[tuple[tuple[tuple[str, ...], Callable[[Host, Process], str | None]
     (("mmap",), _maps, "dirty shared file maps, an anonymous map, an adopted one"),
     (("memory",), _memory, "wiped memory, shared memory as owner and as user, a SysV segment"),
     (("processes",), _processes, "two OS processes, one of them adopted"),
+    (
+        ("scheduler", "processes"),
+        _scheduler,
+        "busy OS processes that take turns, and ignore SIGTERM",
+    ),
 )

@@ -1,0 +1,41 @@
+"""What goes wrong with inter-process communication.
+
+ProbateError
+├── QueueClosedError        the queue is closed, or takes nothing more
+├── QueueFullError          no room within the time allowed (also a queue.Full)
+├── QueueEmptyError         no message within the time allowed (also a queue.Empty)
+├── PipeClosedError         this end of the pipe is closed (also a ValueError)
+└── SemaphoreClosedError    the semaphore is closed, or was removed
+"""
+
+from __future__ import annotations
+
+import queue
+from typing import final
+
+from probate import ProbateError
+
+
+@final
+class QueueClosedError(ProbateError):
+    """The queue or topic is closed, or its owner is ending and it takes nothing more."""
+
+
+@final
+class QueueFullError(ProbateError, queue.Full):
+    """The queue had no room for the message within the time allowed."""
+
+
+@final
+class QueueEmptyError(ProbateError, queue.Empty):
+    """No message came within the time allowed."""
+
+
+@final
+class PipeClosedError(ProbateError, ValueError):
+    """This end of the pipe is closed; a ValueError, as from any closed file."""
+
+
+@final
+class SemaphoreClosedError(ProbateError):
+    """The semaphore is closed here, or its owner has removed it."""
