@@ -68,9 +68,9 @@ def test_a_worker_tree_that_is_killed_from_outside_is_settled_unasked(shown: str
 
 
 def test_the_kernel_agrees(shown: str) -> None:
-    """Fds, sockets, maps, threads, dispositions as before; synced files as written."""
+    """Fds, sockets, maps, threads, dispositions as before; files as written."""
     assert "The kernel agrees, before and after" in shown
-    assert "8 synced files as written" in shown
+    assert "12 files as written" in shown
 
 
 def test_plain_text_where_there_is_no_terminal(shown: str) -> None:

@@ -49,6 +49,14 @@ def _checked_outcome(answer: object) -> Outcome:
     return answer
 
 
+def _key_of(identity: object) -> int:
+    """What the index has for an object: its address; of an int, which may have many, its value."""
+    if type(identity) is int and identity >= 0:
+        # Addresses are positive, so the two are never confused.
+        return ~identity
+    return id(identity)
+
+
 #: Said of an outcome that came without a message of its own.
 _PLAIN_WORDS: Final = {
     Outcome.BUSY: "still in use",
@@ -65,7 +73,7 @@ class OwnershipTable(Generic[T]):
     `kind` names the resources in errors and accounts. `describe` turns a resource into a short
     text, for accounts and usage. `identity` gives the object that may have one owner at a time
     only, the resource itself or what it wraps; it can then be found by that object, in O(1), at
-    the price of an index.
+    the price of an index. An int, such as a descriptor, is found by its value.
 
     Thread-safe. A forked child starts with an empty table: it owns nothing, and what it
     inherited is kept from being finalised there. Resources are never None.
@@ -83,7 +91,7 @@ class OwnershipTable(Generic[T]):
         self._identity = identity
         self._book: EstateBook[T] = EstateBook()
         self._sites: dict[ResourceId, str] = {}
-        #: Id of the identity to id of the resource; empty without `identity`.
+        #: Key of the identity to id of the resource; empty without `identity`.
         self._index: dict[int, ResourceId] = {}
         self._inherited: list[object] = []
         forget_in_forked_child(self)
@@ -133,7 +141,7 @@ class OwnershipTable(Generic[T]):
             for resource_id, resource in self.owned(pid):
                 if resource is identity:
                     return resource_id
-        elif (found := self._index.get(id(identity))) is not None:
+        elif (found := self._index.get(_key_of(identity))) is not None:
             if found in (self._book.get(pid) or ()):
                 return found
             owner = self._book.owner_of(found)
@@ -284,7 +292,7 @@ class OwnershipTable(Generic[T]):
                     kept.append((resource_id, resource, size))
                     if self._identity is not None:
                         # A release by hand may have come in between, and found nothing to end.
-                        self._index[id(identity)] = resource_id
+                        self._index[_key_of(identity)] = resource_id
                     continue
             self._forget(resource_id, identity)
         if kept:
@@ -336,7 +344,7 @@ class OwnershipTable(Generic[T]):
         resource_id = ResourceId(next(_ids))
         identity = self._identity_of(resource)
         if self._identity is not None:
-            found = self._index.setdefault(id(identity), resource_id)
+            found = self._index.setdefault(_key_of(identity), resource_id)
             if found != resource_id:
                 owner = self._book.owner_of(found)
                 raise AlreadyOwnedError(self.kind, self.describe(resource), owner)
@@ -356,7 +364,7 @@ class OwnershipTable(Generic[T]):
 
     def _forget(self, resource_id: ResourceId, identity: object) -> None:
         if self._identity is not None:
-            self._index.pop(id(identity), None)
+            self._index.pop(_key_of(identity), None)
         if self._sites:
             self._sites.pop(resource_id, None)
 

@@ -37,7 +37,7 @@ class Host:
         self._thread = threading.Thread(target=self.loop.run_forever, name="demo-loop")
         self._folder = tempfile.TemporaryDirectory(prefix="probate-demo-")
         self.folder = Path(self._folder.name)
-        #: What each synced file must contain in the end.
+        #: What each file must contain in the end.
         self.expected_files: dict[Path, bytes] = {}
 
     def __enter__(self) -> Self:

@@ -52,7 +52,8 @@ def run(orchestrator: ResourceOrchestrator) -> int:
         for process, result in ended:
             report.print_result(out, process.name, result, kinds, times)
         wrong_files = _wrong_files(host)
-        left_paths = [f"path left behind: {path}" for path in host.folder.glob("*.sock")]
+        paths = [*host.folder.glob("*.sock"), *host.folder.glob("*.fifo")]
+        left_paths = [f"path left behind: {path}" for path in paths]
         sockets, maps = len(before.sockets), before.shared_maps.total()
     times.stop()
     after = _settled_view(before)
@@ -62,7 +63,7 @@ def run(orchestrator: ResourceOrchestrator) -> int:
         differences,
         f"{len(before.fds)} fds ({sockets} sockets), {maps} shared maps, "
         f"{len(before.threads)} threads, all signal dispositions; "
-        f"{len(host.expected_files)} synced files as written",
+        f"{len(host.expected_files)} files as written",
     )
     totals = host.manager.totals
     out.print(
@@ -142,7 +143,7 @@ def _settled_view(before: KernelView) -> KernelView:
 
 def _wrong_files(host: Host) -> list[str]:
     return [
-        f"not synced: {path}"
+        f"not as written: {path}"
         for path, content in host.expected_files.items()
         if path.read_bytes() != content
     ]

@@ -167,6 +167,39 @@ def _memory(host: Host, process: Process) -> None:
     memory.create_segment(process.pid, PAGE)
 
 
+def _files(host: Host, process: Process) -> None:
+    files = host.plugin("files").manager
+    path = host.folder / f"{process.pid}.log"
+    log = files.open(process.pid, path, "w", encoding="ascii")
+    # Nobody flushes or closes it: what is in the buffer must be in the file all the same.
+    log.write(f"the last words of process {process.pid}")
+    host.expected_files[path] = f"the last words of process {process.pid}".encode()
+    files.lock(process.pid, log)
+    files.temporary_file(process.pid)
+    files.mkfifo(process.pid, host.folder / f"{process.pid}.fifo")
+    for end in os.pipe():
+        process.adopt(end)
+
+
+def _ipc(host: Host, process: Process) -> None:
+    ipc = host.plugin("ipc").manager
+    reader, writer = ipc.pipe(process.pid)
+    writer.write(b"through")
+    if reader.read(7) != b"through":
+        raise RuntimeError("the pipe gave something else")
+    queue = ipc.queue(process.pid, 8)
+    queue.put(b"unread")
+    ipc.sysv_queue(process.pid)
+    ipc.posix_queue(process.pid)
+    semaphore = ipc.semaphore(process.pid, 0)
+
+    def wait_for_ever() -> None:
+        with contextlib.suppress(Exception):
+            semaphore.acquire()
+
+    threading.Thread(target=wait_for_ever, name=f"semaphore-{process.pid}").start()
+
+
 def _processes(host: Host, process: Process) -> None:
     host.plugin("processes").manager.spawn(process.pid, ["sleep", "1000"])
     process.adopt(subprocess.Popen(["sleep", "1000"]))  # noqa: S607  found where all programs are
@@ -200,6 +233,12 @@ SCENES: Final[tuple[tuple[tuple[str, ...], Callable[[Host, Process], str | None]
     (("mmap", "sockets"), _exported_buffer, "a map whose buffer a blocked thread is reading into"),
     (("mmap",), _maps, "dirty shared file maps, an anonymous map, an adopted one"),
     (("memory",), _memory, "wiped memory, shared memory as owner and as user, a SysV segment"),
+    (
+        ("files",),
+        _files,
+        "a locked file with words unwritten, a temporary one, a FIFO, a pipe's ends",
+    ),
+    (("ipc",), _ipc, "a pipe, queues with a message unread, a semaphore that a thread waits for"),
     (("processes",), _processes, "two OS processes, one of them adopted"),
     (
         ("scheduler", "processes"),

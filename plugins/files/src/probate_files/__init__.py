@@ -1,0 +1,28 @@
+"""Probate's kind `files`.
+
+resource.py     FileResource: the hooks
+manager.py      FileManager: makes files, locks and temporary things for processes
+books.py        the ownership table, and which entry has which descriptor number
+entry.py        what every owned thing can do
+arguments.py    arguments, checked before anything is acquired
+adoption.py     what was made elsewhere, and is ours to release
+descriptor.py   which file a descriptor number refers to; plain descriptors
+layers.py       file objects, layer by layer, down to the descriptor
+outlet.py       where a file's buffered bytes go when it is flushed
+openfile.py     file objects: flushing and closing
+temporary.py    temporary files and folders
+fifo.py         FIFOs
+pinned.py       paths, pinned so that no successor is taken for them
+locks.py        flock and open file description locks
+waiting.py      waiting for a lock that somebody else holds
+errors.py       buffered data that could not be written
+"""
+
+from __future__ import annotations
+
+from probate_files.errors import LostDataError
+from probate_files.locks import FileLock
+from probate_files.manager import FileManager
+from probate_files.resource import FileResource
+
+__all__ = ["FileLock", "FileManager", "FileResource", "LostDataError"]

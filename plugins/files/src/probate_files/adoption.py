@@ -1,0 +1,83 @@
+"""What was made elsewhere, and is ours to release."""
+
+from __future__ import annotations
+
+import enum
+import io
+import os
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+from probate_files.arguments import STANDARD, descriptor_of
+from probate_files.descriptor import Descriptor
+from probate_files.layers import layers_of
+from probate_files.openfile import OpenFile
+from probate_files.temporary import SpooledFile, TemporaryFile, TemporaryFolder
+
+if TYPE_CHECKING:
+    from probate_files.entry import Entry
+
+
+def entry_for(resource: object) -> Entry | None:
+    """The entry for an object of this kind, None for any other.
+
+    Ours are descriptors, as plain ints; file objects that end in an `io.FileIO`, through gzip,
+    bz2 and lzma too; and what `tempfile` makes. A socket's `makefile` ends in the socket and is
+    left to it; a file in memory has nothing to release. Raises ValueError for what is closed,
+    and for the host's standard streams.
+    """
+    if isinstance(resource, int):
+        return _descriptor(resource)
+    if isinstance(resource, tempfile.TemporaryDirectory):
+        return TemporaryFolder(os.path.abspath(os.fsdecode(resource.name)), resource)  # noqa: PTH100  as in arguments
+    if isinstance(resource, tempfile.SpooledTemporaryFile):
+        _refuse_closed(resource)
+        return SpooledFile(resource)
+    if isinstance(resource, tempfile._TemporaryFileWrapper):  # noqa: SLF001  there is no other name
+        file = _open_file(resource.file, resource)
+        is_temporary = resource._closer.delete  # noqa: SLF001  no public way
+        return file and TemporaryFile(file, file.path if is_temporary else None)
+    return _open_file(resource, resource)
+
+
+def _open_file(file: object, native: object) -> OpenFile | None:
+    if not isinstance(file, io.IOBase):
+        return None
+    if any(file is stream for stream in _standard_streams()):
+        raise ValueError(f"a standard stream of the host is never one process's: {file!r}")
+    _refuse_closed(file)
+    found = layers_of(file)
+    if found is None:
+        return None
+    above, raw = found
+    _refuse_standard(raw.fileno())
+    descriptor_of(raw)
+    return OpenFile(file, above, raw, native)
+
+
+def _descriptor(fd: int) -> Descriptor | None:
+    if isinstance(fd, (bool, enum.Enum)):
+        # A truth or a signal number is no descriptor, whatever number it is.
+        return None
+    _refuse_standard(fd)
+    return Descriptor(descriptor_of(fd))
+
+
+def _refuse_standard(fd: int) -> None:
+    if fd in STANDARD:
+        raise ValueError(
+            f"descriptor {fd} is the host's {STANDARD[fd]} and never one process's: "
+            "duplicate it, and have the duplicate owned"
+        )
+
+
+def _refuse_closed(file: io.IOBase | tempfile.SpooledTemporaryFile[bytes]) -> None:
+    if file.closed:
+        raise ValueError(f"a closed file cannot be adopted: {file!r}")
+
+
+def _standard_streams() -> tuple[object, ...]:
+    return (
+        sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__,
+    )  # fmt: skip

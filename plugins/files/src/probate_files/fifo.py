@@ -1,0 +1,64 @@
+"""FIFOs: at the end nobody is left waiting in open(2) for the other side."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, final
+
+from probate import Outcome
+from probate_files.entry import PATIENCE
+from probate_files.pinned import PinnedPath
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from pathlib import Path
+
+
+@final
+class Fifo:
+    """A named pipe that was made here. Its open ends are resources of their own."""
+
+    __slots__ = ("_pin", "native")
+
+    def __init__(self, path: Path) -> None:
+        self.native = path
+        self._pin = PinnedPath(os.fspath(path))
+        if not stat.S_ISFIFO(self._pin.status.st_mode):
+            raise FileExistsError(f"replaced while it was made, by what is no FIFO: {path}")
+
+    def __repr__(self) -> str:
+        return f"FIFO {self._pin.path!r} (inode {self._pin.status.st_ino})"
+
+    def quiesce(self) -> concurrent.futures.Future[None] | None:
+        """Nothing is buffered outside the kernel."""
+        return None
+
+    def release(self, patience: float = PATIENCE) -> Outcome:  # noqa: ARG002  waits for nobody
+        """Let everybody through who waits in open(2), and unlink it. See `PinnedPath.look`."""
+        if not self._pin.is_pinned:
+            return Outcome.ALREADY_GONE
+        # Opened for both, which needs nobody else (fifo(7)), it is the other side of whoever
+        # waits; when it is closed again, they see end-of-file or EPIPE.
+        try:
+            other_side = os.open(self._pin.magic_path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            self._pin.unlink()
+            raise
+        try:
+            # Before it is closed: who still finds the path meets a FIFO with two sides.
+            return self._pin.unlink()
+        finally:
+            os.close(other_side)
+
+
+def make(path: Path, mode: int) -> Fifo:
+    """Make a FIFO. Raises OSError, FileExistsError included."""
+    os.mkfifo(path, mode)
+    try:
+        return Fifo(path)
+    except FileExistsError:
+        raise
+    except BaseException:
+        path.unlink()
+        raise

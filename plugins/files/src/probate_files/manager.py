@@ -1,0 +1,399 @@
+"""The file manager: makes files, locks and temporary things that belong to a process."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import fcntl
+import os
+import threading
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, final
+
+from probate import BusyResourceError, NotOwnedError, forget_in_forked_child, pid_or_current
+from probate_files import arguments, fifo, temporary
+from probate_files.adoption import entry_for
+from probate_files.books import Books
+from probate_files.descriptor import Descriptor
+from probate_files.entry import PATIENCE, Entry
+from probate_files.locks import FileLock, Range
+from probate_files.openfile import OpenFile, opened
+from probate_files.waiting import wait_for
+
+if TYPE_CHECKING:
+    import tempfile
+    from collections.abc import Callable
+
+    from probate import CleanupStats, Outcome, ResourceId, ResourceUsage
+    from probate_files.temporary import TemporaryFile
+
+#: Seconds that the flushes of files about to be given up have, all together, to come to their turn.
+_LAST_CHANCE: Final = 1.0
+
+AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+TextPath = str | os.PathLike[str]
+
+
+@final
+class FileManager:
+    """Makes plain file objects and descriptors, each owned by one process.
+
+    Every method takes the owner's pid first; within `with manager.process(...)` it may be left
+    out. Descriptors are ints, and are never inherited by programs that are run (PEP 446).
+
+    All raise ProcessTerminatedError, ProcessNotFoundError or ResourceLimitExceeded before
+    anything is acquired, TypeError or ValueError for bad arguments, and OSError from the kernel.
+    """
+
+    def __init__(self) -> None:
+        self._books = Books()
+        self._table = self._books.table
+        #: Held while a lock is asked for, which never waits.
+        self._taking = threading.Lock()
+        forget_in_forked_child(self)
+
+    def forget_parent(self) -> None:
+        """Start with a lock that no thread of the parent holds, in a forked child."""
+        self._taking = threading.Lock()
+
+    # -- opening -------------------------------------------------------------
+
+    @pid_or_current
+    def open(
+        self,
+        pid: int,
+        path: AnyPath,
+        mode: str = "r",
+        *,
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> IO[Any]:
+        """Open a file as the built-in `open` does, and with its arguments.
+
+        A FIFO whose other side nobody has opened blocks, as it always does (fifo(7)); one that
+        was made by `mkfifo` here lets go when its owner ends. Raises LookupError for an unknown
+        encoding or error handler.
+        """
+        name = arguments.checked_path(path)
+        arguments.check_open(mode, buffering, encoding, errors, newline)
+
+        def make() -> OpenFile:
+            file = open(name, mode, buffering, encoding, errors, newline)  # noqa: SIM115  owned
+            try:
+                return opened(file)
+            except BaseException:
+                file.close()
+                raise
+
+        return self._books.acquire(pid, make).file  # type: ignore[return-value]  # as opened
+
+    @pid_or_current
+    def open_fd(self, pid: int, path: AnyPath, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+        """Open a descriptor: `flags` and `mode` are those of open(2)."""
+        name = arguments.checked_path(path)
+        arguments.checked_flags(flags)
+        arguments.checked_mode(mode)
+        return self._acquire_fd(pid, lambda: os.open(name, flags | os.O_CLOEXEC, mode))
+
+    @pid_or_current
+    def open_directory(self, pid: int, path: AnyPath) -> int:
+        """Open a folder, for `dir_fd=` and `os.scandir`. Raises NotADirectoryError."""
+        name = arguments.checked_path(path)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        return self._acquire_fd(pid, lambda: os.open(name, flags))
+
+    @pid_or_current
+    def dup(self, pid: int, file: IO[Any] | int) -> int:
+        """Duplicate a descriptor, or that of a file object; it may be another's (dup(2)).
+
+        The two share the position, the flags and the locks of one open file description.
+        """
+        fd = arguments.descriptor_of(file)
+        return self._acquire_fd(pid, lambda: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
+
+    @pid_or_current
+    def memfd(self, pid: int, name: str = "probate", flags: int = 0) -> int:
+        """Make a file in memory, without a path; `flags` as MFD_ALLOW_SEALING (memfd_create(2)).
+
+        It is freed when its last descriptor and mapping are.
+        """
+        if not isinstance(name, str):
+            raise TypeError(f"a memfd's name is a string, got {name!r}")
+        arguments.checked_flags(flags)
+        return self._acquire_fd(pid, lambda: os.memfd_create(name, flags | os.MFD_CLOEXEC))
+
+    # -- temporary things and FIFOs ------------------------------------------
+
+    @pid_or_current
+    def temporary_file(
+        self,
+        pid: int,
+        mode: str = "w+b",
+        *,
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        suffix: str = "",
+        prefix: str = temporary.PREFIX,
+        directory: TextPath | None = None,
+    ) -> IO[Any]:
+        """Make a file that goes with its owner; its path is `name` of the file object.
+
+        Readable by its user only, in `directory` or the default one (`tempfile.gettempdir`). Its
+        path is unlinked even if the file was closed directly, but not once it was renamed: that
+        is how a file is kept.
+        """
+        arguments.check_open(mode, buffering, encoding, errors, newline)
+        where = arguments.checked_place(suffix, prefix, directory)
+
+        def make() -> TemporaryFile:
+            return temporary.make_file(where, mode, buffering, encoding, errors, newline)
+
+        entry = self._books.acquire(pid, make)
+        return entry.file.file  # type: ignore[return-value]  # as opened
+
+    @pid_or_current
+    def temporary_directory(
+        self,
+        pid: int,
+        *,
+        suffix: str = "",
+        prefix: str = temporary.PREFIX,
+        directory: TextPath | None = None,
+    ) -> Path:
+        """Make a folder that goes with its owner, and with all that is in it.
+
+        Links in it are removed, never followed. A folder that was renamed is kept.
+        """
+        where = arguments.checked_place(suffix, prefix, directory)
+        entry = self._books.acquire(pid, lambda: temporary.make_folder(*where))
+        return entry.native  # type: ignore[return-value]  # the path that it was made with
+
+    @pid_or_current
+    def mkfifo(self, pid: int, path: TextPath, mode: int = 0o600) -> Path:
+        """Make a FIFO, which is unlinked when its owner ends (mkfifo(3)).
+
+        Whoever waits in open(2) for its other side then gets through, and sees end-of-file or
+        EPIPE. Raises FileExistsError.
+        """
+        name = Path(arguments.absolute_path(path))
+        arguments.checked_mode(mode)
+        return self._books.acquire(pid, lambda: fifo.make(name, mode)).native
+
+    # -- locks ---------------------------------------------------------------
+
+    @pid_or_current
+    def lock(
+        self, pid: int, file: IO[Any] | int, *, shared: bool = False, timeout: float | None = None
+    ) -> FileLock:
+        """Lock a whole file against other open file descriptions (flock(2)).
+
+        `timeout` is in seconds: None waits, 0 tries once. The file may be another's; closing it,
+        and all its duplicates, ends the lock. Raises TimeoutError; ProcessTerminatedError if
+        `pid` is terminated while it waits; ValueError if the file is closed; AlreadyOwnedError
+        if the description, which duplicates share, holds one already.
+        """
+        return self._lock(pid, FileLock(file, shared=shared), timeout)
+
+    @pid_or_current
+    def lock_range(
+        self,
+        pid: int,
+        file: IO[Any] | int,
+        start: int,
+        length: int,
+        *,
+        shared: bool = False,
+        timeout: float | None = None,
+    ) -> FileLock:
+        """Lock bytes of a file, as lockf(3) would, but for this open file description.
+
+        `length` bytes from `start` on; 0 is to the end, wherever that moves. Conflicts with
+        lockf and F_SETLK locks of other programs too. An open file description lock (fcntl(2),
+        F_OFD_SETLK): a shared one needs a readable file, an exclusive one a writable one. Waits
+        and raises as `lock` does.
+        """
+        range_ = Range(*arguments.checked_range(start, length))
+        return self._lock(pid, FileLock(file, shared=shared, range=range_), timeout)
+
+    @pid_or_current
+    def unlock(self, pid: int, lock: FileLock | IO[Any] | int) -> None:
+        """Give a lock back; given a file, all locks that `pid` took through it.
+
+        Idempotent for a lock. Raises NotOwnedError if it is another's, or the file has none.
+        """
+        if isinstance(lock, FileLock):
+            self._unlock(pid, lock)
+            return
+        fd = arguments.descriptor_of(lock)
+        found = [
+            each
+            for _, each in self._table.owned(pid)
+            if isinstance(each, FileLock) and each.is_through(fd)
+        ]
+        if not found:
+            raise NotOwnedError(self._table.kind, pid, f"a lock of {lock!r}")
+        for each in found:
+            self._unlock(pid, each)
+
+    # -- using and giving back -----------------------------------------------
+
+    @pid_or_current
+    def flush(self, pid: int, file: IO[Any]) -> None:
+        """Flush a file object of this owner. Raises NotOwnedError if it is another's."""
+        if not hasattr(file, "flush"):
+            raise TypeError(f"expected a file object, got {file!r}")
+        self._books.find(pid, file)
+        file.flush()
+
+    @pid_or_current
+    def close(self, pid: int, file: IO[Any] | int) -> None:
+        """Flush and close a file object or descriptor of this owner, and end its locks.
+
+        Waits for the reader of a full pipe, as closing it natively does, but not past the end of
+        the owner: then ProcessTerminatedError is raised. LostDataError tells of buffered data
+        that could not be written; it is closed all the same. Idempotent. Raises NotOwnedError if
+        it is another's. A temporary file is unlinked too.
+        """
+        if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "closed")):
+            raise TypeError(f"expected a file object or a descriptor, got {file!r}")
+        try:
+            resource_id = self._books.find(pid, file)
+        except NotOwnedError as error:
+            if error.owner is None and _is_closed(file):
+                return
+            raise
+        entry = self._table.get(pid, resource_id)
+        if (flushed := entry.quiesce()) is not None:
+            flushed.result()
+        for lock in list(getattr(entry, "locks", ())):
+            with contextlib.suppress(NotOwnedError):
+                self._unlock(pid, lock)
+        try:
+            self._release(pid, resource_id)
+        except BusyResourceError:
+            # Its last bytes, such as a checksum, have filled the pipe anew.
+            if (flushed := entry.quiesce()) is not None:
+                flushed.result()
+            entry.release()
+
+    @pid_or_current
+    def remove(self, pid: int, path: TextPath | tempfile.TemporaryDirectory[Any]) -> None:
+        """Remove a temporary folder or FIFO of this owner, as its end would.
+
+        Raises NotOwnedError if it is another's or gone already, RefusedResourceError if
+        something else is in its place, OSError.
+        """
+        if isinstance(path, (str, os.PathLike)):
+            path = Path(arguments.absolute_path(path))
+        self._release(pid, self._books.find(pid, path))
+
+    @pid_or_current
+    def adopt_fd(self, pid: int, fd: int) -> ResourceId:
+        """Own a descriptor that was made elsewhere, such as an end of `os.pipe()`.
+
+        Raises ValueError if it is not open, or one of the host's standard streams (0, 1, 2).
+        """
+        if not isinstance(fd, int) or isinstance(fd, bool):
+            raise TypeError(f"a descriptor is an int, got {fd!r}")
+        resource_id = self.adopt(pid, fd)
+        if resource_id is None:
+            raise TypeError(f"a descriptor is a plain int, got {fd!r}")
+        return resource_id
+
+    # -- settling, for the resource ------------------------------------------
+
+    def owns_any(self, pid: int) -> bool:
+        """Whether `pid` owns anything of this kind."""
+        return pid in self._table
+
+    def adopt(self, pid: int, resource: object) -> ResourceId | None:
+        """Own a descriptor, file object or temporary thing made elsewhere.
+
+        Returns None for anything else: see `probate_files.adoption`. Raises ValueError for what
+        is closed and for the host's standard streams, AlreadyOwnedError.
+        """
+        entry = entry_for(resource)
+        return None if entry is None else self._books.adopt(pid, entry)
+
+    def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
+        """Flush; the futures are of files whose readers have yet to read."""
+        futures = []
+        for _, entry in self._table.owned(pid):
+            # What fails here fails again when it is released, and is reported then.
+            with contextlib.suppress(Exception):
+                if (flushed := entry.quiesce()) is not None:
+                    futures.append(flushed)
+        return futures
+
+    def cleanup(self, pid: int) -> CleanupStats:
+        """Flush, unlock, close and unlink all that `pid` owns, newest first."""
+        # One wait for all, so that it does not grow with the number of readers that sleep.
+        concurrent.futures.wait(self.quiesce(pid), PATIENCE)
+        files = [entry for _, entry in self._table.owned(pid) if isinstance(entry, OpenFile)]
+        over = time.monotonic() + _LAST_CHANCE
+        for file in files:
+            file.await_drain(over)
+        try:
+            return self._table.cleanup(pid, _release_at_once)
+        finally:
+            over = time.monotonic() + PATIENCE
+            for file in files:
+                file.see_out(over)
+
+    def usage(self, pid: int) -> ResourceUsage:
+        """What `pid` owns of this kind; bytes are not counted."""
+        return self._table.usage(pid)
+
+    # -- inside --------------------------------------------------------------
+
+    def _acquire_fd(self, pid: int, make: Callable[[], int]) -> int:
+        def make_entry() -> Descriptor:
+            return Descriptor(make())
+
+        return self._books.acquire(pid, make_entry).native
+
+    def _lock(self, pid: int, lock: FileLock, timeout: float | None) -> FileLock:
+        seconds = arguments.checked_timeout(timeout)
+
+        def take() -> FileLock:
+            return wait_for(lock, pid, self._books, self._taking, seconds)
+
+        self._books.acquire(pid, take)
+        self._books.tie(lock)
+        return lock
+
+    def _unlock(self, pid: int, lock: FileLock) -> None:
+        try:
+            resource_id = self._books.find(pid, lock)
+        except NotOwnedError as error:
+            if error.owner is None and not lock.is_held:
+                return
+            raise
+        self._release(pid, resource_id)
+
+    def _release(self, pid: int, resource_id: ResourceId) -> None:
+        entry = self._table.release(pid, resource_id)
+        if entry is not None:
+            entry.release()
+            return
+        # A termination has been quicker; what became of it stands in its account.
+        self._table.check_admitted(pid)
+
+
+def _release_at_once(entry: Entry) -> Outcome:
+    return entry.release(0)
+
+
+def _is_closed(file: IO[Any] | int) -> bool:
+    if not isinstance(file, int):
+        return file.closed
+    try:
+        arguments.descriptor_of(file)
+    except ValueError:
+        return True
+    return False

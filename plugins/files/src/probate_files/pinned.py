@@ -1,0 +1,91 @@
+"""Paths, pinned so that no successor is taken for what was there.
+
+An O_PATH descriptor (open(2)) keeps the inode, and so its number cannot be given to another file;
+device and inode are compared before anything is unlinked. It neither reads nor writes, so that a
+pinned FIFO has no more readers and writers than it would have.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final, final
+
+from probate import Outcome, RefusedResourceError
+
+_PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@final
+class PinnedPath:
+    """What is at `path` now, held so that it can be told from whatever may be there later.
+
+    Raises OSError if nothing is there.
+    """
+
+    __slots__ = ("_fd", "_status", "path")
+
+    def __init__(self, path: str) -> None:
+        self._fd = -1
+        self.path = path
+        self._fd = os.open(path, _PIN)
+        self._status = os.fstat(self._fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+    @property
+    def status(self) -> os.stat_result:
+        """What it was when it was pinned."""
+        return self._status
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether it is held still."""
+        return self._fd != -1
+
+    @property
+    def magic_path(self) -> str:
+        """A path to the very thing, wherever it has been moved (proc(5), /proc/pid/fd)."""
+        return f"/proc/self/fd/{self._fd}"
+
+    def open_directory(self) -> int:
+        """Open the pinned folder itself for reading. Raises OSError."""
+        return os.open(self.magic_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def look(self) -> Outcome:
+        """RELEASED if it is in its place and so can be removed, ALREADY_GONE if it is not.
+
+        What was moved away was meant to be kept, as a file that is written under a temporary
+        name and then renamed. Raises RefusedResourceError if it was moved away and something
+        else is in its place.
+        """
+        try:
+            there = os.lstat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return Outcome.ALREADY_GONE
+        if os.path.samestat(there, self._status):
+            return Outcome.RELEASED
+        if os.fstat(self._fd).st_nlink == 0:
+            return Outcome.ALREADY_GONE
+        raise RefusedResourceError(
+            f"something else is at {self.path!r} now, and what was there is elsewhere: "
+            "both are left alone; remove what is no longer wanted"
+        )
+
+    def unlink(self) -> Outcome:
+        """Remove it, if it is no folder and still in its place; let go of it. See `look`."""
+        if not self.is_pinned:
+            return Outcome.ALREADY_GONE
+        try:
+            outcome = self.look()
+            if outcome is Outcome.RELEASED:
+                os.unlink(self.path)  # noqa: PTH108  as lstat, on the same string
+            return outcome
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Hold it no longer. Idempotent."""
+        fd, self._fd = self._fd, -1
+        if fd != -1:
+            os.close(fd)

@@ -1,0 +1,210 @@
+"""Temporary files and folders: removed while what is at their path is still what was made."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+from typing import IO, TYPE_CHECKING, Any, Final, final
+
+from probate import Outcome, RefusedResourceError
+from probate_files.entry import PATIENCE
+from probate_files.layers import layers_of
+from probate_files.openfile import OpenFile, opened
+from probate_files.pinned import PinnedPath
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from pathlib import Path
+
+    from probate_files.locks import FileLock
+
+#: Starts the name of what is made without another prefix.
+PREFIX: Final = "probate-"
+
+
+@final
+class TemporaryFile:
+    """A file object and its path; the path goes even if the file was closed directly."""
+
+    __slots__ = ("__weakref__", "_pin", "_refusal", "file")
+
+    def __init__(self, file: OpenFile, path: str | None) -> None:
+        self.file = file
+        #: None for a path that is to stay.
+        self._pin = None if path is None else _pinned(path, file)
+        self._refusal: RefusedResourceError | None = None
+
+    def __repr__(self) -> str:
+        return f"temporary {self.file!r}"
+
+    @property
+    def native(self) -> object:
+        """The file object, or what tempfile wrapped it in."""
+        return self.file.native
+
+    @property
+    def locks(self) -> list[FileLock]:
+        """Locks that were taken through it here."""
+        return self.file.locks
+
+    def quiesce(self) -> concurrent.futures.Future[None] | None:
+        """Flush: others may have it open, or know it by another name."""
+        return self.file.quiesce()
+
+    def release(self, patience: float = PATIENCE) -> Outcome:
+        """Unlink it, while it is open, and close it. See `PinnedPath.look`, `OpenFile.release`."""
+        path = self._unlink()
+        wrapper = self.file.native
+        try:
+            file = self.file.release(patience)
+        finally:
+            if isinstance(wrapper, tempfile._TemporaryFileWrapper):  # noqa: SLF001  its only name
+                # It would unlink by bare name when it is closed, whoever's that is then; and
+                # unless it is closed, its finaliser warns.
+                wrapper._closer.delete = False  # noqa: SLF001  no public way
+                wrapper.close()
+        if self._refusal is not None:
+            raise self._refusal
+        return Outcome.RELEASED if Outcome.RELEASED in {path, file} else Outcome.ALREADY_GONE
+
+    def _unlink(self) -> Outcome:
+        try:
+            return Outcome.ALREADY_GONE if self._pin is None else self._pin.unlink()
+        except RefusedResourceError as error:
+            # Reported when the file is closed, which it is all the same.
+            self._refusal = error
+            return Outcome.REFUSED
+
+
+def _pinned(path: str, file: OpenFile) -> PinnedPath | None:
+    """Pin a file's path; None if the file is not there."""
+    try:
+        pin = PinnedPath(path)
+    except FileNotFoundError:
+        return None
+    found = (pin.status.st_dev, pin.status.st_ino)
+    if found == (file.identity.device, file.identity.inode):
+        return pin
+    pin.close()
+    return None
+
+
+@final
+class SpooledFile:
+    """A `SpooledTemporaryFile`: in memory until it is large, then a file without a name."""
+
+    __slots__ = ("native",)
+
+    def __init__(self, native: tempfile.SpooledTemporaryFile[Any]) -> None:
+        self.native = native
+
+    def __repr__(self) -> str:
+        return f"spooled temporary file {self.native!r}"
+
+    def quiesce(self) -> concurrent.futures.Future[None] | None:
+        """Nothing to flush: nobody else can ever see it."""
+        return None
+
+    def release(self, patience: float = PATIENCE) -> Outcome:  # noqa: ARG002  waits for nobody
+        """Close it. What it holds is temporary by its nature."""
+        if self.native.closed:
+            return Outcome.ALREADY_GONE
+        # Asking it for its fileno() would write it to disk first.
+        file: IO[Any] = self.native._file  # noqa: SLF001  as above
+        if isinstance(file, io.IOBase) and layers_of(file) is not None:
+            return opened(file).release()
+        self.native.close()
+        return Outcome.RELEASED
+
+
+@final
+class TemporaryFolder:
+    """A folder that goes with all that is in it."""
+
+    __slots__ = ("_pin", "native")
+
+    def __init__(
+        self, path: str, native: Path | tempfile.TemporaryDirectory[Any] | None = None
+    ) -> None:
+        self._pin = PinnedPath(path)
+        self.native: object = native
+
+    def __repr__(self) -> str:
+        status = self._pin.status
+        return f"temporary folder {self._pin.path!r} (inode {status.st_ino})"
+
+    def quiesce(self) -> concurrent.futures.Future[None] | None:
+        """Its files are flushed by their owners."""
+        return None
+
+    def release(self, patience: float = PATIENCE) -> Outcome:  # noqa: ARG002  waits for nobody
+        """Remove the tree, following no link. See `PinnedPath.look`; raises OSError."""
+        if isinstance(self.native, tempfile.TemporaryDirectory):
+            # It would remove whatever has its name at the interpreter's exit.
+            self.native._finalizer.detach()  # type: ignore[attr-defined]  # noqa: SLF001  no public way
+        if not self._pin.is_pinned:
+            return Outcome.ALREADY_GONE
+        try:
+            outcome = self._pin.look()
+            if outcome is Outcome.RELEASED:
+                self._remove()
+            return outcome
+        finally:
+            self._pin.close()
+
+    def _remove(self) -> None:
+        fd = self._pin.open_directory()
+        try:
+            # Relative to the pinned folder, so that neither it nor what is in it can be swapped
+            # for another on the way; rmtree itself does the same further down.
+            with os.scandir(fd) as entries:
+                found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+            for name, is_folder in found:
+                if is_folder:
+                    shutil.rmtree(name, dir_fd=fd)
+                else:
+                    os.unlink(name, dir_fd=fd)
+        finally:
+            os.close(fd)
+        if self._pin.look() is Outcome.RELEASED:
+            os.rmdir(self._pin.path)  # noqa: PTH106  as lstat, on the same string
+
+
+def make_file(
+    place: tuple[str, str, str | None],
+    mode: str,
+    buffering: int,
+    encoding: str | None,
+    errors: str | None,
+    newline: str | None,
+) -> TemporaryFile:
+    """Make a temporary file, readable by its user only, and open it. Raises OSError.
+
+    `place` is its suffix, prefix and folder.
+    """
+    fd, path = tempfile.mkstemp(*place)
+    path = os.path.abspath(path)  # noqa: PTH100  the working directory may be another one later
+    file: IO[Any] | None = None
+    try:
+        # Whatever goes wrong in it, `open` closes what its opener has opened.
+        file = open(path, mode, buffering, encoding, errors, newline, opener=lambda *_: fd)  # noqa: SIM115  owned
+        return TemporaryFile(opened(file), path)
+    except BaseException:
+        if file is not None:
+            file.close()
+        os.unlink(path)  # noqa: PTH108  the same string
+        raise
+
+
+def make_folder(suffix: str, prefix: str, directory: str | None) -> TemporaryFolder:
+    """Make a temporary folder, accessible to its user only. Raises OSError."""
+    from pathlib import Path
+
+    path = os.path.abspath(tempfile.mkdtemp(suffix, prefix, directory))  # noqa: PTH100  as above
+    try:
+        return TemporaryFolder(path, Path(path))
+    except BaseException:
+        os.rmdir(path)  # noqa: PTH106  the same string
+        raise
