@@ -8,24 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from drivers import Driver
 
+from probate import AlreadyOwnedError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import ResourceOrchestrator
 
 
-class OwnFile:
-    """A file for a lock, nobody's: it is closed when the lock is collected."""
+#: More than any test locks at a time.
+_COUNT = 48
 
-    def __init__(self) -> None:
-        self._fd = os.memfd_create("locked")
-
-    def fileno(self) -> int:
-        """As file objects have it."""
-        return self._fd
-
-    def __del__(self) -> None:
-        os.close(self._fd)
+#: Files for locks, nobody's, used again and again.
+_files: list[Any] = []
 
 
 def drivers(orchestrator: ResourceOrchestrator) -> dict[str, Driver]:
@@ -35,6 +30,8 @@ def drivers(orchestrator: ResourceOrchestrator) -> dict[str, Driver]:
     too, and whoever has it next takes it off the books.
     """
     files = orchestrator["files"].manager
+    if not _files:
+        _files.extend(os.fdopen(os.memfd_create("locked"), "w+b") for _ in range(_COUNT))
 
     def adopting(make: Callable[[], Any], undo: Callable[[Any], object]) -> Callable[[int], Any]:
         def make_and_adopt(pid: int) -> Any:
@@ -49,7 +46,12 @@ def drivers(orchestrator: ResourceOrchestrator) -> dict[str, Driver]:
         return make_and_adopt
 
     def lock(pid: int) -> Any:
-        return files.lock(pid, OwnFile(), timeout=0)
+        for file in _files:
+            try:
+                return files.lock(pid, file, timeout=0)
+            except AlreadyOwnedError:
+                continue
+        raise AssertionError(f"more than {_COUNT} locks at a time")
 
     def close(file: Any) -> None:
         file.close()

@@ -73,7 +73,8 @@ class OwnershipTable(Generic[T]):
     `kind` names the resources in errors and accounts. `describe` turns a resource into a short
     text, for accounts and usage. `identity` gives the object that may have one owner at a time
     only, the resource itself or what it wraps; it can then be found by that object, in O(1), at
-    the price of an index. An int, such as a descriptor, is found by its value.
+    the price of an index. An int, such as a descriptor, is found by its value. `alias` turns what
+    a user may hold in its place, such as a wrapper, into that object.
 
     Thread-safe. A forked child starts with an empty table: it owns nothing, and what it
     inherited is kept from being finalised there. Resources are never None.
@@ -85,10 +86,12 @@ class OwnershipTable(Generic[T]):
         *,
         describe: Callable[[T], str] = repr,
         identity: Callable[[T], object] | None = None,
+        alias: Callable[[object], object] | None = None,
     ) -> None:
         self.kind = kind
         self._describe = describe
         self._identity = identity
+        self._alias = alias
         self._book: EstateBook[T] = EstateBook()
         self._sites: dict[ResourceId, str] = {}
         #: Key of the identity to id of the resource; empty without `identity`.
@@ -137,6 +140,8 @@ class OwnershipTable(Generic[T]):
         O(1) with an `identity`, else O(own). Raises NotOwnedError if it does not own it.
         """
         owner = None
+        if self._alias is not None:
+            identity = self._alias(identity)
         if self._identity is None:
             for resource_id, resource in self.owned(pid):
                 if resource is identity:

@@ -51,6 +51,7 @@ class IpcManager:
             "ipc",
             describe=lambda handle: handle.describe(),
             identity=lambda handle: handle.identity,
+            alias=native_of,
         )
 
     # -- pipes ---------------------------------------------------------------
@@ -280,9 +281,8 @@ class IpcManager:
         NotOwnedError if it is another's, BusyResourceError while a thread does not leave it, and
         RefusedResourceError if it is closed, but may not be removed.
         """
-        native = native_of(thing)
         try:
-            resource_id = self._table.find(pid, native)
+            resource_id = self._table.find(pid, thing)
         except NotOwnedError as error:
             if error.owner is None and _is_closed(thing):
                 return

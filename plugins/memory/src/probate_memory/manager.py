@@ -51,7 +51,7 @@ class MemoryManager:
 
     def __init__(self) -> None:
         self._table: OwnershipTable[Memory] = OwnershipTable(
-            "memory", describe=str, identity=_identity
+            "memory", describe=str, identity=_identity, alias=_native_of
         )
         self._peaks = Peaks(self._table)
 
@@ -320,6 +320,10 @@ def _release(memory: Memory) -> Outcome:
 
 def _identity(memory: Memory) -> object:
     return memory.native
+
+
+def _native_of(resource: object) -> object:
+    return resource.shm if isinstance(resource, ShareableList) else resource
 
 
 def _created(name: str | None, size: int) -> UntrackedSharedMemory:
