@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 #: More than any test locks at a time.
 _COUNT = 48
 
-#: Files for locks, nobody's, used again and again.
-_files: list[Any] = []
+#: Files for locks, nobody's, used again and again; made before any test looks at what is open.
+_files = [os.fdopen(os.memfd_create("locked"), "w+b") for _ in range(_COUNT)]
 
 
 def drivers(orchestrator: ResourceOrchestrator) -> dict[str, Driver]:
@@ -30,8 +30,6 @@ def drivers(orchestrator: ResourceOrchestrator) -> dict[str, Driver]:
     too, and whoever has it next takes it off the books.
     """
     files = orchestrator["files"].manager
-    if not _files:
-        _files.extend(os.fdopen(os.memfd_create("locked"), "w+b") for _ in range(_COUNT))
 
     def adopting(make: Callable[[], Any], undo: Callable[[Any], object]) -> Callable[[int], Any]:
         def make_and_adopt(pid: int) -> Any:

@@ -1,0 +1,134 @@
+"""What the kernel says of OS processes in tests, and how to wait for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from probate import OsProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+#: In the environment of all that a test starts, so that nothing is left behind.
+MARK: Final = "PROBATE_TEST"
+
+SLEEP: Final = ("sleep", "300")
+
+
+def eventually(condition: Callable[[], object], what: str, *, timeout: float = 15) -> None:
+    """Wait for what the kernel announces to nobody; fail the test after `timeout` seconds."""
+    over = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > over:
+            pytest.fail(f"never: {what}")
+        time.sleep(0.002)
+
+
+def stat(os_pid: int) -> list[str]:
+    """/proc/PID/stat from the state on; empty if there is no such process."""
+    try:
+        return Path(f"/proc/{os_pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def state(os_pid: int) -> str:
+    """One letter (proc(5)); Z is a zombie, empty is gone."""
+    return (stat(os_pid) or [""])[0]
+
+
+def parent(os_pid: int) -> int:
+    """The parent's pid; 0 if it is gone."""
+    found = stat(os_pid)
+    return int(found[1]) if found else 0
+
+
+def lives(os_pid: int) -> bool:
+    """Whether it is there, and no zombie."""
+    return state(os_pid) not in {"", "Z", "X"}
+
+
+def is_gone(os_pid: int) -> bool:
+    """Whether the kernel has nothing of it, not even a zombie."""
+    return not state(os_pid)
+
+
+def children() -> set[int]:
+    """The children of this host, zombies included."""
+    return {
+        int(path.name)
+        for path in Path("/proc").iterdir()
+        if path.name.isdigit() and parent(int(path.name)) == os.getpid()
+    }
+
+
+def marked(mark: str) -> set[int]:
+    """All living processes but this one that were started with `mark` in their environment."""
+    found = set()
+    for path in Path("/proc").iterdir():
+        if not path.name.isdigit() or int(path.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if f"{MARK}={mark}".encode() in (path / "environ").read_bytes().split(b"\0"):
+                found.add(int(path.name))
+    return {os_pid for os_pid in found if lives(os_pid)}
+
+
+def kill_all(mark: str) -> set[int]:
+    """Kill all that is marked, as often as it takes; return who was there at first."""
+    first = left = marked(mark)
+    over = time.monotonic() + 10
+    while left and time.monotonic() < over:
+        for os_pid in left:
+            with contextlib.suppress(ProcessLookupError), OsProcess.open(os_pid) as process:
+                process.send_signal(signal.SIGKILL)
+                wait_for_exit(process)
+        left = marked(mark)
+    return first
+
+
+def wait_for_exit(process: OsProcess, timeout: float = 15) -> None:
+    """Wait until a process has exited; fail the test after `timeout` seconds."""
+    poll = select.poll()
+    poll.register(process.fileno(), select.POLLIN)
+    if not poll.poll(timeout * 1000):
+        pytest.fail(f"OS process {process.os_pid} did not exit")
+
+
+def cgroups() -> set[str]:
+    """The cgroups that this host has made and not removed."""
+    found = set()
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        head, _, tail = line.partition(" - ")
+        if tail.startswith("cgroup2 "):
+            root = Path(head.split(" ")[4])
+            found |= {str(path) for path in root.rglob(f"probate-{os.getpid()}-*")}
+    return found
+
+
+def words(path: Path, count: int = 1) -> list[str]:
+    """Wait until workers have written so many lines into a file; return them."""
+
+    def complete() -> bool:
+        return path.exists() and path.read_text().count("\n") >= count
+
+    eventually(complete, f"{count} lines in {path.name}")
+    return path.read_text().split()
+
+
+def pids_in(path: Path, count: int = 1) -> list[int]:
+    """As `words`, of pids."""
+    return [int(word) for word in words(path, count)]
+
+
+def none_of(os_pids: Iterable[int]) -> bool:
+    """Whether the kernel has nothing of any of these."""
+    return all(is_gone(os_pid) for os_pid in os_pids)
