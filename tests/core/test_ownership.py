@@ -331,3 +331,27 @@ def test_what_a_release_acquires_is_released_by_the_same_cleanup(
 
     assert table.cleanup(A, release).resources_freed == 4
     assert A not in table
+
+
+def test_an_int_is_found_by_its_value() -> None:
+    """A descriptor is a number, not an object: any int of that value will do."""
+    table: OwnershipTable[int] = OwnershipTable("things", identity=lambda number: number)
+    resource_id = table.add(1, int("100000"))
+
+    assert table.find(1, int("100000")) == resource_id
+    with pytest.raises(AlreadyOwnedError):
+        table.add(2, int("100000"))
+    assert table.release(1, resource_id) == 100000
+
+
+def test_an_alias_finds_what_a_user_holds_in_its_place() -> None:
+    """A wrapper stands for what it wraps."""
+    wrapped = object()
+    table: OwnershipTable[object] = OwnershipTable(
+        "things",
+        identity=lambda thing: thing,
+        alias=lambda thing: thing[0] if isinstance(thing, tuple) else thing,
+    )
+    resource_id = table.add(1, wrapped)
+
+    assert [table.find(1, each) for each in (wrapped, (wrapped,))] == [resource_id] * 2
