@@ -154,7 +154,7 @@ def test_the_distribution_named_for_the_kind_has_the_first_claim(site: Path) -> 
 
 def test_order_does_not_depend_on_names_or_on_the_order_of_installation(site: Path) -> None:
     """Kinds are ordered by what they say of themselves alone."""
-    install_good(site, "aaa", "plugin_one", "late", priority=1)
+    install_good(site, "aaa", "plugin_one", "late", priority=-1)
     install_good(site, "zzz", "plugin_two", "early", priority=1000)
 
     types = ResourceOrchestrator().discover().registered_types()

@@ -175,31 +175,34 @@ def size_of(manager: ProcessManager, parent: Process) -> int:
     return sum(len(each) for each in containers)
 
 
-def test_five_thousand_lives_leave_nothing_behind() -> None:
-    """Accounts are remembered for a bounded number of the dead; a Process keeps its own."""
+def test_ten_thousand_lives_leave_nothing_behind() -> None:
+    """Accounts are remembered for a bounded number of the dead, and while a Process is held."""
     plugin = InlineThingResource()
     with managed(plugin) as manager:
         sizes: list[int] = []
         first = manager.create_process("first")
         first.terminate()
+        let_go = manager.create_process("let go").pid
+        manager.terminate_process(let_go)
         parent = manager.create_process("parent")
         process = first
-        for number in range(5000):
+        for number in range(10000):
             process = manager.create_process("mayfly", parent=parent.pid)
             plugin.give(process.pid)
             process.terminate()
-            if number % 1000 == 999:
+            if number % 1000 == 999 and number > 4500:
                 sizes.append(size_of(manager, parent) + len(plugin.table._book._estates))
             plugin.log.clear()
 
         assert len(set(sizes)) == 1
-        assert sizes[0] < 1000
+        assert sizes[0] < 4500
         assert first.result is not None
         assert first.terminate() is first.result
+        assert manager.get(first.pid) is first
         with pytest.raises(ProcessNotFoundError, match="long gone"):
-            manager.get(first.pid)
+            manager.get(let_go)
         assert manager.get(process.pid).result is process.result
-        assert manager.totals.resources_freed == 5000
+        assert manager.totals.resources_freed == 10000
 
 
 def test_totals_are_the_sum(manager: ProcessManager, plugin: ThingResource) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _COUNT = 48
 
 #: Files for locks, nobody's, used again and again; made before any test looks at what is open.
-_files = [os.fdopen(os.memfd_create("locked"), "w+b") for _ in range(_COUNT)]
+_files = [os.fdopen(os.memfd_create("locked"), "w+b", closefd=False) for _ in range(_COUNT)]
 
 
 def drivers(orchestrator: ResourceOrchestrator) -> dict[str, Driver]:
