@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from spawn_kernel import changes_since
 
 from probate import OsProcess, ProcessManager, ResourceOrchestrator
 from probate.kernel import KernelView
@@ -57,8 +58,7 @@ def house(
             yield manager
     finally:
         left = _kill_marked(token)
-    gc.collect()
-    differences = before.differences(KernelView.take())
+    differences = changes_since(before)
 
     assert left == []
     assert differences == []
@@ -67,11 +67,16 @@ def house(
 
 
 def is_alive(os_pid: int) -> bool:
-    """Whether a process has this pid, and is no zombie."""
+    """Whether a process that was spawned in a house has this pid, and is no zombie.
+
+    By now the pid may be that of somebody else's process, or of a thread, also of this host.
+    """
     try:
-        return stat_of(os_pid)[0] not in (b"Z", b"X")
-    except ProcessLookupError:
+        environment = Path(f"/proc/{os_pid}/environ").read_bytes()
+        is_zombie = stat_of(os_pid)[0] in (b"Z", b"X")
+    except OSError:
         return False
+    return not is_zombie and f"{_MARKER}=".encode() in environment
 
 
 def own_cgroups() -> list[str]:

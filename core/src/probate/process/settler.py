@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
+import socket
 import threading
 import time
 from collections import deque
@@ -88,14 +90,18 @@ class Settler:
 
     def _serve(self, before: threading.Thread | None) -> None:
         _settling_here.set(self)
+        has_failed = False
         while True:
             try:
+                _check_descriptors()
                 with asyncio.Runner() as runner:
                     runner.run(self._main())
                 break
             except OSError:
                 # A loop needs descriptors. The dead stay dead until there are some.
-                logger.exception("settling dead processes has to wait")
+                if not has_failed:
+                    logger.exception("settling dead processes has to wait")
+                has_failed = True
                 time.sleep(_PAUSE)
         # One that had nothing left to do, and may be about to be gone: who joins us joins it.
         if before is not None:
@@ -125,6 +131,13 @@ class Settler:
                     self._is_serving = False
                     self._loop = self._has_work = None
                     return
+
+
+def _check_descriptors() -> None:
+    """Raise OSError if there are too few for an event loop, which complains when half made."""
+    with select.epoll():
+        for end in socket.socketpair():
+            end.close()
 
 
 async def _settle(make: Callable[[], Coroutine[Any, Any, object]]) -> None:

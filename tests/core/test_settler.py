@@ -1,0 +1,232 @@
+"""Settling what died unasked: many at a time, none holds up another, none is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from children import exit_code_of_fork
+from spawn_kernel import changes_since
+
+from probate.kernel import KernelView
+from probate.process.settler import Settler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    Make = Callable[[], Coroutine[object, object, object]]
+
+pytestmark = [
+    pytest.mark.usefixtures("nothing_remains"),
+    # From 3.12 on, os.fork() warns where there are several threads.
+    pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
+]
+
+#: Seconds within which everything here comes to pass, however slow the machine.
+PATIENCE = 20
+
+
+def noting(log: list[int], number: int) -> Make:
+    """Makes a coroutine that takes one turn of the loop, and then notes that it ran."""
+
+    async def note() -> None:
+        await asyncio.sleep(0)
+        log.append(number)
+
+    return note
+
+
+def test_all_are_settled_and_nothing_of_it_remains() -> None:
+    """From several threads, hundreds: each once; join waits for all, and for thread and loop."""
+    settler = Settler()
+    log: list[int] = []
+
+    def feed(start: int) -> None:
+        for number in range(start, start + 100):
+            settler.settle(noting(log, number))
+
+    threads = [threading.Thread(target=feed, args=(100 * index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    settler.join()
+
+    assert sorted(log) == list(range(800))
+
+
+def test_one_that_hangs_holds_up_no_other() -> None:
+    """Those that come later are done while it waits; join waits for it as well."""
+    settler = Settler()
+    log: list[int] = []
+    begun, go_on = threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def hang() -> None:
+        loops.append(asyncio.get_running_loop())
+        begun.set()
+        await go_on.wait()
+        log.append(-1)
+
+    settler.settle(hang)
+    assert begun.wait(PATIENCE)
+    done = threading.Event()
+
+    async def last() -> None:
+        done.set()
+
+    for number in range(50):
+        settler.settle(noting(log, number))
+    settler.settle(last)
+
+    assert done.wait(PATIENCE)
+    loops[0].call_soon_threadsafe(go_on.set)
+    settler.join()
+    assert sorted(log) == list(range(-1, 50))
+
+
+async def no_luck(error: type[BaseException]) -> None:
+    raise error("no luck")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit]
+)
+def test_whatever_one_raises_is_logged_and_ends_no_other(
+    caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
+    """Not even a SystemExit ends the thread: those before, beside and after it are settled."""
+    settler = Settler()
+    log: list[int] = []
+    with caplog.at_level(logging.ERROR, "probate"):
+        settler.settle(noting(log, 0))
+        settler.settle(lambda: no_luck(error))
+        settler.settle(noting(log, 1))
+        settler.join()
+        settler.settle(noting(log, 2))
+        settler.join()
+
+    assert sorted(log) == [0, 1, 2]
+    assert [record.exc_info and record.exc_info[0] for record in caplog.records] == [error]
+
+
+def test_one_that_cannot_even_begin_is_logged_and_ends_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The call that makes the coroutine may fail as well."""
+    settler = Settler()
+    log: list[int] = []
+
+    def fail() -> Coroutine[object, object, object]:
+        raise ValueError("no luck")
+
+    with caplog.at_level(logging.ERROR, "probate"):
+        settler.settle(fail)
+        settler.settle(noting(log, 0))
+        settler.join()
+
+    assert log == [0]
+    assert len(caplog.records) == 1
+
+
+def test_none_is_lost_that_comes_as_the_thread_ends() -> None:
+    """Each comes at the very moment in which the one before is done: 300 rounds."""
+    settler = Settler()
+    for turn in range(300):
+        done = threading.Event()
+
+        async def note(done: threading.Event = done) -> None:
+            done.set()
+
+        settler.settle(note)
+
+        assert done.wait(PATIENCE), f"never settled, in round {turn}"
+        for _ in range(turn % 20):
+            time.sleep(0)
+    settler.join()
+
+    assert [each for each in threading.enumerate() if each.name == "probate-settler"] == []
+
+
+def test_join_from_what_is_being_settled_does_not_wait_for_itself() -> None:
+    """On the loop, and on a thread that is called from it, as the hooks of plugins are."""
+    settler = Settler()
+    joined: list[str] = []
+
+    async def join() -> None:
+        settler.join()
+        joined.append("loop")
+        await asyncio.to_thread(settler.join)
+        joined.append("thread")
+
+    settler.settle(join)
+    settler.join()
+
+    assert joined == ["loop", "thread"]
+
+
+def test_without_descriptors_it_waits_for_some(caplog: pytest.LogCaptureFixture) -> None:
+    """A host that has run into its limit settles its dead as soon as it can; it says so once."""
+    settler = Settler()
+    log: list[int] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        highest = max(KernelView.take().fds)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    stack.enter_context(open(os.devnull))
+            settler.settle(noting(log, 0))
+            settler.settle(noting(log, 1))
+            while not caplog.records:
+                time.sleep(0.001)
+            assert log == []
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    settler.join()
+
+    assert log == [0, 1]
+    assert [record.name for record in caplog.records].count("probate") == 1
+
+
+def test_join_without_anything_to_settle_returns_at_once() -> None:
+    """And starts nothing."""
+    before = KernelView.take()
+    Settler().join()
+
+    assert changes_since(before) == []
+
+
+def test_a_forked_child_settles_for_itself() -> None:
+    """What the parent is settling is not done again in the child, nor waited for."""
+    settler = Settler()
+    begun, go_on = threading.Event(), threading.Event()
+    log: list[int] = []
+
+    async def hang() -> None:
+        begun.set()
+        await asyncio.to_thread(go_on.wait, PATIENCE)
+        log.append(0)
+
+    settler.settle(hang)
+    assert begun.wait(PATIENCE)
+
+    def child() -> None:
+        settler.join()
+        assert log == []
+        settler.settle(noting(log, 1))
+        settler.join()
+        assert log == [1]
+
+    assert exit_code_of_fork(child) == 0
+    go_on.set()
+    settler.join()
+    assert log == [0]
