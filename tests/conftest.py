@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,19 @@ from probate.kernel import KernelView
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+#: What makes, or counts, things that the whole machine shares and that show no maker: IPC objects,
+#: shared memory. Tests of these folders never run at the same time.
+MACHINE_WIDE = ("cli", "docs", "scenarios", "plugins/ipc", "plugins/memory")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let a worker of pytest-xdist run a file as a whole, and one alone what is machine-wide."""
+    for item in items:
+        file = item.path.relative_to(Path(__file__).parent)
+        is_machine_wide = any(file.is_relative_to(folder) for folder in MACHINE_WIDE)
+        item.add_marker(pytest.mark.xdist_group("machine" if is_machine_wide else str(file)))
 
 
 @pytest.fixture

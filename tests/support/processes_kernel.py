@@ -109,9 +109,16 @@ def cgroups() -> set[str]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         head, _, tail = line.partition(" - ")
         if tail.startswith("cgroup2 "):
-            root = Path(head.split(" ")[4])
-            found |= {str(path) for path in root.rglob(f"probate-{os.getpid()}-*")}
+            # Those of others come and go meanwhile, which os.walk does not mind.
+            for folder, names, _ in os.walk(head.split(" ")[4]):
+                ours = [name for name in names if name.startswith(f"probate-{os.getpid()}-")]
+                found |= {f"{folder}/{name}" for name in ours}
     return found
+
+
+def fds() -> list[int]:
+    """The open descriptors of this host."""
+    return sorted(int(path.name) for path in Path("/proc/self/fd").iterdir())
 
 
 def words(path: Path, count: int = 1) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Self, final
 
 from probate.process.osprocess import start_time_of
+from probate_processes.procfs import is_exhaustion
 
 _numbers: Final = itertools.count(1)
 
@@ -61,9 +62,11 @@ class Cgroup:
     def members(self) -> list[int]:
         """The processes inside, also in cgroups that they have made in turn; no zombies."""
         found: list[int] = []
-        for folder, _, _ in os.walk(self._folder):
-            with contextlib.suppress(OSError):
+        for folder, _, _ in os.walk(self._folder, onerror=_raise_exhaustion):
+            try:
                 found += map(int, (Path(folder) / "cgroup.procs").read_bytes().split())
+            except OSError as error:
+                _raise_exhaustion(error)
         return found
 
     def has(self, os_pid: int) -> bool:
@@ -123,12 +126,19 @@ def _own_cgroup() -> tuple[Path, str] | None:
 def _cgroup_of(os_pid: int) -> str | None:
     try:
         lines = Path(f"/proc/{os_pid}/cgroup").read_text().splitlines()
-    except OSError:
+    except OSError as error:
+        _raise_exhaustion(error)
         return None
     for line in lines:
         if line.startswith("0::"):
             return line.removeprefix("0::").removesuffix(" (deleted)")
     return None
+
+
+def _raise_exhaustion(error: OSError) -> None:
+    """Let an error pass only if it is no answer: what cannot be opened may well be there."""
+    if is_exhaustion(error):
+        raise error
 
 
 def _unescaped(text: str) -> str:

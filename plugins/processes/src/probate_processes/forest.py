@@ -53,20 +53,21 @@ class Forest:
     def add(self, tree: Tree) -> None:
         """Add a tree, for which `open` was called. Raises ValueError if its leader leads one."""
         with self._lock:
-            if tree.os_pid in self._trees:
+            leading = self._trees.get(tree.os_pid)
+            if leading is not None and leading.leader.is_there():
                 raise ValueError(f"OS process {tree.os_pid} is owned already")
             self._trees[tree.os_pid] = tree
 
     def discard(self, tree: Tree) -> None:
-        """Take a tree out that is over, and `close`."""
+        """Take a tree out that is over, once, and `close`."""
         with self._lock:
             if self._trees.get(tree.os_pid) is tree:
                 del self._trees[tree.os_pid]
-                self.close()
+            self.close()
 
     def strangers(self) -> list[int]:
         """The children of this host that lead no tree: its own, and orphans that came to it."""
-        return [os_pid for os_pid in children_of(os.getpid()) if os_pid not in self._trees]
+        return [os_pid for os_pid in children_of(os.getpid()) if not self._leads(os_pid)]
 
     def reap_orphans(self) -> None:
         """Reap what has ended of trees that live on, at most once in a while.
@@ -78,16 +79,29 @@ class Forest:
             if now - self._swept_at < _SWEEP_INTERVAL:
                 return
             self._swept_at = now
+        strangers = self.strangers()
+        with self._lock:
+            # After the look at strangers: who was a leader then, and is none now, is not ours.
             trees = list(self._trees.values())
         tags = {tree.mark.tag for tree in trees if tree.mark is not None}
-        for os_pid in self.strangers():
+        for os_pid in strangers:
+            if self._leads(os_pid):
+                continue
             process = pin(os_pid)
             if process is None:
                 continue
             with process, contextlib.suppress(ProcessLookupError, ChildProcessError):
                 descent = Descent.of(os_pid)
-                if descent.is_zombie and (descent.session in self._trees or tag_of(os_pid) in tags):
+                # One in a session of its own may have become the leader of a tree just now, whose
+                # status must be kept; an orphan is in the session of another.
+                is_in_session = descent.session != os_pid and descent.session in self._trees
+                if descent.is_zombie and (is_in_session or tag_of(os_pid) in tags):
                     process.exit_code(reap=True)
+
+    def _leads(self, os_pid: int) -> bool:
+        """Whether a process leads a tree: that which has this pid now, not one that had it."""
+        tree = self._trees.get(os_pid)
+        return tree is not None and (not tree.has_lost_leader or tree.leader.is_there())
 
     def forget_parent(self) -> None:
         """Know no trees, in a forked child; it is no subreaper (prctl(2))."""

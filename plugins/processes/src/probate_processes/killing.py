@@ -8,7 +8,8 @@ import signal
 import time
 from typing import TYPE_CHECKING, Final
 
-from probate import ReleaseError, ReleaseTimeoutError
+from probate import BusyResourceError, Outcome, ReleaseError, ReleaseTimeoutError
+from probate_processes.procfs import is_exhaustion
 from probate_processes.tree import Members, close_all
 
 if TYPE_CHECKING:
@@ -21,9 +22,14 @@ if TYPE_CHECKING:
 #: kernel, which has memory to free, and may sleep uninterruptibly.
 _KILL_TIME: Final = 2.0
 
+#: How often it is looked who is left of a tree in which each time somebody new has died.
+_LOOKS: Final = 8
+
 
 class NotPermittedError(ReleaseError):
-    """Some of a tree belong to another user, who alone may signal them."""
+    """Some of a tree belong to another user, who alone may signal them: they are let go of."""
+
+    outcome = Outcome.REFUSED
 
 
 def kill(tree: Tree, strangers: Callable[[], list[int]]) -> bool:
@@ -31,14 +37,16 @@ def kill(tree: Tree, strangers: Callable[[], list[int]]) -> bool:
 
     Where there is a cgroup, the kernel kills it at one stroke. Then, or instead: freeze, and look
     again, until nobody new is found, since what is frozen does not fork; kill; and look again
-    until nobody is left. Raises ReleaseTimeoutError, NotPermittedError naming who is left.
+    until nobody is left. Raises ReleaseTimeoutError, NotPermittedError naming who is left,
+    BusyResourceError if there are no descriptors to find anybody.
     """
     over = time.monotonic() + _KILL_TIME
-    members: Members = {}
+    # Whoever was asked to stop had time enough, and those pinned for it are known already.
+    members: Members = {} if tree.stopping is None else tree.stopping.hand_over()
     has_lived = False
     try:
-        tree.scan(members, strangers)
-        has_lived = any(not member.has_exited() for member in members.values())
+        is_seen_whole, _ = _look(tree, strangers, members)
+        has_lived = not is_seen_whole or bool(_alive(members))
         if has_lived and tree.cgroup is not None:
             tree.cgroup.kill()
         while True:
@@ -47,12 +55,17 @@ def kill(tree: Tree, strangers: Callable[[], list[int]]) -> bool:
                 with contextlib.suppress(PermissionError):
                     member.send_signal(signal.SIGKILL)
             _wait(members, over)
-            _reap(tree, members)
+            reap(tree, members)
+            has_room = _drop_reaped(members)
             alive = _alive(members)
-            if not alive and not tree.scan(members, strangers):
-                # Those who died before their parents did have come to us by now.
-                _reap(tree, members)
-                return has_lived
+            if not alive:
+                is_seen_whole, has_more = _look(tree, strangers, members)
+                if is_seen_whole and not has_more:
+                    # Those who died before their parents did have come to us by now.
+                    reap(tree, members)
+                    return has_lived
+                if not is_seen_whole and not has_more and not has_room:
+                    raise BusyResourceError("no descriptors are left to find all of it by")
             has_lived = True
             if alive and refused.issuperset(member.os_pid for member in alive):
                 raise NotPermittedError(f"not permitted to kill {_named(alive)}")
@@ -60,6 +73,40 @@ def kill(tree: Tree, strangers: Callable[[], list[int]]) -> bool:
                 raise ReleaseTimeoutError(f"killed and not gone yet: {_named(_alive(members))}")
     finally:
         close_all(members)
+
+
+def reap_if_deserted(tree: Tree, strangers: Callable[[], list[int]]) -> bool:
+    """Whether nobody of a tree lives; its dead who have come to us are reaped then.
+
+    Not the leader. Blocks nowhere.
+    """
+    if tree.stopping is not None and tree.stopping.is_waiting():
+        # With their parent dead, some may be known there only.
+        return False
+    members: Members = {}
+    try:
+        for _ in range(_LOOKS):
+            # Whoever was alive at one look may have left a child to the next one.
+            is_seen_whole, has_more = _look(tree, strangers, members)
+            if not is_seen_whole or _alive(members):
+                return False
+            if not has_more:
+                reap(tree, members)
+                return True
+        return False
+    finally:
+        close_all(members)
+
+
+def _look(tree: Tree, strangers: Callable[[], list[int]], members: Members) -> tuple[bool, bool]:
+    """Scan; whether there were descriptors for all members, and whether there are new ones."""
+    known = len(members)
+    try:
+        return True, tree.scan(members, strangers)
+    except OSError as error:
+        if not is_exhaustion(error):
+            raise
+        return False, len(members) > known
 
 
 def _freeze(
@@ -76,8 +123,10 @@ def _freeze(
                     member.send_signal(signal.SIGSTOP)
                 except PermissionError:
                     refused.add(member.os_pid)
-        # The loop ends: what is stopped does not fork, and the others have run out of time.
-        if not tree.scan(members, strangers) or time.monotonic() > over:
+        # The loop ends: what is stopped does not fork, and the others have run out of time, or
+        # this host of descriptors: then these go first.
+        is_seen_whole, has_more = _look(tree, strangers, members)
+        if not is_seen_whole or not has_more or time.monotonic() > over:
             return refused
 
 
@@ -93,13 +142,22 @@ def _wait(members: Members, over: float) -> None:
             left.discard(fd)
 
 
-def _reap(tree: Tree, members: Members) -> None:
+def reap(tree: Tree, members: Members) -> None:
     """Reap the dead that are our children by now, but for the leader, whose pid is still needed."""
     for os_pid, member in list(members.items()):
         if member.has_exited() and os_pid != tree.os_pid:
             # Those of another parent are that one's to reap.
             with contextlib.suppress(ChildProcessError):
                 member.exit_code(reap=True)
+
+
+def _drop_reaped(members: Members) -> bool:
+    """Let go of those whom the kernel has forgotten; whether there were any."""
+    reaped = [member for member in members.values() if not member.is_there()]
+    for member in reaped:
+        del members[member.os_pid]
+        member.close()
+    return bool(reaped)
 
 
 def _alive(members: Members) -> list[OsProcess]:

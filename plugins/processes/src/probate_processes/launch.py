@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, final
 
 from probate import OsProcess
 from probate_processes.cgroup import Cgroup
@@ -26,6 +27,34 @@ if TYPE_CHECKING:
 _CONTAIN_PASSES: Final = 8
 
 Stdio = int | IO[Any] | None
+
+
+@final
+class _TaggedPopen(subprocess.Popen[bytes]):
+    """Tags the process in the moment in which its pid is known, before it executes anything.
+
+    Otherwise the program could have left orphans by then that shed everything else. A parent
+    that calls vfork(2) sleeps until its child executes, and wakes up too late; fork(2) costs more
+    time in a host with much memory. Popen calls fork whenever it is to set a group, such as the
+    one that there is already.
+    """
+
+    def __init__(self, tag: int, argv: Sequence[str | bytes], **options: Any) -> None:
+        self._tag = tag
+        self._os_pid = 0
+        has_one_group = os.getgid() == os.getegid()
+        super().__init__(argv, group=os.getegid() if has_one_group else None, **options)
+
+    @property
+    def pid(self) -> int:
+        """As of Popen; None at first."""
+        return self._os_pid
+
+    @pid.setter
+    def pid(self, os_pid: int | None) -> None:
+        if os_pid:
+            set_tag(os_pid, self._tag)
+            self._os_pid = os_pid
 
 
 def launch(
@@ -50,7 +79,8 @@ def launch(
     try:
         cgroup = Cgroup.create()
         rlimits = limit_tree(limits, cgroup)
-        popen: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603  the caller's program
+        popen = _TaggedPopen(
+            mark.tag,
             [os.fspath(argument) for argument in argv],
             stdin=stdin,
             stdout=stdout,
@@ -60,8 +90,6 @@ def launch(
             pass_fds=pass_fds,
             start_new_session=True,
         )
-        # As early as can be: it has just been executed, and is being linked.
-        set_tag(popen.pid, mark.tag)
         try:
             leader = OsProcess.open(popen.pid)
         except BaseException:
@@ -91,7 +119,7 @@ def launch(
 def plant(forest: Forest, native: Native) -> Tree:
     """Make a tree of a process that was started elsewhere.
 
-    It is contained if it is a child of this host. Raises ProcessLookupError if it is gone,
+    It can be contained if it is a child of this host. Raises ProcessLookupError if it is gone,
     ValueError if it leads a tree.
     """
     forest.open()
@@ -103,10 +131,15 @@ def plant(forest: Forest, native: Native) -> Tree:
             # A stranger's limits and cgroup are not ours to change.
             if Descent.of(leader.os_pid).parent == os.getpid():
                 mark = Mark.new()
-                set_tag(leader.os_pid, mark.tag)
                 cgroup = Cgroup.create()
+            elif native.is_child:
+                # It was reaped, and its pid given to another, before its object learned of it.
+                raise ProcessLookupError(errno.ESRCH, f"no child {leader.os_pid}")
             tree = Tree(native, leader, cgroup, mark)
             forest.add(tree)
+            if mark is not None:
+                # Not before: whom another tree owns keeps its tag.
+                set_tag(leader.os_pid, mark.tag)
         except BaseException:
             leader.close()
             raise
@@ -115,7 +148,6 @@ def plant(forest: Forest, native: Native) -> Tree:
             cgroup.remove()
         forest.close()
         raise
-    contain(tree, forest)
     return tree
 
 

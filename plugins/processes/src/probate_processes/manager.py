@@ -7,12 +7,20 @@ import subprocess
 from functools import partial
 from typing import TYPE_CHECKING, final
 
-from probate import NotOwnedError, Outcome, OwnershipTable, death_watch, pid_or_current
+from probate import (
+    AlreadyOwnedError,
+    NotOwnedError,
+    Outcome,
+    OwnershipTable,
+    ProcessTerminatedError,
+    death_watch,
+    pid_or_current,
+)
 from probate.process.spawning import checked_argv
 from probate_processes.accounting import os_usage
 from probate_processes.forest import Forest
-from probate_processes.killing import kill
-from probate_processes.launch import Stdio, launch, plant
+from probate_processes.killing import NotPermittedError, kill, reap, reap_if_deserted
+from probate_processes.launch import Stdio, contain, launch, plant
 from probate_processes.native import Child, native_of
 from probate_processes.procfs import is_ancestor
 from probate_processes.stopping import Stopping
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
 
     from probate import CleanupStats, ResourceId, ResourceLimits, ResourceUsage
     from probate.process.spawning import Argument
+    from probate_processes.native import Native
 
 
 @final
@@ -82,7 +91,12 @@ class ProcessTreeManager:
             return tree
 
         tree = self._table.acquire(pid, make, self._release)
-        self._watch(tree)
+        try:
+            self._watch(tree)
+        except BaseException:
+            self._release(tree)
+            self._discard(tree)
+            raise
         return tree.native  # type: ignore[return-value]  # what make has made
 
     @pid_or_current
@@ -113,7 +127,8 @@ class ProcessTreeManager:
 
         Takes subprocess.Popen, psutil.Popen, psutil.Process, multiprocessing.Process and
         asyncio.subprocess.Process; None for anything else. Raises ValueError for one that has
-        ended, is owned already under another object, or is this host or one of its ancestors.
+        ended, is owned already under another object, or is this host or one of its ancestors;
+        it is left as it was then.
         """
         self._table.check_admitted(pid)
         native = native_of(resource)
@@ -123,21 +138,38 @@ class ProcessTreeManager:
             raise ValueError(
                 f"OS process {native.os_pid} is this host or an ancestor of it, and cannot be owned"
             )
+        self._refuse_owned(pid, native)
+
+        def make() -> Tree:
+            try:
+                tree = plant(self._forest, native)
+            except ProcessLookupError:
+                raise ValueError(f"it has ended, so it cannot be adopted: {resource!r}") from None
+            tree.owner = pid
+            try:
+                # Once more, now that it is pinned: it may have ended just before.
+                native_of(resource)
+            except BaseException:
+                self._abandon(tree)
+                raise
+            return tree
+
+        tree = self._table.acquire(pid, make, self._abandon)
         try:
-            tree = plant(self._forest, native)
-        except ProcessLookupError:
-            raise ValueError(f"it has ended, so it cannot be adopted: {resource!r}") from None
-        tree.owner = pid
+            resource_id = self._table.find(pid, resource)
+        except NotOwnedError:
+            # Its owner has been ended in between, and so has it.
+            raise ProcessTerminatedError(pid) from None
         try:
-            # Once more, now that it is pinned: it may have ended just before.
-            native_of(resource)
-            resource_id = self._table.add(pid, tree)
+            self._watch(tree)
         except BaseException:
-            # Left as it was: it is still whoever's it was before.
-            with tree.lock:
-                self._let_go(tree)
+            self._table.release(pid, resource_id)
+            self._abandon(tree)
             raise
-        self._watch(tree)
+        with tree.lock, contextlib.suppress(OSError):
+            # Only now that it is ours. Where descriptors are short, its descent must do.
+            if not (tree.is_over or tree.is_being_killed):
+                contain(tree, self._forest)
         return resource_id
 
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
@@ -148,7 +180,9 @@ class ProcessTreeManager:
                 if tree.is_over:
                     continue
                 tree.is_asked = True
-                stopping = Stopping(tree, self._forest.strangers)
+                if tree.stopping is not None:
+                    close_all(tree.stopping.hand_over())
+                tree.stopping = stopping = Stopping(tree, self._forest.strangers)
                 stopping.ask()
             futures.append(stopping.stopped)
         return futures
@@ -166,6 +200,7 @@ class ProcessTreeManager:
 
     def _watch(self, tree: Tree) -> None:
         """Learn of the leader's death; at once, if it is dead already."""
+        self._forest.reap_orphans()
         with tree.lock:
             if not tree.is_over:
                 death_watch.watch(tree.leader.fileno(), partial(self._note_death, tree))
@@ -175,8 +210,9 @@ class ProcessTreeManager:
         with tree.lock:
             if tree.is_over or tree.is_being_killed:
                 return
+            tree.has_lost_leader = True
             tree.native.note_exit(tree.leader)
-            if not self._living(tree):
+            if reap_if_deserted(tree, self._forest.strangers):
                 self._finish(tree)
                 if not tree.is_asked:
                     # Over without our doing: there is nothing to account for.
@@ -187,10 +223,15 @@ class ProcessTreeManager:
     def _release(self, tree: Tree) -> Outcome:
         with tree.killing:
             with tree.lock:
-                tree.is_being_killed = not tree.is_over
+                tree.is_being_killed = tree.has_lost_leader = not tree.is_over
             if tree.is_being_killed:
                 try:
                     tree.is_asked |= kill(tree, self._forest.strangers)
+                except NotPermittedError:
+                    self._note_survival(tree)
+                    # No later try would be any better.
+                    self._abandon(tree)
+                    raise
                 except BaseException:
                     self._note_survival(tree)
                     raise
@@ -217,11 +258,29 @@ class ProcessTreeManager:
 
     def _let_go(self, tree: Tree) -> None:
         tree.is_over, tree.is_being_killed = True, False
+        if tree.stopping is not None:
+            members = tree.stopping.hand_over()
+            reap(tree, members)
+            close_all(members)
         death_watch.forget(tree.leader.fileno())
         tree.leader.close()
         if tree.cgroup is not None:
             tree.cgroup.remove()
         self._forest.discard(tree)
+
+    def _abandon(self, tree: Tree) -> None:
+        """Let go of what was not to be ours: it is still whoever's it was before."""
+        with tree.lock:
+            self._let_go(tree)
+
+    def _refuse_owned(self, pid: int, native: Native) -> None:
+        owner: int | None = pid
+        try:
+            self._table.find(pid, native.identity)
+        except NotOwnedError as error:
+            owner = error.owner
+        if owner is not None:
+            raise AlreadyOwnedError(self._table.kind, repr(native), owner)
 
     def _discard(self, tree: Tree) -> None:
         """End the ownership, whoever has it."""
@@ -237,6 +296,7 @@ class ProcessTreeManager:
             self._table.release(tree.owner, resource_id)
 
     def _living(self, tree: Tree) -> list[int]:
+        self._forest.reap_orphans()
         members: Members = {}
         try:
             tree.scan(members, self._forest.strangers)

@@ -24,6 +24,8 @@ class Native(Protocol):
     """What a tree needs of the object that stands for its first process."""
 
     os_pid: int
+    #: Whether it must be a child of this host.
+    is_child: bool
 
     @property
     def identity(self) -> object:
@@ -49,6 +51,7 @@ class Child:
         self._popen = popen
         self._process = process
         self.os_pid: int = popen.pid
+        self.is_child = True
         self.argv = tuple(argv)
         #: How it ended, as subprocess puts it; None while it runs, or if nobody can tell.
         self.returncode: int | None = None
@@ -113,10 +116,13 @@ class Child:
 class Adopted:
     """An OS process that was started elsewhere, and the object that stands for it."""
 
-    def __init__(self, native: object, os_pid: int, reap: Callable[[], object]) -> None:
+    def __init__(
+        self, native: object, os_pid: int, reap: Callable[[], object], *, is_child: bool
+    ) -> None:
         self._native = native
         self._reap = reap
         self.os_pid = os_pid
+        self.is_child = is_child
 
     def __repr__(self) -> str:
         return f"{self.os_pid} {type(self._native).__name__}"
@@ -129,8 +135,11 @@ class Adopted:
     def note_exit(self, leader: OsProcess) -> None:
         """Leave the status to be read by the object that its user knows."""
 
-    def reap(self, _leader: OsProcess) -> None:
+    def reap(self, leader: OsProcess) -> None:
         """Have it waited for by that very object, which then knows the status."""
+        if not leader.is_there():
+            # The object would wait for the pid, which may be that of another child by now.
+            return
         # Closed, detached, or waited for by somebody else: then it has been reaped.
         with contextlib.suppress(ValueError, OSError, psutil.Error):
             self._reap()
@@ -145,22 +154,22 @@ def native_of(resource: object) -> Adopted | None:
     Raises ValueError for one that has ended, or was never started.
     """
     if isinstance(resource, (subprocess.Popen, psutil.Popen)):
-        native = Adopted(resource, resource.pid, resource.poll)
+        native = Adopted(resource, resource.pid, resource.poll, is_child=True)
         is_over = resource.poll() is not None
     elif isinstance(resource, multiprocessing.process.BaseProcess):
         if resource.pid is None:
             raise ValueError(f"not started, so it cannot be adopted: {resource!r}")
-        # Asking for the exit code reaps it.
-        native = Adopted(resource, resource.pid, lambda: resource.exitcode)
+        # Asking for the exit code reaps it. A fork server's are not our children.
+        native = Adopted(resource, resource.pid, lambda: resource.exitcode, is_child=False)
         is_over = resource.exitcode is not None
     elif isinstance(resource, psutil.Process):
         # Reaps a child of ours; that of another is another's to reap.
-        native = Adopted(resource, resource.pid, lambda: resource.wait(0))
+        native = Adopted(resource, resource.pid, lambda: resource.wait(0), is_child=False)
         # Compares the time of creation, so that a recycled pid is told.
         is_over = not resource.is_running() or resource.status() == psutil.STATUS_ZOMBIE
     elif isinstance(resource, asyncio.subprocess.Process):
         # Left to asyncio's child watcher, which would not learn the status otherwise.
-        native = Adopted(resource, resource.pid, lambda: None)
+        native = Adopted(resource, resource.pid, lambda: None, is_child=True)
         is_over = resource.returncode is not None
     else:
         return None

@@ -9,6 +9,7 @@ which also survives an emptied environment, and can be read of zombies.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import re
@@ -26,6 +27,8 @@ MARKER: Final = "PROBATE_TREE"
 _RLIMIT_LOCKS: Final = 10
 #: The highest limit that is not "unlimited", with room for arithmetic.
 _TAG_MAX: Final = (1 << 62) - 1
+#: The lowest bits number the trees of one host; its pid, of 22 bits at most, stands above.
+_NUMBER_BITS: Final = 32
 _numbers: Final = itertools.count(1)
 _TAG: Final = re.compile(rb"^Max file locks +(\d+)", re.MULTILINE)
 
@@ -60,7 +63,17 @@ class Mark(NamedTuple):
         host, number = os.getpid(), next(_numbers)
         # Of two hosts, the pids tell them apart; of those who had one pid, their start times.
         started = start_time_of(host)
-        return cls(f"{host}-{started}-{number}", (started << 54 ^ host << 32 | number) & _TAG_MAX)
+        return cls(f"{host}-{started}-{number}", _tags_of(host, started) | number)
+
+
+def is_tag_made_by(tag: int, host: OsProcess) -> bool:
+    """Whether a tag is that of a tree which this very process began, as a host of its own."""
+    return tag >> _NUMBER_BITS == _tags_of(host.os_pid, host.start_time) >> _NUMBER_BITS
+
+
+def _tags_of(host: int, started: int) -> int:
+    """What all tags have in common that a host gives."""
+    return (started << 54 | host << _NUMBER_BITS) & _TAG_MAX
 
 
 def children_of(os_pid: int) -> list[int]:
@@ -81,11 +94,18 @@ def children_of(os_pid: int) -> list[int]:
     return found
 
 
+def is_exhaustion(error: OSError) -> bool:
+    """Whether no descriptor was left to look with, which tells nothing of what was looked for."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
+
+
 def is_marked(os_pid: int, token: str) -> bool:
     """Whether a process was started with `token` in its marker; False if that cannot be read."""
     try:
         environment = Path(f"/proc/{os_pid}/environ").read_bytes()
-    except OSError:
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
         return False
     prefix = f"{MARKER}=".encode()
     return any(
@@ -97,16 +117,27 @@ def is_marked(os_pid: int, token: str) -> bool:
 
 def set_tag(os_pid: int, tag: int) -> None:
     """Tag a process, and all that it forks from now on. It may be gone, or another user's."""
-    with contextlib.suppress(OSError):
+    # ValueError where the hard limit was lowered, below any tag: the marker must do then.
+    with contextlib.suppress(OSError, ValueError):
         _, hard = resource.prlimit(os_pid, _RLIMIT_LOCKS)
         resource.prlimit(os_pid, _RLIMIT_LOCKS, (tag, hard))
+
+
+def tag_untagged(os_pid: int, tag: int) -> None:
+    """As `set_tag`, unless it has another limit than this host, and so a tag already."""
+    with contextlib.suppress(OSError, ValueError):
+        soft, _ = resource.prlimit(os_pid, _RLIMIT_LOCKS)
+        if soft == resource.prlimit(0, _RLIMIT_LOCKS)[0]:
+            set_tag(os_pid, tag)
 
 
 def tag_of(os_pid: int) -> int | None:
     """The tag of a process, or zombie; None if it has none."""
     try:
         match = _TAG.search(Path(f"/proc/{os_pid}/limits").read_bytes())
-    except OSError:
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
         return None
     return None if match is None else int(match[1])
 

@@ -40,20 +40,47 @@ class Stopping:
         with self._lock:
             if self.stopped.done():
                 return
-            self._tree.scan(self._members, self._strangers)
+            if not self._tree.is_over:
+                # As far as there are descriptors for it: those who are left out are killed.
+                with contextlib.suppress(OSError):
+                    self._tree.scan(self._members, self._strangers)
             for os_pid, process in list(self._members.items()):
                 if os_pid in self._asked:
-                    continue
-                if process.has_exited() or not self._watch(process):
-                    del self._members[os_pid]
-                    process.close()
                     continue
                 with contextlib.suppress(PermissionError):
                     process.send_signal(signal.SIGTERM)
                     # A stopped process sees the first signal only when it goes on.
                     process.send_signal(signal.SIGCONT)
+                if not process.has_exited() and not self._watch(process):
+                    del self._members[os_pid]
+                    process.close()
             if not self._asked:
                 self.stopped.set_result(None)
+
+    def is_waiting(self) -> bool:
+        """Whether any of those who are known still runs."""
+        with self._lock:
+            return any(not process.has_exited() for process in self._members.values())
+
+    def hand_over(self) -> Members:
+        """Ask no more, and wait for nobody; return those who are known.
+
+        The dead among them could not be told by their descent any more.
+        """
+        with self._lock:
+            for process in self._asked.values():
+                death_watch.forget(process.fileno())
+            self._asked.clear()
+            members, self._members = self._members, {}
+            if not self.stopped.done():
+                self.stopped.set_result(None)
+        return members
+
+    def _reap(self, process: OsProcess) -> None:
+        """Reap one that has come to us, but for the leader, whose pid is still needed."""
+        if process.os_pid != self._tree.os_pid:
+            with contextlib.suppress(ChildProcessError):
+                process.exit_code(reap=True)
 
     def _watch(self, process: OsProcess) -> bool:
         self._asked[process.os_pid] = process
@@ -68,8 +95,10 @@ class Stopping:
     def _note_exit(self, process: OsProcess) -> None:
         with self._lock:
             self._asked.pop(process.os_pid, None)
-            self._members.pop(process.os_pid, None)
-            process.close()
+            self._reap(process)
+            if not process.is_there():
+                self._members.pop(process.os_pid, None)
+                process.close()
             if not self._asked:
                 # The last that was known: whom has it left?
                 self.ask()

@@ -8,7 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING, final
 
 from probate import OsProcess
-from probate_processes.procfs import Descent, children_of, is_marked, pin, set_tag, tag_of
+from probate_processes.procfs import (
+    Descent,
+    children_of,
+    is_marked,
+    is_tag_made_by,
+    pin,
+    tag_of,
+    tag_untagged,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +24,7 @@ if TYPE_CHECKING:
     from probate_processes.cgroup import Cgroup
     from probate_processes.native import Native
     from probate_processes.procfs import Mark
+    from probate_processes.stopping import Stopping
 
 #: The pinned members of a tree, zombies included, by pid.
 Members = dict[int, OsProcess]
@@ -41,8 +50,12 @@ class Tree:
         self.owner = 0
         #: Whether we have asked it to stop, so that its end is our doing.
         self.is_asked = False
+        #: By whom it was asked last, if it was.
+        self.stopping: Stopping | None = None
         #: Whether somebody is killing it, and does what there is to do at its end.
         self.is_being_killed = False
+        #: Whether the leader has exited. Somebody else may reap it, and its pid come round.
+        self.has_lost_leader = False
         #: Whether it is over: nobody is left, and the leader is reaped.
         self.is_over = False
         #: Guards these; never held while anybody waits for processes.
@@ -62,7 +75,8 @@ class Tree:
         """Add those members that are not known yet, pinned; whether there were any.
 
         `strangers` gives the children of this host that lead no tree. What forks meanwhile may
-        be missed: whoever needs all scans until there are no more.
+        be missed: whoever needs all scans until there are no more. Raises OSError if there are
+        no descriptors for all of them; as many as can be are pinned then.
         """
         found = self._consider(self.os_pid, members, self.leader.is_there)
         queue = list(members)
@@ -98,11 +112,17 @@ class Tree:
         if process is None:
             return False
         # Judged while pinned, and then seen to be there still: it was no other that was judged.
-        if belongs() and process.is_there():
+        try:
+            is_member = belongs() and process.is_there()
+        except BaseException:
+            process.close()
+            raise
+        if is_member:
             members[os_pid] = process
             if self.mark is not None:
                 # It may have been forked before the leader was tagged. Dead, it could not be told.
-                set_tag(os_pid, self.mark.tag)
+                # Other tags are those of hosts within this tree, who need them.
+                tag_untagged(os_pid, self.mark.tag)
             return True
         process.close()
         return False
@@ -119,9 +139,12 @@ class Tree:
             return True
         if self.cgroup is not None and self.cgroup.has(os_pid):
             return True
-        return self.mark is not None and (
-            tag_of(os_pid) == self.mark.tag or is_marked(os_pid, self.mark.token)
-        )
+        if self.mark is None:
+            return False
+        tag = tag_of(os_pid)
+        if tag is not None and (tag == self.mark.tag or is_tag_made_by(tag, self.leader)):
+            return True
+        return is_marked(os_pid, self.mark.token)
 
     def _has_session(self) -> bool:
         """Whether the session of the leader's pid is the one that it began, if any.
@@ -131,6 +154,9 @@ class Tree:
         """
         if self.leader.is_there():
             return True
+        if self.mark is not None:
+            # By then all have been marked.
+            return False
         try:
             Descent.of(self.os_pid)
         except ProcessLookupError:

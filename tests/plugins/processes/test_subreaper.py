@@ -1,0 +1,160 @@
+"""This host as a child subreaper, for as long as there is a tree; and what a fork of it may do."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import processes_kernel as kernel
+import pytest
+from children import exit_code_of_fork
+from processes_kernel import SLEEP, pids_in
+
+from probate_processes.subreaper import is_subreaper, set_subreaper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from probate import OsProcess, ProcessManager
+    from probate_processes import ProcessTreeManager
+
+    Pin = Callable[[int], OsProcess]
+
+pytestmark = [
+    pytest.mark.usefixtures("nothing_remains"),
+    # From 3.12 on, os.fork() warns where there are several threads: these tests are about that.
+    pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
+]
+
+
+@pytest.fixture
+def subreaper_before() -> Iterator[None]:
+    set_subreaper(True)
+    yield
+    set_subreaper(False)
+
+
+def test_it_is_one_while_there_are_trees(
+    manager: ProcessManager, trees: ProcessTreeManager
+) -> None:
+    """From before the first is started until the last is gone, by whatever end."""
+    owner = manager.create_process("owner")
+
+    assert not is_subreaper()
+
+    first = trees.spawn(owner.pid, SLEEP)
+    second = trees.spawn(owner.pid, ["sh", "-c", "read line"], stdin=subprocess.PIPE)
+    popen = subprocess.Popen(SLEEP)
+    owner.adopt(popen)
+    trees.kill(owner.pid, first)
+
+    assert is_subreaper()
+
+    trees.kill(owner.pid, popen)
+
+    assert is_subreaper()
+
+    assert second.stdin
+    second.stdin.close()
+    kernel.eventually(lambda: not is_subreaper(), "it is none any more")
+
+    assert not trees.owns_any(owner.pid)
+    assert popen.wait(5) == -9
+
+
+@pytest.mark.usefixtures("subreaper_before")
+def test_it_stays_one_if_it_was_one_before(manager: ProcessManager) -> None:
+    """Somebody else had a reason to make it one."""
+    manager.spawn(SLEEP).terminate()
+
+    assert is_subreaper()
+
+
+def test_its_own_daemons_are_left_alone(manager: ProcessManager, tmp_path: Path, pin: Pin) -> None:
+    """Orphans of the host itself come to it as well, meanwhile; no tree takes them."""
+    worker = manager.spawn(SLEEP)
+    script = '(setsid sh -c \'echo $$ > "$0"; exec sleep 300\' "$0" &)'
+    subprocess.run(["sh", "-c", script, str(tmp_path / "pid")], check=True, timeout=10)
+    daemon = pin(*pids_in(tmp_path / "pid"))
+    kernel.eventually(lambda: kernel.parent(daemon.os_pid) == os.getpid(), "it came to us")
+    worker.terminate()
+
+    assert kernel.lives(daemon.os_pid)
+
+
+def test_a_forked_child_owns_and_ends_nothing(
+    manager: ProcessManager, trees: ProcessTreeManager
+) -> None:
+    """It closes the manager, collects all it can, and ends: the parent's workers live."""
+    owner = manager.create_process("owner")
+    worker = manager.spawn(SLEEP)
+    child = trees.spawn(owner.pid, SLEEP)
+    popen = subprocess.Popen(SLEEP)
+    owner.adopt(popen)
+    assert worker.os_pid is not None
+    os_pids = [worker.os_pid, child.os_pid, popen.pid]
+
+    def in_child() -> None:
+        assert not trees.owns_any(owner.pid)
+        assert not is_subreaper()
+        assert trees.quiesce(owner.pid) == []
+        assert trees.cleanup(owner.pid).resources_freed == 0
+        owner.terminate()
+        manager.close()
+        gc.collect()
+
+    assert exit_code_of_fork(in_child) == 0
+    assert [kernel.state(os_pid) for os_pid in os_pids] == ["S", "S", "S"]
+    assert is_subreaper()
+
+    assert owner.terminate().stats.by_type == {"processes": 2}
+    assert popen.wait(5) in {-9, -15}
+
+
+def test_a_forked_child_may_have_trees_of_its_own(
+    manager: ProcessManager, trees: ProcessTreeManager
+) -> None:
+    """It spawns, is told of deaths, and ends what is its own; the parent's worker lives."""
+    worker = manager.spawn(SLEEP)
+
+    def in_child() -> None:
+        mine = manager.create_process("child's")
+        own = trees.spawn(mine.pid, ["sh", "-c", "(setsid sleep 300 &); exec sleep 300"])
+        short = trees.spawn(mine.pid, ["sh", "-c", "exit 3"])
+        assert short.exited.result(10) == 3
+        result = mine.terminate()
+        assert result.is_success
+        assert kernel.is_gone(own.os_pid)
+        assert kernel.children() == set()
+        assert not is_subreaper()
+
+    assert exit_code_of_fork(in_child) == 0
+    assert kernel.lives(worker.os_pid or 0)
+
+
+#: A host that forks, and whose child goes on and leaves in the ordinary way.
+FORKING_HOST = """
+import os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from probate import ProcessManager
+with ProcessManager.builder().with_grace(0).build() as manager:
+    worker = manager.spawn(["sleep", "300"])
+    if os.fork() == 0:
+        sys.exit(0)
+    os.wait()
+    print(os.path.exists(f"/proc/{worker.os_pid}/exe"))
+    sys.stdout.flush()
+"""
+
+
+def test_a_forked_child_that_leaves_by_all_exits() -> None:
+    """Through `with` and the interpreter's end; nothing on stderr, no warning."""
+    command = [sys.executable, "-Xdev", "-c", FORKING_HOST]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    assert (done.stdout, done.returncode) == ("True\n", 0)
+    assert "Traceback" not in done.stderr
