@@ -22,7 +22,7 @@ demo: $(VENV)/.installed ## the main job on real resources
 
 .PHONY: test
 test: $(VENV)/.installed-dev ## the whole test suite
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -q
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev ## ruff and mypy --strict

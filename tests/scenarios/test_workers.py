@@ -23,7 +23,7 @@ from probate import OsProcess, Process, ProcessManager, ResourceOrchestrator, ho
 from probate.kernel import KernelView
 
 #: How many workers die, and how many of them are alive at a time.
-WORKERS = 2000 if os.environ.get("PROBATE_CHAOS") else 400
+WORKERS = 2000 if os.environ.get("PROBATE_CHAOS") else 200
 ALIVE = 300
 
 #: What a host may grow by for each of its dead, in bytes: it remembers the latest 4096.

@@ -26,7 +26,7 @@ GRACE = 0.2
 
 #: All hundred rounds, instead of as many as an everyday run has time for.
 IS_CHAOS = bool(os.environ.get("PROBATE_CHAOS"))
-ROUNDS = 100 if IS_CHAOS else 25
+ROUNDS = 100 if IS_CHAOS else 12
 SECONDS = 600.0 if IS_CHAOS else 30.0
 
 #: Fifty processes, and one that forks as fast as it can: at most 3000 times, for 0.2 s each. It
