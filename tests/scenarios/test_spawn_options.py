@@ -208,6 +208,9 @@ def test_no_descriptors_left_is_an_error_and_leaves_nothing(manager: ProcessMana
     kept = manager.spawn(SLEEP)
     outcomes: set[bool] = set()
     with contextlib.ExitStack() as stack:
+        # Somebody to be told from what was spawned, which takes descriptors.
+        stranger = stack.enter_context(subprocess.Popen(SLEEP, start_new_session=True))
+        stack.callback(stranger.kill)
         # Fills the gaps, so that the limit is the room that there is.
         count = len(KernelView.take().fds) + 100
         fillers = [stack.enter_context(open(os.devnull)) for _ in range(count)]

@@ -292,6 +292,9 @@ class ResourceOrchestrator(Mapping[str, Any]):
         return Termination(pid, self._registry, deadline=deadline, with_leaks=with_leaks)
 
     def _register(self, plugin: object, name: str | None, priority: int | None = None) -> None:
+        # Loaded before there is anything to settle: later there may be no descriptor left for it.
+        import probate.termination  # noqa: F401
+
         # First: the misspelling of another must not leave this one registered.
         self.check_pending()
         self._registry.register(plugin, name, priority)

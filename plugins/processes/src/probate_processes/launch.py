@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import select
+import signal
 import subprocess
 from typing import IO, TYPE_CHECKING, Any, Final, final
 
-from probate import OsProcess
+from probate import OsProcess, ReleaseError
 from probate_processes.cgroup import Cgroup
 from probate_processes.killing import kill
 from probate_processes.limits import limit_tree, set_rlimits
@@ -103,10 +106,7 @@ def launch(
             contain(tree, forest)
             forest.add(tree)
         except BaseException:
-            kill(tree, forest.strangers)
-            child.note_exit(leader)
-            child.reap(leader)
-            leader.close()
+            _undo(tree, forest, popen)
             raise
     except BaseException:
         if cgroup is not None:
@@ -178,6 +178,23 @@ def contain(tree: Tree, forest: Forest) -> None:
                 cgroup.add(member.os_pid)
     finally:
         close_all(members)
+
+
+def _undo(tree: Tree, forest: Forest, popen: subprocess.Popen[bytes]) -> None:
+    """End what was just started; also where descriptors are short, which may be the reason."""
+    for pipe in (popen.stdin, popen.stdout, popen.stderr):
+        if pipe is not None:
+            pipe.close()
+    # By the pidfd that there is: to look for descendants takes more.
+    tree.leader.send_signal(signal.SIGKILL)
+    with contextlib.suppress(OSError, ReleaseError):
+        kill(tree, forest.strangers)
+    exited = select.poll()
+    exited.register(tree.leader.fileno(), select.POLLIN)
+    exited.poll()
+    tree.native.note_exit(tree.leader)
+    tree.native.reap(tree.leader)
+    tree.leader.close()
 
 
 def _marked(env: Mapping[str, str], token: str) -> dict[str, str]:
