@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from probate import ProcessManager, ResourceOrchestrator
+from probate import ProcessManager, ResourceOrchestrator, discovery
 from probate.kernel import KernelView
 
 if TYPE_CHECKING:
@@ -19,10 +19,25 @@ if TYPE_CHECKING:
 _THREADS_END = 2.0
 
 
+@pytest.fixture(scope="session", autouse=True)
+def frozen_heap() -> None:
+    """Whatever the test session itself is made of is no garbage: `gc.collect` need not look."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def installed() -> list[discovery.Found]:
+    """The entry points, looked for once: no test installs anything into this environment."""
+    return discovery.scan()
+
+
 @pytest.fixture
-def orchestrator() -> ResourceOrchestrator:
+def orchestrator(installed: list[discovery.Found]) -> ResourceOrchestrator:
     """All installed kinds."""
-    return ResourceOrchestrator().discover()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(discovery, "scan", lambda: installed)
+        return ResourceOrchestrator().discover()
 
 
 @pytest.fixture
