@@ -355,3 +355,18 @@ def test_an_alias_finds_what_a_user_holds_in_its_place() -> None:
     resource_id = table.add(1, wrapped)
 
     assert [table.find(1, each) for each in (wrapped, (wrapped,))] == [resource_id] * 2
+
+
+def test_whose_an_object_is_can_be_asked_and_ended_whoever_has_it() -> None:
+    """Also after a transfer, and by one who never had it; nobody's is nobody's."""
+    table: OwnershipTable[object] = OwnershipTable("things", identity=lambda thing: thing)
+    thing = object()
+    assert table.owner_of(thing) is None
+    assert table.disown(A, thing) is None
+
+    table.transfer(A, table.add(A, thing), B)
+
+    assert table.owner_of(thing) == B
+    assert table.disown(A, thing) is thing
+    assert table.owner_of(thing) is None
+    assert B not in table

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from plugins_things import ThingResource
+from processes_kernel import eventually
 from spawn_house import CONTAINMENTS, PATIENCE, house, is_alive
 from threads import in_thread
 
@@ -299,6 +300,8 @@ def test_an_exited_callback_that_raises_does_not_keep_it_from_being_settled(
         process.send_signal(signal.SIGKILL)
 
     assert [manager.wait(each.pid, PATIENCE).is_success for each in processes] == [True] * 3
+    # The callback comes after the one that has it settled, on another thread.
+    eventually(lambda: caplog.records, "its exit is logged")
     assert caplog.records
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
+from processes_kernel import stat, state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Collection, Iterable
 
 BUSY = ("sh", "-c", "while :; do :; done")
 SLEEP = ("sleep", "120")
@@ -32,20 +30,6 @@ def end(worker: subprocess.Popen[bytes]) -> None:
     """Kill and reap."""
     worker.kill()
     worker.wait()
-
-
-def stat(os_pid: int) -> list[str] | None:
-    """/proc/PID/stat from the state on; None if there is no such process."""
-    try:
-        return Path(f"/proc/{os_pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-
-
-def state(os_pid: int) -> str:
-    """One letter (proc(5)); T is stopped, empty is gone."""
-    found = stat(os_pid)
-    return found[0] if found else ""
 
 
 def runs(os_pid: int) -> bool:
@@ -67,16 +51,6 @@ def processor_seconds(os_pid: int) -> float:
     """Processor time so far, user and system."""
     found = stat(os_pid)
     return (int(found[11]) + int(found[12])) / _TICKS if found else 0.0
-
-
-def eventually(condition: Callable[[], object], what: str, *, timeout: float = 15) -> None:
-    """Wait for what the kernel announces to nobody; fail the test after `timeout` seconds."""
-    over = time.monotonic() + timeout
-    pause = threading.Event()
-    while not condition():
-        if time.monotonic() > over:
-            pytest.fail(f"never: {what}")
-        pause.wait(0.001)
 
 
 def guardians() -> set[int]:

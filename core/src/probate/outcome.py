@@ -34,5 +34,14 @@ class Outcome(StrEnum):
         return self in _STAYS_OWNED
 
 
+def checked_outcome(answer: object) -> Outcome:
+    """The outcome that a release has returned; None is RELEASED. Raises TypeError."""
+    if answer is None:
+        return Outcome.RELEASED
+    if not isinstance(answer, Outcome):
+        raise TypeError(f"a release returns a probate.Outcome or None, got {answer!r}")
+    return answer
+
+
 _STAYS_OWNED = frozenset({Outcome.BUSY, Outcome.TIMEOUT})
 _ERRORS = _STAYS_OWNED | {Outcome.FAILED, Outcome.REFUSED}

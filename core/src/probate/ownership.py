@@ -17,7 +17,7 @@ from probate.errors import (
 from probate.estate import EstateBook, ResourceId
 from probate.forking import forget_in_forked_child
 from probate.interruption import InterruptedCleanup
-from probate.outcome import Outcome
+from probate.outcome import Outcome, checked_outcome
 from probate.wording import in_words, spoken
 
 if TYPE_CHECKING:
@@ -39,14 +39,6 @@ _NO_CHARGE: Final[AbstractContextManager[None]] = nullcontext()
 
 #: Frames kept of an acquisition's stack; the innermost ones tell the most.
 _SITE_DEPTH: Final = 12
-
-
-def _checked_outcome(answer: object) -> Outcome:
-    if answer is None:
-        return Outcome.RELEASED
-    if not isinstance(answer, Outcome):
-        raise TypeError(f"a release returns a probate.Outcome or None, got {answer!r}")
-    return answer
 
 
 def _key_of(identity: object) -> int:
@@ -152,6 +144,11 @@ class OwnershipTable(Generic[T]):
             owner = self._book.owner_of(found)
         raise NotOwnedError(self.kind, pid, spoken(identity), owner)
 
+    def owner_of(self, identity: object) -> int | None:
+        """Who owns this very object; None if nobody does. O(owners); needs an `identity`."""
+        found = self._index.get(_key_of(self._alias(identity) if self._alias else identity))
+        return None if found is None else self._book.owner_of(found)
+
     def usage(self, pid: int) -> ResourceUsage:
         """What `pid` owns, each resource described, oldest first."""
         from probate.models import ResourceInfo, ResourceUsage
@@ -235,6 +232,20 @@ class OwnershipTable(Generic[T]):
             self._book.drop_if_empty(pid, estate)
         return resource
 
+    def disown(self, pid: int, identity: object) -> T | None:
+        """End the ownership of this very object, which is most likely `pid`'s, whoever has it.
+
+        Returns the resource, None if nobody owns it.
+        """
+        while True:
+            try:
+                return self.release(pid, self.find(pid, identity))
+            except NotOwnedError as error:
+                if error.owner is None:
+                    return None
+                # It was transferred.
+                pid = error.owner
+
     def transfer(self, pid: int, resource_id: ResourceId, to: int) -> None:
         """Make `to` the owner, under the same id; atomic against cleanups of both.
 
@@ -281,7 +292,7 @@ class OwnershipTable(Generic[T]):
             identity = self._identity_of(resource)
             message = ""
             try:
-                outcome = _checked_outcome(release(resource))
+                outcome = checked_outcome(release(resource))
             except ReleaseError as error:
                 outcome, message = error.outcome, spoken(error, str, otherwise="")
             except BaseException as error:

@@ -6,12 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from core_scripts import in_forked_child
-from scheduler_workers import (
-    end,
-    eventually,
-    guardians,
-    stopped,
-)
+from processes_kernel import eventually
+from scheduler_workers import end, guardians, stopped
 from scheduler_workers import (
     start as start_worker,
 )

@@ -11,16 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from scheduler_workers import (
-    all_run,
-    end,
-    eventually,
-    guardians,
-    kill_all,
-    none_stopped,
-    state,
-    stopped,
-)
+from processes_kernel import eventually, state
+from scheduler_workers import all_run, end, guardians, kill_all, none_stopped, stopped
 from scheduler_workers import (
     start as start_worker,
 )

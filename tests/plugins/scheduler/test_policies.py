@@ -6,14 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from scheduler_workers import (
-    BUSY,
-    eventually,
-    processor_seconds,
-    runs,
-    state,
-    stopped,
-)
+from processes_kernel import eventually, state
+from scheduler_workers import BUSY, processor_seconds, runs, stopped
 
 from probate import SchedulingPolicy
 from probate_scheduler import EntryState

@@ -7,18 +7,9 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from processes_kernel import eventually, state
 from scheduler_driver import drivers
-from scheduler_workers import (
-    BUSY,
-    FAMILY,
-    all_run,
-    end,
-    eventually,
-    guardians,
-    runs,
-    state,
-    stopped,
-)
+from scheduler_workers import BUSY, FAMILY, all_run, end, guardians, runs, stopped
 
 from probate import (
     AlreadyOwnedError,

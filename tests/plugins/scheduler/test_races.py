@@ -7,10 +7,8 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from scheduler_workers import (
-    all_run,
-    eventually,
-)
+from processes_kernel import eventually
+from scheduler_workers import all_run
 from threads import in_thread
 
 from probate import AlreadyOwnedError, NotOwnedError, ProcessTerminatedError, SchedulingPolicy

@@ -8,13 +8,8 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from scheduler_workers import (
-    BUSY,
-    all_run,
-    eventually,
-    state,
-    stopped,
-)
+from processes_kernel import eventually, state
+from scheduler_workers import BUSY, all_run, stopped
 
 from probate import CleanupStats, SchedulingPolicy
 from probate_scheduler import EntryState, SchedulerManager, SchedulerResource

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from scheduler_workers import (
-    eventually,
-    state,
-)
+from processes_kernel import eventually, state
 
 from probate import OsProcess
 from probate_scheduler import RunQueueEntry, tuning

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, cast, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, final
 
-from probate.errors import UnknownKindError
 from probate.models import ProcessState
 from probate.process.deathwatch import death_watch
 from probate.process.reporting import report
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from typing import IO
 
     from probate.models import ResourceLimits
-    from probate.orchestrator import ResourceOrchestrator
     from probate.process.child import OsChild
     from probate.process.process import Ender, Process
     from probate.process.scheduling import Scheduling, SchedulingPolicy
@@ -111,8 +109,7 @@ class Spawner:
         self._status = StatusSocket(lambda: report(manager.orchestrator, manager.list_processes()))
         self._has_status = has_status
         if scheduling is not None:
-            orchestrator = manager.orchestrator
-            self._schedules = cast("_Schedules", manager_of(orchestrator, SCHEDULER))
+            self._schedules = manager.orchestrator[SCHEDULER].manager
             self._schedules.configure(*scheduling)
 
     def open(self) -> None:
@@ -130,7 +127,7 @@ class Spawner:
     ) -> Process:
         """Create a process, and an OS process behind it, or nothing at all."""
         checked = checked_argv(argv)
-        spawns = cast("_Spawns", manager_of(self._manager.orchestrator, PROCESSES))
+        spawns: _Spawns = self._manager.orchestrator[PROCESSES].manager
         scheduled = {key: options.pop(key) for key in ("priority", "weight") if key in options}
         if scheduled and self._schedules is None:
             raise ValueError(
@@ -167,11 +164,3 @@ class Spawner:
                 self._manager.terminate_async, process, with_leaks=exited.result() == 0
             )
             self._settler.settle(terminate)
-
-
-def manager_of(orchestrator: ResourceOrchestrator, kind: str) -> object:
-    """The manager of a kind. Raises UnknownKindError if nobody serves it."""
-    if kind not in orchestrator:
-        raise UnknownKindError(kind, orchestrator.registered_types())
-    found: object = orchestrator[kind].manager
-    return found

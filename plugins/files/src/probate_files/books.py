@@ -13,7 +13,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
-from probate import AlreadyOwnedError, NotOwnedError, OwnershipTable, forget_in_forked_child
+from probate import AlreadyOwnedError, OwnershipTable, forget_in_forked_child
 from probate_files.descriptor import Descriptor
 from probate_files.openfile import OpenFile
 from probate_files.temporary import TemporaryFile
@@ -119,11 +119,7 @@ class Books:
 
     def owner_of(self, entry: Entry) -> int | None:
         """Who owns it, if anybody does."""
-        try:
-            self.table.find(_NOBODY, entry.native)
-        except NotOwnedError as error:
-            return error.owner
-        return _NOBODY
+        return self.table.owner_of(entry.native)
 
     def _note(self, entry: Entry) -> None:
         """Know its number; forget whatever had it before, and so must have been closed."""
@@ -134,10 +130,7 @@ class Books:
         former = self._numbers.get(number)
         if isinstance(former, Descriptor):
             former.forget()
-            owner = self.owner_of(former)
-            if owner is not None:
-                with contextlib.suppress(NotOwnedError):
-                    self.table.release(owner, self.table.find(owner, former.native))
+            self.table.disown(_NOBODY, former.native)
         self._numbers[number] = numbered
 
 

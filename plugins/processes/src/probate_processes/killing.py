@@ -143,12 +143,10 @@ def _wait(members: Members, over: float) -> None:
 
 
 def reap(tree: Tree, members: Members) -> None:
-    """Reap the dead that are our children by now, but for the leader, whose pid is still needed."""
-    for os_pid, member in list(members.items()):
-        if member.has_exited() and os_pid != tree.os_pid:
-            # Those of another parent are that one's to reap.
-            with contextlib.suppress(ChildProcessError):
-                member.exit_code(reap=True)
+    """Reap the dead that are our children by now, but for the leader."""
+    for member in list(members.values()):
+        if member.has_exited():
+            tree.reap(member)
 
 
 def _drop_reaped(members: Members) -> bool:

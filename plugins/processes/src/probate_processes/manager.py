@@ -138,7 +138,7 @@ class ProcessTreeManager:
             raise ValueError(
                 f"OS process {native.os_pid} is this host or an ancestor of it, and cannot be owned"
             )
-        self._refuse_owned(pid, native)
+        self._refuse_owned(native)
 
         def make() -> Tree:
             try:
@@ -273,27 +273,14 @@ class ProcessTreeManager:
         with tree.lock:
             self._let_go(tree)
 
-    def _refuse_owned(self, pid: int, native: Native) -> None:
-        owner: int | None = pid
-        try:
-            self._table.find(pid, native.identity)
-        except NotOwnedError as error:
-            owner = error.owner
+    def _refuse_owned(self, native: Native) -> None:
+        owner = self._table.owner_of(native.identity)
         if owner is not None:
             raise AlreadyOwnedError(self._table.kind, repr(native), owner)
 
     def _discard(self, tree: Tree) -> None:
         """End the ownership, whoever has it."""
-        with contextlib.suppress(NotOwnedError):
-            try:
-                resource_id = self._table.find(tree.owner, tree.native.identity)
-            except NotOwnedError as error:
-                if error.owner is None:
-                    raise
-                # It was transferred.
-                tree.owner = error.owner
-                resource_id = self._table.find(tree.owner, tree.native.identity)
-            self._table.release(tree.owner, resource_id)
+        self._table.disown(tree.owner, tree.native.identity)
 
     def _living(self, tree: Tree) -> list[int]:
         self._forest.reap_orphans()

@@ -76,12 +76,6 @@ class Stopping:
                 self.stopped.set_result(None)
         return members
 
-    def _reap(self, process: OsProcess) -> None:
-        """Reap one that has come to us, but for the leader, whose pid is still needed."""
-        if process.os_pid != self._tree.os_pid:
-            with contextlib.suppress(ChildProcessError):
-                process.exit_code(reap=True)
-
     def _watch(self, process: OsProcess) -> bool:
         self._asked[process.os_pid] = process
         try:
@@ -95,7 +89,7 @@ class Stopping:
     def _note_exit(self, process: OsProcess) -> None:
         with self._lock:
             self._asked.pop(process.os_pid, None)
-            self._reap(process)
+            self._tree.reap(process)
             if not process.is_there():
                 self._members.pop(process.os_pid, None)
                 process.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from functools import partial
@@ -98,6 +99,13 @@ class Tree:
                     found = True
                     queue.append(os_pid)
         return found
+
+    def reap(self, process: OsProcess) -> None:
+        """Reap a dead member that has come to us, but for the leader, whose pid is still needed."""
+        if process.os_pid != self.os_pid:
+            # That of another parent is that one's to reap.
+            with contextlib.suppress(ChildProcessError):
+                process.exit_code(reap=True)
 
     def _consider(self, os_pid: int, members: Members, belongs: Callable[[], bool]) -> bool:
         """Pin a process and add it, if it belongs; whether it is new."""

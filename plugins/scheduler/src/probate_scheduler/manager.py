@@ -142,7 +142,7 @@ class SchedulerManager:
             if entry.os_pid == os_pid:
                 return entry
         standing = self._queue.at(os_pid)
-        owner = None if standing is None else self._owner_of(pid, standing)
+        owner = None if standing is None else self._table.owner_of(standing)
         raise NotOwnedError("scheduler", pid, f"an entry for OS process {os_pid}", owner)
 
     # -- one of the queue ------------------------------------------------------
@@ -286,24 +286,12 @@ class SchedulerManager:
 
     def _forget(self, pid: int, entry: RunQueueEntry) -> None:
         """Take an entry back, whoever owns it by now."""
-        try:
-            self._table.release(pid, self._table.find(pid, entry))
-        except NotOwnedError as error:
-            if error.owner is not None:
-                self._forget(error.owner, entry)
-            return
-        self._queue.remove(entry)
-        self._queue.close(entry)
-
-    def _owner_of(self, pid: int, entry: RunQueueEntry) -> int | None:
-        try:
-            self._table.find(pid, entry)
-        except NotOwnedError as error:
-            return error.owner
-        return pid
+        if self._table.disown(pid, entry) is not None:
+            self._queue.remove(entry)
+            self._queue.close(entry)
 
     def _already_queued(self, standing: RunQueueEntry) -> AlreadyOwnedError:
-        return AlreadyOwnedError("scheduler", repr(standing), self._owner_of(0, standing))
+        return AlreadyOwnedError("scheduler", repr(standing), self._table.owner_of(standing))
 
 
 def _is_gone(os_pid: int) -> bool:

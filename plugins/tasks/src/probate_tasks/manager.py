@@ -258,12 +258,7 @@ class AsyncTaskManager:
         job.notify()
 
     def _forget(self, pid: int, job: Job) -> None:
-        try:
-            self._table.release(pid, self._table.find(pid, job.native))
-        except NotOwnedError as error:
-            # A cleanup has taken it, or it was transferred.
-            if error.owner is not None:
-                self._forget(error.owner, job)
+        self._table.disown(pid, job.native)
 
 
 def _checked_limit(max_threads: object) -> int:
