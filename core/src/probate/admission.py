@@ -36,7 +36,10 @@ class Admission:
     manager issues pids here, only those that it issued and that still run are let in.
     """
 
-    __slots__ = ("__weakref__", "_ending", "_issued", "_live", "_lock", "_manager", "record_sites")
+    __slots__ = (
+        "__weakref__", "_ending", "_issued", "_live", "_lock", "_manager", "free", "record_sites",
+        "turn",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -45,6 +48,11 @@ class Admission:
         self._manager: weakref.ref[object] | None = None
         self._live: dict[int, ResourceLimits | None] = {}
         self._ending: dict[int, int] = {}
+        #: Those for whom `check` would return None, as far as they were issued by a manager.
+        self.free: set[int] = set()
+        #: Another number each time that a pid has been shut out, and is seen to be so by `check`:
+        #: who is let in, and then sees the same number, is in before anybody was shut out.
+        self.turn = 0
         #: Whether tables keep the stack of each acquisition, for the leak report.
         self.record_sites = False
         forget_in_forked_child(self)
@@ -80,6 +88,8 @@ class Admission:
             self._manager = weakref.ref(manager)
             self._issued = max(self._issued, after)
             self._live = {}
+            self.free = set()
+            self.turn += 1
             self.record_sites = record_sites
 
     def disclaim(self, manager: object) -> None:
@@ -95,17 +105,24 @@ class Admission:
             # The pid must be live before `_issued` covers it, or it would look dead for a moment.
             self._live[pid] = limits
             self._issued = pid
+            if limits is None:
+                self.free.add(pid)
         return pid
 
     def revoke(self, pid: int) -> None:
         """Let `pid` in no more, ever. Atomic: from the return on, each `check` refuses."""
-        self._live.pop(pid, None)
+        with self._lock:
+            self._live.pop(pid, None)
+            self.free.discard(pid)
+            self.turn += 1
 
     @contextmanager
     def ending(self, pid: int) -> Iterator[None]:
         """Refuse `pid` for the duration; nests, also from several threads."""
         with self._lock:
             self._ending[pid] = self._ending.get(pid, 0) + 1
+            self.free.discard(pid)
+            self.turn += 1
         try:
             yield
         finally:
@@ -115,9 +132,12 @@ class Admission:
                     self._ending[pid] = left
                 else:
                     del self._ending[pid]
+                    if self._live.get(pid, self) is None:
+                        self.free.add(pid)
 
     def forget_parent(self) -> None:
         """Start afresh in a forked child, where no pid of the parent is alive."""
         self._lock = threading.RLock()
         self._live = {}
         self._ending = {}
+        self.free = set()

@@ -11,35 +11,33 @@ the resource, and released it, or left it to be taken back out.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Generic, NewType, Self, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Final, Generic, NewType, Self, TypeVar, final
 
 from probate.errors import ResourceLimitExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from probate.admission import Admission
     from probate.models import KindLimits
 
 T = TypeVar("T")
 
+#: Estates that share a lock hold each other up for some nanoseconds, if at all.
+_LOCKS: Final = 16
+
 #: Names one resource for as long as the interpreter lives; never reused.
 ResourceId = NewType("ResourceId", int)
 
 
 @final
-class Estate(dict[ResourceId, T]):
-    """One owner's resources, oldest first."""
+class Extra:
+    """What few estates need. Changed under the estate's lock."""
 
-    __slots__ = ("is_dropped", "lock", "moving", "nbytes", "pending", "sizes")
+    __slots__ = ("moving", "nbytes", "pending", "sizes")
 
     def __init__(self) -> None:
-        #: Guards the fields below, and the dropping of the estate from its book. Reentrant, as all
-        #: locks here: a signal handler may terminate processes while its thread holds one.
-        self.lock = threading.RLock()
-        #: Whether it has been dropped from its book, or is just about to be.
-        self.is_dropped = False
-        #: Bytes of each resource that has any, and their sum.
+        #: Bytes of each resource that has any; and their sum, with what is charged already.
         self.sizes: dict[ResourceId, int] = {}
         self.nbytes = 0
         #: Acquisitions under way that count against a limit already.
@@ -47,25 +45,61 @@ class Estate(dict[ResourceId, T]):
         #: Whether a resource is on its way out and may have to come back.
         self.moving = False
 
+
+@final
+class Estate(dict[ResourceId, T]):
+    """One owner's resources, oldest first. Most are small, and come and go."""
+
+    __slots__ = ("extra", "is_dropped", "lock")
+
+    #: Guards what is below, and the dropping of the estate from its book. Shared with others.
+    lock: threading.RLock
+    #: Whether it has been dropped from its book, or is just about to be.
+    is_dropped: bool
+    #: None until there is a need for it.
+    extra: Extra | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all resources, and of those that are charged already."""
+        return 0 if self.extra is None else self.extra.nbytes
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether a resource is on its way out and may have to come back."""
+        return self.extra is not None and self.extra.moving
+
     def take(self, resource_id: ResourceId) -> T | None:
         """Remove and return a resource, None if it is not here. Atomic."""
         return self.pop(resource_id, None)
+
+    def size_of(self, resource_id: ResourceId) -> int:
+        """The bytes of a resource."""
+        return 0 if self.extra is None else self.extra.sizes.get(resource_id, 0)
 
     def set_size(self, resource_id: ResourceId, nbytes: int) -> None:
         """Record the bytes of a resource, before it is put in."""
         if nbytes:
             with self.lock:
-                self.sizes[resource_id] = nbytes
-                self.nbytes += nbytes
+                extra = self.with_extra()
+                extra.sizes[resource_id] = nbytes
+                extra.nbytes += nbytes
 
     def take_size(self, resource_id: ResourceId) -> int:
         """Remove and return the bytes of a resource that was taken out."""
-        if not self.sizes:
+        extra = self.extra
+        if extra is None or not extra.sizes:
             return 0
         with self.lock:
-            nbytes = self.sizes.pop(resource_id, 0)
-            self.nbytes -= nbytes
+            nbytes = extra.sizes.pop(resource_id, 0)
+            extra.nbytes -= nbytes
         return nbytes
+
+    def with_extra(self) -> Extra:
+        """What there is besides, set up if there is nothing. The lock is held."""
+        if self.extra is None:
+            self.extra = Extra()
+        return self.extra
 
 
 @final
@@ -97,33 +131,31 @@ class Charge:
         """End the charge. The estate's lock is held."""
         if self.is_open:
             self.is_open = False
-            self.estate.pending -= 1
-            self.estate.nbytes -= self.nbytes
+            extra = self.estate.with_extra()
+            extra.pending -= 1
+            extra.nbytes -= self.nbytes
 
 
 @final
 class EstateBook(Generic[T]):
     """All estates of one table. Resources are never None."""
 
-    __slots__ = ("_estates", "_transfer_lock", "admission")
+    __slots__ = ("_estates", "_locks", "_transfer_lock", "admission", "get")
 
     def __init__(self) -> None:
         self._estates: dict[int, Estate[T]] = {}
+        #: The estate of a pid, None if it has none; the dict's own method.
+        self.get: Callable[[int], Estate[T] | None] = self._estates.get
+        # Reentrant, as all locks here: a signal handler may terminate processes while its thread
+        # holds one. Shared by estates, whose end would else be the end of a lock each time.
+        self._locks = tuple(threading.RLock() for _ in range(_LOCKS))
         self._transfer_lock = threading.RLock()
         #: Who may own; None lets everybody.
         self.admission: Admission | None = None
 
-    def __contains__(self, pid: object) -> bool:
-        estate = self._estates.get(cast("int", pid))
-        return estate is not None and (len(estate) > 0 or estate.moving)
-
-    def get(self, pid: int) -> Estate[T] | None:
-        """The estate of `pid`, if it has one."""
-        return self._estates.get(pid)
-
     def pids(self) -> list[int]:
         """All that own something, in no particular order."""
-        return [pid for pid in list(self._estates) if pid in self]
+        return [pid for pid, estate in list(self._estates.items()) if estate or estate.is_moving]
 
     def owner_of(self, resource_id: ResourceId) -> int | None:
         """Who owns an id. O(owners): for error messages."""
@@ -145,7 +177,7 @@ class EstateBook(Generic[T]):
         Raises what `Admission.check` raises, with the resource taken back out.
         """
         while True:
-            estate = self._stand(pid)
+            estate = self.stand(pid)
             if charge is not None and charge.is_open:
                 # In the place of its charge, at once: limits count neither both nor none.
                 with estate.lock:
@@ -155,24 +187,34 @@ class EstateBook(Generic[T]):
             else:
                 estate.set_size(resource_id, nbytes)
                 estate[resource_id] = resource
-            refusal: Exception | None = None
-            if self.admission is not None:
-                # Only now: a termination that began before is seen here, and one that begins
-                # later finds the resource in its place.
-                try:
-                    self.admission.check(pid)
-                except Exception as error:
-                    refusal = error
-            if refusal is None and not estate.is_dropped:
-                return True
-            if estate.take(resource_id) is None:
-                return False
-            estate.take_size(resource_id)
-            if refusal is not None:
-                self.drop_if_empty(pid, estate)
-                raise refusal
-            # It was being dropped. When that is through, one way or the other, once more.
-            self.drop_if_empty(pid, estate)
+            stays = self.confirm(pid, estate, resource_id)
+            if stays is not None:
+                return stays
+
+    def confirm(self, pid: int, estate: Estate[T], resource_id: ResourceId) -> bool | None:
+        """Whether what was just put in has come to stay.
+
+        False if a cleanup has taken it, None if it was taken back out and is to be put in once
+        more. Raises what `Admission.check` raises, with the resource taken back out.
+        """
+        refusal: Exception | None = None
+        if self.admission is not None:
+            # Only now: a termination that began before is seen here, and one that begins
+            # later finds the resource in its place.
+            try:
+                self.admission.check(pid)
+            except Exception as error:
+                refusal = error
+        if refusal is None and not estate.is_dropped:
+            return True
+        if estate.take(resource_id) is None:
+            return False
+        estate.take_size(resource_id)
+        # If it was being dropped: that is through then, one way or the other.
+        self.drop_if_empty(pid, estate)
+        if refusal is not None:
+            raise refusal
+        return None
 
     def move(
         self, pid: int, resource_id: ResourceId, to: int, charge: Charge | None = None
@@ -188,13 +230,13 @@ class EstateBook(Generic[T]):
             # From here on the estate counts as not empty and is not dropped, so that a cleanup
             # of `pid` waits, and finds the resource again should `to` be refused.
             with estate.lock:
-                estate.moving = True
+                estate.with_extra().moving = True
             try:
                 resource = estate.take(resource_id)
                 if resource is None:
                     return False
                 try:
-                    nbytes = estate.sizes.get(resource_id, 0)
+                    nbytes = estate.size_of(resource_id)
                     self.insert(to, resource_id, resource, nbytes, charge)
                 except BaseException:
                     estate[resource_id] = resource
@@ -202,25 +244,31 @@ class EstateBook(Generic[T]):
                 estate.take_size(resource_id)
             finally:
                 with estate.lock:
-                    estate.moving = False
+                    estate.with_extra().moving = False
         self.drop_if_empty(pid, estate)
         return True
 
     def drop_if_empty(self, pid: int, estate: Estate[T]) -> bool:
         """Remove an empty estate from the book; False if it turns out not to be empty."""
         while True:
-            with estate.lock:
-                if not estate.moving:
-                    if estate.pending:
+            # Not by `with`, which takes more time than all the rest.
+            lock = estate.lock
+            lock.acquire()
+            try:
+                extra = estate.extra
+                if extra is None or not extra.moving:
+                    if extra is not None and extra.pending:
                         return not estate
                     # Said before looking, while an acquisition puts in before it looks.
                     estate.is_dropped = True
                     if estate:
-                        estate.is_dropped = self._estates.get(pid) is not estate
+                        estate.is_dropped = self.get(pid) is not estate
                         return False
-                    if self._estates.get(pid) is estate:
+                    if self.get(pid) is estate:
                         del self._estates[pid]
                     return True
+            finally:
+                lock.release()
             with self._transfer_lock:
                 # The transfer is over now; what it left is seen at the next look.
                 pass
@@ -229,7 +277,7 @@ class EstateBook(Generic[T]):
         """Reinstate what a cleanup took out and could not release, oldest first."""
         entries = list(kept)
         while True:
-            estate = self._stand(pid)
+            estate = self.stand(pid)
             with estate.lock:
                 # Estates are dropped under their lock only, so this one stands until we are done.
                 if self._estates.get(pid) is not estate:
@@ -247,22 +295,29 @@ class EstateBook(Generic[T]):
         Raises ResourceLimitExceeded, with nothing charged.
         """
         while True:
-            estate = self._stand(pid)
+            estate = self.stand(pid)
             with estate.lock:
                 if self._estates.get(pid) is not estate:
                     continue
-                held = len(estate) + estate.pending
+                extra = estate.with_extra()
+                held = len(estate) + extra.pending
                 if limits.max_count is not None and held >= limits.max_count:
                     raise ResourceLimitExceeded(kind, pid, "resources", limits.max_count, held, 1)
-                if limits.max_bytes is not None and estate.nbytes + nbytes > limits.max_bytes:
+                if limits.max_bytes is not None and extra.nbytes + nbytes > limits.max_bytes:
                     raise ResourceLimitExceeded(
-                        kind, pid, "bytes", limits.max_bytes, estate.nbytes, nbytes
+                        kind, pid, "bytes", limits.max_bytes, extra.nbytes, nbytes
                     )
-                estate.pending += 1
-                estate.nbytes += nbytes
+                extra.pending += 1
+                extra.nbytes += nbytes
             return Charge(self, pid, estate, nbytes)
 
-    def _stand(self, pid: int) -> Estate[T]:
+    def stand(self, pid: int) -> Estate[T]:
         """The estate of `pid`, set up if it has none."""
-        estate = self._estates.get(pid)
-        return self._estates.setdefault(pid, Estate()) if estate is None else estate
+        estate = self.get(pid)
+        if estate is not None:
+            return estate
+        estate = Estate()
+        estate.lock = self._locks[pid % _LOCKS]
+        estate.is_dropped = False
+        estate.extra = None
+        return self._estates.setdefault(pid, estate)

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import itertools
-import time
 import traceback
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast, final
 
-from probate.errors import (
-    AlreadyOwnedError,
-    NotOwnedError,
-    ProcessTerminatedError,
-    ReleaseError,
-)
+from probate.errors import AlreadyOwnedError, NotOwnedError, ProcessTerminatedError
 from probate.estate import EstateBook, ResourceId
 from probate.forking import forget_in_forked_child
-from probate.interruption import InterruptedCleanup
-from probate.outcome import Outcome, checked_outcome
-from probate.wording import in_words, spoken
+from probate.outcome import Outcome
+from probate.wording import spoken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from probate.admission import Admission
     from probate.estate import Charge
-    from probate.models import CleanupFailure, CleanupStats, ResourceUsage
+    from probate.models import CleanupStats, ResourceUsage
 
 __all__ = ["OwnershipTable", "ResourceId"]
 
 T = TypeVar("T")
 
-_ids: Final = itertools.count(1)
+_ids: Final = cast("Iterator[ResourceId]", itertools.count(1))
+
+_RELEASED: Final = Outcome.RELEASED
 
 #: What stands in for a charge where there are no limits.
 _NO_CHARGE: Final[AbstractContextManager[None]] = nullcontext()
@@ -47,15 +42,6 @@ def _key_of(identity: object) -> int:
         # Addresses are positive, so the two are never confused.
         return ~identity
     return id(identity)
-
-
-#: Said of an outcome that came without a message of its own.
-_PLAIN_WORDS: Final = {
-    Outcome.BUSY: "still in use",
-    Outcome.TIMEOUT: "did not come free in time",
-    Outcome.FAILED: "its release failed",
-    Outcome.REFUSED: "not ours to release, or still in use by others",
-}
 
 
 @final
@@ -98,7 +84,8 @@ class OwnershipTable(Generic[T]):
 
     def __contains__(self, pid: object) -> bool:
         """Whether `pid` owns anything. O(1)."""
-        return pid in self._book
+        estate = self._book.get(cast("int", pid))
+        return estate is not None and (len(estate) > 0 or estate.is_moving)
 
     def pids(self) -> list[int]:
         """All that own something, in no particular order."""
@@ -120,6 +107,11 @@ class OwnershipTable(Generic[T]):
         if resource is None:
             raise self._not_owned(pid, resource_id)
         return resource
+
+    def resources(self, pid: int) -> list[T]:
+        """All that `pid` owns, oldest first."""
+        estate = self._book.get(pid)
+        return [] if estate is None else list(estate.values())
 
     def owned(self, pid: int) -> list[tuple[ResourceId, T]]:
         """All that `pid` owns, newest first."""
@@ -160,7 +152,7 @@ class OwnershipTable(Generic[T]):
             ResourceInfo(
                 id=resource_id,
                 description=self.describe(resource),
-                nbytes=estate.sizes.get(resource_id, 0),
+                nbytes=estate.size_of(resource_id),
                 acquired_at=self._sites.get(resource_id),
             )
             for resource_id, resource in list(estate.items())
@@ -188,8 +180,22 @@ class OwnershipTable(Generic[T]):
         ResourceLimitExceeded, AlreadyOwnedError (with an `identity`). What is yet to be made
         goes through `acquire`, which asks first.
         """
-        with self._admitted(pid, nbytes) as charge:
-            resource_id, _ = self._record(pid, resource, nbytes, charge)
+        book = self._book
+        admission = book.admission
+        turn = 0 if admission is None else admission.turn
+        is_free = admission is None or (pid in admission.free and not admission.record_sites)
+        if nbytes or self._identity is not None or not is_free:
+            with self._admitted(pid, nbytes) as charge:
+                return self._record(pid, resource, nbytes, charge)[0]
+        # Of what is merely owned there is nothing else to be written down.
+        resource_id = next(_ids)
+        estate = book.get(pid)
+        if estate is None:
+            estate = book.stand(pid)
+        estate[resource_id] = resource
+        is_disturbed = estate.is_dropped or (admission is not None and admission.turn != turn)
+        if is_disturbed and book.confirm(pid, estate, resource_id) is None:
+            book.insert(pid, resource_id, resource, 0)
         return resource_id
 
     def acquire(
@@ -218,16 +224,19 @@ class OwnershipTable(Generic[T]):
         owns it, or the id was never issued.
         """
         estate = self._book.get(pid)
-        resource = None if estate is None else estate.get(resource_id)
-        if resource is not None:
-            # Before it is taken out: should an interrupt come in between, it is still owned.
-            self._forget(resource_id, self._identity_of(resource))
-        if estate is None or estate.take(resource_id) is None or resource is None:
+        if estate is not None and (self._identity is not None or self._sites):
+            found = estate.get(resource_id)
+            if found is not None:
+                # Before it is taken out: should an interrupt come in between, it is still owned.
+                self._forget(resource_id, self._identity_of(found))
+        resource = None if estate is None else estate.pop(resource_id, None)
+        if estate is None or resource is None:
             # Ids ascend: one that was issued, and that nobody owns, has been released.
             if self._book.owner_of(resource_id) is None and 0 < resource_id < next(_ids):
                 return None
             raise self._not_owned(pid, resource_id)
-        estate.take_size(resource_id)
+        if estate.extra is not None:
+            estate.take_size(resource_id)
         if not estate:
             self._book.drop_if_empty(pid, estate)
         return resource
@@ -256,12 +265,18 @@ class OwnershipTable(Generic[T]):
         if to == pid:
             return
         estate = self._book.get(pid)
-        nbytes = 0 if estate is None else estate.sizes.get(resource_id, 0)
+        nbytes = 0 if estate is None else estate.size_of(resource_id)
         with self._admitted(to, nbytes) as charge:
             if not self._book.move(pid, resource_id, to, charge):
                 raise self._not_owned(pid, resource_id)
 
-    def cleanup(self, pid: int, release: Callable[[T], Outcome | None]) -> CleanupStats:
+    def cleanup(
+        self,
+        pid: int,
+        release: Callable[[T], Outcome | None],
+        *,
+        release_many: Callable[[list[T]], object] | None = None,
+    ) -> CleanupStats:
         """Release all that `pid` owns, newest first, each once; return the account.
 
         `release` may return an Outcome (None is RELEASED), or raise: a ReleaseError says its
@@ -269,17 +284,25 @@ class OwnershipTable(Generic[T]):
         is taken out before its release is called, so none is released twice, and one failure
         never keeps the next from being tried: not even a KeyboardInterrupt or SystemExit,
         which is raised as InterruptedCleanup when all is done.
+
+        `release_many` is for what is cheaper by the dozen. It is first given a list of all,
+        oldest first, and takes off the end of it what it has released; the rest, if any, is
+        `release`'s, also if it raises.
         """
-        from probate.models import NOTHING, CleanupStats
+        from probate.emptying import Emptying
+        from probate.models import NOTHING
 
         estate = self._book.get(pid)
         if estate is None:
             return NOTHING
-        started = time.perf_counter()
+        emptying = Emptying(self.kind, self.describe)
+        identity_of = self._identity
         freed = nbytes = 0
-        failures: list[CleanupFailure] = []
-        kept: list[tuple[ResourceId, T, int]] = []
-        interrupt: BaseException | None = None
+        if release_many is not None and len(estate) > 1:
+            for resource_id, identity in emptying.at_once(estate, release_many, identity_of):
+                freed += 1
+                nbytes += 0 if estate.extra is None else estate.take_size(resource_id)
+                self._forget(resource_id, identity)
         while True:
             try:
                 resource_id, resource = estate.popitem()
@@ -287,43 +310,28 @@ class OwnershipTable(Generic[T]):
                 if self._book.drop_if_empty(pid, estate):
                     break
                 continue
-            size = estate.take_size(resource_id)
+            size = 0 if estate.extra is None else estate.take_size(resource_id)
             # Held, and asked for now: a release may well change what it is given.
-            identity = self._identity_of(resource)
-            message = ""
+            identity = None if identity_of is None else identity_of(resource)
             try:
-                outcome = checked_outcome(release(resource))
-            except ReleaseError as error:
-                outcome, message = error.outcome, spoken(error, str, otherwise="")
+                answer = release(resource)
             except BaseException as error:
-                outcome, message = Outcome.FAILED, in_words(error)
-                if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                    interrupt = error
-            if outcome is Outcome.RELEASED:
+                outcome = emptying.note_error(resource, error)
+            else:
+                outcome = answer if answer is _RELEASED else emptying.note_answer(resource, answer)
+            if outcome is _RELEASED:
                 freed += 1
                 nbytes += size
-            elif outcome.is_error:
-                failures.append(self._failure(resource, outcome, message))
-                if outcome.stays_owned:
-                    kept.append((resource_id, resource, size))
-                    if self._identity is not None:
-                        # A release by hand may have come in between, and found nothing to end.
-                        self._index[_key_of(identity)] = resource_id
-                    continue
+            elif outcome.stays_owned:
+                emptying.kept.append((resource_id, resource, size))
+                if identity_of is not None:
+                    # A release by hand may have come in between, and found nothing to end.
+                    self._index[_key_of(identity)] = resource_id
+                continue
             self._forget(resource_id, identity)
-        if kept:
-            self._book.put_back(pid, reversed(kept))
-        stats = CleanupStats(
-            resources_freed=freed,
-            bytes_freed=nbytes,
-            errors_encountered=len(failures),
-            duration_seconds=time.perf_counter() - started,
-            by_type={self.kind: freed} if freed else {},
-            errors=tuple(failures),
-        )
-        if interrupt is not None:
-            raise InterruptedCleanup(interrupt, stats) from interrupt
-        return stats
+        if emptying.kept:
+            self._book.put_back(pid, reversed(emptying.kept))
+        return emptying.account(freed, nbytes)
 
     # -- the core's wiring, never a plugin's business -------------------------
 
@@ -357,7 +365,7 @@ class OwnershipTable(Generic[T]):
         self, pid: int, resource: T, nbytes: int, charge: Charge | None
     ) -> tuple[ResourceId, bool]:
         """Issue an id and put the resource in; the flag is `EstateBook.insert`'s."""
-        resource_id = ResourceId(next(_ids))
+        resource_id = next(_ids)
         identity = self._identity_of(resource)
         if self._identity is not None:
             found = self._index.setdefault(_key_of(identity), resource_id)
@@ -383,16 +391,6 @@ class OwnershipTable(Generic[T]):
             self._index.pop(_key_of(identity), None)
         if self._sites:
             self._sites.pop(resource_id, None)
-
-    def _failure(self, resource: T, outcome: Outcome, message: str) -> CleanupFailure:
-        from probate.models import CleanupFailure
-
-        return CleanupFailure(
-            kind=self.kind,
-            resource=self.describe(resource),
-            outcome=outcome,
-            message=message or _PLAIN_WORDS[outcome],
-        )
 
     def _not_owned(self, pid: int, resource_id: ResourceId) -> NotOwnedError:
         owner = self._book.owner_of(resource_id)
