@@ -19,7 +19,7 @@ every one of those calls.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import pluggy
 
@@ -52,23 +52,51 @@ _hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl: Final = pluggy.HookimplMarker(PROJECT)
 
 _F = TypeVar("_F", bound="Callable[..., object]")
+
 _INLINE_MARK: Final = "probate_runs_inline"
 
 
-def runs_inline(function: _F) -> _F:
+@overload
+def runs_inline(function: _F, /) -> _F: ...
+@overload
+def runs_inline(*, unless: Callable[[Any, int], bool]) -> Callable[[_F], _F]: ...
+def runs_inline(
+    function: Callable[..., object] | None = None,
+    /,
+    *,
+    unless: Callable[[Any, int], bool] | None = None,
+) -> Callable[..., object]:
     """Mark a `cleanup` or `quiesce` that can never block, so that it needs no watching.
 
     Where a deadline is set, a hook runs on a thread of its own, so that one that hangs can be
     left behind. A marked hook runs on the terminating thread itself, which saves the
     hand-over. The mark is a promise: a marked hook that hangs, hangs the termination.
+
+    What may block for some resources only says so with `unless`, a method of the plugin that is
+    asked, with the pid, before each call; itself it must not block.
     """
-    setattr(function, _INLINE_MARK, True)
-    return function
+
+    def mark(marked: _F) -> _F:
+        setattr(marked, _INLINE_MARK, unless or _never)
+        return marked
+
+    return mark if function is None else mark(function)
 
 
-def is_inline(function: object) -> bool:
-    """Whether `function` carries the mark of `runs_inline`."""
-    return bool(getattr(function, _INLINE_MARK, False))
+def runs_inline_for(function: object, plugin: object, pid: int) -> bool:
+    """Whether a bound hook of `plugin` carries the mark of `runs_inline`, for this pid."""
+    unless: Callable[[Any, int], bool] | None = getattr(function, _INLINE_MARK, None)
+    if unless is None or unless is _never:
+        return unless is not None
+    try:
+        return not unless(plugin, pid)
+    except Exception:
+        # The hook itself is about to meet, and to report, whatever is wrong.
+        return False
+
+
+def _never(_plugin: object, _pid: int) -> bool:
+    return False
 
 
 @_hookspec

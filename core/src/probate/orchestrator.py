@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     import pluggy
 
+    from probate.kind import RegisteredKind
     from probate.models import CleanupResult, PluginRecord, ResourceUsage
     from probate.ownership import ResourceId
-    from probate.registry import RegisteredKind
+    from probate.registry import Holders
     from probate.termination import Termination
     from probate.waiting import Wait
 
@@ -280,16 +281,27 @@ class ResourceOrchestrator(Mapping[str, Any]):
             raise interrupt
         return ended.value
 
+    def holders(self, pid: int) -> Holders:
+        """Which kinds hold something of `pid`, as the plugins say; never raises."""
+        return self._registry.holders(pid)
+
     def termination(
-        self, pid: int, deadline: float | None, *, with_leaks: bool = False
+        self,
+        pid: int,
+        deadline: float | None,
+        *,
+        with_leaks: bool = False,
+        holders: Holders | None = None,
     ) -> Termination:
-        """Prepare the settling of `pid`, for whoever runs its steps."""
+        """Prepare the settling of `pid`, for whoever runs its steps; `holders` if known."""
         from probate.termination import Termination
 
         _checked_pid(pid)
         if deadline is not None:
             checked_seconds("deadline", deadline)
-        return Termination(pid, self._registry, deadline=deadline, with_leaks=with_leaks)
+        return Termination(
+            pid, self._registry, deadline=deadline, with_leaks=with_leaks, holders=holders
+        )
 
     def _register(self, plugin: object, name: str | None, priority: int | None = None) -> None:
         # Loaded before there is anything to settle: later there may be no descriptor left for it.

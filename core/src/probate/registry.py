@@ -20,96 +20,23 @@ from probate.errors import (
     UnusablePluginError,
 )
 from probate.forking import forget_in_forked_child
-from probate.hookspecs import PROJECT, REQUIRED_HOOKS, is_inline
+from probate.hookmanager import HookManager
+from probate.hookspecs import PROJECT, REQUIRED_HOOKS
+from probate.kind import RegisteredKind
 from probate.ordering import Ordering, cleanup_order
 from probate.wiring import find_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from probate.admission import Admission
-    from probate.models import CleanupStats, ResourceUsage
+    from probate.hookspecs import AnyFuture
+    from probate.models import CleanupStats
     from probate.ownership import OwnershipTable
 
 _KNOWN_HOOKS: Final = tuple(
     name for name, value in vars(hookspecs).items() if hasattr(value, f"{PROJECT}_spec")
 )
-
-
-@final
-class RegisteredKind:
-    """One resource plugin, and its hooks as the orchestrator calls them.
-
-    Each caller reaches this plugin and all observers, and no other resource plugin.
-    """
-
-    __slots__ = (
-        "_methods",
-        "adopt",
-        "cleanup",
-        "cleanup_is_inline",
-        "has_resources",
-        "kind",
-        "ordering",
-        "plugin",
-        "quiesce",
-        "quiesce_is_inline",
-        "tables",
-        "usage",
-    )
-
-    def __init__(
-        self,
-        kind: str,
-        plugin: object,
-        ordering: Ordering,
-        methods: dict[str, Callable[..., Any]],
-        tables: Sequence[OwnershipTable[Any]],
-    ) -> None:
-        self.kind = kind
-        self.plugin = plugin
-        self.ordering = ordering
-        self.tables = tuple(tables)
-        self._methods = methods
-        self.cleanup_is_inline = is_inline(methods["cleanup"])
-        self.quiesce_is_inline = is_inline(methods.get("quiesce"))
-
-    def bind(self, manager: pluggy.PluginManager, others: Sequence[object]) -> None:
-        """Build the hook callers, anew whenever the set of plugins has changed."""
-        self.has_resources = manager.subset_hook_caller("has_resources", others)
-        self.cleanup = manager.subset_hook_caller("cleanup", others)
-        self.quiesce = manager.subset_hook_caller("quiesce", others)
-        self.adopt = manager.subset_hook_caller("adopt", others)
-        self.usage = manager.subset_hook_caller("usage", others)
-
-    @property
-    def implements_quiesce(self) -> bool:
-        """Whether there is anybody to ask to stop."""
-        return "quiesce" in self._methods
-
-    def holds(self, pid: int) -> bool:
-        """Ask the plugin itself whether `pid` owns anything."""
-        return bool(self._methods["has_resources"](pid))
-
-    def clean_directly(self, pid: int) -> list[CleanupStats]:
-        """Call the plugin itself, past all observers; as a list, as hooks answer."""
-        return [self._methods["cleanup"](pid)]
-
-    def usage_of(self, pid: int) -> ResourceUsage:
-        """What `pid` owns, by the plugin's own word or else by its tables."""
-        from probate.models import ResourceUsage
-
-        if "usage" in self._methods:
-            parts = self.usage(pid=pid)
-        else:
-            parts = [table.usage(pid) for table in self.tables]
-        return ResourceUsage(
-            kind=self.kind,
-            count=sum(part.count for part in parts),
-            nbytes=sum(part.nbytes for part in parts),
-            resources=tuple(info for part in parts for info in part.resources),
-            os=next((part.os for part in parts if part.os is not None), None),
-        )
 
 
 @final
@@ -123,19 +50,24 @@ class Holders(NamedTuple):
     #: A KeyboardInterrupt or SystemExit that fell into the asking.
     interrupt: BaseException | None
 
+    @property
+    def found_any(self) -> bool:
+        """Whether there is anything to be done."""
+        return bool(self.kinds) or self.interrupt is not None
+
 
 @final
 class PluginRegistry:
     """Resource plugins by kind, in cleanup order; observers beside them."""
 
     def __init__(self, admission: Admission) -> None:
-        self.plugin_manager = pluggy.PluginManager(PROJECT)
-        self.plugin_manager.add_hookspecs(hookspecs)
+        self.plugin_manager = HookManager()
         self._admission = admission
         self._lock = threading.RLock()
         self._by_kind: dict[str, RegisteredKind] = {}
         # Replaced as a whole, so that a reader needs no lock.
         self._frozen: tuple[RegisteredKind, ...] = ()
+        self._can_be_called_directly = True
         self._generation = 0
         forget_in_forked_child(self)
 
@@ -165,7 +97,14 @@ class PluginRegistry:
         ordering = _ordering_of(kind, methods)
         if priority is not None:
             ordering = replace(ordering, priority=priority)
-        registered = RegisteredKind(kind, plugin, ordering, methods, tables)
+        registered = RegisteredKind(
+            kind,
+            plugin,
+            ordering,
+            methods,
+            tables,
+            can_be_called_directly=not wrapped and _take_just_a_pid(methods),
+        )
         with self._lock:
             manager = self.plugin_manager
             if kind in self._by_kind or manager.has_plugin(kind):
@@ -197,29 +136,41 @@ class PluginRegistry:
         """All kinds in cleanup order, their callers built."""
         return self._frozen
 
+    def is_watched(self) -> bool:
+        """Whether anybody takes part in calls besides the plugins themselves."""
+        manager = self.plugin_manager
+        return (
+            manager.monitor_count > 0
+            or manager.plugin_count != len(self._frozen)
+            or not self._can_be_called_directly
+        )
+
     def clean(self, kind: RegisteredKind, pid: int) -> list[CleanupStats]:
         """Call a plugin's `cleanup`, and all observers around it; as a list, as hooks answer."""
+        if not self.is_watched():
+            return [kind.clean_directly(pid)]
         generation = self._generation
         answers: list[CleanupStats] = kind.cleanup(pid=pid)
         if not answers or generation % 2 or generation != self._generation:
             # Pluggy was being changed when the call began, and may have missed the plugin.
-            answers = [*answers, *kind.clean_directly(pid)]
+            answers = [*answers, kind.clean_directly(pid)]
         return answers
+
+    def quiesce(self, kind: RegisteredKind, pid: int) -> list[Iterable[AnyFuture]]:
+        """Call a plugin's `quiesce`, and all observers around it; as a list, as hooks answer."""
+        if self.is_watched():
+            answers: list[Iterable[AnyFuture]] = kind.quiesce(pid=pid)
+            return answers
+        answer = kind.quiesce_directly(pid)
+        return [] if answer is None else [answer]
 
     def holders(self, pid: int) -> Holders:
         """Ask every kind whether `pid` owns anything; never raises."""
-        generation, frozen = self._generation, self._frozen
         interrupt: BaseException | None = None
-        if not frozen:
-            return Holders([], [], None)
         try:
-            # One call for all: the answers come in cleanup order, since that is the order in
-            # which pluggy calls, and no answer may be None.
-            answers: list[bool] = self.plugin_manager.hook.has_resources(pid=pid)
-            is_of_one_piece = generation == self._generation and not generation % 2
-            if is_of_one_piece and len(answers) == len(frozen):
-                holding = [kind for kind, holds in zip(frozen, answers, strict=True) if holds]
-                return Holders(holding, [], None)
+            kinds = self._ask_all(pid)
+            if kinds is not None:
+                return Holders(kinds, [], None)
         except BaseException as error:
             # Somebody failed; asked one by one, the kinds show who.
             interrupt = error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None
@@ -227,7 +178,7 @@ class PluginRegistry:
         failures: list[tuple[RegisteredKind, BaseException]] = []
         for kind in self._frozen:
             try:
-                holds = kind.holds(pid)
+                holds = bool(kind.holds(pid))
             except BaseException as error:
                 if isinstance(error, (KeyboardInterrupt, SystemExit)):
                     interrupt = interrupt or error
@@ -236,6 +187,19 @@ class PluginRegistry:
             if holds:
                 holding.append(kind)
         return Holders(holding, failures, interrupt)
+
+    def _ask_all(self, pid: int) -> list[RegisteredKind] | None:
+        """The kinds that hold something; None if the answers cannot be told apart."""
+        generation, frozen = self._generation, self._frozen
+        if not self.is_watched():
+            return [kind for kind in frozen if kind.holds(pid)]
+        # One call for all: the answers come in cleanup order, since that is the order in
+        # which pluggy calls, and no answer may be None.
+        answers: list[bool] = self.plugin_manager.hook.has_resources(pid=pid) if frozen else []
+        is_of_one_piece = generation == self._generation and not generation % 2
+        if not is_of_one_piece or len(answers) != len(frozen):
+            return None
+        return [kind for kind, holds in zip(frozen, answers, strict=True) if holds]
 
     def forget_parent(self) -> None:
         """Have a lock of its own, in a forked child."""
@@ -298,6 +262,7 @@ class PluginRegistry:
         for registered in order:
             others = [plugin for plugin in plugins if plugin is not registered.plugin]
             registered.bind(self.plugin_manager, others)
+        self._can_be_called_directly = all(each.can_be_called_directly for each in order)
         self._frozen = tuple(order)
 
     def _feed(self, order: Sequence[RegisteredKind]) -> None:
@@ -339,6 +304,12 @@ def _check_usable(kind: str, plugin: object, methods: dict[str, Callable[..., An
         trial.register(plugin, kind)
     except pluggy.PluginValidationError as error:
         raise UnusablePluginError(kind, " ".join(str(error).split())) from error
+
+
+def _take_just_a_pid(methods: dict[str, Callable[..., Any]]) -> bool:
+    """Whether those hooks that are called the most take what is specified, and no less."""
+    called = [methods[hook] for hook in ("has_resources", "cleanup", "quiesce") if hook in methods]
+    return all(list(inspect.signature(method).parameters) == ["pid"] for method in called)
 
 
 def _ordering_of(kind: str, methods: dict[str, Callable[..., Any]]) -> Ordering:

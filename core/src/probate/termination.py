@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from probate.hookspecs import AnyFuture
-    from probate.registry import PluginRegistry, RegisteredKind
+    from probate.kind import RegisteredKind
+    from probate.registry import Holders, PluginRegistry
 
 T = TypeVar("T")
 
@@ -83,6 +84,7 @@ class Termination:
         *,
         deadline: float | None,
         with_leaks: bool = False,
+        holders: Holders | None = None,
     ) -> None:
         self.pid = pid
         #: A KeyboardInterrupt or SystemExit out of a hook, to be raised when all is done.
@@ -92,9 +94,10 @@ class Termination:
         self._with_leaks = with_leaks
         self._started = time.perf_counter()
         self._entries: dict[str, _Entry] = {}
+        self._known_holders = holders
         self._holders: list[RegisteredKind] = []
         self._leaks: list[Leak] = []
-        self._thread = WatchedThread(f"probate-cleanup-{pid}")
+        self._thread: WatchedThread | None = None
         #: What the users of the resources were asked to finish.
         self.futures: list[AnyFuture] = []
 
@@ -102,9 +105,8 @@ class Termination:
         """Ask the users of everything that the pid owns to stop; blocks nowhere."""
         try:
             self._holders = self._find_holders()
-            for kind in self._holders:
-                if self._with_leaks:
-                    self._note_leaks(kind)
+            for kind in self._holders if self._with_leaks else ():
+                self._note_leaks(kind)
             for kind in self._holders:
                 if kind.implements_quiesce:
                     yield from self._quiesce(kind)
@@ -126,13 +128,15 @@ class Termination:
                 self._note_interrupt(error)
                 self._holders = self._find_holders()
             else:
-                self._thread.close()
+                if self._thread is not None:
+                    self._thread.close()
                 return self._account()
 
     # -- steps ---------------------------------------------------------------
 
     def _find_holders(self) -> list[RegisteredKind]:
-        holders = self._registry.holders(self.pid)
+        holders = self._known_holders or self._registry.holders(self.pid)
+        self._known_holders = None
         self.interrupt = self.interrupt or holders.interrupt
         for kind, error in holders.failures:
             self._note_error(kind, "has_resources()", error)
@@ -141,9 +145,10 @@ class Termination:
     def _quiesce(self, kind: RegisteredKind) -> Generator[Wait, None, None]:
         def ask() -> list[AnyFuture]:
             # Run through here and now: an iterable may do its work, or hang, when it is.
-            return [future for answer in kind.quiesce(pid=self.pid) for future in _checked(answer)]
+            answers = self._registry.quiesce(kind, self.pid)
+            return [future for answer in answers for future in _checked(answer)]
 
-        futures, error = yield from self._call(ask, is_inline=kind.quiesce_is_inline)
+        futures, error = yield from self._call(kind, "quiesce", ask)
         self.futures.extend(futures or ())
         if error is not None:
             self._note_error(kind, "quiesce()", error)
@@ -194,10 +199,10 @@ class Termination:
 
         def clean() -> CleanupStats:
             if entry.bypass:
-                return _checked_stats(kind.clean_directly(self.pid))
+                return _checked_stats([kind.clean_directly(self.pid)])
             return _checked_stats(self._registry.clean(kind, self.pid))
 
-        stats, error = yield from self._call(clean, is_inline=kind.cleanup_is_inline)
+        stats, error = yield from self._call(kind, "cleanup", clean)
         if isinstance(error, InterruptedCleanup):
             self.interrupt = self.interrupt or error.interrupt
             stats, error = error.stats, None
@@ -219,11 +224,13 @@ class Termination:
         return stats.resources_freed
 
     def _call(
-        self, function: Callable[[], T], *, is_inline: bool
+        self, kind: RegisteredKind, hook: str, function: Callable[[], T]
     ) -> Generator[Wait, None, _Answer[T]]:
         """Call a hook, on a thread of its own if it might hang and there is a deadline."""
-        if is_inline or self._deadline is None:
+        if self._deadline is None or kind.runs_inline(hook, self.pid):
             return _answer(function)
+        if self._thread is None:
+            self._thread = WatchedThread(f"probate-cleanup-{self.pid}")
         try:
             future = self._thread.submit(function)
         except RuntimeError:
@@ -238,26 +245,26 @@ class Termination:
     # -- account -------------------------------------------------------------
 
     def _account(self) -> CleanupResult:
+        entries = self._entries
         errors: list[CleanupFailure] = []
-        for kind in self._registry.order():
-            entry = self._entries.get(kind)
-            if entry is not None:
-                errors.extend(entry.failures)
-                errors.extend(entry.busy)
-        entries = self._entries.items()
+        for kind in self._registry.order() if entries else ():
+            if (entry := entries.get(kind)) is not None:
+                errors += entry.failures
+                errors += entry.busy
         stats = CleanupStats(
-            resources_freed=sum(entry.resources for _, entry in entries),
-            bytes_freed=sum(entry.nbytes for _, entry in entries),
+            resources_freed=sum(entry.resources for entry in entries.values()),
+            bytes_freed=sum(entry.nbytes for entry in entries.values()),
             errors_encountered=len(errors),
             duration_seconds=time.perf_counter() - self._started,
-            by_type={kind: entry.resources for kind, entry in entries if entry.resources},
+            by_type={kind: entry.resources for kind, entry in entries.items() if entry.resources},
         )
         return CleanupResult(
             pid=self.pid, stats=stats, errors=tuple(errors), leaks=tuple(self._leaks)
         )
 
     def _entry(self, kind: RegisteredKind) -> _Entry:
-        return self._entries.setdefault(kind.kind, _Entry())
+        entry = self._entries.get(kind.kind)
+        return self._entries.setdefault(kind.kind, _Entry()) if entry is None else entry
 
     def _note_error(self, kind: RegisteredKind, hook: str, error: BaseException) -> None:
         """Note what came out of a hook, once however often it comes."""

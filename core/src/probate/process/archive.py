@@ -22,6 +22,35 @@ _REMEMBERED: Final = 4096
 
 
 @final
+class Sum:
+    """Accounts added up, without a model for each sum in between."""
+
+    def __init__(self) -> None:
+        self._freed = self._nbytes = self._errors = 0
+        self._seconds = 0.0
+        self._by_type: dict[str, int] = {}
+
+    def add(self, stats: CleanupStats) -> None:
+        """Add one account."""
+        self._seconds += stats.duration_seconds
+        self._freed += stats.resources_freed
+        self._nbytes += stats.bytes_freed
+        self._errors += stats.errors_encountered
+        for kind, freed in stats.by_type.items():
+            self._by_type[kind] = self._by_type.get(kind, 0) + freed
+
+    def stats(self) -> CleanupStats:
+        """The sum."""
+        return CleanupStats(
+            resources_freed=self._freed,
+            bytes_freed=self._nbytes,
+            errors_encountered=self._errors,
+            duration_seconds=self._seconds,
+            by_type=dict(self._by_type),
+        )
+
+
+@final
 class Archive:
     """The dead of one manager. Bounded, but for those that still own something busy."""
 
@@ -29,22 +58,35 @@ class Archive:
         self._orchestrator = orchestrator
         self._lock = threading.RLock()
         self._remembered: OrderedDict[Pid, Process] = OrderedDict()
-        #: All that anybody still holds.
+        #: Those that are remembered no more, and that somebody still holds.
         self._held: weakref.WeakValueDictionary[Pid, Process] = weakref.WeakValueDictionary()
         self._residue: deque[Pid] = deque()
-        #: The sum of all accounts so far.
-        self.totals = CleanupStats()
+        self._sum = Sum()
+
+    @property
+    def totals(self) -> CleanupStats:
+        """The sum of all accounts so far."""
+        with self._lock:
+            return self._sum.stats()
 
     def get(self, pid: Pid) -> Process | None:
         """A process that ended lately, or that somebody still holds."""
-        return self._held.get(pid)
+        return self._remembered.get(pid) or self._held.get(pid)
 
     def keep(self, process: Process) -> None:
         """Remember one of the dead, before it is gone from among the living."""
         with self._lock:
-            self._remembered[process.pid] = self._held[process.pid] = process
+            self._remembered[process.pid] = process
             while len(self._remembered) > _REMEMBERED:
-                self._remembered.popitem(last=False)
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Remember the oldest no more; it can still be asked for while anybody holds it."""
+        pid, oldest = self._remembered.popitem(last=False)
+        reference = weakref.ref(oldest)
+        del oldest
+        if (survivor := reference()) is not None:
+            self._held[pid] = survivor
 
     def forget(self, process: Process) -> None:
         """Remember it no more, as if it had never been."""
@@ -54,12 +96,11 @@ class Archive:
 
     def account(self, process: Process, result: CleanupResult) -> None:
         """Add an account to the sum; say in the log what did not come free."""
-        is_residue = any(failure.outcome.stays_owned for failure in result.errors)
         with self._lock:
-            self.totals += result.stats
-            if is_residue:
+            self._sum.add(result.stats)
+        if any(failure.outcome.stays_owned for failure in result.errors):
+            with self._lock:
                 self._residue.append(process.pid)
-        if is_residue:
             self._prune()
         for failure in result.errors:
             logger.warning("process %d %r: %s", process.pid, process.name, failure)
@@ -74,7 +115,7 @@ class Archive:
     def note_retry(self, pid: Pid, result: CleanupResult) -> None:
         """Add what one more try has freed of a residue."""
         with self._lock:
-            self.totals += result.stats
+            self._sum.add(result.stats)
         if not self._orchestrator.has_resources(pid):
             with self._lock, contextlib.suppress(ValueError):
                 self._residue.remove(pid)

@@ -1,13 +1,17 @@
-"""What is being ended around here: to wait for that would be to wait for oneself."""
+"""In what order processes end; and what is being ended around here.
+
+To wait for the latter would be to wait for oneself.
+"""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
+
+from probate.models import ProcessState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from probate.process.process import Process
 
@@ -21,11 +25,37 @@ def is_ending_here(process: Process) -> bool:
     return process in _ending.get()
 
 
-@contextmanager
-def ending_here(processes: Iterable[Process]) -> Iterator[None]:
-    """Let whatever is called from here know what is being ended."""
-    token = _ending.set(_ending.get() | frozenset(processes))
-    try:
-        yield
-    finally:
-        _ending.reset(token)
+@final
+class ending_here:  # noqa: N801  used as a function, and too often for contextlib's
+    """A context manager: whatever is called within it knows what is being ended."""
+
+    __slots__ = ("_processes", "_token")
+
+    def __init__(self, processes: Iterable[Process]) -> None:
+        self._processes = processes
+
+    def __enter__(self) -> None:
+        self._token = _ending.set(_ending.get().union(self._processes))
+
+    def __exit__(self, *_: object) -> None:
+        _ending.reset(self._token)
+
+
+def in_order(roots: Iterable[Process]) -> tuple[list[Process], list[Process]]:
+    """Those of `roots`, and of all that they own, that are RUNNING; and those that are TERMINATING.
+
+    The former each after all that it owns, and these newest first.
+    """
+    running: list[Process] = []
+    terminating: list[Process] = []
+    # Without recursion, since the tree may be deep: owners before what they own, older
+    # before newer, and then all of it the other way round.
+    to_visit = list(roots)
+    while to_visit:
+        process = to_visit.pop()
+        if process.state is ProcessState.RUNNING:
+            running.append(process)
+            to_visit.extend(reversed(process.children()))
+        elif process.state is ProcessState.TERMINATING:
+            terminating.append(process)
+    return running[::-1], terminating

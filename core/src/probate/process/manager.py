@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import threading
+import time
 from typing import TYPE_CHECKING, Self, Unpack, final
 
 from probate.errors import (
@@ -13,24 +13,25 @@ from probate.errors import (
     TerminationDeadlockError,
 )
 from probate.forking import forget_in_forked_child
-from probate.models import CleanupResult, ProcessState
+from probate.models import CleanupResult, CleanupStats, ProcessState
 from probate.orchestrator import checked_seconds
 from probate.process.archive import Archive
 from probate.process.builder import ProcessManagerBuilder
-from probate.process.ending import ending_here, is_ending_here
+from probate.process.ending import ending_here, in_order, is_ending_here
 from probate.process.process import Pid, Process
 from probate.process.scope import ProcessScope
+from probate.process.settlement import Settlement
 from probate.process.spawning import Spawner, SpawnOptions
 from probate.waiting import Ended, Wait, run, run_async, running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
-    from types import TracebackType
 
     from probate.hookspecs import AnyFuture
-    from probate.models import CleanupStats, ProcessInfo, ResourceLimits
+    from probate.models import ProcessInfo, ResourceLimits
     from probate.process.builder import ManagerOptions
     from probate.process.spawning import Argument
+    from probate.registry import Holders
 
 
 @final
@@ -133,6 +134,9 @@ class ProcessManager:
 
     def get(self, pid: int) -> Process:
         """Return a process, also one that ended lately. Raises ProcessNotFoundError."""
+        process = self._processes.get(Pid(pid))
+        if process is not None:
+            return process
         with self._lock:
             return self._get(pid)
 
@@ -154,11 +158,11 @@ class ProcessManager:
         """
         process = self.get(pid)
         self._check_not_ending_here(process)
-        return process._settled.result(timeout)
+        return process._settlement.result(timeout)
 
     async def wait_async(self, pid: int) -> CleanupResult:
         """As `wait`, without blocking the event loop; `asyncio.timeout` bounds it."""
-        return await asyncio.shield(asyncio.wrap_future(self.get(pid)._settled))
+        return await asyncio.shield(asyncio.wrap_future(self.get(pid)._settlement.future))
 
     # -- termination ---------------------------------------------------------
 
@@ -182,12 +186,15 @@ class ProcessManager:
         grace = self._grace if grace is None else checked_seconds("grace", grace)
         ending, awaited = self._begin([process], None)
         if ending:
+            leaker = process if with_leaks else None
             with ending_here(ending):
-                ended = run(self._steps(ending, awaited, grace, process if with_leaks else None))
-            _raise_interrupt(ended)
+                holders = self._settle_at_once(ending, awaited)
+                if holders is None or holders.found_any:
+                    steps = self._steps(ending, awaited, grace, leaker, holders=holders)
+                    _raise_interrupt(run(steps))
         else:
             self._check_not_ending_here(process)
-        return process._settled.result()
+        return process._settlement.result()
 
     async def terminate_async(
         self, process: Process, grace: float | None = None, *, with_leaks: bool = False
@@ -199,10 +206,12 @@ class ProcessManager:
         if ending:
             leaker = process if with_leaks else None
             with ending_here(ending):
-                ended = await run_async(self._steps(ending, awaited, grace, leaker, loop))
-            _raise_interrupt(ended)
-            return process._settled.result()
-        return await asyncio.shield(asyncio.wrap_future(process._settled))
+                holders = self._settle_at_once(ending, awaited)
+                if holders is None or holders.found_any:
+                    steps = self._steps(ending, awaited, grace, leaker, loop, holders)
+                    _raise_interrupt(await run_async(steps))
+            return process._settlement.result()
+        return await asyncio.shield(asyncio.wrap_future(process._settlement.future))
 
     def close(self) -> None:
         """Terminate all, newest first, and create no more. Idempotent."""
@@ -238,31 +247,21 @@ class ProcessManager:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     def forget_parent(self) -> None:
         """Have no processes, in a forked child: the parent's are the parent's to end."""
         for process in self._processes.values():
             process._state = ProcessState.TERMINATED
-            process._settled = concurrent.futures.Future()
-            process._settled.set_result(CleanupResult(pid=process.pid))
+            process._settlement = Settlement()
+            process._settlement.settle(CleanupResult(pid=process.pid))
         self._lock = threading.RLock()
         self._processes = {}
         self._archive.forget_parent()
@@ -289,29 +288,31 @@ class ProcessManager:
     ) -> tuple[list[Process], list[Process]]:
         """Take the processes and all they own from RUNNING to TERMINATING, atomically.
 
-        Returns those that were RUNNING, each after all that it owns and these newest first, and
-        those that somebody else is ending.
+        Returns as `in_order`.
         """
-        ending: list[Process] = []
-        awaited: list[Process] = []
         with self._lock:
-            # Without recursion, since the tree may be deep: owners before what they own, older
-            # before newer, and then all of it the other way round.
-            to_visit = list(roots)
-            while to_visit:
-                process = to_visit.pop()
-                if process.state is ProcessState.TERMINATING:
-                    awaited.append(process)
-                if process.state is not ProcessState.RUNNING:
-                    continue
-                ending.append(process)
-                to_visit.extend(reversed(process._children.values()))
+            ending, awaited = in_order(roots)
             # Nothing has changed up to here, should a signal handler raise.
             for process in ending:
                 process._state = ProcessState.TERMINATING
                 self._admission.revoke(process.pid)
                 self._ender_loops[process.pid] = loop
-        return ending[::-1], awaited
+        return ending, awaited
+
+    def _settle_at_once(self, ending: list[Process], awaited: list[Process]) -> Holders | None:
+        """Settle a process that ends alone, and owns nothing; tell who holds something of it.
+
+        None if it does not end alone.
+        """
+        if len(ending) > 1 or awaited:
+            return None
+        started = time.perf_counter()
+        (process,) = ending
+        holders = self.orchestrator.holders(process.pid)
+        if not holders.found_any:
+            stats = CleanupStats(duration_seconds=time.perf_counter() - started)
+            self._conclude(process, CleanupResult(pid=process.pid, stats=stats))
+        return holders
 
     def _steps(
         self,
@@ -320,10 +321,16 @@ class ProcessManager:
         grace: float,
         leaker: Process | None,
         loop: asyncio.AbstractEventLoop | None = None,
+        holders: Holders | None = None,
     ) -> Generator[Wait, None, BaseException | None]:
-        """Settle `ending` in this order, with one grace for all; return an interrupt, if any."""
+        """Settle `ending` in this order, with one grace for all; return an interrupt, if any.
+
+        `holders`: those of the only one, if they are known.
+        """
         terminations = [
-            self.orchestrator.termination(process.pid, self._deadline, with_leaks=process is leaker)
+            self.orchestrator.termination(
+                process.pid, self._deadline, with_leaks=process is leaker, holders=holders
+            )
             for process in ending
         ]
         for termination in terminations:
@@ -335,7 +342,7 @@ class ProcessManager:
         # What others are ending is owned by somebody here, and so comes first.
         here = running_loop()
         others: list[AnyFuture] = [
-            process._settled
+            process._settlement.future
             for process in awaited
             if not is_ending_here(process)
             and (loop is not None or here is None or self._ender_loops.get(process.pid) is not here)
@@ -367,11 +374,9 @@ class ProcessManager:
             self._processes.pop(process.pid, None)
             self._ender_loops.pop(process.pid, None)
             self._archive.keep(process)
-        if isinstance(outcome, BaseException):
-            process._settled.set_exception(outcome)
-            return
-        self._archive.account(process, outcome)
-        process._settled.set_result(outcome)
+        if isinstance(outcome, CleanupResult):
+            self._archive.account(process, outcome)
+        process._settlement.settle(outcome)
 
     def _withdraw(self, process: Process) -> None:
         """Take back a process whose OS process could not be started."""

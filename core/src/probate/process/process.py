@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import time
 from typing import TYPE_CHECKING, NewType, Protocol, final
 
 from probate.models import CleanupResult, ProcessInfo, ProcessState
+from probate.process.settlement import Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,11 @@ class Ender(Protocol):
 class Process:
     """An owner. Made by `ProcessManager.create_process`, ended by `terminate_process`."""
 
+    __slots__ = (
+        "__weakref__", "_child", "_children", "_manager", "_settlement", "_state", "created_at",
+        "name", "parent", "pid",
+    )  # fmt: skip
+
     def __init__(self, manager: Ender, pid: Pid, name: str, parent: Process | None) -> None:
         self._manager = manager
         self.pid = pid
@@ -58,7 +63,7 @@ class Process:
         self._state = ProcessState.RUNNING
         self._children: dict[Pid, Process] = {}
         self._child: OsChild | None = None
-        self._settled: concurrent.futures.Future[CleanupResult] = concurrent.futures.Future()
+        self._settlement = Settlement()
 
     def __repr__(self) -> str:
         return f"<Process {self.pid} {self.name!r} {self._state}>"
@@ -68,12 +73,15 @@ class Process:
         """Where it stands on its way from RUNNING to TERMINATED."""
         return self._state
 
+    def children(self) -> list[Process]:
+        """Those that it owns and that have not terminated yet, oldest first."""
+        return list(self._children.values())
+
     @property
     def result(self) -> CleanupResult | None:
         """The account of its termination; None until it is TERMINATED."""
-        if self._state is not ProcessState.TERMINATED or self._settled.exception() is not None:
-            return None
-        return self._settled.result()
+        outcome = self._settlement.outcome
+        return outcome if isinstance(outcome, CleanupResult) else None
 
     @property
     def os_pid(self) -> int | None:
@@ -116,7 +124,7 @@ class Process:
 
     def on_settled(self, callback: Callable[[], object]) -> None:
         """Have `callback` called when it is TERMINATED; at once, if it is."""
-        self._settled.add_done_callback(lambda _: callback())
+        self._settlement.when_settled(callback)
 
     def info(self) -> ProcessInfo:
         """What there is to say of it at this moment."""
