@@ -258,7 +258,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         Raises TypeError for a pid that is no int, ValueError for a negative number. A
         KeyboardInterrupt or SystemExit ends the grace, and is raised when all is released.
         """
-        termination = self.termination(pid, deadline)
+        termination = self.termination(_checked_pid(pid), deadline)
         ended = run(self._steps(termination, checked_seconds("grace", grace)))
         if (interrupt := ended.interrupt or termination.interrupt) is not None:
             raise interrupt
@@ -275,7 +275,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
 
         A cancellation ends the grace, and is raised when all is released.
         """
-        termination = self.termination(pid, deadline)
+        termination = self.termination(_checked_pid(pid), deadline)
         ended = await run_async(self._steps(termination, checked_seconds("grace", grace)))
         if (interrupt := ended.interrupt or termination.interrupt) is not None:
             raise interrupt
@@ -296,7 +296,6 @@ class ResourceOrchestrator(Mapping[str, Any]):
         """Prepare the settling of `pid`, for whoever runs its steps; `holders` if known."""
         from probate.termination import Termination
 
-        _checked_pid(pid)
         if deadline is not None:
             checked_seconds("deadline", deadline)
         return Termination(

@@ -7,9 +7,11 @@ import traceback
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast, final
 
+from probate.emptying import Emptying
 from probate.errors import AlreadyOwnedError, NotOwnedError, ProcessTerminatedError
 from probate.estate import EstateBook, ResourceId
 from probate.forking import forget_in_forked_child
+from probate.models import NOTHING, ResourceInfo, ResourceUsage
 from probate.outcome import Outcome
 from probate.wording import spoken
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from probate.admission import Admission
     from probate.estate import Charge
-    from probate.models import CleanupStats, ResourceUsage
+    from probate.models import CleanupStats
 
 __all__ = ["OwnershipTable", "ResourceId"]
 
@@ -84,7 +86,7 @@ class OwnershipTable(Generic[T]):
 
     def __contains__(self, pid: object) -> bool:
         """Whether `pid` owns anything. O(1)."""
-        estate = self._book.get(cast("int", pid))
+        estate = self._book.get(pid)  # type: ignore[arg-type]  # whatever is no pid has none
         return estate is not None and (len(estate) > 0 or estate.is_moving)
 
     def pids(self) -> list[int]:
@@ -143,8 +145,6 @@ class OwnershipTable(Generic[T]):
 
     def usage(self, pid: int) -> ResourceUsage:
         """What `pid` owns, each resource described, oldest first."""
-        from probate.models import ResourceInfo, ResourceUsage
-
         estate = self._book.get(pid)
         if estate is None:
             return ResourceUsage(kind=self.kind)
@@ -289,9 +289,6 @@ class OwnershipTable(Generic[T]):
         oldest first, and takes off the end of it what it has released; the rest, if any, is
         `release`'s, also if it raises.
         """
-        from probate.emptying import Emptying
-        from probate.models import NOTHING
-
         estate = self._book.get(pid)
         if estate is None:
             return NOTHING
@@ -299,10 +296,13 @@ class OwnershipTable(Generic[T]):
         identity_of = self._identity
         freed = nbytes = 0
         if release_many is not None and len(estate) > 1:
-            for resource_id, identity in emptying.at_once(estate, release_many, identity_of):
-                freed += 1
-                nbytes += 0 if estate.extra is None else estate.take_size(resource_id)
-                self._forget(resource_id, identity)
+            ids, identities = emptying.at_once(estate, release_many, identity_of)
+            freed = len(ids)
+            nbytes = 0 if estate.extra is None else sum(map(estate.take_size, ids))
+            for key in map(_key_of if int in map(type, identities) else id, identities):
+                self._index.pop(key, None)
+            for resource_id in ids if self._sites else ():
+                self._sites.pop(resource_id, None)
         while True:
             try:
                 resource_id, resource = estate.popitem()

@@ -49,6 +49,8 @@ class Holders(NamedTuple):
     failures: list[tuple[RegisteredKind, BaseException]]
     #: A KeyboardInterrupt or SystemExit that fell into the asking.
     interrupt: BaseException | None
+    #: Those that were asked.
+    order: Sequence[RegisteredKind]
 
     @property
     def found_any(self) -> bool:
@@ -164,19 +166,25 @@ class PluginRegistry:
         answer = kind.quiesce_directly(pid)
         return [] if answer is None else [answer]
 
-    def holders(self, pid: int) -> Holders:
-        """Ask every kind whether `pid` owns anything; never raises."""
+    def holders(self, pid: int, before: Holders | None = None) -> Holders:
+        """Ask every kind whether `pid` owns anything; never raises.
+
+        `before` is an earlier answer, from when `pid` was let in no more. A kind that keeps its
+        books in wired tables, and had nothing then, has nothing since; it is asked again only
+        where somebody looks on.
+        """
         interrupt: BaseException | None = None
+        frozen = self._frozen
         try:
-            kinds = self._ask_all(pid)
+            kinds = self._ask_all(pid, frozen, before)
             if kinds is not None:
-                return Holders(kinds, [], None)
+                return Holders(kinds, [], None, frozen)
         except BaseException as error:
             # Somebody failed; asked one by one, the kinds show who.
             interrupt = error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None
         holding = []
         failures: list[tuple[RegisteredKind, BaseException]] = []
-        for kind in self._frozen:
+        for kind in frozen:
             try:
                 holds = bool(kind.holds(pid))
             except BaseException as error:
@@ -186,13 +194,20 @@ class PluginRegistry:
                 holds = True
             if holds:
                 holding.append(kind)
-        return Holders(holding, failures, interrupt)
+        return Holders(holding, failures, interrupt, frozen)
 
-    def _ask_all(self, pid: int) -> list[RegisteredKind] | None:
+    def _ask_all(
+        self, pid: int, frozen: tuple[RegisteredKind, ...], before: Holders | None
+    ) -> list[RegisteredKind] | None:
         """The kinds that hold something; None if the answers cannot be told apart."""
-        generation, frozen = self._generation, self._frozen
+        generation = self._generation
         if not self.is_watched():
-            return [kind for kind in frozen if kind.holds(pid)]
+            if before is None or before.order is not frozen:
+                return [kind for kind in frozen if kind.holds(pid)]
+            held = before.kinds
+            return [
+                kind for kind in frozen if (kind in held or not kind.tables) and kind.holds(pid)
+            ]
         # One call for all: the answers come in cleanup order, since that is the order in
         # which pluggy calls, and no answer may be None.
         answers: list[bool] = self.plugin_manager.hook.has_resources(pid=pid) if frozen else []

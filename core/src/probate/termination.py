@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, final
 
 from probate.interruption import InterruptedCleanup
-from probate.models import CleanupFailure, CleanupResult, CleanupStats, Leak
+from probate.models import CleanupFailure, CleanupResult, CleanupStats, Leak, account_of
 from probate.outcome import Outcome
 from probate.waiting import Wait
 from probate.watch import WatchedThread
@@ -94,7 +94,8 @@ class Termination:
         self._with_leaks = with_leaks
         self._started = time.perf_counter()
         self._entries: dict[str, _Entry] = {}
-        self._known_holders = holders
+        #: The latest answer to who holds something.
+        self._asked = holders
         self._holders: list[RegisteredKind] = []
         self._leaks: list[Leak] = []
         self._thread: WatchedThread | None = None
@@ -104,7 +105,7 @@ class Termination:
     def quiesce(self) -> Generator[Wait, None, None]:
         """Ask the users of everything that the pid owns to stop; blocks nowhere."""
         try:
-            self._holders = self._find_holders()
+            self._holders = self._find_holders(known=self._asked)
             for kind in self._holders if self._with_leaks else ():
                 self._note_leaks(kind)
             for kind in self._holders:
@@ -134,9 +135,9 @@ class Termination:
 
     # -- steps ---------------------------------------------------------------
 
-    def _find_holders(self) -> list[RegisteredKind]:
-        holders = self._known_holders or self._registry.holders(self.pid)
-        self._known_holders = None
+    def _find_holders(self, known: Holders | None = None) -> list[RegisteredKind]:
+        holders = known or self._registry.holders(self.pid, self._asked)
+        self._asked = holders
         self.interrupt = self.interrupt or holders.interrupt
         for kind, error in holders.failures:
             self._note_error(kind, "has_resources()", error)
@@ -251,15 +252,21 @@ class Termination:
             if (entry := entries.get(kind)) is not None:
                 errors += entry.failures
                 errors += entry.busy
-        stats = CleanupStats(
-            resources_freed=sum(entry.resources for entry in entries.values()),
-            bytes_freed=sum(entry.nbytes for entry in entries.values()),
-            errors_encountered=len(errors),
-            duration_seconds=time.perf_counter() - self._started,
-            by_type={kind: entry.resources for kind, entry in entries.items() if entry.resources},
-        )
-        return CleanupResult(
-            pid=self.pid, stats=stats, errors=tuple(errors), leaks=tuple(self._leaks)
+        freed = nbytes = 0
+        by_type: dict[str, int] = {}
+        for name, entry in entries.items():
+            if entry.resources:
+                by_type[name] = entry.resources
+                freed += entry.resources
+            nbytes += entry.nbytes
+        return account_of(
+            self.pid,
+            freed=freed,
+            nbytes=nbytes,
+            by_type=by_type,
+            seconds=time.perf_counter() - self._started,
+            errors=tuple(errors),
+            leaks=tuple(self._leaks),
         )
 
     def _entry(self, kind: RegisteredKind) -> _Entry:

@@ -13,7 +13,7 @@ from probate.errors import (
     TerminationDeadlockError,
 )
 from probate.forking import forget_in_forked_child
-from probate.models import CleanupResult, CleanupStats, ProcessState
+from probate.models import CleanupResult, ProcessState, account_of
 from probate.orchestrator import checked_seconds
 from probate.process.archive import Archive
 from probate.process.builder import ProcessManagerBuilder
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
 
     from probate.hookspecs import AnyFuture
-    from probate.models import ProcessInfo, ResourceLimits
+    from probate.models import CleanupStats, ProcessInfo, ResourceLimits
     from probate.process.builder import ManagerOptions
     from probate.process.spawning import Argument
     from probate.registry import Holders
@@ -310,8 +310,7 @@ class ProcessManager:
         (process,) = ending
         holders = self.orchestrator.holders(process.pid)
         if not holders.found_any:
-            stats = CleanupStats(duration_seconds=time.perf_counter() - started)
-            self._conclude(process, CleanupResult(pid=process.pid, stats=stats))
+            self._conclude(process, account_of(process.pid, seconds=time.perf_counter() - started))
         return holders
 
     def _steps(

@@ -167,17 +167,18 @@ class SocketManager:
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
         """Stop accepting, and have event loops close what is theirs."""
         futures: list[concurrent.futures.Future[None]] = []
-        for _, native in self._table.owned(pid):
+        for native in release.those_to_stop(self._table.resources(pid)):
             if isinstance(native, LoopBound):
                 if (closed := native.ask_to_close()) is not None:
                     futures.append(closed)
-            elif release.is_listener(native):
+            else:
                 release.stop_accepting(native)
         return futures
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Close all sockets of `pid`, newest first."""
-        return self._table.cleanup(pid, self._release)
+        close_many = partial(release.close_many, abort=self._abort)
+        return self._table.cleanup(pid, self._release, release_many=close_many)
 
     def usage(self, pid: int) -> ResourceUsage:
         """The sockets of `pid`."""
@@ -226,6 +227,9 @@ def _bound(
 
 
 def _identity(native: Native) -> object:
+    # Mostly plain sockets, and told by their type in half the time.
+    if type(native) is socket.socket:
+        return native
     return native.native if isinstance(native, LoopBound) else native
 
 

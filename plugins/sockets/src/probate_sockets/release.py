@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import socket
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
 from probate import Outcome
+from probate_sockets import blocked
+from probate_sockets.loopbound import LoopBound
 from probate_sockets.unix import UnixListener
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    Native = socket.socket | LoopBound
 
 #: `struct linger { on, 0 seconds }`: close sends a reset and discards what is unsent (socket(7)).
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+#: What a set of sockets of which none can be a listener has of types.
+_CANNOT_LISTEN: Final = {socket.SOCK_DGRAM}
+
+#: The built-in methods, past what `socket.socket` puts before them: no Python code runs in between.
+_descriptor_of: Final[Callable[[socket.socket], int]] = socket.SocketType.fileno
+_detach: Final[Callable[[socket.socket], int]] = socket.SocketType.detach
+_type_of: Final[Callable[[Native], int]] = socket.SocketType.type.__get__
 
 
 def is_listener(sock: socket.socket) -> bool:
@@ -19,6 +36,13 @@ def is_listener(sock: socket.socket) -> bool:
     with contextlib.suppress(OSError):
         return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
     return False
+
+
+def those_to_stop(natives: list[Native]) -> list[Native]:
+    """The listeners among sockets, and what an event loop has; newest first."""
+    if set(map(type, natives)) == {socket.socket} and set(map(_type_of, natives)) == _CANNOT_LISTEN:
+        return []
+    return [each for each in reversed(natives) if isinstance(each, LoopBound) or is_listener(each)]
 
 
 def stop_accepting(listener: socket.socket) -> None:
@@ -37,6 +61,58 @@ def close(sock: socket.socket, *, abort: bool) -> Outcome:
         return Outcome.ALREADY_GONE
     if isinstance(sock, UnixListener):
         sock.unlink()
+    _shut_down(sock, abort=abort)
+    sock.close()
+    return Outcome.RELEASED
+
+
+def close_many(sockets: list[Native], *, abort: bool) -> None:
+    """Shut down and close the plain sockets at the end of a list, newest first; take them off it.
+
+    The kernel closes descriptors that follow each other in one call (close_range(2)), and for
+    datagram sockets it is told to wake only those threads that are blocked in one. Does nothing
+    where one of them is closed, or no longer open, of which `close` has more to say.
+    """
+    plain = cast("list[socket.socket]", sockets[_after_last_special(sockets) :])
+    descriptors = list(map(_descriptor_of, plain))
+    if len(plain) < 2 or not _are_all_open(descriptors):
+        return
+    are_datagrams = set(map(_type_of, plain)) == {socket.SOCK_DGRAM}
+    if not are_datagrams:
+        for sock in reversed(plain):
+            _shut_down(sock, abort=abort)
+    detached: list[int] = []
+    try:
+        # One call each, which nothing interrupts: from here on a descriptor is in the list alone,
+        # and no thread that comes now finds it.
+        detached.extend(map(_detach, plain))
+        del sockets[-len(plain) :]
+        if are_datagrams:
+            _wake_readers(detached)
+    finally:
+        _close_descriptors(detached)
+
+
+def _after_last_special(sockets: list[Native]) -> int:
+    """Where the plain sockets begin that are at the end of a list."""
+    if set(map(type, sockets)) == {socket.socket}:
+        return 0
+    for index in range(len(sockets), 0, -1):
+        if type(sockets[index - 1]) is not socket.socket:
+            return index
+    return 0
+
+
+def _are_all_open(descriptors: list[int]) -> bool:
+    if -1 in descriptors:
+        return False
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, 0)
+    return not any(events & select.POLLNVAL for _, events in poll.poll(0))
+
+
+def _shut_down(sock: socket.socket, *, abort: bool) -> None:
     if abort:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -44,8 +120,37 @@ def close(sock: socket.socket, *, abort: bool) -> Outcome:
     # kernel wakes it and then complains. For a reset the sending side is left to close.
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RD if abort else socket.SHUT_RDWR)
-    sock.close()
-    return Outcome.RELEASED
+
+
+def _wake_readers(descriptors: list[int]) -> None:
+    """Wake whichever threads are blocked in these sockets."""
+    try:
+        others = blocked.thread_count() - 1
+        if others == 0:
+            return
+    except OSError:
+        others = len(descriptors)
+    found: Collection[int] | None = None
+    if others * blocked.SOCKETS_PER_THREAD < len(descriptors):
+        found = blocked.where_blocked()
+    for descriptor in reversed(descriptors):
+        if found is None or descriptor in found:
+            sock = socket.socket(fileno=descriptor)
+            try:
+                _shut_down(sock, abort=False)
+            finally:
+                sock.detach()
+
+
+def _close_descriptors(descriptors: list[int]) -> None:
+    """Close them, those that follow each other in one call."""
+    descriptors.sort()
+    first = 0
+    for index, descriptor in enumerate(descriptors):
+        is_last = index + 1 == len(descriptors) or descriptors[index + 1] != descriptor + 1
+        if is_last:
+            os.closerange(descriptors[first], descriptor + 1)
+            first = index + 1
 
 
 def describe(sock: socket.socket) -> str:
