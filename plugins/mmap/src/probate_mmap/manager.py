@@ -188,8 +188,16 @@ class MmapManager:
 
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
         """Start syncing; the futures are done when that is."""
-        futures = (self._start_sync(owned) for _, owned in self._table.owned(pid))
+        futures = [
+            self._start_sync(owned)
+            for owned in reversed(self._table.resources(pid))
+            if owned.may_wait
+        ]
         return [future for future in futures if future is not None]
+
+    def may_wait(self, pid: int) -> bool:
+        """Whether the cleanup of `pid` may wait for a disk."""
+        return any(owned.may_wait for owned in self._table.resources(pid))
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Sync and unmap all maps of `pid`, newest first."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import mmap
 import weakref
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from probate import BusyResourceError, Outcome
 from probate_mmap import libc
+from probate_mmap.memorymap import MemoryMap
 
 if TYPE_CHECKING:
     import concurrent.futures
 
     from probate_mmap.backing import BackingFile
     from probate_mmap.region import Region
+
+#: Types of map whose `close` is the interpreter's own.
+_WAIT_FOR_NOBODY: Final = frozenset({mmap.mmap, MemoryMap})
 
 
 @final
@@ -30,6 +34,7 @@ class OwnedMap:
         "_array",
         "_backing",
         "_failure",
+        "may_wait",
         "native",
         "nbytes",
         "region",
@@ -48,6 +53,10 @@ class OwnedMap:
         self.region = region
         #: Mapped bytes.
         self.nbytes = len(native)
+        #: Whether giving it back may wait for a disk, or for code that is not ours.
+        self.may_wait = (
+            region.is_syncable or backing is not None or type(native) not in _WAIT_FOR_NOBODY
+        )
         #: The latest sync in the background.
         self.syncing: concurrent.futures.Future[None] | None = None
         # Now and not at each sync: asking exports the map, and a user's `close` would fail of that.

@@ -33,8 +33,11 @@ class MappingResource:
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
         return self.manager.quiesce(pid)
 
-    # Waits for syncs, so it is not marked as running inline.
+    def _may_wait(self, pid: int) -> bool:
+        return self.manager.may_wait(pid)
+
     @hookimpl
+    @runs_inline(unless=_may_wait)
     def cleanup(self, pid: int) -> CleanupStats:
         return self.manager.cleanup(pid)
 

@@ -67,6 +67,10 @@ class Job(ABC):
         """Whether there is somebody to run it to its end."""
         return True
 
+    def may_wait(self) -> bool:
+        """Whether its release may wait for somebody."""
+        return True
+
     def settle(self) -> None:
         """Note that a cleanup has found it over."""
         self.is_settled = True

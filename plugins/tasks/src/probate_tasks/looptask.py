@@ -60,6 +60,10 @@ class LoopTask(Job):
         """Whether its loop runs."""
         return self._loop.is_running()
 
+    def may_wait(self) -> bool:
+        """Whether its coroutine is to be closed here, for want of a loop."""
+        return self._loop.is_closed() and not self.future.done()
+
     def is_running_here(self) -> bool:
         """Whether it is its loop's current task, on this thread."""
         return is_running_here(self._loop) and asyncio.current_task() is self.future

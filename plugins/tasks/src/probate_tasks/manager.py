@@ -190,15 +190,19 @@ class AsyncTaskManager:
 
     def quiesce(self, pid: int) -> list[Ending]:
         """Ask all that `pid` owns to cancel, each on its own loop; newest first."""
-        endings = [job.ask_to_stop() for _, job in self._table.owned(pid)]
+        endings = [job.ask_to_stop() for job in reversed(self._table.resources(pid))]
         return [ending for ending in endings if ending is not None]
+
+    def may_wait(self, pid: int) -> bool:
+        """Whether the cleanup of `pid` may wait for code that is not ours, or for a thread."""
+        return any(job.may_wait() for job in self._table.resources(pid))
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Drop what has ended; what has not is BUSY, with its stack."""
         try:
             return self._table.cleanup(pid, _release)
         finally:
-            for _, job in self._table.owned(pid):
+            for job in self._table.resources(pid):
                 # One that ended while it was out of the table could not forget itself.
                 if job.is_over() and not job.is_awaited:
                     self._forget(pid, job)

@@ -33,8 +33,12 @@ class TaskResource:
     def quiesce(self, pid: int) -> list[Ending]:
         return self.manager.quiesce(pid)
 
-    # Not inline: closing a coroutine whose loop is gone runs its `finally`, which may hang.
+    def _may_wait(self, pid: int) -> bool:
+        return self.manager.may_wait(pid)
+
+    # Closing a coroutine whose loop is gone runs its `finally`, which may hang.
     @hookimpl
+    @runs_inline(unless=_may_wait)
     def cleanup(self, pid: int) -> CleanupStats:
         return self.manager.cleanup(pid)
 
