@@ -53,6 +53,7 @@ def run(steps: Generator[Wait, None, T]) -> Ended[T]:
         except StopIteration as stop:
             return Ended(stop.value, interrupt)
         if wait.is_grace and (on_loop or interrupt is not None):
+            del wait
             continue
         done = threading.Event()
         _when_all_done(wait.futures, done.set)
@@ -65,6 +66,8 @@ def run(steps: Generator[Wait, None, T]) -> Ended[T]:
                 interrupt = error
                 if wait.is_grace:
                     break
+        # An interrupt's traceback keeps this frame, and whoever waits for it waits no more.
+        del wait
 
 
 async def run_async(steps: Generator[Wait, None, T]) -> Ended[T]:
@@ -77,6 +80,7 @@ async def run_async(steps: Generator[Wait, None, T]) -> Ended[T]:
         except StopIteration as stop:
             return Ended(stop.value, interrupt)
         if wait.is_grace and interrupt is not None:
+            del wait
             continue
         done = asyncio.Event()
 
@@ -97,6 +101,7 @@ async def run_async(steps: Generator[Wait, None, T]) -> Ended[T]:
                 interrupt = error
                 if wait.is_grace:
                     break
+        del wait  # as in `run`
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
