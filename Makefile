@@ -34,9 +34,10 @@ lint: $(VENV)/.installed-dev ## ruff and mypy --strict
 chaos: $(VENV)/.installed-dev ## more kills, more hostility, more rounds
 	@PROBATE_CHAOS=1 $(BIN)/python -m pytest -q --timeout 600 tests/plugins/processes tests/scenarios
 
+# make bench JSON=file also writes the rows there.
 .PHONY: bench
-bench: $(VENV)/.installed-dev ## what bookkeeping costs
-	@$(BIN)/python benchmarks/bookkeeping.py
+bench: $(VENV)/.installed-bench ## what it costs, beside its peers; a plot in docs/complexity.png
+	@$(BIN)/python benchmarks/run.py $(if $(JSON),--json '$(JSON)') --plot docs/complexity.png
 
 .PHONY: docs
 docs: $(VENV)/.installed-dev ## check that the documents agree with the code
@@ -62,4 +63,9 @@ $(VENV)/.installed: $(VENV)/.created $(PROJECTS)
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing the tools for development"
 	@$(PIP) install -q -c constraints.txt --group dev
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	@echo "installing the tools for measuring"
+	@$(PIP) install -q -c constraints.txt --group bench
 	@touch $@

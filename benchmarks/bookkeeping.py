@@ -1,20 +1,16 @@
-"""What bookkeeping costs: an empty termination, tracking one resource, bytes per resource.
-
-Each row is measured beside a peer in the same run, in interleaved pairs; quote the ratios, for
-absolute figures depend on the machine and its mood.
-
-    python benchmarks/bookkeeping.py
-"""
+"""What bookkeeping costs: an empty termination, tracking one resource, bytes per resource."""
 
 from __future__ import annotations
 
 import gc
-import statistics
-import timeit
+import time
 import tracemalloc
 import weakref
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+import pluggy
+from measure import Row, compare, loop, no_collector
 
 from probate import OwnershipTable, ProcessManager, ResourceOrchestrator
 from probate.admission import Admission
@@ -22,9 +18,9 @@ from probate.admission import Admission
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PAIRS = 21
-NUMBER = 2000
-TRACKED = 10_000
+NUMBER: Final = 2000
+TRACKED: Final = 10_000
+KINDS: Final = 10
 
 
 class Thing:
@@ -33,26 +29,7 @@ class Thing:
     __slots__ = ("__weakref__",)
 
 
-class Row(NamedTuple):
-    """One comparison: medians in nanoseconds or bytes, and the median of the pairs' ratios."""
-
-    what: str
-    ours: float
-    peer: str
-    theirs: float
-    ratio: float
-    unit: str
-
-
-def pairwise(what: str, ours: Callable[[], object], peer: str, theirs: Callable[[], object]) -> Row:
-    """Time both in turn, `PAIRS` times."""
-    timings = [
-        (timeit.timeit(ours, number=NUMBER) / NUMBER, timeit.timeit(theirs, number=NUMBER) / NUMBER)
-        for _ in range(PAIRS)
-    ]
-    ratio = statistics.median(a / b for a, b in timings)
-    mine, other = (statistics.median(column) * 1e9 for column in zip(*timings, strict=True))
-    return Row(what, mine, peer, other, ratio, "ns")
+# -- tracking ------------------------------------------------------------------
 
 
 def tracking() -> list[Row]:
@@ -62,11 +39,12 @@ def tracking() -> list[Row]:
     table.wire("things", admission)
     manager = Thing()
     admission.claim(manager, after=0, record_sites=False)
-    pid = admission.issue(None)
+    only, wealthy = admission.issue(None), admission.issue(None)
+    table.add(wealthy, Thing())
     thing = Thing()
 
-    def ours() -> None:
-        table.release(pid, table.add(pid, thing))
+    def track(pid: int) -> Callable[[], object]:
+        return lambda: table.release(pid, table.add(pid, thing))
 
     def exit_stack() -> None:
         with ExitStack() as stack:
@@ -76,31 +54,76 @@ def tracking() -> list[Row]:
     def finalize() -> None:
         weakref.finalize(thing, id, None).detach()
 
+    # Before the bound that is reached at 1.0.
+    faster = 0.999
     return [
-        pairwise("track + release one resource", ours, "ExitStack.callback + pop_all", exit_stack),
-        pairwise("track + release one resource", ours, "weakref.finalize + detach", finalize),
+        compare(what, loop(track(pid), NUMBER), peer, loop(theirs, NUMBER), target=faster)
+        for what, pid in (
+            ("track + release one resource, the only one", only),
+            ("track + release one resource, beside others", wealthy),
+        )
+        for peer, theirs in (
+            ("ExitStack.callback + pop_all", exit_stack),
+            ("weakref.finalize + detach", finalize),
+        )
     ]
 
 
+# -- terminations that find nothing ----------------------------------------------
+
+
+class _Specification:
+    @pluggy.HookspecMarker("peer")
+    def has_resources(self, pid: int) -> bool:
+        """Whether `pid` owns anything."""
+        raise NotImplementedError
+
+
+class _Peer:
+    """As little as a plugin can be."""
+
+    def __init__(self) -> None:
+        self._owned: dict[int, object] = {}
+
+    @pluggy.HookimplMarker("peer")
+    def has_resources(self, pid: int) -> bool:
+        """Look it up."""
+        return pid in self._owned
+
+
 def terminations() -> list[Row]:
-    """End a process that owns nothing, all installed kinds registered."""
+    """End a process that owns nothing, ten kinds installed."""
+    peers = [_Peer() for _ in range(KINDS)]
+    plugins = pluggy.PluginManager("peer")
+    plugins.add_hookspecs(_Specification)
+    for peer in peers:
+        plugins.register(peer)
+    broadcast = plugins.hook.has_resources
     orchestrator = ResourceOrchestrator().discover()
-    kinds = len(orchestrator)
-    broadcast = orchestrator.plugin_manager.hook.has_resources
+    assert len(orchestrator) == KINDS, orchestrator
     with ProcessManager.builder().with_resource_orchestrator(orchestrator).build() as manager:
 
-        def life() -> None:
-            manager.terminate_process(manager.create_process("idle").pid)
+        def terminate() -> float:
+            pids = [manager.create_process("idle").pid for _ in range(NUMBER)]
+            with no_collector():
+                started = time.perf_counter()
+                for pid in pids:
+                    manager.terminate_process(pid)
+                return (time.perf_counter() - started) / NUMBER
 
-        def cleanup() -> None:
-            orchestrator.cleanup_process(manager_pid)
+        def ask_each() -> None:
+            for peer in peers:
+                peer.has_resources(7)
 
-        manager_pid = manager.create_process("live").pid
-        peer = f"one broadcast call over {kinds} kinds"
+        what = f"terminate what owns nothing, {KINDS} kinds"
+        call = loop(lambda: broadcast(pid=7), NUMBER)
         return [
-            pairwise("empty cleanup_process", cleanup, peer, lambda: broadcast(pid=manager_pid)),
-            pairwise("create + terminate, empty", life, peer, lambda: broadcast(pid=manager_pid)),
+            compare(what, terminate, f"a broadcast call over {KINDS} plugins", call, target=2.0),
+            compare(what, terminate, f"{KINDS} `pid in dict` in methods", loop(ask_each, NUMBER)),
         ]
+
+
+# -- memory --------------------------------------------------------------------
 
 
 def bytes_each(track: Callable[[list[Thing]], object]) -> float:
@@ -116,12 +139,24 @@ def bytes_each(track: Callable[[list[Thing]], object]) -> float:
 
 
 def memory() -> list[Row]:
-    """Bytes per tracked resource."""
+    """Bytes per tracked resource, without limits and leak sites."""
 
     def table(things: list[Thing]) -> object:
         made: OwnershipTable[Thing] = OwnershipTable("things")
         for thing in things:
             made.add(1, thing)
+        return made
+
+    def indexed(things: list[Thing]) -> object:
+        made: OwnershipTable[Thing] = OwnershipTable("things", identity=lambda thing: thing)
+        for thing in things:
+            made.add(1, thing)
+        return made
+
+    def one_each(things: list[Thing]) -> object:
+        made: OwnershipTable[Thing] = OwnershipTable("things")
+        for pid, thing in enumerate(things, 1000):
+            made.add(pid, thing)
         return made
 
     def stack(things: list[Thing]) -> object:
@@ -137,24 +172,24 @@ def memory() -> list[Row]:
         return made
 
     ours = bytes_each(table)
+    bound = 100
+    entry = bytes_each(lambda things: dict(enumerate(things, 1000)))
     return [
-        Row("memory per tracked resource", ours, name, theirs, ours / theirs, "B")
-        for name, theirs in (
-            ("ExitStack.callback", bytes_each(stack)),
-            ("weakref.finalize", bytes_each(finalizers)),
-            ("a dict entry", bytes_each(lambda things: dict(enumerate(things, 1000)))),
-        )
+        _in_bytes("memory per tracked resource", ours, "100 B", bound, target=1.0),
+        _in_bytes("memory per tracked resource", ours, "ExitStack.callback", bytes_each(stack)),
+        _in_bytes("memory per tracked resource", ours, "weakref.finalize", bytes_each(finalizers)),
+        _in_bytes("memory per tracked resource", ours, "a dict entry", entry),
+        _in_bytes("the same, found by its object too", bytes_each(indexed), "100 B", bound),
+        _in_bytes("the same, of an owner of one", bytes_each(one_each), "100 B", bound),
     ]
 
 
-def main() -> None:
-    """Measure, and print one table."""
-    rows = [*tracking(), *terminations(), *memory()]
-    print(f"{'what':30} {'ours':>10} {'peer':>10} {'ratio':>7}  peer is")
-    for row in rows:
-        ours, theirs = f"{row.ours:.0f} {row.unit}", f"{row.theirs:.0f} {row.unit}"
-        print(f"{row.what:30} {ours:>10} {theirs:>10} {row.ratio:>6.2f}x  {row.peer}")
+def _in_bytes(
+    what: str, ours: float, peer: str, theirs: float, *, target: float | None = None
+) -> Row:
+    return Row(what, ours, peer, theirs, ours / theirs, target=target, unit="B")
 
 
-if __name__ == "__main__":
-    main()
+def rows() -> list[Row]:
+    """All rows of this module."""
+    return [*tracking(), *terminations(), *memory()]

@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import mmap
-import os
 import signal
 import socket
 import tempfile
 import threading
 import time
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from measure import Row, compare, no_collector
 
 from probate import ProcessManager
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 LOOPBACK: Final = ("127.0.0.1", 0)
 

@@ -81,9 +81,7 @@ def compare(
     ratios = [a / b for a, b in samples]
     mine, other = (statistics.median(column) for column in zip(*samples, strict=True))
     lower, middle, upper = statistics.quantiles(ratios, n=4)
-    return Row(
-        what, mine, peer, other, middle, target=target, quartiles=(lower, upper), note=note
-    )
+    return Row(what, mine, peer, other, middle, target=target, quartiles=(lower, upper), note=note)
 
 
 def loop(function: Callable[[], object], number: int) -> Callable[[], float]:
