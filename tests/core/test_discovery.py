@@ -214,3 +214,87 @@ def test_records_tell_all_there_is_to_know(site: Path) -> None:
         "reason": "",
     }
     assert type(record).model_validate_json(record.model_dump_json()) == record
+
+
+def test_of_a_cycle_the_one_that_closes_it_is_refused_and_the_others_are_loaded(
+    site: Path,
+) -> None:
+    """All are registered at once; a bad one among them costs nobody else."""
+    for name, module, kind, other in (
+        ("one", "plugin_one", "leases", "tokens"),
+        ("two", "plugin_two", "tokens", "leases"),
+    ):
+        source = PLUGIN.format(kind=kind, priority=f"5, before=({other!r},)")
+        install(site, name, module=module, source=source, entry_points={kind: f"{module}:Resource"})
+    install_good(site, "bad", "plugin_bad", "zoning")
+
+    orchestrator = ResourceOrchestrator().discover(only=["leases", "tokens", "zoning"])
+
+    assert set(orchestrator) == {"leases", "zoning"}
+    assert record_of(orchestrator, "two").status is PluginStatus.FAILED
+    assert record_of(orchestrator, "two").reason.startswith(
+        "OrderingCycleError: before/after of these kinds form a cycle"
+    )
+    assert [record.distribution for record in orchestrator.records[:2]] == ["bad", "one"]
+
+
+def test_one_plugin_for_two_kinds_serves_the_first(site: Path) -> None:
+    """Although both were found good before either was registered."""
+    source = PLUGIN.format(kind="leases", priority=5) + "\nthe_one = Resource()\n"
+    source += "def make():\n    return the_one\n"
+    install(
+        site,
+        "one",
+        module="plugin_one",
+        source=source,
+        entry_points={"tokens": "plugin_one:make", "leases": "plugin_one:make"},
+    )
+
+    orchestrator = ResourceOrchestrator().discover(only=["leases", "tokens"])
+
+    assert list(orchestrator) == ["leases"]
+    assert [record.reason for record in orchestrator.records if record.kind == "tokens"] == [
+        "UnusablePluginError: plugin 'tokens' cannot be used: it is registered already, as 'leases'"
+    ]
+
+
+def test_kinds_found_together_are_each_given_back(site: Path) -> None:
+    """Registered at once, each is asked and cleaned on its own, highest priority first."""
+    install_good(site, "one", "plugin_one", "leases", priority=2)
+    install_good(site, "two", "plugin_two", "tokens", priority=1)
+    orchestrator = ResourceOrchestrator().discover(only=["leases", "tokens"])
+    for kind in orchestrator:
+        orchestrator[kind].table.add(1, object())
+
+    result = orchestrator.cleanup_process(1)
+
+    assert list(result.stats.by_type.items()) == [("leases", 1), ("tokens", 1)]
+    assert orchestrator.has_resources(1) is False
+
+
+def test_of_a_distribution_that_is_on_the_path_twice_the_first_counts(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for `import`: also if the first has no entry points, and is another version."""
+    install_good(site, "Acme.Leases", "plugin_one", "leases")
+    nearer = site / "nearer"
+    nearer.mkdir()
+    install(nearer, "acme_leases", module="plugin_two", source="", entry_points={}, version="2.0")
+    found = {record.kind for record in ResourceOrchestrator().discover(disable=["leases"]).records}
+    monkeypatch.syspath_prepend(str(nearer))
+
+    records = ResourceOrchestrator().discover(only=["sockets"]).records
+
+    assert "leases" in found
+    assert "leases" not in {record.kind for record in records}
+
+
+def test_metadata_under_another_name_than_its_folder_are_believed(site: Path) -> None:
+    """The folder's name is the installer's business."""
+    install_good(site, "one", "plugin_one", "leases")
+    [folder] = site.glob("*.dist-info")
+    folder.rename(site / "uno-1.0.dist-info")
+
+    record = record_of(ResourceOrchestrator().discover(only=["leases"]), "one")
+
+    assert (record.status, record.version) == (PluginStatus.LOADED, "1.0")

@@ -11,8 +11,13 @@
     estate.py         the thread-safe books behind it
     admission.py      which pids may acquire, and how much
     forking.py        a forked child owns nothing
+    lazily.py         modules imported when first used
     kernel.py         what the kernel says this OS process holds
-    discovery.py      entry points to plugins and records
+    discovery.py      entry points to plugins and their fates
+    requirement.py    which core a plugin asks for
+    fate.py           what became of an entry point
+    hookmanager.py    pluggy's manager, with our hooks
+    contract.py       whether a plugin keeps the contract
     wiring.py         finds a plugin's tables
     registry.py       registered plugins, validated and sorted
     orchestrator.py   a mapping of kind to plugin; cleans one pid over all kinds

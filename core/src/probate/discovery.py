@@ -1,4 +1,4 @@
-"""Finding plugins: entry points in, plugin classes and records out.
+"""Finding plugins: entry points in, registered plugins and their fates out.
 
 What is found, disabled, duplicate or incompatible is told from metadata alone, before anything
 is imported. stevedore does the loading, of one chosen entry point at a time; its cache, which
@@ -7,21 +7,26 @@ can hide an entry point that changed in place, is not consulted.
 
 from __future__ import annotations
 
+import email
 import importlib.metadata
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 from stevedore import NamedExtensionManager
 
+from probate.errors import UnknownKindError
+from probate.fate import Fate, PluginStatus
 from probate.hookspecs import ENTRY_POINT_GROUP
-from probate.models import PluginRecord, PluginStatus
+from probate.requirement import canonical_name, unmet
 from probate.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
+    from email.message import Message
 
     from stevedore.extension import Extension
+
+    from probate.kind import RegisteredKind
+    from probate.registry import PluginRegistry
 
 
 @final
@@ -35,18 +40,62 @@ class Found(NamedTuple):
     #: The requirement on the core that this core does not meet; empty if it does.
     unmet: str
 
-    def record(
-        self, status: PluginStatus, reason: str = "", priority: int | None = None
-    ) -> PluginRecord:
-        """The record of what became of it."""
-        return PluginRecord(
-            kind=self.kind,
-            distribution=self.distribution,
-            version=self.version,
-            priority=priority,
-            status=status,
-            reason=reason,
-        )
+    def fate(self, status: PluginStatus, reason: str = "", priority: int | None = None) -> Fate:
+        """What became of it."""
+        return Fate(self.kind, self.distribution, self.version, priority, status, reason)
+
+
+def discover(
+    registry: PluginRegistry,
+    only: Collection[str] | None = None,
+    disable: Collection[str] = (),
+    priorities: Mapping[str, int] | None = None,
+) -> list[Fate]:
+    """Load the installed plugins, and register those that can be used, all at once.
+
+    Raises TypeError for a bare string, UnknownKindError if a kind in `only` is not installed;
+    nothing is loaded then.
+    """
+    for name, kinds in (("only", only), ("disable", disable)):
+        if isinstance(kinds, str):
+            raise TypeError(f"{name} must be a collection of kinds, got the string {kinds!r}")
+    found = scan()
+    installed = {each.kind for each in found}
+    for kind in only or ():
+        if kind not in installed:
+            raise UnknownKindError(kind, sorted(installed))
+
+    fates: list[Fate] = []
+    usable: list[tuple[Found, RegisteredKind]] = []
+    for each in choose(found, only, disable):
+        if isinstance(each, Fate):
+            fates.append(each)
+        elif registry.get(each.kind) is not None:
+            fates.append(each.fate(PluginStatus.DUPLICATE, "this kind was registered before"))
+        else:
+            try:
+                # First: another's misspelling must not look like this one's.
+                registry.check_pending()
+                examined = registry.examine(
+                    load(each), each.kind, (priorities or {}).get(each.kind)
+                )
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                fates.append(each.fate(PluginStatus.FAILED, _reason(error)))
+            else:
+                if examined is None:
+                    fates.append(each.fate(PluginStatus.LOADED))
+                else:
+                    usable.append((each, examined))
+    refused = registry.add([examined for _, examined in usable])
+    for each, examined in usable:
+        if each.kind in refused:
+            fates.append(each.fate(PluginStatus.FAILED, _reason(refused[each.kind])))
+        else:
+            priority = examined.ordering.priority
+            fates.append(each.fate(PluginStatus.LOADED, priority=priority))
+    return fates
 
 
 def scan() -> list[Found]:
@@ -54,42 +103,42 @@ def scan() -> list[Found]:
 
     Of a distribution that is on the path twice, the first counts, as for `import`.
     """
-    seen: set[str] = set()
-    found: list[Found] = []
+    found: dict[str, list[Found]] = {}
     for distribution in importlib.metadata.distributions():
-        name = distribution.metadata["Name"]
-        if name is None or (key := canonicalize_name(name)) in seen:
+        # Most have no entry points of ours, and then nothing more of them is read.
+        if ENTRY_POINT_GROUP not in (distribution.read_text("entry_points.txt") or ""):
             continue
-        seen.add(key)
-        entry_points = distribution.entry_points.select(group=ENTRY_POINT_GROUP)
-        if not entry_points:
+        name = _metadata_of(distribution)["Name"]
+        if name is None or (key := canonical_name(name)) in found:
             continue
-        unmet = _unmet_requirement(distribution)
-        found.extend(Found(ep.name, key, distribution.version, ep, unmet) for ep in entry_points)
-    return sorted(found, key=lambda each: (each.kind, each.distribution))
+        found[key] = _found_in(key, _first(name, distribution))
+    return sorted(
+        (each for founds in found.values() for each in founds),
+        key=lambda each: (each.kind, each.distribution),
+    )
 
 
 def choose(
     found: Collection[Found], only: Collection[str] | None, disable: Collection[str]
-) -> Iterator[Found | PluginRecord]:
-    """Say which entry points to load; of the others, give the record."""
+) -> Iterator[Found | Fate]:
+    """Say which entry points to load; of the others, give the fate."""
     chosen: dict[str, Found] = {}
     # The distribution that is named for the kind has the first claim, then the alphabet decides.
     for each in sorted(found, key=lambda each: each.distribution != f"probate-{each.kind}"):
         if each.kind in disable:
-            yield each.record(PluginStatus.DISABLED, "disabled by name")
+            yield each.fate(PluginStatus.DISABLED, "disabled by name")
         elif only is not None and each.kind not in only:
-            yield each.record(PluginStatus.DISABLED, "not among the kinds asked for")
+            yield each.fate(PluginStatus.DISABLED, "not among the kinds asked for")
         elif each.unmet:
             reason = (
                 f"asks for {each.unmet}, and this is probate {__version__}; upgrade one of them"
             )
-            yield each.record(PluginStatus.INCOMPATIBLE, reason)
+            yield each.fate(PluginStatus.INCOMPATIBLE, reason)
         elif (first := chosen.setdefault(each.kind, each)) is each:
             yield each
         else:
             reason = f"{first.distribution} serves this kind too; uninstall one of them"
-            yield each.record(PluginStatus.DUPLICATE, reason)
+            yield each.fate(PluginStatus.DUPLICATE, reason)
 
 
 def load(found: Found) -> Any:
@@ -125,16 +174,32 @@ class _OneEntryPoint(NamedExtensionManager[Any]):
         return [self._entry_point]
 
 
-def _unmet_requirement(distribution: importlib.metadata.Distribution) -> str:
-    for text in distribution.requires or ():
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            continue
-        if canonicalize_name(requirement.name) != "probate":
-            continue
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        if not requirement.specifier.contains(__version__, prereleases=True):
-            return str(requirement)
-    return ""
+def _first(
+    name: str, distribution: importlib.metadata.Distribution
+) -> importlib.metadata.Distribution:
+    """The first distribution of this name on the path, which may have no entry points of ours."""
+    try:
+        return importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        # Its folder has another name than its metadata tell.
+        return distribution
+
+
+def _metadata_of(distribution: importlib.metadata.Distribution) -> Message:
+    """The fields of its metadata; the README below them, most of the file, is not parsed."""
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    return email.message_from_string(text.partition("\n\n")[0])
+
+
+def _found_in(name: str, distribution: importlib.metadata.Distribution) -> list[Found]:
+    metadata = _metadata_of(distribution)
+    requires = metadata.get_all("Requires-Dist") or distribution.requires or ()
+    lacks = unmet(requires, __version__)
+    return [
+        Found(entry_point.name, name, metadata["Version"], entry_point, lacks)
+        for entry_point in distribution.entry_points.select(group=ENTRY_POINT_GROUP)
+    ]
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -7,7 +7,7 @@ know when somebody does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import pluggy
 
@@ -16,6 +16,11 @@ from probate.hookspecs import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pluggy import HookimplOpts
+
+#: What every object has, and no hook is.
+_PLAIN: Final = frozenset(dir(object))
 
 
 @final
@@ -29,6 +34,10 @@ class HookManager(pluggy.PluginManager):
         self.monitor_count = 0
         super().__init__(PROJECT)
         self.add_hookspecs(hookspecs)
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> HookimplOpts | None:
+        """As pluggy's, which takes its time over each attribute: not over those of any object."""
+        return None if name in _PLAIN else super().parse_hookimpl_opts(plugin, name)
 
     def register(self, plugin: Any, name: str | None = None) -> str | None:
         """As pluggy's."""

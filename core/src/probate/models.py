@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, TypeVar, final
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, computed_field
 
+from probate.fate import PluginStatus
 from probate.ordering import Ordering
 from probate.outcome import Outcome
 
@@ -240,20 +241,6 @@ class ResourceRecord(_Frozen):
     os_pid: int
     nbytes: NonNegativeInt = 0
     identity: Mapping[str, Any] = Field(default_factory=dict)
-
-
-class PluginStatus(StrEnum):
-    """What became of an entry point that was found."""
-
-    LOADED = "loaded"
-    #: Asked for by nobody, or switched off by name; never imported.
-    DISABLED = "disabled"
-    #: Another distribution serves the same kind.
-    DUPLICATE = "duplicate"
-    #: Its distribution asks for another version of the core; never imported.
-    INCOMPATIBLE = "incompatible"
-    #: Its import, constructor or contract went wrong.
-    FAILED = "failed"
 
 
 @final

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, final
 
 from probate.admission import Admission
 from probate.errors import NotOwnedError, ProbateError, UnadoptableError, UnknownKindError
+from probate.fate import in_order
 from probate.registry import PluginRegistry
 from probate.waiting import run, run_async
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     import pluggy
 
+    from probate.fate import Fate
     from probate.kind import RegisteredKind
     from probate.models import CleanupResult, PluginRecord, ResourceUsage
     from probate.ownership import ResourceId
@@ -45,7 +47,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
     def __init__(self) -> None:
         self.admission = Admission()
         self._registry = PluginRegistry(self.admission)
-        self._records: list[PluginRecord] = []
+        self._fates: list[Fate] = []
 
     def __repr__(self) -> str:
         return f"<ResourceOrchestrator {self.registered_types()!r}>"
@@ -58,7 +60,10 @@ class ResourceOrchestrator(Mapping[str, Any]):
         Without a name it is the plugin's `kind`, or else its table's. A plugin that only wraps
         hooks is registered as an observer. Raises a PluginError, with nothing registered.
         """
-        self._register(plugin, name)
+        _load_what_settles()
+        # First: the misspelling of another must not leave this one registered.
+        self.check_pending()
+        self._registry.register(plugin, name)
         return self
 
     def discover(
@@ -78,38 +83,9 @@ class ResourceOrchestrator(Mapping[str, Any]):
         nothing is loaded then.
         """
         from probate import discovery
-        from probate.models import PluginStatus
 
-        for name, kinds in (("only", only), ("disable", disable)):
-            if isinstance(kinds, str):
-                raise TypeError(f"{name} must be a collection of kinds, got the string {kinds!r}")
-        found = discovery.scan()
-        installed = {each.kind for each in found}
-        for kind in only or ():
-            if kind not in installed:
-                raise UnknownKindError(kind, sorted(installed))
-
-        records: list[PluginRecord] = []
-        for each in discovery.choose(found, only, disable):
-            if not isinstance(each, discovery.Found):
-                records.append(each)
-            elif each.kind in self:
-                reason = "this kind was registered before"
-                records.append(each.record(PluginStatus.DUPLICATE, reason))
-            else:
-                try:
-                    priority = (priorities or {}).get(each.kind)
-                    self._register(discovery.load(each), each.kind, priority)
-                except KeyboardInterrupt:
-                    raise
-                except BaseException as error:
-                    reason = f"{type(error).__name__}: {error}"
-                    records.append(each.record(PluginStatus.FAILED, reason))
-                else:
-                    registered = self._registry.get(each.kind)
-                    priority = registered.ordering.priority if registered else None
-                    records.append(each.record(PluginStatus.LOADED, priority=priority))
-        self._records = records
+        _load_what_settles()
+        self._fates = discovery.discover(self._registry, only, disable, priorities)
         return self
 
     def check_pending(self) -> None:
@@ -119,15 +95,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
     @property
     def records(self) -> list[PluginRecord]:
         """What became of each entry point found: loaded kinds in cleanup order, then the others."""
-        place = {kind: index for index, kind in enumerate(self)}
-        return sorted(
-            self._records,
-            key=lambda record: (
-                place.get(record.kind, len(place)) if record.status == "loaded" else len(place),
-                record.kind,
-                record.distribution,
-            ),
-        )
+        return [fate.record() for fate in in_order(self._fates, list(self))]
 
     @property
     def plugin_manager(self) -> pluggy.PluginManager:
@@ -302,14 +270,6 @@ class ResourceOrchestrator(Mapping[str, Any]):
             pid, self._registry, deadline=deadline, with_leaks=with_leaks, holders=holders
         )
 
-    def _register(self, plugin: object, name: str | None, priority: int | None = None) -> None:
-        # Loaded before there is anything to settle: later there may be no descriptor left for it.
-        import probate.termination  # noqa: F401
-
-        # First: the misspelling of another must not leave this one registered.
-        self.check_pending()
-        self._registry.register(plugin, name, priority)
-
     def _holders(self, pid: int) -> list[RegisteredKind]:
         holders = self._registry.holders(_checked_pid(pid))
         if holders.interrupt is not None:
@@ -324,6 +284,11 @@ class ResourceOrchestrator(Mapping[str, Any]):
             if grace and termination.futures:
                 yield termination.grace(grace)
             return (yield from termination.settle())
+
+
+def _load_what_settles() -> None:
+    # Before there is anything to settle: later there may be no descriptor left for it.
+    import probate.termination  # noqa: F401
 
 
 def _checked_pid(pid: int) -> int:

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import pluggy
 
-from probate import hookspecs
+from probate.contract import check_usable, hooks_of, ordering_of, take_just_a_pid
 from probate.errors import (
     DuplicateKindError,
-    HookOrderError,
-    InvalidOrderingError,
     MissingHookError,
-    UnknownHookError,
+    PluginError,
     UnusablePluginError,
 )
 from probate.forking import forget_in_forked_child
 from probate.hookmanager import HookManager
-from probate.hookspecs import PROJECT, REQUIRED_HOOKS
+from probate.hookspecs import REQUIRED_HOOKS
 from probate.kind import RegisteredKind
-from probate.ordering import Ordering, cleanup_order
+from probate.ordering import cleanup_order
 from probate.wiring import find_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from probate.admission import Admission
     from probate.hookspecs import AnyFuture
     from probate.models import CleanupStats
     from probate.ownership import OwnershipTable
-
-_KNOWN_HOOKS: Final = tuple(
-    name for name, value in vars(hookspecs).items() if hasattr(value, f"{PROJECT}_spec")
-)
 
 
 @final
@@ -64,6 +56,8 @@ class PluginRegistry:
 
     def __init__(self, admission: Admission) -> None:
         self.plugin_manager = HookManager()
+        # One that pluggy refuses half-way would stay half registered.
+        self._trial = HookManager()
         self._admission = admission
         self._lock = threading.RLock()
         self._by_kind: dict[str, RegisteredKind] = {}
@@ -80,51 +74,78 @@ class PluginRegistry:
 
         `priority` takes the place of the plugin's own.
 
+        Raises as `examine`, and OrderingCycleError, DuplicateKindError, with nothing registered.
+        """
+        examined = self.examine(plugin, name, priority)
+        if examined is not None and (refused := self.add([examined])):
+            raise refused[examined.kind]
+
+    def examine(
+        self, plugin: object, name: str | None = None, priority: int | None = None
+    ) -> RegisteredKind | None:
+        """Check a resource plugin, for `add`; register an observer at once, and return None.
+
         A plugin that implements none of the required hooks, and wraps some, is an observer.
 
         Raises UnknownHookError, MissingHookError, HookOrderError, UnusablePluginError,
-        InvalidOrderingError, OrderingCycleError, DuplicateKindError, with nothing registered.
+        InvalidOrderingError.
         """
-        methods, wrapped = self._hooks_of(plugin, name or type(plugin).__qualname__)
+        methods, wrapped = hooks_of(self.plugin_manager, plugin, name or type(plugin).__qualname__)
         if wrapped and not any(hook in methods for hook in REQUIRED_HOOKS):
             self.plugin_manager.register(plugin, name)
-            return
+            return None
         tables = find_tables(plugin, name or "")
         kind = name or self._kind_of(plugin, tables)
         missing = [hook for hook in REQUIRED_HOOKS if hook not in methods]
         if missing:
             unmarked = [hook for hook in missing if callable(getattr(plugin, hook, None))]
             raise MissingHookError(kind, missing, unmarked)
-        _check_usable(kind, plugin, methods)
-        ordering = _ordering_of(kind, methods)
+        with self._lock:
+            check_usable(kind, plugin, methods, self._trial)
+        ordering = ordering_of(kind, methods)
         if priority is not None:
             ordering = replace(ordering, priority=priority)
-        registered = RegisteredKind(
+        return RegisteredKind(
             kind,
             plugin,
             ordering,
             methods,
             tables,
-            can_be_called_directly=not wrapped and _take_just_a_pid(methods),
+            can_be_called_directly=not wrapped and take_just_a_pid(methods),
         )
+
+    def add(self, examined: Sequence[RegisteredKind]) -> dict[str, PluginError]:
+        """Register resource plugins; pluggy is fed once for all of them.
+
+        Returns why any of them was refused, by kind: DuplicateKindError, UnusablePluginError, or
+        OrderingCycleError for the one that closes a cycle. The others are registered.
+        """
         with self._lock:
-            manager = self.plugin_manager
-            if kind in self._by_kind or manager.has_plugin(kind):
-                raise DuplicateKindError(kind)
-            if manager.is_registered(plugin):
-                other = manager.get_name(plugin)
-                raise UnusablePluginError(kind, f"it is registered already, as {other!r}")
-            # Sorting first: a cycle is found before anything has changed.
-            by_kind = {**self._by_kind, kind: registered}
-            order = self._sorted(by_kind)
-            for table in tables:
-                table.wire(kind, self._admission)
+            refused: dict[str, PluginError] = {}
+            by_kind, order, added = self._by_kind, list(self._frozen), []
+            for registered in examined:
+                try:
+                    self._check_free(registered, by_kind)
+                    # Sorted with each in turn: whoever closes a cycle is found, and nobody else.
+                    more = {**by_kind, registered.kind: registered}
+                    order = self._sorted(more)
+                except PluginError as error:
+                    refused[registered.kind] = error
+                else:
+                    by_kind = more
+                    added.append(registered)
+            if not added:
+                return refused
+            for registered in added:
+                for table in registered.tables:
+                    table.wire(registered.kind, self._admission)
             # Odd while pluggy is being changed, so that a call across it can be told.
             self._generation += 1
             self._feed(order)
             self._by_kind = by_kind
             self._bind(order)
             self._generation += 1
+        return refused
 
     def order(self) -> list[str]:
         """All kinds, in cleanup order."""
@@ -226,36 +247,21 @@ class PluginRegistry:
             self.plugin_manager.check_pending()
         except pluggy.PluginValidationError as error:
             name = self.plugin_manager.get_name(error.plugin) or repr(error.plugin)
-            self._hooks_of(error.plugin, name)
+            hooks_of(self.plugin_manager, error.plugin, name)
             raise
 
     # -- inside --------------------------------------------------------------
 
-    def _hooks_of(
-        self, plugin: object, name: str
-    ) -> tuple[dict[str, Callable[..., Any]], set[str]]:
-        """A plugin's own implementations by hook, and the hooks that it wraps."""
-        methods: dict[str, Callable[..., Any]] = {}
-        wrapped: set[str] = set()
-        jumping: list[str] = []
-        for attribute in dir(plugin):
-            options = self.plugin_manager.parse_hookimpl_opts(plugin, attribute)
-            if options is None:
-                continue
-            hook = options.get("specname") or attribute
-            if hook not in _KNOWN_HOOKS:
-                if options.get("optionalhook"):
-                    continue
-                raise UnknownHookError(name, hook, _nearest(hook))
-            if options.get("wrapper") or options.get("hookwrapper"):
-                wrapped.add(hook)
-                continue
-            methods[hook] = getattr(plugin, attribute)
-            if options.get("tryfirst") or options.get("trylast"):
-                jumping.append(hook)
-        if jumping and "ordering" in methods:
-            raise HookOrderError(name, jumping[0])
-        return methods, wrapped
+    def _check_free(
+        self, registered: RegisteredKind, by_kind: Mapping[str, RegisteredKind]
+    ) -> None:
+        kind, manager = registered.kind, self.plugin_manager
+        if kind in by_kind or manager.has_plugin(kind):
+            raise DuplicateKindError(kind)
+        others = [other.kind for other in by_kind.values() if other.plugin is registered.plugin]
+        if others or manager.is_registered(registered.plugin):
+            other = others[0] if others else manager.get_name(registered.plugin)
+            raise UnusablePluginError(kind, f"it is registered already, as {other!r}")
 
     @staticmethod
     def _kind_of(plugin: object, tables: Sequence[OwnershipTable[Any]]) -> str:
@@ -300,44 +306,3 @@ class PluginRegistry:
             manager.unregister(plugin)
         for registered in wanted[keep:]:
             manager.register(registered.plugin, registered.kind)
-
-
-def _check_usable(kind: str, plugin: object, methods: dict[str, Callable[..., Any]]) -> None:
-    """Raise UnusablePluginError for what pluggy could not work with, before it has to."""
-    if type(plugin).__hash__ is None:
-        raise UnusablePluginError(
-            kind, "it has no hash, which a plugin needs (a dataclass: eq=False)"
-        )
-    for hook, method in methods.items():
-        if inspect.iscoroutinefunction(method):
-            raise UnusablePluginError(
-                kind, f"{hook}() is a coroutine function, and nobody awaits it"
-            )
-    trial = pluggy.PluginManager(PROJECT)
-    trial.add_hookspecs(hookspecs)
-    try:
-        trial.register(plugin, kind)
-    except pluggy.PluginValidationError as error:
-        raise UnusablePluginError(kind, " ".join(str(error).split())) from error
-
-
-def _take_just_a_pid(methods: dict[str, Callable[..., Any]]) -> bool:
-    """Whether those hooks that are called the most take what is specified, and no less."""
-    called = [methods[hook] for hook in ("has_resources", "cleanup", "quiesce") if hook in methods]
-    return all(list(inspect.signature(method).parameters) == ["pid"] for method in called)
-
-
-def _ordering_of(kind: str, methods: dict[str, Callable[..., Any]]) -> Ordering:
-    try:
-        ordering = methods["ordering"]()
-    except Exception as error:
-        raise InvalidOrderingError(kind, f"raised {type(error).__name__}: {error}") from error
-    if not isinstance(ordering, Ordering):
-        got = "a coroutine" if inspect.iscoroutine(ordering) else repr(ordering)
-        raise InvalidOrderingError(kind, f"must return probate.Ordering, got {got}")
-    return ordering
-
-
-def _nearest(hook: str) -> str | None:
-    matches = difflib.get_close_matches(hook, _KNOWN_HOOKS, n=1)
-    return matches[0] if matches else None

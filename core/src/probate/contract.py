@@ -1,0 +1,107 @@
+"""Whether a plugin keeps the contract: told at registration, not at the first death."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Final
+
+import pluggy
+
+from probate import hookspecs
+from probate.errors import (
+    HookOrderError,
+    InvalidOrderingError,
+    UnknownHookError,
+    UnusablePluginError,
+)
+from probate.hookspecs import PROJECT
+from probate.ordering import Ordering
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_KNOWN_HOOKS: Final = tuple(
+    name for name, value in vars(hookspecs).items() if hasattr(value, f"{PROJECT}_spec")
+)
+
+
+def hooks_of(
+    manager: pluggy.PluginManager, plugin: object, name: str
+) -> tuple[dict[str, Callable[..., Any]], set[str]]:
+    """A plugin's own implementations by hook, and the hooks that it wraps.
+
+    Raises UnknownHookError, HookOrderError.
+    """
+    methods: dict[str, Callable[..., Any]] = {}
+    wrapped: set[str] = set()
+    jumping: list[str] = []
+    for attribute in dir(plugin):
+        options = manager.parse_hookimpl_opts(plugin, attribute)
+        if options is None:
+            continue
+        hook = options.get("specname") or attribute
+        if hook not in _KNOWN_HOOKS:
+            if options.get("optionalhook"):
+                continue
+            raise UnknownHookError(name, hook, _nearest(hook))
+        if options.get("wrapper") or options.get("hookwrapper"):
+            wrapped.add(hook)
+            continue
+        methods[hook] = getattr(plugin, attribute)
+        if options.get("tryfirst") or options.get("trylast"):
+            jumping.append(hook)
+    if jumping and "ordering" in methods:
+        raise HookOrderError(name, jumping[0])
+    return methods, wrapped
+
+
+def check_usable(
+    kind: str, plugin: object, methods: dict[str, Callable[..., Any]], trial: pluggy.PluginManager
+) -> None:
+    """Raise UnusablePluginError for what pluggy could not work with, before it has to.
+
+    `trial` is a manager to try it with, which then has nothing registered again.
+    """
+    if type(plugin).__hash__ is None:
+        raise UnusablePluginError(
+            kind, "it has no hash, which a plugin needs (a dataclass: eq=False)"
+        )
+    for hook, method in methods.items():
+        if inspect.iscoroutinefunction(method):
+            raise UnusablePluginError(
+                kind, f"{hook}() is a coroutine function, and nobody awaits it"
+            )
+    try:
+        trial.register(plugin, kind)
+    except pluggy.PluginValidationError as error:
+        raise UnusablePluginError(kind, " ".join(str(error).split())) from error
+    finally:
+        # Of one that is refused, some versions of pluggy take back what was registered already.
+        if trial.is_registered(plugin):
+            trial.unregister(plugin)
+
+
+def take_just_a_pid(methods: dict[str, Callable[..., Any]]) -> bool:
+    """Whether those hooks that are called the most take what is specified, and no less."""
+    called = [methods[hook] for hook in ("has_resources", "cleanup", "quiesce") if hook in methods]
+    return all(list(inspect.signature(method).parameters) == ["pid"] for method in called)
+
+
+def ordering_of(kind: str, methods: dict[str, Callable[..., Any]]) -> Ordering:
+    """Ask a plugin for its place. Raises InvalidOrderingError."""
+    try:
+        ordering = methods["ordering"]()
+    except Exception as error:
+        raise InvalidOrderingError(kind, f"raised {type(error).__name__}: {error}") from error
+    if not isinstance(ordering, Ordering):
+        got = "a coroutine" if inspect.iscoroutine(ordering) else repr(ordering)
+        raise InvalidOrderingError(kind, f"must return probate.Ordering, got {got}")
+    return ordering
+
+
+def _nearest(hook: str) -> str | None:
+    # Only a misspelling needs it, and most starts see none.
+    import difflib
+
+    matches = difflib.get_close_matches(hook, _KNOWN_HOOKS, n=1)
+    return matches[0] if matches else None
