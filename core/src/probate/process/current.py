@@ -11,10 +11,12 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
 
 from probate.errors import NoCurrentProcessError
-from probate.process.process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeGuard
+
+    from probate.process.process import Process
 
 #: Set by `with manager.process(...)`.
 current: Final[ContextVar[Process | None]] = ContextVar("probate_current_process", default=None)
@@ -77,11 +79,11 @@ def pid_or_current(
             return method(owner, *args, **kwargs)
         if pid_name in kwargs:
             pid = kwargs.pop(pid_name)
-            if isinstance(pid, Process):
+            if _is_process(pid):
                 pid = pid.pid
             if not isinstance(pid, int):
                 raise TypeError(f"{pid_name} must be an int, got {pid!r}")
-        elif args and isinstance(args[0], Process):
+        elif args and _is_process(args[0]):
             pid, args = args[0].pid, args[1:]
         elif is_pid and len(args) + sum(name in required for name in kwargs) >= needed:
             return method(owner, *args, **kwargs)
@@ -90,3 +92,11 @@ def pid_or_current(
         return method(owner, pid, *args, **kwargs)
 
     return call  # type: ignore[return-value]  # a function is such a descriptor
+
+
+def _is_process(value: object) -> TypeGuard[Process]:
+    # Looked up late: every plugin's manager is decorated here, most before there is a process,
+    # and the module of processes brings pydantic along.
+    from probate.process.process import Process
+
+    return isinstance(value, Process)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from probate.hookspecs import AnyFuture
     from probate.models import CleanupStats, ProcessInfo, ResourceLimits
+    from probate.process.argv import Argument
     from probate.process.builder import ManagerOptions
-    from probate.process.spawning import Argument
     from probate.registry import Holders
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, final
 
 from probate.models import ProcessState
+from probate.process.argv import checked_argv
 from probate.process.deathwatch import death_watch
 from probate.process.reporting import report
 from probate.process.settler import Settler
@@ -15,10 +15,11 @@ from probate.process.status import StatusSocket
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import IO
 
     from probate.models import ResourceLimits
+    from probate.process.argv import Argument
     from probate.process.child import OsChild
     from probate.process.process import Ender, Process
     from probate.process.scheduling import Scheduling, SchedulingPolicy
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 #: The kind that owns OS processes, and the one that shares out their time.
 PROCESSES: Final = "processes"
 SCHEDULER: Final = "scheduler"
-
-#: What an argument vector may consist of.
-Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 class StdioOptions(TypedDict, total=False):
@@ -69,26 +67,6 @@ class _Schedules(Protocol):
 
     def join_if_idle(self) -> object:
         """Wait until its thread is gone, if nothing is on the queue."""
-
-
-def checked_argv(argv: object) -> list[Argument]:
-    """Return an argument vector as a list.
-
-    Raises TypeError or ValueError for what is none: a bare string, an empty sequence, other
-    objects, NUL characters.
-    """
-    if isinstance(argv, (str, bytes)) or not isinstance(argv, Sequence):
-        raise TypeError(
-            f"argv must be a sequence of arguments, got {argv!r}; shlex.split makes one of a string"
-        )
-    if not argv:
-        raise ValueError("argv must name a program, and is empty")
-    for argument in argv:
-        if not isinstance(argument, (str, bytes, os.PathLike)):
-            raise TypeError(f"an argument must be a string, bytes or a path, got {argument!r}")
-        if b"\0" in os.fsencode(argument):
-            raise ValueError(f"an argument cannot contain NUL: {argument!r}")
-    return list(argv)
 
 
 @final

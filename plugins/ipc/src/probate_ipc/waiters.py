@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import TYPE_CHECKING, Protocol, final
 
+from probate.lazily import lazily
+
 if TYPE_CHECKING:
+    import asyncio
     from collections import deque
+else:
+    asyncio = lazily("asyncio")
 
 
 class Waiter(Protocol):

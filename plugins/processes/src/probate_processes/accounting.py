@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-import psutil
-
-from probate import OsUsage
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from probate import OsUsage
 
 
 def os_usage(os_pids: Iterable[int]) -> OsUsage:
     """What these processes use together; those that are gone by now use nothing."""
+    # Late: most hosts never ask, and the two take longer to import than all of this plugin.
+    import psutil
+
+    from probate import OsUsage
+
     processes = threads = fds = rss = 0
     cpu = 0.0
     for os_pid in os_pids:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from probate import ResourceLimits
-    from probate.process.spawning import Argument
+    from probate.process.argv import Argument
     from probate_processes.forest import Forest
     from probate_processes.native import Native
 

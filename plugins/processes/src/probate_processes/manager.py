@@ -16,7 +16,7 @@ from probate import (
     death_watch,
     pid_or_current,
 )
-from probate.process.spawning import checked_argv
+from probate.process.argv import checked_argv
 from probate_processes.accounting import os_usage
 from probate_processes.forest import Forest
 from probate_processes.killing import NotPermittedError, kill, reap, reap_if_deserted
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from probate import CleanupStats, ResourceId, ResourceLimits, ResourceUsage
-    from probate.process.spawning import Argument
+    from probate.process.argv import Argument
     from probate_processes.native import Native
 
 

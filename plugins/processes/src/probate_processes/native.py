@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio.subprocess
 import concurrent.futures
 import contextlib
 import multiprocessing.process
 import os
 import shlex
 import subprocess
+import sys
 from typing import IO, TYPE_CHECKING, Protocol, final
 
-import psutil
+from probate.lazily import lazily
 
 if TYPE_CHECKING:
+    import asyncio.subprocess
     from collections.abc import Callable, Sequence
 
+    import psutil
+
     from probate import OsProcess
-    from probate.process.spawning import Argument
+    from probate.process.argv import Argument
+else:
+    asyncio = lazily("asyncio")
+    psutil = lazily("psutil")
 
 
 class Native(Protocol):
@@ -117,10 +123,18 @@ class Adopted:
     """An OS process that was started elsewhere, and the object that stands for it."""
 
     def __init__(
-        self, native: object, os_pid: int, reap: Callable[[], object], *, is_child: bool
+        self,
+        native: object,
+        os_pid: int,
+        reap: Callable[[], object],
+        *,
+        is_child: bool,
+        errors: tuple[type[Exception], ...] = (ValueError, OSError),
     ) -> None:
         self._native = native
         self._reap = reap
+        #: What `reap` raises where there is nothing more to reap.
+        self._errors = errors
         self.os_pid = os_pid
         self.is_child = is_child
 
@@ -141,7 +155,7 @@ class Adopted:
             # The object would wait for the pid, which may be that of another child by now.
             return
         # Closed, detached, or waited for by somebody else: then it has been reaped.
-        with contextlib.suppress(ValueError, OSError, psutil.Error):
+        with contextlib.suppress(*self._errors):
             self._reap()
 
     def announce(self) -> None:
@@ -153,7 +167,7 @@ def native_of(resource: object) -> Adopted | None:
 
     Raises ValueError for one that has ended, or was never started.
     """
-    if isinstance(resource, (subprocess.Popen, psutil.Popen)):
+    if isinstance(resource, subprocess.Popen):
         native = Adopted(resource, resource.pid, resource.poll, is_child=True)
         is_over = resource.poll() is not None
     elif isinstance(resource, multiprocessing.process.BaseProcess):
@@ -162,17 +176,27 @@ def native_of(resource: object) -> Adopted | None:
         # Asking for the exit code reaps it. A fork server's are not our children.
         native = Adopted(resource, resource.pid, lambda: resource.exitcode, is_child=False)
         is_over = resource.exitcode is not None
-    elif isinstance(resource, psutil.Process):
-        # Reaps a child of ours; that of another is another's to reap.
-        native = Adopted(resource, resource.pid, lambda: resource.wait(0), is_child=False)
-        # Compares the time of creation, so that a recycled pid is told.
-        is_over = not resource.is_running() or resource.status() == psutil.STATUS_ZOMBIE
     elif isinstance(resource, asyncio.subprocess.Process):
         # Left to asyncio's child watcher, which would not learn the status otherwise.
         native = Adopted(resource, resource.pid, lambda: None, is_child=True)
         is_over = resource.returncode is not None
+    elif "psutil" in sys.modules and isinstance(resource, psutil.Process):
+        # Before somebody has imported psutil, nothing can be psutil's: it is not imported to ask.
+        native, is_over = _of_psutil(resource)
     else:
         return None
     if is_over:
         raise ValueError(f"it has ended, so it cannot be adopted: {resource!r}")
     return native
+
+
+def _of_psutil(process: psutil.Process) -> tuple[Adopted, bool]:
+    """The wrapper, and whether the process has ended."""
+    errors = (ValueError, OSError, psutil.Error)
+    if isinstance(process, psutil.Popen):
+        native = Adopted(process, process.pid, process.poll, is_child=True, errors=errors)
+        return native, process.poll() is not None
+    # Reaps a child of ours; that of another is another's to reap.
+    native = Adopted(process, process.pid, lambda: process.wait(0), is_child=False, errors=errors)
+    # Compares the time of creation, so that a recycled pid is told.
+    return native, not process.is_running() or process.status() == psutil.STATUS_ZOMBIE

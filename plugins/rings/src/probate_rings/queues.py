@@ -20,7 +20,6 @@ and attached on x86-64 and by CPython only.
 
 from __future__ import annotations
 
-import platform
 import sys
 import threading
 from typing import TYPE_CHECKING, Final, final
@@ -38,6 +37,9 @@ _ORDERED: Final = frozenset({"x86_64", "AMD64"})
 
 def is_strongly_ordered() -> bool:
     """Whether loads and stores of this interpreter keep their order: CPython on x86-64."""
+    # Late: it takes as long to import as half of this plugin.
+    import platform
+
     is_cpython = sys.implementation.name == "cpython"
     return is_cpython and platform.machine() in _ORDERED and sys.maxsize >= 1 << 32
 
@@ -45,6 +47,8 @@ def is_strongly_ordered() -> bool:
 def check_memory_order() -> None:
     """Raise UnsupportedMachineError where memory is not ordered as the queues need it."""
     if not is_strongly_ordered():
+        import platform
+
         machine, interpreter = platform.machine(), sys.implementation.name
         raise UnsupportedMachineError(
             f"zero-copy rings need the memory order of x86-64 and 64-bit CPython, and this is "

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import socket
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from probate import BusyResourceError, Outcome
+from probate.lazily import lazily
+
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = lazily("asyncio")
 
 
 @final

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import contextvars
@@ -10,13 +9,17 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
+from probate.lazily import lazily
 from probate_tasks import stacks
 from probate_tasks.chains import behind
 from probate_tasks.job import Job
 from probate_tasks.looptask import cancel_on_loop
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
+else:
+    asyncio = lazily("asyncio")
 
 _CANNOT_STOP: Final = "it still runs, and cannot be stopped from outside; it stands at"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from probate_tasks.status import NATIVE_TYPES
+from probate_tasks.status import is_native
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ def _source_of(future: Native) -> Native | None:
         if getattr(callback, "__qualname__", "").startswith("_chain_future."):
             cells = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))
             source = cells["source"].cell_contents if "source" in cells else None
-            if isinstance(source, NATIVE_TYPES) and source is not future:
+            if is_native(source) and source is not future:
                 return source
     return None
 

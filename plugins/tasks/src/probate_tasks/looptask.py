@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
+from probate.lazily import lazily
 from probate_tasks import stacks
 from probate_tasks.job import Job
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from probate_tasks.status import Native
+else:
+    asyncio = lazily("asyncio")
 
 #: How many awaits in a row a coroutine's exit is closed through.
 _MAX_AWAITS: Final = 16

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import os
@@ -10,19 +9,24 @@ import weakref
 from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current
+from probate.lazily import lazily
 from probate_tasks.call import ExecutorCall, ThreadCall
 from probate_tasks.chains import behind
 from probate_tasks.late import LateEnders
 from probate_tasks.looptask import LoopTask
-from probate_tasks.status import NATIVE_TYPES, Native, TaskStatus, status_of
+from probate_tasks.status import TaskStatus, is_native, status_of
 from probate_tasks.workers import Workers
 
 if TYPE_CHECKING:
+    import asyncio
     import concurrent.futures
     from collections.abc import Callable, Coroutine
 
     from probate import CleanupStats, Outcome, Process, ResourceId, ResourceUsage
     from probate_tasks.job import Ending, Job
+    from probate_tasks.status import Native
+else:
+    asyncio = lazily("asyncio")
 
 T = TypeVar("T")
 
@@ -148,7 +152,7 @@ class AsyncTaskManager:
         try:
             return self._job(pid, task).status
         except NotOwnedError as error:
-            if error.owner is None and isinstance(task, NATIVE_TYPES) and task.done():
+            if error.owner is None and is_native(task) and task.done():
                 return status_of(task)
             raise
 
@@ -162,7 +166,7 @@ class AsyncTaskManager:
         try:
             return self._job(pid, task).cancel()
         except NotOwnedError as error:
-            if error.owner is None and isinstance(task, NATIVE_TYPES) and task.done():
+            if error.owner is None and is_native(task) and task.done():
                 return False
             raise
 
@@ -179,7 +183,7 @@ class AsyncTaskManager:
         `run_coroutine_threadsafe`) it is the one behind that counts. Returns None for anything
         else. Raises ValueError for one that is done.
         """
-        if not isinstance(resource, NATIVE_TYPES):
+        if not is_native(resource):
             return None
         if resource.done():
             raise ValueError(f"done, so it cannot be adopted: {resource!r}")
@@ -218,7 +222,7 @@ class AsyncTaskManager:
     def _job(self, pid: int, task: Native | ResourceId) -> Job:
         if isinstance(task, int):
             return self._table.get(pid, task)
-        if not isinstance(task, NATIVE_TYPES):
+        if not is_native(task):
             raise TypeError(f"expected a task, a future or a ResourceId, got {task!r}")
         return self._table.get(pid, self._table.find(pid, task))
 

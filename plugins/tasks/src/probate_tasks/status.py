@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import inspect
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
-#: What a process can own: the native objects, as asyncio and concurrent.futures make them.
-Native = asyncio.Future[Any] | concurrent.futures.Future[Any]
+from probate.lazily import lazily
 
-#: The same, for `isinstance`; a task is a future of asyncio's.
-NATIVE_TYPES: Final = (asyncio.Future, concurrent.futures.Future)
+if TYPE_CHECKING:
+    import asyncio
+
+    from typing_extensions import TypeIs
+
+    #: What a process can own: the native objects, as asyncio and concurrent.futures make them.
+    Native = asyncio.Future[Any] | concurrent.futures.Future[Any]
+else:
+    asyncio = lazily("asyncio")
 
 
 class TaskStatus(StrEnum):
@@ -28,6 +33,11 @@ class TaskStatus(StrEnum):
     CANCELLED = "cancelled"
     #: Raised; the native object has the exception.
     FAILED = "failed"
+
+
+def is_native(value: object) -> TypeIs[Native]:
+    """Whether it is what a process can own; a task is a future of asyncio's."""
+    return isinstance(value, (asyncio.Future, concurrent.futures.Future))
 
 
 def status_of(native: Native) -> TaskStatus:
