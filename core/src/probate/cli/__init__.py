@@ -2,6 +2,7 @@
 
 app.py        the command line (click)
 plain.py      what works without the extra `cli`
+given.py      settings, read where there are any
 output.py     tables (rich)
 ps.py         `probate ps`
 tracing.py    the trace of hook calls
@@ -11,6 +12,11 @@ demo/         `probate demo`
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
+from typing import Final
+
+#: What the extra `cli` brings.
+_LIBRARIES: Final = ("click", "pydantic_settings", "rich")
 
 
 def main() -> None:
@@ -19,14 +25,16 @@ def main() -> None:
     An error is one line on standard error: exit 2 for wrong usage, 1 for what went wrong, 130
     when interrupted.
     """
-    try:
-        import click
-        import pydantic_settings  # noqa: F401  the point is whether it is there
-        import rich  # noqa: F401  as above
-    except ImportError as error:
-        from probate.cli import plain
+    from probate.cli import plain
 
-        sys.exit(plain.main(sys.argv[1:], error.name or "click"))
+    arguments = sys.argv[1:]
+    missing = next((name for name in _LIBRARIES if find_spec(name) is None), None)
+    if plain.can_answer(arguments) and (missing or _is_plain()):
+        sys.exit(plain.main(arguments))
+    if missing:
+        sys.exit(plain.refuse(missing))
+    import click
+
     from probate.cli.app import app
 
     try:
@@ -41,3 +49,10 @@ def main() -> None:
     except click.Abort:
         click.echo("probate: interrupted", err=True)
         sys.exit(130)
+
+
+def _is_plain() -> bool:
+    """Whether there is nobody to draw for, and nothing set."""
+    from probate.cli import given
+
+    return not sys.stdout.isatty() and not given.is_anything_set()

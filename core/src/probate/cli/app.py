@@ -10,6 +10,7 @@ from probate.errors import ProbateError
 from probate.version import __version__
 
 if TYPE_CHECKING:
+    from probate.cli.given import Given
     from probate.orchestrator import ResourceOrchestrator
 
 
@@ -35,15 +36,18 @@ _disable = click.option(
 @_disable
 def plugins(as_json: bool, disable: str | None) -> None:
     """List the plugins found, in cleanup order, and why any is not loaded."""
-    records = _discover(disable).records
-    if as_json:
-        from probate.cli.plain import to_json
+    from probate.cli.plain import find_plugins, to_json
 
-        click.echo(to_json(records))
+    try:
+        fates = find_plugins(_given(disable))
+    except ProbateError as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        click.echo(to_json(fates))
     else:
         from probate.cli.output import print_plugins
 
-        print_plugins(records)
+        print_plugins(fates)
 
 
 @app.command()
@@ -80,21 +84,24 @@ def demo(disable: str | None) -> None:
 
 
 def _discover(disable: str | None) -> ResourceOrchestrator:
-    from pydantic import ValidationError
-
     from probate.cli.tracing import trace
     from probate.orchestrator import ResourceOrchestrator
-    from probate.settings import Settings, split_kinds
 
+    settings = _given(disable)
+    orchestrator = ResourceOrchestrator()
     try:
-        settings = Settings() if disable is None else Settings(disable=split_kinds(disable))
-        orchestrator = ResourceOrchestrator()
         orchestrator.discover(disable=settings.disable, priorities=settings.priorities)
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        raise click.UsageError(f"settings: {'; '.join(problems)}") from error
     except (ProbateError, ValueError) as error:
         raise click.UsageError(str(error)) from error
     if settings.trace:
         trace(orchestrator)
     return orchestrator
+
+
+def _given(disable: str | None) -> Given:
+    from probate.cli.given import given
+
+    try:
+        return given(disable)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error

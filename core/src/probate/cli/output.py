@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import click
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from probate.cli.plain import cells, to_text
 
-    from probate.models import PluginRecord
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from probate.fate import Fate
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -32,22 +36,13 @@ def table(*headings: str, title: str | None = None, terminal: bool) -> Table:
     return made
 
 
-def print_plugins(records: Iterable[PluginRecord]) -> None:
-    """Print what became of each plugin found, loaded ones in cleanup order."""
+def print_plugins(fates: Sequence[Fate]) -> None:
+    """Print what became of each plugin found, in the order given."""
     out = console()
-    made = table(
-        "kind", "priority#", "distribution", "version", "status", "reason", terminal=out.is_terminal
-    )
-    for record in records:
-        made.add_row(
-            record.kind,
-            "" if record.priority is None else str(record.priority),
-            record.distribution,
-            record.version,
-            record.status,
-            record.reason,
-        )
-    if made.row_count:
-        out.print(made)
-    else:
-        out.print("no plugins found: pip install 'probate[all]', or one such as probate-sockets")
+    if not out.is_terminal or not fates:
+        click.echo(to_text(fates))
+        return
+    made = table("kind", "priority#", "distribution", "version", "status", "reason", terminal=True)
+    for fate in fates:
+        made.add_row(*map(escape, cells(fate)))
+    out.print(made)

@@ -1,30 +1,33 @@
-"""The command line without its libraries: enough to look into an installation."""
+"""The command line without its libraries: enough to look into an installation.
+
+`probate plugins` into a pipe or a file takes this way even where they are installed: they would
+take longer to import than all ten kinds.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from probate.models import PluginRecord
+    from probate.cli.given import Given
+    from probate.fate import Fate
+
+_HEADINGS = ("kind", "priority", "distribution", "version", "status", "reason")
 
 
-def main(arguments: Sequence[str], missing: str) -> int:
-    """Run `probate plugins [--json]`; for anything else, name the extra. Returns the exit code."""
-    if list(arguments) in (["plugins"], ["plugins", "--json"]):
-        from probate.orchestrator import ResourceOrchestrator
+def can_answer(arguments: Sequence[str]) -> bool:
+    """Whether these arguments need no more than there is here."""
+    return list(arguments) in (["plugins"], ["plugins", "--json"])
 
-        records = ResourceOrchestrator().discover().records
-        if "--json" in arguments:
-            print(to_json(records))  # noqa: T201  it is a command's output
-        else:
-            for record in records:
-                line = f"{record.kind} {record.distribution} {record.version} {record.status}"
-                print(f"{line} {record.reason}".rstrip())  # noqa: T201  it is a command's output
-        return 0
+
+def refuse(missing: str) -> int:
+    """Name the extra that `missing` comes with. Returns the exit code."""
     message = (
         f"probate: {missing} is missing: only `probate plugins [--json]` works without the extra; "
         "pip install 'probate[cli]'"
@@ -33,6 +36,73 @@ def main(arguments: Sequence[str], missing: str) -> int:
     return 2
 
 
-def to_json(records: Iterable[PluginRecord]) -> str:
-    """The records as a JSON array of objects, in the order given."""
-    return json.dumps([record.model_dump(mode="json") for record in records], indent=2)
+def main(arguments: Sequence[str]) -> int:
+    """Run `probate plugins [--json]`. Returns the exit code."""
+    from probate.cli.given import Given
+
+    # What is loaded here is used once. Looking for garbage in it, most of all when the interpreter
+    # ends, would take longer than the loading of most plugins.
+    gc.disable()
+    try:
+        fates = find_plugins(Given())
+        print(to_json(fates) if "--json" in arguments else to_text(fates), flush=True)  # noqa: T201  it is a command's output
+    except KeyboardInterrupt:
+        print("probate: interrupted", file=sys.stderr)  # noqa: T201  it is a command's output
+        return 130
+    except BrokenPipeError:
+        # Whoever reads has seen enough. Python would complain when it flushes once more at its
+        # end (Python's documentation of `signal`, "Note on SIGPIPE").
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    finally:
+        gc.freeze()
+    return 0
+
+
+def find_plugins(given: Given) -> list[Fate]:
+    """Load the plugins; return what became of each found, loaded ones in cleanup order.
+
+    Into a registry that settles nothing, so that what settling takes is not loaded.
+    """
+    from probate import discovery
+    from probate.admission import Admission
+    from probate.fate import in_order
+    from probate.registry import PluginRegistry
+
+    registry = PluginRegistry(Admission())
+    fates = discovery.discover(registry, None, given.disable, given.priorities)
+    return in_order(fates, registry.order())
+
+
+def to_json(fates: Iterable[Fate]) -> str:
+    """The fates as a JSON array of objects, in the order given: as `PluginRecord`s would be."""
+    return json.dumps([fate._asdict() for fate in fates], indent=2)
+
+
+def to_text(fates: Iterable[Fate]) -> str:
+    """The fates as lines of columns, below their headings."""
+    rows = [cells(fate) for fate in fates]
+    if not rows:
+        return "no plugins found: pip install 'probate[all]', or one such as probate-sockets"
+    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
+    return "\n".join(_line(row, widths) for row in [_HEADINGS, *rows])
+
+
+def cells(fate: Fate) -> tuple[str, ...]:
+    """What each column says of it."""
+    return (
+        fate.kind,
+        "" if fate.priority is None else str(fate.priority),
+        fate.distribution,
+        fate.version,
+        fate.status,
+        " ".join(fate.reason.split()),
+    )
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    kind, priority, *others = row
+    kind_width, priority_width, *other_widths = widths
+    columns = [kind.ljust(kind_width), priority.rjust(priority_width)]
+    columns += [cell.ljust(width) for cell, width in zip(others, other_widths, strict=True)]
+    return "  ".join(columns).rstrip()
