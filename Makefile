@@ -46,18 +46,21 @@ docs: $(VENV)/.installed-dev ## check that the documents agree with the code
 .PHONY: clean
 clean: ## remove the venv and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find core plugins -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Probate needs Python 3.11 or later, and {sys.executable} is {sys.version.split()[0]}; use make PYTHON=python3.11")'
 	@$(PYTHON) -m venv $(VENV) || { echo "could not make a venv; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@touch $@
 
-# Without build isolation, so that the build backend too is the pinned one.
+# Without build isolation, so that the build backend too is the pinned one. pip compiles what it
+# installs, but nothing editable: where PYTHONDONTWRITEBYTECODE is set, each start would.
 $(VENV)/.installed: $(VENV)/.created $(PROJECTS)
 	@echo "installing Probate into $(VENV)"
 	@$(PIP) install -q 'pip>=25.1'
 	@$(PIP) install -q -c constraints.txt hatchling editables
 	@$(PIP) install -q -c constraints.txt --no-build-isolation $(EDITABLE)
+	@$(BIN)/python -m compileall -q core/src $(addsuffix /src,$(PLUGINS))
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
