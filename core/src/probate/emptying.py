@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from probate.errors import ReleaseError
 from probate.interruption import InterruptedCleanup
-from probate.models import CleanupFailure, CleanupStats, trusted
+from probate.lazily import lazily
 from probate.outcome import Outcome, checked_outcome
 from probate.wording import in_words, spoken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from probate import models
     from probate.estate import Estate, ResourceId
+else:
+    models = lazily("probate.models")
 
 T = TypeVar("T")
 
@@ -37,7 +40,7 @@ class Emptying:
         self._kind = kind
         self._describe = describe
         self._started = time.perf_counter()
-        self._failures: list[CleanupFailure] = []
+        self._failures: list[models.CleanupFailure] = []
         self._interrupt: BaseException | None = None
         #: What stays owned, with its bytes, newest first.
         self.kept: list[tuple[ResourceId, Any, int]] = []
@@ -104,10 +107,10 @@ class Emptying:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             self._interrupt = error
 
-    def account(self, freed: int, nbytes: int) -> CleanupStats:
+    def account(self, freed: int, nbytes: int) -> models.CleanupStats:
         """The account of so many resources, and bytes, freed. Raises InterruptedCleanup."""
-        stats = trusted(
-            CleanupStats,
+        stats = models.trusted(
+            models.CleanupStats,
             {
                 "resources_freed": freed,
                 "bytes_freed": nbytes,
@@ -122,7 +125,7 @@ class Emptying:
         return stats
 
     def _note(self, resource: object, outcome: Outcome, message: str) -> None:
-        failure = CleanupFailure(
+        failure = models.CleanupFailure(
             kind=self._kind,
             resource=self._describe(resource),
             outcome=outcome,

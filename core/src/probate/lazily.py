@@ -1,9 +1,9 @@
 """Modules that are imported when they are first used.
 
-For a plugin's import of what is slow to import, and needed by some of its resources only, or only
-once there is one. What a release uses must be there by then: whoever releases may have no
-descriptor left to import it with. asyncio always is, since an orchestrator loads it before
-anything can be owned.
+For what is slow to import, and needed by some resources only, or only once there is one. What a
+release uses must be there by then: whoever releases may have no descriptor left to import it with.
+asyncio and `probate.models` always are, since an orchestrator loads them before anything can be
+owned.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from probate.emptying import Emptying
 from probate.errors import AlreadyOwnedError, NotOwnedError, ProcessTerminatedError
 from probate.estate import EstateBook, ResourceId
 from probate.forking import forget_in_forked_child
-from probate.models import NOTHING, ResourceInfo, ResourceUsage
+from probate.lazily import lazily
 from probate.outcome import Outcome
 from probate.wording import spoken
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from probate import models
     from probate.admission import Admission
     from probate.estate import Charge
-    from probate.models import CleanupStats
+else:
+    models = lazily("probate.models")
 
 __all__ = ["OwnershipTable", "ResourceId"]
 
@@ -143,13 +145,13 @@ class OwnershipTable(Generic[T]):
         found = self._index.get(_key_of(self._alias(identity) if self._alias else identity))
         return None if found is None else self._book.owner_of(found)
 
-    def usage(self, pid: int) -> ResourceUsage:
+    def usage(self, pid: int) -> models.ResourceUsage:
         """What `pid` owns, each resource described, oldest first."""
         estate = self._book.get(pid)
         if estate is None:
-            return ResourceUsage(kind=self.kind)
+            return models.ResourceUsage(kind=self.kind)
         infos = tuple(
-            ResourceInfo(
+            models.ResourceInfo(
                 id=resource_id,
                 description=self.describe(resource),
                 nbytes=estate.size_of(resource_id),
@@ -158,7 +160,7 @@ class OwnershipTable(Generic[T]):
             for resource_id, resource in list(estate.items())
         )
         total = sum(info.nbytes for info in infos)
-        return ResourceUsage(kind=self.kind, count=len(infos), nbytes=total, resources=infos)
+        return models.ResourceUsage(kind=self.kind, count=len(infos), nbytes=total, resources=infos)
 
     def describe(self, resource: T) -> str:
         """A short text for accounts; never raises."""
@@ -276,7 +278,7 @@ class OwnershipTable(Generic[T]):
         release: Callable[[T], Outcome | None],
         *,
         release_many: Callable[[list[T]], object] | None = None,
-    ) -> CleanupStats:
+    ) -> models.CleanupStats:
         """Release all that `pid` owns, newest first, each once; return the account.
 
         `release` may return an Outcome (None is RELEASED), or raise: a ReleaseError says its
@@ -291,7 +293,7 @@ class OwnershipTable(Generic[T]):
         """
         estate = self._book.get(pid)
         if estate is None:
-            return NOTHING
+            return models.NOTHING
         emptying = Emptying(self.kind, self.describe)
         identity_of = self._identity
         freed = nbytes = 0

@@ -7,7 +7,6 @@ there are many sockets and few threads, it is quicker to ask where the threads a
 from __future__ import annotations
 
 import os
-import platform
 import threading
 from pathlib import Path
 from typing import Final
@@ -43,7 +42,7 @@ def where_blocked() -> frozenset[int] | None:
 
     It cannot of a thread that runs, and so may be about to be, nor of one that polls.
     """
-    machine = platform.machine()
+    machine = os.uname().machine
     elsewhere, in_one = _ELSEWHERE.get(machine), _IN_ONE.get(machine)
     if elsewhere is None or in_one is None:
         return None
