@@ -83,6 +83,11 @@ def runs_inline(
     return mark if function is None else mark(function)
 
 
+def is_inline(function: object) -> bool:
+    """Whether `function` carries the mark of `runs_inline`, whatever a process owns."""
+    return getattr(function, _INLINE_MARK, None) is _never
+
+
 def runs_inline_for(function: object, plugin: object, pid: int) -> bool:
     """Whether a bound hook of `plugin` carries the mark of `runs_inline`, for this pid."""
     unless: Callable[[Any, int], bool] | None = getattr(function, _INLINE_MARK, None)

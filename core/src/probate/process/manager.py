@@ -158,11 +158,11 @@ class ProcessManager:
         """
         process = self.get(pid)
         self._check_not_ending_here(process)
-        return process._settlement.result(timeout)
+        return process._settled.result(timeout)
 
     async def wait_async(self, pid: int) -> CleanupResult:
         """As `wait`, without blocking the event loop; `asyncio.timeout` bounds it."""
-        return await asyncio.shield(asyncio.wrap_future(self.get(pid)._settlement.future))
+        return await asyncio.shield(asyncio.wrap_future(self.get(pid)._settled.future))
 
     # -- termination ---------------------------------------------------------
 
@@ -194,7 +194,7 @@ class ProcessManager:
                     _raise_interrupt(run(steps))
         else:
             self._check_not_ending_here(process)
-        return process._settlement.result()
+        return process._settled.result()
 
     async def terminate_async(
         self, process: Process, grace: float | None = None, *, with_leaks: bool = False
@@ -210,8 +210,8 @@ class ProcessManager:
                 if holders is None or holders.found_any:
                     steps = self._steps(ending, awaited, grace, leaker, loop, holders)
                     _raise_interrupt(await run_async(steps))
-            return process._settlement.result()
-        return await asyncio.shield(asyncio.wrap_future(process._settlement.future))
+            return process._settled.result()
+        return await asyncio.shield(asyncio.wrap_future(process._settled.future))
 
     def close(self) -> None:
         """Terminate all, newest first, and create no more. Idempotent."""
@@ -260,8 +260,8 @@ class ProcessManager:
         """Have no processes, in a forked child: the parent's are the parent's to end."""
         for process in self._processes.values():
             process._state = ProcessState.TERMINATED
-            process._settlement = Settlement()
-            process._settlement.settle(CleanupResult(pid=process.pid))
+            process._settled = Settlement()
+            process._settled.settle(CleanupResult(pid=process.pid))
         self._lock = threading.RLock()
         self._processes = {}
         self._archive.forget_parent()
@@ -341,7 +341,7 @@ class ProcessManager:
         # What others are ending is owned by somebody here, and so comes first.
         here = running_loop()
         others: list[AnyFuture] = [
-            process._settlement.future
+            process._settled.future
             for process in awaited
             if not is_ending_here(process)
             and (loop is not None or here is None or self._ender_loops.get(process.pid) is not here)
@@ -375,7 +375,7 @@ class ProcessManager:
             self._archive.keep(process)
         if isinstance(outcome, CleanupResult):
             self._archive.account(process, outcome)
-        process._settlement.settle(outcome)
+        process._settled.settle(outcome)
 
     def _withdraw(self, process: Process) -> None:
         """Take back a process whose OS process could not be started."""

@@ -48,7 +48,7 @@ class Process:
     """An owner. Made by `ProcessManager.create_process`, ended by `terminate_process`."""
 
     __slots__ = (
-        "__weakref__", "_child", "_children", "_manager", "_settlement", "_state", "created_at",
+        "__weakref__", "_child", "_children", "_manager", "_settled", "_state", "created_at",
         "name", "parent", "pid",
     )  # fmt: skip
 
@@ -63,7 +63,7 @@ class Process:
         self._state = ProcessState.RUNNING
         self._children: dict[Pid, Process] = {}
         self._child: OsChild | None = None
-        self._settlement = Settlement()
+        self._settled = Settlement()
 
     def __repr__(self) -> str:
         return f"<Process {self.pid} {self.name!r} {self._state}>"
@@ -80,7 +80,7 @@ class Process:
     @property
     def result(self) -> CleanupResult | None:
         """The account of its termination; None until it is TERMINATED."""
-        outcome = self._settlement.outcome
+        outcome = self._settled.outcome
         return outcome if isinstance(outcome, CleanupResult) else None
 
     @property
@@ -124,7 +124,7 @@ class Process:
 
     def on_settled(self, callback: Callable[[], object]) -> None:
         """Have `callback` called when it is TERMINATED; at once, if it is."""
-        self._settlement.when_settled(callback)
+        self._settled.when_settled(callback)
 
     def info(self) -> ProcessInfo:
         """What there is to say of it at this moment."""
