@@ -7,9 +7,13 @@ there are many sockets and few threads, it is quicker to ask where the threads a
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: A folder for each thread of this process (proc(5)).
 _TASKS: Final = "/proc/self/task"
@@ -18,10 +22,10 @@ _TASKS: Final = "/proc/self/task"
 SOCKETS_PER_THREAD: Final = 12
 
 #: System calls that wait for something else than a file: futex, nanosleep, clock_nanosleep,
-#: rt_sigtimedwait, wait4, waitid, restart_syscall.
+#: rt_sigtimedwait, wait4, waitid. Not restart_syscall, which may be a poll.
 _ELSEWHERE: Final = {
-    "x86_64": frozenset({202, 35, 230, 128, 61, 247, 219}),
-    "aarch64": frozenset({98, 101, 115, 137, 260, 95, 128}),
+    "x86_64": frozenset({202, 35, 230, 128, 61, 247}),
+    "aarch64": frozenset({98, 101, 115, 137, 260, 95}),
 }
 
 #: System calls whose first argument is the one descriptor that they wait for: read, write, readv,
@@ -32,12 +36,33 @@ _IN_ONE: Final = {
 }
 
 
-def thread_count() -> int:
-    """How many threads this process has, ours included. Raises OSError without /proc."""
-    return os.stat(_TASKS).st_nlink - 2  # noqa: PTH116  a tenth of the time
+def count_other_threads() -> int | None:
+    """How many threads this process has besides the calling one; None if it cannot be told."""
+    try:
+        # Links of a folder are one for each folder in it, and two more.
+        return os.stat(_TASKS).st_nlink - 3  # noqa: PTH116  a tenth of the time
+    except OSError:
+        return None
 
 
-def where_blocked() -> frozenset[int] | None:
+def wake(descriptors: Sequence[int]) -> None:
+    """Wake whoever is blocked in one of these sockets, at which nobody can get any more.
+
+    That is what makes the kernel's answer last: who is not in one of them now never will be.
+    """
+    found = _where_blocked()
+    to_wake = descriptors if found is None else found.intersection(descriptors)
+    if to_wake:
+        # By their numbers, which are all that is left of them. Where nothing is connected the
+        # kernel wakes whoever waits, and then complains.
+        import ctypes
+
+        libc = ctypes.CDLL(None)
+        for descriptor in to_wake:
+            libc.shutdown(descriptor, socket.SHUT_RDWR)
+
+
+def _where_blocked() -> frozenset[int] | None:
     """The descriptors in which other threads are blocked; None if it cannot be told.
 
     It cannot of a thread that runs, and so may be about to be, nor of one that polls.

@@ -7,6 +7,8 @@ import os
 import select
 import socket
 import struct
+from collections import deque
+from itertools import repeat
 from typing import TYPE_CHECKING, Final, cast
 
 from probate import Outcome
@@ -15,7 +17,7 @@ from probate_sockets.loopbound import LoopBound
 from probate_sockets.unix import UnixListener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     Native = socket.socket | LoopBound
 
@@ -77,18 +79,21 @@ def close_many(sockets: list[Native], *, abort: bool) -> None:
     descriptors = list(map(_descriptor_of, plain))
     if len(plain) < 2 or not _are_all_open(descriptors):
         return
-    are_datagrams = set(map(_type_of, plain)) == {socket.SOCK_DGRAM}
-    if not are_datagrams:
+    # A datagram socket has nobody to tell, but for threads that are blocked in it.
+    are_datagrams = set(map(_type_of, plain)) == _CANNOT_LISTEN
+    threads = blocked.count_other_threads() if are_datagrams else None
+    is_shut_down = threads is None or threads * blocked.SOCKETS_PER_THREAD >= len(plain)
+    if is_shut_down:
         for sock in reversed(plain):
             _shut_down(sock, abort=abort)
     detached: list[int] = []
     try:
-        # One call each, which nothing interrupts: from here on a descriptor is in the list alone,
-        # and no thread that comes now finds it.
+        # One call, which nothing interrupts: from here on a descriptor is in this list alone, and
+        # no thread finds it that was not there before.
         detached.extend(map(_detach, plain))
         del sockets[-len(plain) :]
-        if are_datagrams:
-            _wake_readers(detached)
+        if threads and not is_shut_down:
+            blocked.wake(detached)
     finally:
         _close_descriptors(detached)
 
@@ -107,8 +112,7 @@ def _are_all_open(descriptors: list[int]) -> bool:
     if -1 in descriptors:
         return False
     poll = select.poll()
-    for descriptor in descriptors:
-        poll.register(descriptor, 0)
+    deque(map(poll.register, descriptors, repeat(0)), maxlen=0)
     return not any(events & select.POLLNVAL for _, events in poll.poll(0))
 
 
@@ -120,26 +124,6 @@ def _shut_down(sock: socket.socket, *, abort: bool) -> None:
     # kernel wakes it and then complains. For a reset the sending side is left to close.
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RD if abort else socket.SHUT_RDWR)
-
-
-def _wake_readers(descriptors: list[int]) -> None:
-    """Wake whichever threads are blocked in these sockets."""
-    try:
-        others = blocked.thread_count() - 1
-        if others == 0:
-            return
-    except OSError:
-        others = len(descriptors)
-    found: Collection[int] | None = None
-    if others * blocked.SOCKETS_PER_THREAD < len(descriptors):
-        found = blocked.where_blocked()
-    for descriptor in reversed(descriptors):
-        if found is None or descriptor in found:
-            sock = socket.socket(fileno=descriptor)
-            try:
-                _shut_down(sock, abort=False)
-            finally:
-                sock.detach()
 
 
 def _close_descriptors(descriptors: list[int]) -> None:
