@@ -36,8 +36,8 @@ chaos: $(VENV)/.installed-dev ## more kills, more hostility, more rounds
 
 # make bench JSON=file also writes the rows there.
 .PHONY: bench
-bench: $(VENV)/.installed-bench ## what it costs, beside its peers; a plot in docs/complexity.png
-	@$(BIN)/python benchmarks/run.py $(if $(JSON),--json '$(JSON)') --plot docs/complexity.png
+bench: $(VENV)/.installed-bench ## what it costs, beside its peers; renews docs/performance.md
+	@$(BIN)/python benchmarks/run.py $(if $(JSON),--json '$(JSON)') --plot docs/complexity.png --document docs/performance.md
 
 .PHONY: docs
 docs: $(VENV)/.installed-dev ## check that the documents agree with the code

@@ -1,6 +1,6 @@
 """Run all benchmarks and print one table.
 
-    python benchmarks/run.py [--json FILE] [--plot FILE.png] [--only NAME ...]
+    python benchmarks/run.py [--json FILE] [--plot FILE.png] [--document FILE] [--only NAME ...]
 
 Each module of rows runs in an interpreter of its own, one after the other, so that none finds the
 memory that another has left. Ratios are medians of pairs that were measured in turn, in one run;
@@ -26,6 +26,10 @@ from measure import Row, Series
 #: Modules of rows, in the order of the table; each has a function `rows`.
 MODULES: Final = ("closing", "bookkeeping", "scale", "workers", "starting")
 
+#: Between these a document has its table.
+_BEGIN: Final = "<!-- table -->"
+_END: Final = "<!-- end of table -->"
+
 #: Seconds until a module is given up.
 PATIENCE: Final = 300
 
@@ -35,6 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="what Probate costs, beside its peers")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the rows there, too")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="plot complexity to a PNG")
+    parser.add_argument("--document", metavar="FILE", type=Path, help="put the table into it")
     parser.add_argument("--only", nargs="+", choices=MODULES, default=MODULES, metavar="NAME")
     parser.add_argument("--in-here", choices=(*MODULES, "complexity"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -42,6 +47,8 @@ def main() -> int:
         json.dump(_measured(arguments.in_here), sys.stdout)
         return 0
 
+    if arguments.document is not None and _BEGIN not in arguments.document.read_text():
+        parser.error(f"{arguments.document} has no line {_BEGIN} for the table to follow")
     for file in (arguments.json, arguments.plot):
         if file is not None and not file.absolute().parent.is_dir():
             parser.error(f"there is no folder {file.parent} to write {file.name} to")
@@ -60,8 +67,10 @@ def main() -> int:
         print("measuring: complexity", file=sys.stderr, flush=True)
         series = [Series(**each) for each in _in_another_interpreter("complexity")]
         _plot(series, arguments.plot)
-    print(table(rows))
-    print(f"\n{_machine()}; {time.monotonic() - started:.0f} s in all")
+    text = f"{table(rows)}\n\n{_machine()}; {time.monotonic() - started:.0f} s in all."
+    print(text)
+    if arguments.document is not None:
+        _put_into(arguments.document, text)
     if arguments.json is not None:
         _write(arguments.json, rows, series)
     return 1 if failed else 0
@@ -142,6 +151,12 @@ def _write(file: Path, rows: list[Row], series: list[Series]) -> None:
         "environment": metadata,
     }
     file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _put_into(document: Path, text: str) -> None:
+    before, _, rest = document.read_text().partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    document.write_text(f"{before}{_BEGIN}\n\n{text}\n\n{_END}{after}")
 
 
 def _plot(series: list[Series], file: Path) -> None:
