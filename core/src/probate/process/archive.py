@@ -73,12 +73,14 @@ class Archive:
         """A process that ended lately, or that somebody still holds."""
         return self._remembered.get(pid) or self._held.get(pid)
 
-    def keep(self, process: Process) -> None:
-        """Remember one of the dead, before it is gone from among the living."""
+    def keep(self, process: Process, result: CleanupResult | None) -> None:
+        """Remember one of the dead, before it is gone from among the living; sum its account up."""
         with self._lock:
             self._remembered[process.pid] = process
-            while len(self._remembered) > _REMEMBERED:
+            if len(self._remembered) > _REMEMBERED:
                 self._let_go()
+            if result is not None:
+                self._sum.add(result.stats)
 
     def _let_go(self) -> None:
         """Remember the oldest no more; it can still be asked for while anybody holds it."""
@@ -94,10 +96,8 @@ class Archive:
             self._remembered.pop(process.pid, None)
             self._held.pop(process.pid, None)
 
-    def account(self, process: Process, result: CleanupResult) -> None:
-        """Add an account to the sum; say in the log what did not come free."""
-        with self._lock:
-            self._sum.add(result.stats)
+    def complain(self, process: Process, result: CleanupResult) -> None:
+        """Say in the log what did not come free, and keep in mind who still owns something."""
         if any(failure.outcome.stays_owned for failure in result.errors):
             with self._lock:
                 self._residue.append(process.pid)

@@ -55,7 +55,9 @@ def in_order(roots: Iterable[Process]) -> tuple[list[Process], list[Process]]:
         process = to_visit.pop()
         if process.state is ProcessState.RUNNING:
             running.append(process)
-            to_visit.extend(reversed(process.children()))
+            if process.owns_processes:
+                to_visit.extend(reversed(process.children()))
         elif process.state is ProcessState.TERMINATING:
             terminating.append(process)
-    return running[::-1], terminating
+    running.reverse()
+    return running, terminating

@@ -365,16 +365,18 @@ class ProcessManager:
 
     def _conclude(self, process: Process, outcome: CleanupResult | BaseException) -> None:
         """Take a process from TERMINATING to TERMINATED, and hand its account out."""
+        pid = process.pid
+        result = outcome if isinstance(outcome, CleanupResult) else None
         with self._lock:
             process._state = ProcessState.TERMINATED
             process._children.clear()
             if process.parent is not None:
-                process.parent._children.pop(process.pid, None)
-            self._processes.pop(process.pid, None)
-            self._ender_loops.pop(process.pid, None)
-            self._archive.keep(process)
-        if isinstance(outcome, CleanupResult):
-            self._archive.account(process, outcome)
+                process.parent._children.pop(pid, None)
+            self._processes.pop(pid, None)
+            self._ender_loops.pop(pid, None)
+            self._archive.keep(process, result)
+        if result is not None and (result.errors or result.leaks):
+            self._archive.complain(process, result)
         process._settled.settle(outcome)
 
     def _withdraw(self, process: Process) -> None:

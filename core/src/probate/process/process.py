@@ -73,6 +73,11 @@ class Process:
         """Where it stands on its way from RUNNING to TERMINATED."""
         return self._state
 
+    @property
+    def owns_processes(self) -> bool:
+        """Whether there are any `children`."""
+        return bool(self._children)
+
     def children(self) -> list[Process]:
         """Those that it owns and that have not terminated yet, oldest first."""
         return list(self._children.values())
