@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Final, TypeVar, final
+from typing import Annotated, Any, ClassVar, Final, TypeVar, final
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, computed_field
 
@@ -41,6 +41,13 @@ Seconds = Annotated[float, Field(ge=0)]
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
+    #: The names of all fields.
+    all_fields: ClassVar[set[str]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        cls.all_fields = set(cls.model_fields)
+
 
 M = TypeVar("M", bound=_Frozen)
 
@@ -54,7 +61,7 @@ def trusted(model: type[M], values: dict[str, Any]) -> M:
     made = _new(model)
     # A frozen model sets nothing by itself; these four are what an instance is made of.
     _set(made, "__dict__", values)
-    _set(made, "__pydantic_fields_set__", set(values))
+    _set(made, "__pydantic_fields_set__", model.all_fields)
     _set(made, "__pydantic_extra__", None)
     _set(made, "__pydantic_private__", None)
     return made
@@ -203,27 +210,29 @@ class CleanupResult(_Frozen):
 
 def account_of(
     pid: int,
-    *,
     seconds: float,
+    errors: tuple[CleanupFailure, ...] = (),
+    leaks: tuple[Leak, ...] = (),
     freed: int = 0,
     nbytes: int = 0,
     by_type: dict[str, int] | None = None,
-    errors: tuple[CleanupFailure, ...] = (),
-    leaks: tuple[Leak, ...] = (),
 ) -> CleanupResult:
     """The account of a termination that took so long."""
-    stats = trusted(
-        CleanupStats,
-        {
-            "resources_freed": freed,
-            "bytes_freed": nbytes,
-            "errors_encountered": len(errors),
-            "duration_seconds": seconds,
-            "by_type": by_type or {},
-            "errors": (),
-        },
-    )
-    return trusted(CleanupResult, {"pid": pid, "stats": stats, "errors": errors, "leaks": leaks})
+    stats = {
+        "resources_freed": freed,
+        "bytes_freed": nbytes,
+        "errors_encountered": len(errors),
+        "duration_seconds": seconds,
+        "by_type": by_type or {},
+        "errors": (),
+    }
+    result = {
+        "pid": pid,
+        "stats": trusted(CleanupStats, stats),
+        "errors": errors,
+        "leaks": leaks,
+    }
+    return trusted(CleanupResult, result)
 
 
 # -- records -----------------------------------------------------------------

@@ -13,7 +13,7 @@ from probate.registry import PluginRegistry
 from probate.waiting import run, run_async
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     import pluggy
 
@@ -47,6 +47,8 @@ class ResourceOrchestrator(Mapping[str, Any]):
     def __init__(self) -> None:
         self.admission = Admission()
         self._registry = PluginRegistry(self.admission)
+        #: Which kinds hold something of a pid, as the plugins say; never raises.
+        self.holders: Callable[[int], Holders] = self._registry.holders
         self._fates: list[Fate] = []
 
     def __repr__(self) -> str:
@@ -248,10 +250,6 @@ class ResourceOrchestrator(Mapping[str, Any]):
         if (interrupt := ended.interrupt or termination.interrupt) is not None:
             raise interrupt
         return ended.value
-
-    def holders(self, pid: int) -> Holders:
-        """Which kinds hold something of `pid`, as the plugins say; never raises."""
-        return self._registry.holders(pid)
 
     def termination(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import pluggy
 
@@ -44,10 +44,9 @@ class Holders(NamedTuple):
     #: Those that were asked.
     order: Sequence[RegisteredKind]
 
-    @property
-    def found_any(self) -> bool:
-        """Whether there is anything to be done."""
-        return bool(self.kinds) or self.interrupt is not None
+
+#: Nobody holds anything, and everybody could be asked.
+NOBODY: Final = Holders([], [], None, ())
 
 
 @final
@@ -199,7 +198,7 @@ class PluginRegistry:
         try:
             kinds = self._ask_all(pid, frozen, before)
             if kinds is not None:
-                return Holders(kinds, [], None, frozen)
+                return Holders(kinds, [], None, frozen) if kinds else NOBODY
         except BaseException as error:
             # Somebody failed; asked one by one, the kinds show who.
             interrupt = error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None

@@ -22,6 +22,7 @@ from probate.process.process import Pid, Process
 from probate.process.scope import ProcessScope
 from probate.process.settlement import Settlement
 from probate.process.spawning import Spawner, SpawnOptions
+from probate.registry import NOBODY
 from probate.waiting import Ended, Wait, run, run_async, running_loop
 
 if TYPE_CHECKING:
@@ -188,8 +189,7 @@ class ProcessManager:
         if ending:
             leaker = process if with_leaks else None
             with ending_here(ending):
-                holders = self._settle_at_once(ending, awaited)
-                if holders is None or holders.found_any:
+                if (holders := self._settle_at_once(ending, awaited)) is not NOBODY:
                     steps = self._steps(ending, awaited, grace, leaker, holders=holders)
                     _raise_interrupt(run(steps))
         else:
@@ -206,8 +206,7 @@ class ProcessManager:
         if ending:
             leaker = process if with_leaks else None
             with ending_here(ending):
-                holders = self._settle_at_once(ending, awaited)
-                if holders is None or holders.found_any:
+                if (holders := self._settle_at_once(ending, awaited)) is not NOBODY:
                     steps = self._steps(ending, awaited, grace, leaker, loop, holders)
                     _raise_interrupt(await run_async(steps))
             return process._settled.result()
@@ -302,15 +301,15 @@ class ProcessManager:
     def _settle_at_once(self, ending: list[Process], awaited: list[Process]) -> Holders | None:
         """Settle a process that ends alone, and owns nothing; tell who holds something of it.
 
-        None if it does not end alone.
+        None if it does not end alone, NOBODY if it is settled.
         """
         if len(ending) > 1 or awaited:
             return None
         started = time.perf_counter()
-        (process,) = ending
+        process = ending[0]
         holders = self.orchestrator.holders(process.pid)
-        if not holders.found_any:
-            self._conclude(process, account_of(process.pid, seconds=time.perf_counter() - started))
+        if holders is NOBODY:
+            self._conclude(process, account_of(process.pid, time.perf_counter() - started))
         return holders
 
     def _steps(
