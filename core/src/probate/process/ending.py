@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, final
 from probate.models import ProcessState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from probate.process.process import Process
 
@@ -41,11 +41,16 @@ class ending_here:  # noqa: N801  used as a function, and too often for contextl
         _ending.reset(self._token)
 
 
-def in_order(roots: Iterable[Process]) -> tuple[list[Process], list[Process]]:
+def in_order(roots: Sequence[Process]) -> tuple[list[Process], list[Process]]:
     """Those of `roots`, and of all that they own, that are RUNNING; and those that are TERMINATING.
 
     The former each after all that it owns, and these newest first.
     """
+    if len(roots) == 1 and not roots[0].owns_processes:
+        state = roots[0].state
+        if state is ProcessState.RUNNING:
+            return [roots[0]], []
+        return [], [roots[0]] if state is ProcessState.TERMINATING else []
     running: list[Process] = []
     terminating: list[Process] = []
     # Without recursion, since the tree may be deep: owners before what they own, older

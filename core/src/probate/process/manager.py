@@ -26,7 +26,7 @@ from probate.registry import NOBODY
 from probate.waiting import Ended, Wait, run, run_async, running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Sequence
 
     from probate.hookspecs import AnyFuture
     from probate.models import CleanupStats, ProcessInfo, ResourceLimits
@@ -283,7 +283,7 @@ class ProcessManager:
         return self._begin(roots[::-1], loop)
 
     def _begin(
-        self, roots: Iterable[Process], loop: asyncio.AbstractEventLoop | None
+        self, roots: Sequence[Process], loop: asyncio.AbstractEventLoop | None
     ) -> tuple[list[Process], list[Process]]:
         """Take the processes and all they own from RUNNING to TERMINATING, atomically.
 
