@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _ACCESS: Final = {os.O_RDONLY: "r", os.O_WRONLY: "w", os.O_RDWR: "rw"}
 
+#: The flags that stay as they were opened.
+_LASTING: Final = os.O_ACCMODE | os.O_PATH
+
 
 @final
 class FileIdentity(NamedTuple):
@@ -60,15 +63,23 @@ def identify(fd: int) -> FileIdentity:
     """Tell what `fd` refers to now. Raises OSError (EBADF) if it is not open."""
     status = os.fstat(fd)
     file_type = stat.S_IFMT(status.st_mode)
-    access = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH)
+    access = fcntl.fcntl(fd, fcntl.F_GETFL) & _LASTING
     name = "" if file_type else path_of(fd)
     return FileIdentity(status.st_dev, status.st_ino, file_type, access, name)
 
 
 def is_still(fd: int, identity: FileIdentity) -> bool:
     """Whether `fd` refers to the same file still."""
+    device, inode, file_type, access, name = identity
     try:
-        return identify(fd) == identity
+        status = os.fstat(fd)
+        return (
+            status.st_ino == inode
+            and status.st_dev == device
+            and stat.S_IFMT(status.st_mode) == file_type
+            and fcntl.fcntl(fd, fcntl.F_GETFL) & _LASTING == access
+            and (file_type != 0 or path_of(fd) == name)
+        )
     except OSError:
         return False
 

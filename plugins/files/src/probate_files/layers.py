@@ -9,7 +9,6 @@ are closed, as gzip does its checksum.
 
 from __future__ import annotations
 
-import contextlib
 import io
 from typing import Any, Final
 
@@ -37,13 +36,20 @@ def layers_of(file: io.IOBase) -> tuple[list[Any], io.FileIO] | None:
     return above, layer
 
 
+def are_plain(above: list[Any]) -> bool:
+    """Whether none of the layers writes anything of its own when it is closed."""
+    return all(isinstance(layer, _PLAIN) for layer in above)
+
+
 def flush(above: list[Any], *, finish: bool) -> None:
     """Have the layers hand down what they hold back; with `finish`, for good."""
     for layer in above:
         if isinstance(layer, _PLAIN):
-            # A layer that was detached since holds nothing; the next one is flushed all the same.
-            with contextlib.suppress(ValueError):
+            try:  # noqa: SIM105  `suppress` takes longer than the rest
                 layer.flush()
+            except ValueError:
+                # A layer that was detached since holds nothing; the next is flushed all the same.
+                pass
         elif finish:
             layer.close()
         elif not layer.closed:

@@ -332,9 +332,15 @@ class FileManager:
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Flush, unlock, close and unlink all that `pid` owns, newest first."""
+        files = [
+            entry
+            for entry in self._table.resources(pid)
+            if isinstance(entry, OpenFile) and entry.waits_for_reader
+        ]
+        if not files:
+            return self._table.cleanup(pid, _release_at_once)
         # One wait for all, so that it does not grow with the number of readers that sleep.
         concurrent.futures.wait(self.quiesce(pid), PATIENCE)
-        files = [entry for _, entry in self._table.owned(pid) if isinstance(entry, OpenFile)]
         over = time.monotonic() + _LAST_CHANCE
         for file in files:
             file.await_drain(over)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import errno
 import io
+import os
 import stat
 import threading
 import time
@@ -36,8 +38,9 @@ class OpenFile:
     """
 
     __slots__ = (
-        "__weakref__", "_above", "_drained", "_flushed", "_is_given_up", "_may_wait", "_outlet",
-        "_raw", "_thread", "_written_before", "file", "identity", "locks", "native", "path",
+        "__weakref__", "_above", "_drained", "_flushed", "_is_given_up", "_is_simple",
+        "_may_seek", "_outlet", "_raw", "_thread", "_written_before", "file", "identity", "locks",
+        "native", "path", "waits_for_reader",
     )  # fmt: skip
 
     def __init__(
@@ -47,14 +50,20 @@ class OpenFile:
         self.native = file if native is None else native
         self._above = above
         self._raw = raw
+        #: Whether a flush may seek, back to where reading had come to.
+        self._may_seek = raw.readable()
         fd = raw.fileno()
         self.identity = identify(fd)
         self.path = path_of(fd)
-        self._may_wait = self.identity.is_stream or (
+        #: Whether a write to it may wait for a reader: a pipe, a socket, a terminal.
+        self.waits_for_reader = self.identity.is_stream or (
             stat.S_ISCHR(self.identity.file_type) and raw.isatty()
         )
+        #: Whether a flush of its layers is all there is to it.
+        self._is_simple = not self.waits_for_reader and layers.are_plain(above)
         #: Locks that were taken through it here.
         self.locks: list[FileLock] = []
+        #: None until there is something that cannot simply be written.
         self._outlet: Outlet | None = None
         #: The flush under way, of a file whose reader may let it wait; None if there is none.
         self._flushed: concurrent.futures.Future[None] | None = None
@@ -89,7 +98,7 @@ class OpenFile:
         """
         if not self._above or not self._is_writable():
             return self._flushed
-        if not self._may_wait:
+        if not self.waits_for_reader:
             self._drain(finish=False)
             return None
         if self._flushed is None or (self._flushed.done() and self._is_waiting()):
@@ -141,17 +150,41 @@ class OpenFile:
 
     def _drain(self, *, finish: bool) -> None:
         """Have everything that is buffered go out, or into the outlet's rest."""
-        outlet = self._outlet
-        if outlet is None:
-            outlet = self._outlet = Outlet(self._raw, self.identity, may_wait=self._may_wait)
-        if self.number is None:
-            # A flush may seek, in a stranger's file by now.
-            vars(self._raw)["seek"] = _stay
-        outlet.install()
-        outlet.retry()
+        own = vars(self._raw)
+        if self.waits_for_reader and self._outlet is None:
+            self._set_up_outlet()
+        if self._may_seek and self.number is None:
+            # That would be in a stranger's file by now.
+            own["seek"] = _stay
+        # Looked up on the instance before the class.
+        own["write"] = self._take
+        if self._outlet is not None:
+            self._outlet.retry()
         layers.flush(self._above, finish=finish)
-        if not outlet.rest and not self._may_wait:
-            outlet.uninstall()
+        if not self.waits_for_reader and not self._keeps_something():
+            own.pop("write", None)
+
+    def _take(self, data: bytes | memoryview) -> int:
+        """In place of the file's own write: take all of `data`, which goes out if it can."""
+        outlet = self._outlet
+        if outlet is not None:
+            return outlet.write(data)
+        taken = bytes(data)
+        written = 0
+        fd = self.number
+        if fd is not None:
+            # Whatever is wrong, the outlet meets it again.
+            with contextlib.suppress(OSError):
+                written = os.write(fd, taken)
+        if written < len(taken):
+            outlet = self._outlet or self._set_up_outlet()
+            outlet.write(taken[written:])
+        return len(taken)
+
+    def _set_up_outlet(self) -> Outlet:
+        outlet = Outlet(self._raw, self.identity, may_wait=self.waits_for_reader)
+        self._outlet = outlet
+        return outlet
 
     # -- closing -------------------------------------------------------------
 
@@ -162,27 +195,29 @@ class OpenFile:
         be written, OSError if closing fails; the descriptor is gone in the latter two cases.
         """
         if self._raw.closed and not self._keeps_something():
-            self._close(is_ours=False)
+            self._close()
             return Outcome.ALREADY_GONE
-        self._let_flow(patience)
-        is_ours = self.number is not None
-        # Nothing of the layers may close the number: not before all is out, nor a stranger's.
-        vars(self._raw)["close"] = _do_nothing
+        if self.waits_for_reader:
+            self._let_flow(patience)
+        if not self._is_simple:
+            # No layer may close the number: not before all is out, nor a stranger's.
+            vars(self._raw)["close"] = _do_nothing
         try:
             if self._is_writable():
                 self._drain(finish=True)
             elif self._outlet is not None:
                 self._outlet.retry()
         except BaseException:
-            self._close(is_ours=is_ours)
+            self._close()
             raise
-        if self._may_wait and self._is_waiting():
+        if self.waits_for_reader and self._is_waiting():
             # The last bytes, such as a checksum, or a user's last words have filled it anew.
             vars(self._raw).pop("close", None)
             self._let_flow(patience)
-        self._close(is_ours=is_ours)
-        self._complain()
-        return Outcome.RELEASED if is_ours else Outcome.ALREADY_GONE
+        was_ours = self._close()
+        if self._outlet is not None:
+            self._complain(self._outlet)
+        return Outcome.RELEASED if was_ours else Outcome.ALREADY_GONE
 
     def _let_flow(self, patience: float) -> None:
         """Let the flush of a file that may wait go on. Raises as `_wait_or_give_up`."""
@@ -221,7 +256,7 @@ class OpenFile:
             outlet.close()
         nbytes = len(outlet.rest) if outlet is not None and self._drained.is_set() else None
         reason = self._waiting_words(outlet)
-        self._close(is_ours=self.number is not None)
+        self._close()
         raise LostDataError(nbytes, self.path, errno.EAGAIN, reason)
 
     def _waiting_words(self, outlet: Outlet | None) -> str:
@@ -229,23 +264,29 @@ class OpenFile:
             return "another thread is blocked in a write to it, because its reader does not read"
         return f"it is full, its reader does not read, and {len(outlet.rest)} bytes are left"
 
-    def _close(self, *, is_ours: bool) -> None:
-        """Close the descriptor, past all layers: a thread blocked in one keeps that locked."""
-        vars(self._raw).pop("close", None)
-        try:
-            if is_ours:
-                if self._outlet is not None:
-                    self._outlet.uninstall()
-                self._raw.close()
-            elif not self._raw.closed:
-                _defuse(self._raw, self._above)
-        finally:
-            if self._outlet is not None:
-                self._outlet.close()
+    def _close(self) -> bool:
+        """Close the descriptor, past all layers: a thread blocked in one keeps that locked.
 
-    def _complain(self) -> None:
-        outlet = self._outlet
-        if outlet is None or not outlet.rest:
+        Returns whether it was ours still; a stranger's is never touched again.
+        """
+        raw, outlet = self._raw, self._outlet
+        own = vars(raw)
+        own.pop("close", None)
+        try:
+            # Asked for only now: the less comes in between, the better.
+            if self.number is not None:
+                own.pop("write", None)
+                raw.close()
+                return True
+            if not raw.closed:
+                _defuse(raw, self._above)
+            return False
+        finally:
+            if outlet is not None:
+                outlet.close()
+
+    def _complain(self, outlet: Outlet) -> None:
+        if not outlet.rest:
             return
         error = outlet.error or BlockingIOError(errno.EAGAIN, "it is full, and is not being read")
         number = error.errno or errno.EIO

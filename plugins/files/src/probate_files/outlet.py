@@ -1,7 +1,7 @@
 """Where a file's buffered bytes go when it is flushed for the last time.
 
 A flush through the file object itself may block for ever in a full pipe, and a text layer whose
-write is refused forgets what it had. So an outlet takes the place of `FileIO.write`: it accepts
+write is refused forgets what it had. So an outlet takes what `FileIO.write` would: it accepts
 everything, writes what can be written without waiting, and keeps the rest. Nothing is lost
 unseen then, and what is lost is known to the byte.
 """
@@ -60,14 +60,6 @@ class Outlet:
         self.written = 0
         #: Why the rest cannot be written; None while it is only a matter of time.
         self.error: OSError | None = None
-
-    def install(self) -> None:
-        """Take the place of the file's own write: looked up on the instance before the class."""
-        vars(self._raw)["write"] = self.write
-
-    def uninstall(self) -> None:
-        """Give the file its own write back."""
-        vars(self._raw).pop("write", None)
 
     def write(self, data: bytes | memoryview) -> int:
         """Take all of `data`; it is passed on now if possible."""
