@@ -46,12 +46,13 @@ class Books:
 
     def __init__(self) -> None:
         self.table: OwnershipTable[Entry] = OwnershipTable("files", identity=_native_of)
-        self._numbers: weakref.WeakValueDictionary[int, Numbered] = weakref.WeakValueDictionary()
+        #: Without callbacks, which each end would pay for: no more than there are numbers.
+        self._numbers: dict[int, weakref.ref[Numbered]] = {}
         forget_in_forked_child(self)
 
     def forget_parent(self) -> None:
         """Know no numbers, in a forked child."""
-        self._numbers = weakref.WeakValueDictionary()
+        self._numbers = {}
 
     def acquire(self, pid: int, make: Callable[[], E]) -> E:
         """Make a thing and have `pid` own it, or have nothing made; as the table's `acquire`."""
@@ -82,7 +83,7 @@ class Books:
         numbered = _numbered(entry)
         number = None if numbered is None else numbered.number
         if number is not None:
-            other = self._numbers.get(number)
+            other = self._last_with(number)
             if other is not None and other.number == number:
                 owner = self.owner_of(other)
                 if owner is not None:
@@ -95,7 +96,7 @@ class Books:
     def find(self, pid: int, native: object) -> ResourceId:
         """The id under which `pid` owns it. Raises NotOwnedError."""
         if isinstance(native, int):
-            numbered = self._numbers.get(native)
+            numbered = self._last_with(native)
             return self.table.find(pid, native if numbered is None else numbered.native)
         if isinstance(native, Path):
             for resource_id, entry in self.table.owned(pid):
@@ -105,7 +106,7 @@ class Books:
 
     def with_number(self, number: int) -> Numbered | None:
         """What is known here to have this number now."""
-        numbered = self._numbers.get(number)
+        numbered = self._last_with(number)
         return numbered if numbered is not None and numbered.number == number else None
 
     def tie(self, lock: FileLock) -> None:
@@ -127,11 +128,16 @@ class Books:
         number = None if numbered is None else numbered.number
         if numbered is None or number is None:
             return
-        former = self._numbers.get(number)
+        former = self._last_with(number)
         if isinstance(former, Descriptor):
             former.forget()
             self.table.disown(_NOBODY, former.native)
-        self._numbers[number] = numbered
+        self._numbers[number] = weakref.ref(numbered)
+
+    def _last_with(self, number: int) -> Numbered | None:
+        """What was last known to have this number, if there is anything left of it."""
+        known = self._numbers.get(number)
+        return None if known is None else known()
 
 
 def _until_off_the_table(own: Callable[[], T], may_clash: Callable[[], bool]) -> T:

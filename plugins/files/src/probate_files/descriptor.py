@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate import Outcome
 from probate_files.entry import PATIENCE
+from probate_files.filesystem import is_in_memory
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -96,11 +97,12 @@ def path_of(fd: int) -> str:
 class Descriptor:
     """A descriptor number that no file object wraps."""
 
-    __slots__ = ("__weakref__", "_is_over", "identity", "locks", "native", "path")
+    __slots__ = ("__weakref__", "_is_over", "identity", "is_in_memory", "locks", "native", "path")
 
     def __init__(self, fd: int) -> None:
         #: Raises OSError (EBADF) if it is not open.
         self.identity = identify(fd)
+        self.is_in_memory = is_in_memory(fd, self.identity)
         self.path = path_of(fd)
         self.native = fd
         #: Locks that were taken through it here.

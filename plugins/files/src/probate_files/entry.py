@@ -20,6 +20,10 @@ class Entry(Protocol):
     def native(self) -> object:
         """What the user has of it, by which it is found."""
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether neither its flush nor its release can wait for a disk, or for anybody."""
+
     def quiesce(self) -> concurrent.futures.Future[None] | None:
         """Start flushing; a future if that goes on by itself."""
 

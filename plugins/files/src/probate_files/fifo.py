@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from probate import Outcome
 from probate_files.entry import PATIENCE
@@ -20,6 +20,9 @@ class Fifo:
     """A named pipe that was made here. Its open ends are resources of their own."""
 
     __slots__ = ("_pin", "native")
+
+    #: It has somebody on its other side.
+    is_in_memory: Final = False
 
     def __init__(self, path: Path) -> None:
         self.native = path

@@ -36,9 +36,9 @@ def layers_of(file: io.IOBase) -> tuple[list[Any], io.FileIO] | None:
     return above, layer
 
 
-def are_plain(above: list[Any]) -> bool:
-    """Whether none of the layers writes anything of its own when it is closed."""
-    return all(isinstance(layer, _PLAIN) for layer in above)
+def are_standard(above: list[Any], raw: io.FileIO) -> bool:
+    """Whether they are what `open` makes, and nothing derived from it."""
+    return type(raw) is io.FileIO and all(type(layer) in _PLAIN for layer in above)
 
 
 def flush(above: list[Any], *, finish: bool) -> None:

@@ -20,6 +20,7 @@ from probate import Outcome
 from probate_files.arguments import descriptor_of
 from probate_files.descriptor import identify, is_still, path_of
 from probate_files.entry import PATIENCE
+from probate_files.filesystem import is_in_memory
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -53,7 +54,7 @@ class FileLock:
     Made by `FileManager.lock` and `lock_range`, given back by `unlock`.
     """
 
-    __slots__ = ("_identity", "file", "path", "range", "shared")
+    __slots__ = ("_identity", "file", "is_in_memory", "path", "range", "shared")
 
     def __init__(self, file: object, *, shared: bool, range: Range | None = None) -> None:  # noqa: A002  what it is
         fd = descriptor_of(file)
@@ -67,6 +68,7 @@ class FileLock:
             self._identity = identify(fd)
         except OSError:
             raise self._closed() from None
+        self.is_in_memory = is_in_memory(fd, self._identity)
 
     def __repr__(self) -> str:
         how = "shared" if self.shared else "exclusive"

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import fcntl
 import os
 import threading
-import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, final
+from typing import IO, TYPE_CHECKING, Any, final
 
 from probate import BusyResourceError, NotOwnedError, forget_in_forked_child, pid_or_current
-from probate_files import arguments, fifo, temporary
+from probate_files import arguments, fifo, settling, temporary
 from probate_files.adoption import entry_for
 from probate_files.books import Books
 from probate_files.descriptor import Descriptor
-from probate_files.entry import PATIENCE, Entry
 from probate_files.locks import FileLock, Range
 from probate_files.openfile import OpenFile, opened
 from probate_files.waiting import wait_for
 
 if TYPE_CHECKING:
+    import concurrent.futures
     import tempfile
     from collections.abc import Callable
 
-    from probate import CleanupStats, Outcome, ResourceId, ResourceUsage
+    from probate import CleanupStats, ResourceId, ResourceUsage
     from probate_files.temporary import TemporaryFile
-
-#: Seconds that the flushes of files about to be given up have, all together, to come to their turn.
-_LAST_CHANCE: Final = 1.0
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 TextPath = str | os.PathLike[str]
@@ -264,8 +259,11 @@ class FileManager:
         try:
             resource_id = self._books.find(pid, file)
         except NotOwnedError as error:
-            if error.owner is None and _is_closed(file):
-                return
+            if error.owner is None:
+                if _is_closed(file):
+                    return
+                # A termination may be just about to close it.
+                self._table.check_admitted(pid)
             raise
         entry = self._table.get(pid, resource_id)
         if (flushed := entry.quiesce()) is not None:
@@ -322,34 +320,15 @@ class FileManager:
 
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
         """Flush; the futures are of files whose readers have yet to read."""
-        futures = []
-        for _, entry in self._table.owned(pid):
-            # What fails here fails again when it is released, and is reported then.
-            with contextlib.suppress(Exception):
-                if (flushed := entry.quiesce()) is not None:
-                    futures.append(flushed)
-        return futures
+        return settling.flush(self._table, pid)
+
+    def may_wait(self, pid: int) -> bool:
+        """Whether settling `pid` may wait for a disk, or for anybody."""
+        return settling.may_wait(self._table, pid)
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Flush, unlock, close and unlink all that `pid` owns, newest first."""
-        files = [
-            entry
-            for entry in self._table.resources(pid)
-            if isinstance(entry, OpenFile) and entry.waits_for_reader
-        ]
-        if not files:
-            return self._table.cleanup(pid, _release_at_once)
-        # One wait for all, so that it does not grow with the number of readers that sleep.
-        concurrent.futures.wait(self.quiesce(pid), PATIENCE)
-        over = time.monotonic() + _LAST_CHANCE
-        for file in files:
-            file.await_drain(over)
-        try:
-            return self._table.cleanup(pid, _release_at_once)
-        finally:
-            over = time.monotonic() + PATIENCE
-            for file in files:
-                file.see_out(over)
+        return settling.release(self._table, pid)
 
     def usage(self, pid: int) -> ResourceUsage:
         """What `pid` owns of this kind; bytes are not counted."""
@@ -389,10 +368,6 @@ class FileManager:
             return
         # A termination has been quicker; what became of it stands in its account.
         self._table.check_admitted(pid)
-
-
-def _release_at_once(entry: Entry) -> Outcome:
-    return entry.release(0)
 
 
 def _is_closed(file: IO[Any] | int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import errno
 import io
 import os
@@ -17,6 +16,7 @@ from probate_files import layers
 from probate_files.descriptor import identify, is_still, path_of
 from probate_files.entry import PATIENCE
 from probate_files.errors import LostDataError
+from probate_files.filesystem import is_in_memory
 from probate_files.outlet import Outlet
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ _STEP: Final = 50
 _TOUCHING: Final = ("read", "readall", "readinto", "tell", "truncate", "write")
 
 
+#: What will not happen: no flush of a file that waits for nobody is in the background.
+_NEVER: Final = threading.Event()
+
+
 @final
 class OpenFile:
     """A file object with a descriptor of its own, of whatever layers.
@@ -38,9 +42,9 @@ class OpenFile:
     """
 
     __slots__ = (
-        "__weakref__", "_above", "_drained", "_flushed", "_is_given_up", "_is_simple",
-        "_may_seek", "_outlet", "_raw", "_thread", "_written_before", "file", "identity", "locks",
-        "native", "path", "waits_for_reader",
+        "__weakref__", "_above", "_drained", "_failure", "_flushed", "_is_given_up", "_is_written",
+        "_may_seek", "_outlet", "_own", "_raw", "_thread", "_written_before", "file", "identity",
+        "is_in_memory", "is_simple", "locks", "native", "path", "waits_for_reader",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +54,8 @@ class OpenFile:
         self.native = file if native is None else native
         self._above = above
         self._raw = raw
+        #: Where its methods are looked up, before its class.
+        self._own = vars(raw)
         #: Whether a flush may seek, back to where reading had come to.
         self._may_seek = raw.readable()
         fd = raw.fileno()
@@ -59,8 +65,13 @@ class OpenFile:
         self.waits_for_reader = self.identity.is_stream or (
             stat.S_ISCHR(self.identity.file_type) and raw.isatty()
         )
-        #: Whether a flush of its layers is all there is to it.
-        self._is_simple = not self.waits_for_reader and layers.are_plain(above)
+        #: Whether it is what `open` makes, and waits for nobody: a flush is all there is to it.
+        self.is_simple = not self.waits_for_reader and layers.are_standard(above, raw)
+        # What somebody has derived from the standard library's may do whatever it likes.
+        self.is_in_memory = self.is_simple and is_in_memory(fd, self.identity)
+        self._is_written = bool(above) and raw.writable()
+        #: What closing it has raised, and nobody has been told of yet.
+        self._failure: OSError | None = None
         #: Locks that were taken through it here.
         self.locks: list[FileLock] = []
         #: None until there is something that cannot simply be written.
@@ -69,7 +80,7 @@ class OpenFile:
         self._flushed: concurrent.futures.Future[None] | None = None
         self._thread: threading.Thread | None = None
         #: Whether that flush has got at what was buffered.
-        self._drained = threading.Event()
+        self._drained = threading.Event() if self.waits_for_reader else _NEVER
         self._is_given_up = False
         #: Bytes written when it was last found waiting; None before.
         self._written_before: int | None = None
@@ -96,10 +107,11 @@ class OpenFile:
         A thread of the user's that is blocked in a write keeps the buffer locked, and whoever
         asks for it waits with it: so where a write may block, the flush has a thread of its own.
         """
-        if not self._above or not self._is_writable():
+        if not self._is_written or self._raw.closed:
             return self._flushed
         if not self.waits_for_reader:
-            self._drain(finish=False)
+            if not self._drain_simply():
+                self._drain(finish=False)
             return None
         if self._flushed is None or (self._flushed.done() and self._is_waiting()):
             self._start_flush()
@@ -150,13 +162,12 @@ class OpenFile:
 
     def _drain(self, *, finish: bool) -> None:
         """Have everything that is buffered go out, or into the outlet's rest."""
-        own = vars(self._raw)
+        own = self._own
         if self.waits_for_reader and self._outlet is None:
             self._set_up_outlet()
         if self._may_seek and self.number is None:
             # That would be in a stranger's file by now.
             own["seek"] = _stay
-        # Looked up on the instance before the class.
         own["write"] = self._take
         if self._outlet is not None:
             self._outlet.retry()
@@ -164,21 +175,39 @@ class OpenFile:
         if not self.waits_for_reader and not self._keeps_something():
             own.pop("write", None)
 
+    def _drain_simply(self) -> bool:
+        """Have everything that is buffered go out; False if that takes more than a flush."""
+        if not self.is_simple or self._may_seek or self._outlet is not None:
+            return False
+        own = self._own
+        own["write"] = self._take
+        try:
+            # Each layer hands it on to the next.
+            self._above[0].flush()
+        except ValueError:
+            # Closed meanwhile, or detached.
+            return False
+        # What could not be written has been taken by an outlet, which stays in the write's place.
+        is_done = self._outlet is None
+        if is_done:
+            own.pop("write", None)
+        return is_done
+
     def _take(self, data: bytes | memoryview) -> int:
         """In place of the file's own write: take all of `data`, which goes out if it can."""
-        outlet = self._outlet
-        if outlet is not None:
-            return outlet.write(data)
+        if self._outlet is not None:
+            return self._outlet.write(data)
         taken = bytes(data)
         written = 0
-        fd = self.number
-        if fd is not None:
-            # Whatever is wrong, the outlet meets it again.
-            with contextlib.suppress(OSError):
+        try:
+            fd = self._raw.fileno()
+            if is_still(fd, self.identity):
                 written = os.write(fd, taken)
+        except (OSError, ValueError):
+            # Whatever is wrong, the outlet meets it again.
+            pass
         if written < len(taken):
-            outlet = self._outlet or self._set_up_outlet()
-            outlet.write(taken[written:])
+            (self._outlet or self._set_up_outlet()).write(taken[written:])
         return len(taken)
 
     def _set_up_outlet(self) -> Outlet:
@@ -194,17 +223,21 @@ class OpenFile:
         Raises BusyResourceError while its reader may yet read, LostDataError for what could not
         be written, OSError if closing fails; the descriptor is gone in the latter two cases.
         """
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
         if self._raw.closed and not self._keeps_something():
             self._close()
             return Outcome.ALREADY_GONE
         if self.waits_for_reader:
             self._let_flow(patience)
-        if not self._is_simple:
+        if not self.is_simple:
             # No layer may close the number: not before all is out, nor a stranger's.
-            vars(self._raw)["close"] = _do_nothing
+            self._own["close"] = _do_nothing
         try:
-            if self._is_writable():
-                self._drain(finish=True)
+            if self._is_written and not self._raw.closed:
+                if not self._drain_simply():
+                    self._drain(finish=True)
             elif self._outlet is not None:
                 self._outlet.retry()
         except BaseException:
@@ -212,12 +245,31 @@ class OpenFile:
             raise
         if self.waits_for_reader and self._is_waiting():
             # The last bytes, such as a checksum, or a user's last words have filled it anew.
-            vars(self._raw).pop("close", None)
+            self._own.pop("close", None)
             self._let_flow(patience)
         was_ours = self._close()
         if self._outlet is not None:
             self._complain(self._outlet)
         return Outcome.RELEASED if was_ours else Outcome.ALREADY_GONE
+
+    def close_simply(self) -> bool:
+        """Flush and close it, if there is nothing to be said of it; else that is `release`'s."""
+        raw = self._raw
+        if raw.closed or (self._is_written and not self._drain_simply()):
+            return False
+        if not self.is_simple or self._outlet is not None:
+            return False
+        try:
+            # Asked for only now: the less comes in between, the better.
+            if not is_still(raw.fileno(), self.identity):
+                return False
+            raw.close()
+        except ValueError:
+            return False
+        except OSError as error:
+            self._failure = error
+            return False
+        return True
 
     def _let_flow(self, patience: float) -> None:
         """Let the flush of a file that may wait go on. Raises as `_wait_or_give_up`."""
@@ -229,13 +281,6 @@ class OpenFile:
             self._wait_or_give_up()
         if self._thread is not None:
             self._thread.join()
-
-    def _is_writable(self) -> bool:
-        try:
-            return self._raw.writable()
-        except ValueError:
-            # Closed, perhaps just now, by another thread.
-            return False
 
     def _keeps_something(self) -> bool:
         return self._outlet is not None and bool(self._outlet.rest)
@@ -269,8 +314,7 @@ class OpenFile:
 
         Returns whether it was ours still; a stranger's is never touched again.
         """
-        raw, outlet = self._raw, self._outlet
-        own = vars(raw)
+        raw, own, outlet = self._raw, self._own, self._outlet
         own.pop("close", None)
         try:
             # Asked for only now: the less comes in between, the better.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from probate import Ordering, hookimpl
+from probate import Ordering, hookimpl, runs_inline
 from probate_files.manager import FileManager
 
 if TYPE_CHECKING:
@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 @final
 class FileResource:
-    """Files: after all that may still write to them.
-
-    Neither hook is marked `runs_inline`: a write to a file waits for its disk.
-    """
+    """Files: after all that may still write to them."""
 
     def __init__(self, manager: FileManager | None = None) -> None:
         self.manager = FileManager() if manager is None else manager
@@ -31,11 +28,16 @@ class FileResource:
     def has_resources(self, pid: int) -> bool:
         return self.manager.owns_any(pid)
 
+    def _may_wait(self, pid: int) -> bool:
+        return self.manager.may_wait(pid)
+
     @hookimpl
+    @runs_inline(unless=_may_wait)
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
         return self.manager.quiesce(pid)
 
     @hookimpl
+    @runs_inline(unless=_may_wait)
     def cleanup(self, pid: int) -> CleanupStats:
         return self.manager.cleanup(pid)
 

@@ -45,6 +45,11 @@ class TemporaryFile:
         return self.file.native
 
     @property
+    def is_in_memory(self) -> bool:
+        """Whether its file is, and so its path."""
+        return self.file.is_in_memory
+
+    @property
     def locks(self) -> list[FileLock]:
         """Locks that were taken through it here."""
         return self.file.locks
@@ -97,6 +102,9 @@ class SpooledFile:
 
     __slots__ = ("native",)
 
+    #: It may have become a file.
+    is_in_memory: Final = False
+
     def __init__(self, native: tempfile.SpooledTemporaryFile[Any]) -> None:
         self.native = native
 
@@ -124,6 +132,9 @@ class TemporaryFolder:
     """A folder that goes with all that is in it."""
 
     __slots__ = ("_pin", "native")
+
+    #: Whatever may be mounted in it.
+    is_in_memory: Final = False
 
     def __init__(
         self, path: str, native: Path | tempfile.TemporaryDirectory[Any] | None = None
