@@ -323,8 +323,12 @@ class FileManager:
         return settling.flush(self._table, pid)
 
     def may_wait(self, pid: int) -> bool:
-        """Whether settling `pid` may wait for a disk, or for anybody."""
+        """Whether `cleanup` may wait for a disk, or for anybody."""
         return settling.may_wait(self._table, pid)
+
+    def may_wait_to_flush(self, pid: int) -> bool:
+        """Whether `quiesce` may."""
+        return settling.may_wait_to_flush(self._table, pid)
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Flush, unlock, close and unlink all that `pid` owns, newest first."""

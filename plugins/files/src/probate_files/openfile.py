@@ -42,9 +42,9 @@ class OpenFile:
     """
 
     __slots__ = (
-        "__weakref__", "_above", "_drained", "_failure", "_flushed", "_is_given_up", "_is_written",
+        "__weakref__", "_above", "_drained", "_failure", "_flushed", "_is_given_up",
         "_may_seek", "_outlet", "_own", "_raw", "_thread", "_written_before", "file", "identity",
-        "is_in_memory", "is_simple", "locks", "native", "path", "waits_for_reader",
+        "is_in_memory", "is_simple", "is_written", "locks", "native", "path", "waits_for_reader",
     )  # fmt: skip
 
     def __init__(
@@ -69,7 +69,8 @@ class OpenFile:
         self.is_simple = not self.waits_for_reader and layers.are_standard(above, raw)
         # What somebody has derived from the standard library's may do whatever it likes.
         self.is_in_memory = self.is_simple and is_in_memory(fd, self.identity)
-        self._is_written = bool(above) and raw.writable()
+        #: Whether there may be something to flush.
+        self.is_written = bool(above) and raw.writable()
         #: What closing it has raised, and nobody has been told of yet.
         self._failure: OSError | None = None
         #: Locks that were taken through it here.
@@ -107,7 +108,7 @@ class OpenFile:
         A thread of the user's that is blocked in a write keeps the buffer locked, and whoever
         asks for it waits with it: so where a write may block, the flush has a thread of its own.
         """
-        if not self._is_written or self._raw.closed:
+        if not self.is_written or self._raw.closed:
             return self._flushed
         if not self.waits_for_reader:
             if not self._drain_simply():
@@ -235,7 +236,7 @@ class OpenFile:
             # No layer may close the number: not before all is out, nor a stranger's.
             self._own["close"] = _do_nothing
         try:
-            if self._is_written and not self._raw.closed:
+            if self.is_written and not self._raw.closed:
                 if not self._drain_simply():
                     self._drain(finish=True)
             elif self._outlet is not None:
@@ -255,7 +256,7 @@ class OpenFile:
     def close_simply(self) -> bool:
         """Flush and close it, if there is nothing to be said of it; else that is `release`'s."""
         raw = self._raw
-        if raw.closed or (self._is_written and not self._drain_simply()):
+        if raw.closed or (self.is_written and not self._drain_simply()):
             return False
         if not self.is_simple or self._outlet is not None:
             return False

@@ -28,13 +28,16 @@ class FileResource:
     def has_resources(self, pid: int) -> bool:
         return self.manager.owns_any(pid)
 
-    def _may_wait(self, pid: int) -> bool:
-        return self.manager.may_wait(pid)
+    def _may_wait_to_flush(self, pid: int) -> bool:
+        return self.manager.may_wait_to_flush(pid)
 
     @hookimpl
-    @runs_inline(unless=_may_wait)
+    @runs_inline(unless=_may_wait_to_flush)
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
         return self.manager.quiesce(pid)
+
+    def _may_wait(self, pid: int) -> bool:
+        return self.manager.may_wait(pid)
 
     @hookimpl
     @runs_inline(unless=_may_wait)

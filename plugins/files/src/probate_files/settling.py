@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from probate_files.entry import PATIENCE
 from probate_files.openfile import OpenFile
+from probate_files.temporary import TemporaryFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +24,17 @@ _is_in_memory: Final[Callable[[Entry], bool]] = attrgetter("is_in_memory")
 
 
 def may_wait(table: OwnershipTable[Entry], pid: int) -> bool:
-    """Whether settling `pid` may wait for a disk, or for anybody."""
+    """Whether releasing what `pid` owns may wait for a disk, or for anybody."""
     return not all(map(_is_in_memory, table.resources(pid)))
+
+
+def may_wait_to_flush(table: OwnershipTable[Entry], pid: int) -> bool:
+    """Whether flushing it may."""
+    for entry in table.resources(pid):
+        file = entry.file if isinstance(entry, TemporaryFile) else entry
+        if isinstance(file, OpenFile) and file.is_written and not file.is_in_memory:
+            return True
+    return False
 
 
 def flush(table: OwnershipTable[Entry], pid: int) -> list[concurrent.futures.Future[None]]:
