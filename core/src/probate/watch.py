@@ -30,16 +30,12 @@ class WatchedThread:
 
         Raises RuntimeError if no thread can be started.
         """
-        calls = self._calls
-        if calls is None:
-            calls = queue.SimpleQueue()
-            thread = threading.Thread(target=_serve, args=(calls,), name=self._name, daemon=True)
-            thread.start()
-            self._calls, self._thread = calls, thread
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         context = contextvars.copy_context()
 
         def call() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 result = context.run(function)
             except BaseException as error:
@@ -47,8 +43,26 @@ class WatchedThread:
             else:
                 future.set_result(result)
 
-        calls.put(call)
+        if self._calls is None:
+            self._start(call, future)
+        else:
+            self._calls.put(call)
         return future
+
+    def _start(self, call: Callable[[], None], future: concurrent.futures.Future[Any]) -> None:
+        # The first call is there before the thread is: it need not be waited for, and then woken.
+        calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        calls.put(call)
+        thread = threading.Thread(target=_serve, args=(calls,), name=self._name, daemon=True)
+        self._calls, self._thread = calls, thread
+        try:
+            thread.start()
+        except BaseException:
+            # There are no more threads, or an interrupt came in between. A call that has begun
+            # by then is left to end, before any other.
+            if future.cancel():
+                self.abandon()
+            raise
 
     def abandon(self) -> None:
         """Leave a hung call to itself; its thread ends when the call does."""
