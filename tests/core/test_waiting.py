@@ -151,3 +151,53 @@ def test_an_abandoned_call_keeps_its_thread_and_nothing_else() -> None:
 
     assert not old.is_alive()
     assert hung.result() is True
+
+
+def test_a_call_for_which_there_is_no_thread_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its caller makes it; the next one gets a thread if there is one by then."""
+    calls: list[str] = []
+    thread = WatchedThread("test-none-left")
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            thread.submit(lambda: calls.append("first"))
+
+    thread.submit(lambda: calls.append("second")).result(5)
+    thread.close()
+
+    assert calls == ["second"]
+
+
+def test_a_call_that_was_begun_before_an_interrupt_is_made_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It ends before any other begins, on the same thread."""
+    start = threading.Thread.start
+    begun, over = threading.Event(), threading.Event()
+    calls: list[str] = []
+    thread = WatchedThread("test-interrupted")
+
+    def first() -> None:
+        begun.set()
+        over.wait(5)
+        calls.append("first")
+
+    def interrupted(started: threading.Thread) -> None:
+        start(started)
+        begun.wait(5)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            thread.submit(first)
+    second = thread.submit(lambda: calls.append("second"))
+    over.set()
+    second.result(5)
+    thread.close()
+
+    assert calls == ["first", "second"]

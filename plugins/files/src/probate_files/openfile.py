@@ -224,8 +224,8 @@ class OpenFile:
         Raises BusyResourceError while its reader may yet read, LostDataError for what could not
         be written, OSError if closing fails; the descriptor is gone in the latter two cases.
         """
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
+        failure, self._failure = self._failure, None
+        if failure is not None and self._raw.closed:
             raise failure
         if self._raw.closed and not self._keeps_something():
             self._close()
