@@ -360,8 +360,10 @@ class FileManager:
         try:
             resource_id = self._books.find(pid, lock)
         except NotOwnedError as error:
-            if error.owner is None and not lock.is_held:
-                return
+            if error.owner is None:
+                if not lock.is_held:
+                    return
+                self._table.check_admitted(pid)
             raise
         self._release(pid, resource_id)
 
