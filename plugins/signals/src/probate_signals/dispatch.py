@@ -36,6 +36,7 @@ class Dispatcher:
     __slots__ = (
         "__weakref__",
         "_handlers",
+        "_is_installed",
         "_is_wanted",
         "_link",
         "_queue",
@@ -55,6 +56,8 @@ class Dispatcher:
         self._handlers: dict[Handler, None] = {}
         #: Whether somebody has registered since the main thread last looked.
         self._is_wanted = False
+        #: Whether there is an OS-level handler to be taken out when nobody is left.
+        self._is_installed = False
         #: The OS-level handler as installed last.
         self._link: Link | None = None
         forget_in_forked_child(self)
@@ -80,9 +83,14 @@ class Dispatcher:
 
     def unplug(self, handler: Handler) -> None:
         """Have a handler get no more signals. Idempotent."""
-        self._handlers.pop(handler, None)
-        if not self._handlers and self._link is not None:
+        if not self.take(handler):
             self.settle()
+
+    def take(self, handler: Handler) -> bool:
+        """As `unplug`, but False if it is left to the caller to have the main thread `look`."""
+        handlers = self._handlers
+        handlers.pop(handler, None)
+        return bool(handlers) or not self._is_installed
 
     def settle(self) -> None:
         """Have the main thread install the OS-level handler, or take it out, as is needed.
@@ -90,7 +98,7 @@ class Dispatcher:
         What others install over it stays. But whoever registers after that is to get signals
         too: then it is installed anew, over theirs, and passes on to them.
         """
-        main_thread.run(self._settle)
+        main_thread.run(self.look)
 
     def deliver(self, frame: FrameType | None, errors: list[BaseException]) -> bool:
         """Call all handlers, or queue for their processes; whether there was any."""
@@ -116,12 +124,15 @@ class Dispatcher:
         self.walks = []
         self._handlers = {}
 
-    def _settle(self) -> None:
+    def look(self) -> None:
+        """Install the OS-level handler, or take it out; for the main thread, shielded."""
         while True:
             link = self._link
             if self._handlers:
                 if not self._is_wanted:
                     return
+                # First of all: whoever is the last to unplug is to have us look again.
+                self._is_installed = True
                 if link is None or signal.getsignal(self.signum) is not link:
                     self._link = Link(self)
                     self._link.install()
@@ -132,7 +143,11 @@ class Dispatcher:
                 link.take_out()
                 # Whoever registered meanwhile has found it still installed.
                 self._is_wanted = True
+                self._is_installed = False
+                if not self._handlers:
+                    return
             else:
+                # Somebody's may be over ours, and be taken out by the next look.
                 return
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# What `signal` wraps: past its enums, which take longer than all the rest.
+import _signal  # type: ignore[import-not-found]  # typeshed has no stub for it
 import os
 import signal
 from typing import TYPE_CHECKING, Final, final
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from probate_signals.delivery import HandlerFunction
 
-_CONSTANTS: Final = frozenset({signal.SIG_DFL, signal.SIG_IGN})
+_CONSTANTS: Final = frozenset({_signal.SIG_DFL, _signal.SIG_IGN})
 
 
 @final
@@ -28,7 +30,7 @@ class Disposition:
 
     def __init__(self, signum: int) -> None:
         self.signum = signum
-        self._python: object = signal.getsignal(signum)
+        self._python: object = _signal.getsignal(signum)
         self._native = sigaction.read(signum)
         self._address = sigaction.handler_address(self._native)
         #: Address of Python's own C handler, which calls the functions that Python knows of.
@@ -44,15 +46,15 @@ class Disposition:
 
     def replace_by(self, function: HandlerFunction) -> None:
         """Install `function` in its place."""
-        signal.signal(self.signum, function)
+        _signal.signal(self.signum, function)
         self._learn_trampoline()
 
     def is_replaced_by(self, function: HandlerFunction) -> bool:
         """Whether `function` is what the kernel's signals come to now."""
-        if signal.getsignal(self.signum) is not function:
+        if _signal.getsignal(self.signum) is not function:
             return False
-        address = sigaction.handler_address(sigaction.read(self.signum))
-        return address == self._learn_trampoline()
+        address = sigaction.read_address(self.signum)
+        return address == (self._trampoline or self._learn_trampoline())
 
     def put_back(self) -> None:
         """Make it the signal's disposition again.
@@ -62,8 +64,8 @@ class Disposition:
         """
         known = self._python
         if not callable(known) and known not in _CONSTANTS:
-            known = signal.SIG_DFL
-        signal.signal(self.signum, known)  # type: ignore[arg-type]  # a callable or constant now
+            known = _signal.SIG_DFL
+        _signal.signal(self.signum, known)
         # Python's call drops flags such as SA_RESTART, and any C handler.
         sigaction.write(self.signum, self._native)
 
@@ -78,7 +80,7 @@ class Disposition:
             function(self.signum, frame)
         elif self._address in {signal.SIG_IGN, self._trampoline}:
             return
-        elif may_raise and sigaction.handler_address(sigaction.read(self.signum)) == self._address:
+        elif may_raise and sigaction.read_address(self.signum) == self._address:
             os.kill(os.getpid(), self.signum)
         elif self._address != signal.SIG_DFL:
             self._raise_beneath()
@@ -94,7 +96,7 @@ class Disposition:
     def _learn_trampoline(self) -> int:
         """Look it up while one of our functions is installed, and so it is what the kernel has."""
         if not self._trampoline:
-            self._trampoline = sigaction.handler_address(sigaction.read(self.signum))
+            self._trampoline = sigaction.read_address(self.signum)
         return self._trampoline
 
     def _raise_beneath(self) -> None:

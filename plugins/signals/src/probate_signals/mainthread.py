@@ -34,6 +34,7 @@ class MainThread:
     """The main thread's inbox. There is one main thread, and so one of these."""
 
     def __init__(self) -> None:
+        self._ident = threading.main_thread().ident
         #: Short, and calling nobody's code but ours.
         self._chores: deque[Callable[[], None]] = deque()
         #: Calling handlers, which may do anything.
@@ -50,16 +51,17 @@ class MainThread:
         """Whether the main thread must not run anybody's code just now."""
         return self._shield.locked()
 
-    def run(self, chore: Callable[[], None]) -> None:
-        """Have the main thread do a chore, shielded: at once if this is it and it can.
+    def run(self, *chores: Callable[[], None]) -> None:
+        """Have the main thread do chores, shielded: at once if this is it and it can.
 
         Otherwise that is when its shield is down, or between two bytecodes. A main thread that
         is in a system call, or in C code, gets to it when it comes back to Python.
         """
-        self._chores.append(chore)
-        if not _is_here():
+        self._chores.extend(chores)
+        if threading.get_ident() == self._ident:
+            self.catch_up()
+        elif chores:
             self._post()
-        self.catch_up()
 
     def put_off(self, delivery: Callable[[], None]) -> None:
         """Have the main thread, which is shielded, do a delivery right after that.
@@ -70,7 +72,7 @@ class MainThread:
 
     def shielded(self, function: Callable[[], T]) -> T:
         """Call `function`; what would disturb it, if this is the main thread, comes after it."""
-        if not _is_here() or self._shield.locked():
+        if threading.get_ident() != self._ident or self._shield.locked():
             return function()
         try:
             with self._shield:
@@ -84,7 +86,7 @@ class MainThread:
         Deliveries that come in while one is being made are made after it, by the same loop:
         within one another, a storm of signals would nest them without end.
         """
-        if not _is_here() or self._shield.locked():
+        if threading.get_ident() != self._ident or self._shield.locked():
             return
         while self._chores:
             with self._shield:
@@ -103,6 +105,7 @@ class MainThread:
 
     def forget_parent(self) -> None:
         """Have nothing to do, in a forked child; its main thread is the one that forked."""
+        self._ident = threading.get_ident()
         self._chores = deque()
         self._deliveries = deque()
         self._is_delivering = False
@@ -138,10 +141,6 @@ class MainThread:
         if _add_pending_call(_is_true, self) != 0:
             # The interpreter's queue is full: the next occasion has to do.
             self._is_posted = False
-
-
-def _is_here() -> bool:
-    return threading.get_ident() == threading.main_thread().ident
 
 
 main_thread: Final = MainThread()

@@ -172,13 +172,19 @@ class SignalManager:
 
     def quiesce(self, pid: int) -> None:
         """Deliver nothing more to `pid`. A handler that runs already is not interrupted."""
-        for _, entry in self._owned(pid):
-            if isinstance(entry, Handler):
-                self._dispatcher(entry.signum).unplug(entry)
+        dispatchers = self._dispatchers
+        looks = [
+            dispatchers[entry.signum].look
+            for entry in self._table.resources(pid)
+            if isinstance(entry, Handler) and not dispatchers[entry.signum].take(entry)
+        ]
+        main_thread.run(*looks)
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Drop all handlers of `pid`, its pending signals and its mask."""
-        return main_thread.shielded(lambda: self._table.cleanup(pid, self._release))
+        return main_thread.shielded(
+            lambda: self._table.cleanup(pid, self._release, release_many=self._release_many)
+        )
 
     def usage(self, pid: int) -> ResourceUsage:
         """What `pid` has registered, blocked and pending."""
@@ -278,6 +284,12 @@ class SignalManager:
                 self._release(entry)
 
         return main_thread.shielded(release)
+
+    def _release_many(self, entries: list[Entry]) -> None:
+        """Take all out of their places, newest first, and off the list."""
+        while entries:
+            self._release(entries[-1])
+            entries.pop()
 
     def _release(self, entry: Entry) -> None:
         """Take something out of its place, if it is there."""

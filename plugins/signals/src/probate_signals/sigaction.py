@@ -12,8 +12,9 @@ import ctypes
 import os
 from typing import Final
 
-#: Room for a struct sigaction, which has some 150 bytes.
-_SIZE: Final = 256
+#: Room for a struct sigaction, which has some 150 bytes; the first word is the handler. A new one
+#: for each call, since a signal may come in between two looks at it.
+_Room: Final = ctypes.c_void_p * (256 // ctypes.sizeof(ctypes.c_void_p))
 
 #: PyDLL keeps the GIL: the call is too short to be worth letting go of it.
 _libc: Final = ctypes.PyDLL(None, use_errno=True)
@@ -21,24 +22,32 @@ _libc: Final = ctypes.PyDLL(None, use_errno=True)
 
 def read(signum: int) -> bytes:
     """The disposition of a signal, in full. Raises OSError."""
-    found = ctypes.create_string_buffer(_SIZE)
-    _sigaction(signum, None, found)
-    return found.raw
+    found = _Room()
+    if _libc.sigaction(signum, None, found) != 0:
+        raise _last_error()
+    return bytes(found)
+
+
+def read_address(signum: int) -> int:
+    """The address of a signal's C function; SIG_DFL is 0, SIG_IGN is 1. Raises OSError."""
+    found = _Room()
+    if _libc.sigaction(signum, None, found) != 0:
+        raise _last_error()
+    address: int | None = found[0]
+    return address or 0
 
 
 def write(signum: int, native: bytes) -> None:
     """Put back a disposition that was read before. Raises OSError."""
-    _sigaction(signum, ctypes.create_string_buffer(native, _SIZE), None)
+    if _libc.sigaction(signum, native, None) != 0:
+        raise _last_error()
 
 
 def handler_address(native: bytes) -> int:
-    """The address of a disposition's C function; SIG_DFL is 0, SIG_IGN is 1."""
+    """As `read_address`, of a disposition that was read."""
     return ctypes.c_void_p.from_buffer_copy(native).value or 0
 
 
-def _sigaction(
-    signum: int, new: ctypes.Array[ctypes.c_char] | None, old: ctypes.Array[ctypes.c_char] | None
-) -> None:
-    if _libc.sigaction(ctypes.c_int(signum), new, old) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+def _last_error() -> OSError:
+    code = ctypes.get_errno()
+    return OSError(code, os.strerror(code))
