@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, final
 
 if TYPE_CHECKING:
@@ -45,63 +46,61 @@ def run(steps: Generator[Wait, None, T]) -> Ended[T]:
     On the thread of a running event loop, waits for users to stop are skipped: they may need
     this loop.
     """
+    futures: Sequence[AnyFuture] = ()
     interrupt: BaseException | None = None
     on_loop = running_loop() is not None
     while True:
         try:
-            wait = next(steps)
+            futures, timeout, is_grace = next(steps)
         except StopIteration as stop:
+            # The traceback of an interrupt keeps what is here, while it counts who holds a future.
+            futures = ()
             return Ended(stop.value, interrupt)
-        if wait.is_grace and (on_loop or interrupt is not None):
-            del wait
+        if is_grace and (on_loop or interrupt is not None):
             continue
         done = threading.Event()
-        _when_all_done(wait.futures, done.set)
-        over = time.monotonic() + wait.timeout
+        _when_all_done(futures, done.set)
+        over = time.monotonic() + timeout
         while (left := over - time.monotonic()) > 0:
             try:
                 if done.wait(min(left, threading.TIMEOUT_MAX)):
                     break
             except (KeyboardInterrupt, SystemExit) as error:
                 interrupt = error
-                if wait.is_grace:
+                if is_grace:
                     break
-        # An interrupt's traceback keeps this frame, and whoever waits for it waits no more.
-        del wait
 
 
 async def run_async(steps: Generator[Wait, None, T]) -> Ended[T]:
     """Run `steps` on this event loop. A cancellation ends the grace and nothing else."""
     loop = asyncio.get_running_loop()
+    futures: Sequence[AnyFuture] = ()
     interrupt: BaseException | None = None
     while True:
         try:
-            wait = next(steps)
+            futures, timeout, is_grace = next(steps)
         except StopIteration as stop:
+            futures = ()  # as in `run`
             return Ended(stop.value, interrupt)
-        if wait.is_grace and interrupt is not None:
-            del wait
+        if is_grace and interrupt is not None:
             continue
-        done = asyncio.Event()
-
-        def wake(event: asyncio.Event = done) -> None:
-            # The loop may be gone by the time that a straggler finishes.
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(event.set)
-
-        _when_all_done(wait.futures, wake)
-        over = loop.time() + wait.timeout
-        while not done.is_set():
-            try:
-                async with asyncio.timeout_at(over):
-                    await done.wait()
-            except TimeoutError:
-                break
-            except asyncio.CancelledError as error:
-                interrupt = error
-                if wait.is_grace:
-                    break
-        del wait  # as in `run`
+        over = asyncio.Event()
+        _when_all_done(futures, partial(_wake, loop, over))
+        if over.is_set():
+            # A turn all the same: for those who were woken by what is done.
+            over.clear()
+            loop.call_soon(over.set)
+        timer = loop.call_at(loop.time() + timeout, over.set)
+        try:
+            while not over.is_set():
+                try:
+                    await over.wait()
+                except asyncio.CancelledError as error:
+                    interrupt = error
+                    if is_grace:
+                        break
+        finally:
+            timer.cancel()
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -110,6 +109,15 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    """Set an event of `loop`, from any thread."""
+    if running_loop() is loop:
+        event.set()
+    # The loop may be gone by the time that a straggler finishes.
+    elif not loop.is_closed():
+        loop.call_soon_threadsafe(event.set)
 
 
 def _when_all_done(futures: Sequence[AnyFuture], callback: Callable[[], object]) -> None:
