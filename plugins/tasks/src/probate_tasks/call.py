@@ -44,12 +44,12 @@ class ThreadCall(Job):
     def __repr__(self) -> str:
         return f"call of {self.name}, {self.status}"
 
-    def when_cancelled(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called when it is cancelled, on the cancelling thread."""
+    def when_cancelled(self, callback: Callable[[object], None]) -> None:
+        """Have `callback` called, with the future, when it is cancelled, by whoever cancels it."""
 
         def call(future: concurrent.futures.Future[Any]) -> None:
             if future.cancelled():
-                callback()
+                callback(future)
 
         self.future.add_done_callback(call)
 
@@ -114,13 +114,12 @@ class ExecutorCall(Job):
     def __repr__(self) -> str:
         return f"call in an executor, {self.status}"
 
-    def when_over(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called when the executor is through with it, on whichever thread."""
+    def when_over(self, callback: Callable[[object], None]) -> None:
+        """Have `callback` called, with the future, when the executor is through with it.
 
-        def call(_: object) -> None:
-            callback()
-
-        self.future.add_done_callback(call)
+        On whichever thread.
+        """
+        self.future.add_done_callback(callback)
 
     def cancel(self) -> bool:
         """Request cancellation; where a task turns out to be behind it, of the task."""

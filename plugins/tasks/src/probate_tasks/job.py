@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
-import weakref
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +10,10 @@ from probate import BusyResourceError, Outcome
 from probate_tasks.status import status_of
 
 if TYPE_CHECKING:
-    from probate_tasks.status import Native, TaskStatus
+    import weakref
 
-#: Resolved when a job is over.
-Ending = concurrent.futures.Future[None]
+    from probate_tasks.ending import Ending, Here
+    from probate_tasks.status import Native, TaskStatus
 
 
 class Job(ABC):
@@ -32,6 +30,7 @@ class Job(ABC):
         "is_caller",
         "is_reported",
         "is_settled",
+        "is_told",
         "native",
     )
 
@@ -46,8 +45,10 @@ class Job(ABC):
         self.is_settled = False
         #: Whether it is itself what terminates its owner.
         self.is_caller = False
-        #: What `ask_to_stop` has given out and is still being held. Only atomic operations of
-        #: the list touch it; a weak reference takes itself out of it.
+        #: Whether all who waited for it have been told that it is over.
+        self.is_told = False
+        #: Of everybody who has asked it to stop; dead if they care no more. Only atomic
+        #: operations of the list touch it.
         self._endings: list[weakref.ref[Ending]] = []
 
     # -- what sorts of job may differ in -------------------------------------
@@ -74,7 +75,8 @@ class Job(ABC):
     def settle(self) -> None:
         """Note that a cleanup has found it over."""
         self.is_settled = True
-        self.notify()
+        if not self.is_told:
+            self.notify()
 
     @abstractmethod
     def is_running_here(self) -> bool:
@@ -94,33 +96,38 @@ class Job(ABC):
     @property
     def is_awaited(self) -> bool:
         """Whether whoever asked it to stop still cares: as long as that termination lasts."""
-        return bool(self._endings)
+        return any(reference() is not None for reference in list(self._endings))
 
-    def ask_to_stop(self) -> Ending | None:
-        """Cancel it, and return what resolves when it is over; None if there is no use waiting."""
+    def ask_to_stop(self, ending: Ending | None = None, here: Here | None = None) -> bool:
+        """Cancel it, and have `ending` wait for it; False if there is no use waiting.
+
+        `here` is where this is called, if the caller knows.
+        """
+        del here
         if self.is_over():
-            return None
+            return False
         # Waiting for whoever waits would be waiting for ever.
         self.is_caller = self.is_running_here()
         if self.is_caller:
-            return None
-        ending = Ending()
-        self._endings.append(weakref.ref(ending, self._endings.remove))
-        self.is_reported = False
-        self.is_asked = True
+            return False
+        self._expect_by(ending)
         self.cancel()
         if self.is_over():
             # It may have ended before it could know of this `ending`.
             self.notify()
-        return ending if self.can_end() else None
+        if self.can_end():
+            return True
+        if ending is not None:
+            self._endings.remove(ending.reference)
+            ending.note(self)
+        return False
 
     def notify(self) -> None:
         """Tell whoever waits that it is over."""
         for reference in list(self._endings):
-            ending = reference()
-            if ending is not None:
-                with contextlib.suppress(concurrent.futures.InvalidStateError):
-                    ending.set_result(None)
+            if (ending := reference()) is not None:
+                ending.note(self)
+        self.is_told = True
 
     def release(self) -> Outcome:
         """Let go of it if it is over. Raises BusyResourceError if it is not."""
@@ -142,3 +149,15 @@ class Job(ABC):
                 "it terminates its own process, and goes on; it is forgotten when it returns"
             )
         return self.release_by_force()
+
+    def _expect_by(self, ending: Ending | None) -> None:
+        """Note that it is asked to stop, and by whom."""
+        if ending is not None:
+            for reference in list(self._endings):
+                if reference() is None:
+                    with contextlib.suppress(ValueError):
+                        self._endings.remove(reference)
+            self._endings.append(ending.reference)
+            ending.expect(self)
+        self.is_reported = False
+        self.is_asked = True

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from probate_tasks.ending import Ending, Here
     from probate_tasks.status import Native
 else:
     asyncio = lazily("asyncio")
@@ -42,18 +43,30 @@ class LoopTask(Job):
         name = getattr(coroutine, "__qualname__", None) or repr(coroutine)
         return f"task {self.future.get_name()!r} of {name}(), {self.status}"
 
-    def when_over(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called on the loop when the task is done."""
-
-        def call(_: object) -> None:
-            callback()
-
+    def when_over(self, callback: Callable[[object], None]) -> None:
+        """Have `callback` called on the loop, with the future, when the task is done."""
         if is_running_here(self._loop):
-            self.future.add_done_callback(call)
+            self.future.add_done_callback(callback)
         else:
             # A closed loop runs no callbacks, and no task.
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self.future.add_done_callback, call)
+                self._loop.call_soon_threadsafe(self.future.add_done_callback, callback)
+
+    def ask_to_stop(self, ending: Ending | None = None, here: Here | None = None) -> bool:
+        """As any job; where its own loop asks, without finding out for each what is so for all."""
+        future = self.future
+        if here is None or here.loop is not self._loop:
+            return super().ask_to_stop(ending)
+        if future.done():
+            return False
+        self.is_caller = future is here.task
+        if self.is_caller:
+            return False
+        self._expect_by(ending)
+        future.cancel()
+        if future.done():
+            self.notify()
+        return True
 
     def cancel(self) -> bool:
         """Request cancellation on its own loop; False if it is done, or the loop closed."""
@@ -65,7 +78,7 @@ class LoopTask(Job):
 
     def may_wait(self) -> bool:
         """Whether its coroutine is to be closed here, for want of a loop."""
-        return self._loop.is_closed() and not self.future.done()
+        return not self.future.done() and self._loop.is_closed()
 
     def is_running_here(self) -> bool:
         """Whether it is its loop's current task, on this thread."""

@@ -6,12 +6,14 @@ import functools
 import inspect
 import os
 import weakref
-from typing import TYPE_CHECKING, Any, TypeVar, final, overload
+from operator import attrgetter, methodcaller
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final, overload
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current
 from probate.lazily import lazily
 from probate_tasks.call import ExecutorCall, ThreadCall
 from probate_tasks.chains import behind
+from probate_tasks.ending import Ending, Here
 from probate_tasks.late import LateEnders
 from probate_tasks.looptask import LoopTask
 from probate_tasks.status import TaskStatus, is_native, status_of
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from probate import CleanupStats, Outcome, Process, ResourceId, ResourceUsage
-    from probate_tasks.job import Ending, Job
+    from probate_tasks.job import Job
     from probate_tasks.status import Native
 else:
     asyncio = lazily("asyncio")
 
 T = TypeVar("T")
+
+_MAY_WAIT: Final = methodcaller("may_wait")
 
 
 @final
@@ -49,7 +53,7 @@ class AsyncTaskManager:
     def __init__(self, *, max_threads: int | None = None) -> None:
         if max_threads is None:
             max_threads = min(32, (os.cpu_count() or 1) + 4)
-        self._table: OwnershipTable[Job] = OwnershipTable("tasks", identity=_identity)
+        self._table: OwnershipTable[Job] = OwnershipTable("tasks", identity=attrgetter("native"))
         self._late = LateEnders(self._forget)
         self._workers = Workers(_checked_limit(max_threads), self._serve)
 
@@ -193,18 +197,23 @@ class AsyncTaskManager:
         return resource_id
 
     def quiesce(self, pid: int) -> list[Ending]:
-        """Ask all that `pid` owns to cancel, each on its own loop; newest first."""
-        endings = [job.ask_to_stop() for job in reversed(self._table.resources(pid))]
-        return [ending for ending in endings if ending is not None]
+        """Ask all that `pid` owns to cancel, each on its own loop; newest first.
+
+        One future stands for all that there is use waiting for.
+        """
+        ending, here = Ending(), Here.find()
+        asked = [job.ask_to_stop(ending, here) for job in reversed(self._table.resources(pid))]
+        ending.note(None)
+        return [ending] if any(asked) else []
 
     def may_wait(self, pid: int) -> bool:
         """Whether the cleanup of `pid` may wait for code that is not ours, or for a thread."""
-        return any(job.may_wait() for job in self._table.resources(pid))
+        return any(map(_MAY_WAIT, self._table.resources(pid)))
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Drop what has ended; what has not is BUSY, with its stack."""
         try:
-            return self._table.cleanup(pid, _release)
+            return self._table.cleanup(pid, _release, release_many=_release_stopped)
         finally:
             for job in self._table.resources(pid):
                 # One that ended while it was out of the table could not forget itself.
@@ -239,19 +248,17 @@ class AsyncTaskManager:
         if not call.is_asked:
             self._forget(pid, call)
 
-    def _end_of(self, pid: int, job: Job) -> Callable[[], None]:
+    def _end_of(self, pid: int, job: Job) -> Callable[[object], None]:
         """What is to be called when `job` is over."""
         # Weakly, since a concurrent future keeps its callbacks for as long as it is kept itself.
-        reference = weakref.ref(job)
+        return functools.partial(self._when_over, pid, weakref.ref(job))
 
-        def on_end() -> None:
-            if (job := reference()) is None:
-                return
-            if isinstance(job, ThreadCall) and self._workers.withdraw(pid, job):
-                job.confirm_cancelled()
-            self._on_end(pid, job)
-
-        return on_end
+    def _when_over(self, pid: int, reference: weakref.ref[Job], _: object) -> None:
+        if (job := reference()) is None:
+            return
+        if isinstance(job, ThreadCall) and self._workers.withdraw(pid, job):
+            job.confirm_cancelled()
+        self._on_end(pid, job)
 
     def _on_end(self, pid: int, job: Job) -> None:
         """Forget a job that is over, unless a termination is to count it; on any thread."""
@@ -277,12 +284,18 @@ def _checked_limit(max_threads: object) -> int:
     return max_threads
 
 
-def _identity(job: Job) -> Native:
-    return job.native
-
-
 def _release(job: Job) -> Outcome:
     return job.release()
+
+
+def _release_stopped(jobs: list[Job]) -> None:
+    """Take off the end what has stopped when asked: all, as a rule."""
+    while jobs:
+        job = jobs[-1]
+        if not job.is_asked or not job.is_over():
+            return
+        job.settle()
+        jobs.pop()
 
 
 def _give_back(job: Job) -> None:

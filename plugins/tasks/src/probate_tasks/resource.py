@@ -9,7 +9,7 @@ from probate_tasks.manager import AsyncTaskManager
 
 if TYPE_CHECKING:
     from probate import CleanupStats, ResourceId, ResourceUsage
-    from probate_tasks.job import Ending
+    from probate_tasks.ending import Ending
 
 
 @final
