@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from typing import TYPE_CHECKING, final
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, final
 
 from probate import NotOwnedError, OwnershipTable, ReleaseTimeoutError, pid_or_current
 from probate_mmap import memorymap
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from probate import CleanupStats, Outcome, ResourceId, ResourceUsage
     from probate_mmap.memorymap import MemoryMap
+
+_MAY_WAIT: Final = attrgetter("may_wait")
 
 
 @final
@@ -47,7 +50,7 @@ class MmapManager:
         #: By device number; there are few devices.
         self._lanes: dict[int, SyncLane] = {}
         self._table: OwnershipTable[OwnedMap] = OwnershipTable(
-            "mmap", describe=str, identity=_identity
+            "mmap", describe=str, identity=attrgetter("native")
         )
 
     # -- making --------------------------------------------------------------
@@ -197,14 +200,15 @@ class MmapManager:
 
     def may_wait(self, pid: int) -> bool:
         """Whether the cleanup of `pid` may wait for a disk."""
-        return any(owned.may_wait for owned in self._table.resources(pid))
+        return any(map(_MAY_WAIT, self._table.resources(pid)))
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Sync and unmap all maps of `pid`, newest first."""
-        # Again, since their users could write to them until now.
-        self.quiesce(pid)
+        if self.may_wait(pid):
+            # Again, since their users could write to them until now.
+            self.quiesce(pid)
         try:
-            return self._table.cleanup(pid, self._release)
+            return self._table.cleanup(pid, self._release, release_many=_unmap_plain)
         finally:
             for lane in list(self._lanes.values()):
                 lane.rest()
@@ -260,5 +264,12 @@ class MmapManager:
         return owned.release()
 
 
-def _identity(owned: OwnedMap) -> object:
-    return owned.native
+def _unmap_plain(maps: list[OwnedMap]) -> None:
+    """Unmap those at the end that take nothing but that; raise BufferError at one that is used."""
+    while maps:
+        owned = maps[-1]
+        native = owned.native
+        if not owned.is_plain or native.closed:
+            return
+        native.close()
+        maps.pop()

@@ -34,6 +34,7 @@ class OwnedMap:
         "_array",
         "_backing",
         "_failure",
+        "is_plain",
         "may_wait",
         "native",
         "nbytes",
@@ -57,6 +58,8 @@ class OwnedMap:
         self.may_wait = (
             region.is_syncable or backing is not None or type(native) not in _WAIT_FOR_NOBODY
         )
+        #: Whether giving it back is to close the native map, and nothing else.
+        self.is_plain = not self.may_wait and array is None
         #: The latest sync in the background.
         self.syncing: concurrent.futures.Future[None] | None = None
         # Now and not at each sync: asking exports the map, and a user's `close` would fail of that.
