@@ -9,33 +9,31 @@ import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from probate_tasks.job import Job
 
 
 @final
 class Ending(concurrent.futures.Future[None]):
-    """Resolved when all jobs are over that were asked to stop together.
+    """Resolved when all of these jobs are over, which are to be asked to stop.
 
     Whoever asked still cares, for as long as this is held.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, jobs: Iterable[Job]) -> None:
         super().__init__()
         #: What the jobs keep of it.
         self.reference = weakref.ref(self)
-        #: Jobs that are not over, by id; and None, until all have been asked. Only atomic
-        #: operations of the set touch it: whoever makes it empty sees that it is.
-        self._left: set[int | None] = {None}
+        #: Jobs that are not over, by id. Only atomic operations of the set touch it: whoever
+        #: makes it empty sees that it is.
+        self._left = set(map(id, jobs))
 
-    def expect(self, job: Job) -> None:
-        """Wait for a job, which is just being asked."""
-        self._left.add(id(job))
-
-    def note(self, job: Job | None) -> None:
-        """Note that a job is over; None, that all have been asked. On any thread; idempotent."""
+    def note(self, job: Job) -> None:
+        """Note that a job is over, or that there is no use waiting. On any thread; idempotent."""
         left = self._left
         if left:
-            left.discard(None if job is None else id(job))
+            left.discard(id(job))
             if not left:
                 with contextlib.suppress(concurrent.futures.InvalidStateError):
                     self.set_result(None)

@@ -99,7 +99,7 @@ class Job(ABC):
         return any(reference() is not None for reference in list(self._endings))
 
     def ask_to_stop(self, ending: Ending | None = None, here: Here | None = None) -> bool:
-        """Cancel it, and have `ending` wait for it; False if there is no use waiting.
+        """Cancel it, and tell `ending` when it is over; False if there is no use waiting.
 
         `here` is where this is called, if the caller knows.
         """
@@ -110,7 +110,7 @@ class Job(ABC):
         self.is_caller = self.is_running_here()
         if self.is_caller:
             return False
-        self._expect_by(ending)
+        self._note_asked(ending)
         self.cancel()
         if self.is_over():
             # It may have ended before it could know of this `ending`.
@@ -119,7 +119,6 @@ class Job(ABC):
             return True
         if ending is not None:
             self._endings.remove(ending.reference)
-            ending.note(self)
         return False
 
     def notify(self) -> None:
@@ -150,14 +149,15 @@ class Job(ABC):
             )
         return self.release_by_force()
 
-    def _expect_by(self, ending: Ending | None) -> None:
+    def _note_asked(self, ending: Ending | None) -> None:
         """Note that it is asked to stop, and by whom."""
-        if ending is not None:
-            for reference in list(self._endings):
+        endings = self._endings
+        if endings:
+            for reference in list(endings):
                 if reference() is None:
                     with contextlib.suppress(ValueError):
-                        self._endings.remove(reference)
-            self._endings.append(ending.reference)
-            ending.expect(self)
+                        endings.remove(reference)
+        if ending is not None:
+            endings.append(ending.reference)
         self.is_reported = False
         self.is_asked = True

@@ -62,7 +62,7 @@ class LoopTask(Job):
         self.is_caller = future is here.task
         if self.is_caller:
             return False
-        self._expect_by(ending)
+        self._note_asked(ending)
         future.cancel()
         if future.done():
             self.notify()

@@ -118,7 +118,7 @@ class AsyncTaskManager:
         def make() -> ThreadCall:
             name = getattr(fn, "__qualname__", None) or repr(fn)
             call = ThreadCall(functools.partial(fn, *args, **kwargs), name)
-            call.when_cancelled(self._end_of(pid, call))
+            call.when_cancelled(functools.partial(self._when_cancelled, pid, weakref.ref(call)))
             return call
 
         call: ThreadCall = self._table.acquire(pid, make, _give_back)  # type: ignore[assignment]  # what make has made
@@ -201,10 +201,15 @@ class AsyncTaskManager:
 
         One future stands for all that there is use waiting for.
         """
-        ending, here = Ending(), Here.find()
-        asked = [job.ask_to_stop(ending, here) for job in reversed(self._table.resources(pid))]
-        ending.note(None)
-        return [ending] if any(asked) else []
+        jobs = self._table.resources(pid)
+        ending, here = Ending(jobs), Here.find()
+        is_of_use = False
+        for job in reversed(jobs):
+            if job.ask_to_stop(ending, here):
+                is_of_use = True
+            else:
+                ending.note(job)
+        return [ending] if is_of_use else []
 
     def may_wait(self, pid: int) -> bool:
         """Whether the cleanup of `pid` may wait for code that is not ours, or for a thread."""
@@ -254,11 +259,16 @@ class AsyncTaskManager:
         return functools.partial(self._when_over, pid, weakref.ref(job))
 
     def _when_over(self, pid: int, reference: weakref.ref[Job], _: object) -> None:
-        if (job := reference()) is None:
-            return
-        if isinstance(job, ThreadCall) and self._workers.withdraw(pid, job):
-            job.confirm_cancelled()
-        self._on_end(pid, job)
+        job = reference()
+        if job is not None:
+            self._on_end(pid, job)
+
+    def _when_cancelled(self, pid: int, reference: weakref.ref[ThreadCall], _: object) -> None:
+        call = reference()
+        if call is not None:
+            if self._workers.withdraw(pid, call):
+                call.confirm_cancelled()
+            self._on_end(pid, call)
 
     def _on_end(self, pid: int, job: Job) -> None:
         """Forget a job that is over, unless a termination is to count it; on any thread."""
@@ -294,7 +304,9 @@ def _release_stopped(jobs: list[Job]) -> None:
         job = jobs[-1]
         if not job.is_asked or not job.is_over():
             return
-        job.settle()
+        job.is_settled = True
+        if not job.is_told:
+            job.notify()
         jobs.pop()
 
 
