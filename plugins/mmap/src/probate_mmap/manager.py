@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from probate_mmap.memorymap import MemoryMap
 
 _MAY_WAIT: Final = attrgetter("may_wait")
+_IS_PLAIN: Final = attrgetter("is_plain")
+_IS_CLOSED: Final = attrgetter("native.closed")
 
 
 @final
@@ -191,6 +193,8 @@ class MmapManager:
 
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
         """Start syncing; the futures are done when that is."""
+        if not self.may_wait(pid):
+            return []
         futures = [
             self._start_sync(owned)
             for owned in reversed(self._table.resources(pid))
@@ -204,9 +208,8 @@ class MmapManager:
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Sync and unmap all maps of `pid`, newest first."""
-        if self.may_wait(pid):
-            # Again, since their users could write to them until now.
-            self.quiesce(pid)
+        # Again, since their users could write to them until now.
+        self.quiesce(pid)
         try:
             return self._table.cleanup(pid, self._release, release_many=_unmap_plain)
         finally:
@@ -265,11 +268,17 @@ class MmapManager:
 
 
 def _unmap_plain(maps: list[OwnedMap]) -> None:
-    """Unmap those at the end that take nothing but that; raise BufferError at one that is used."""
-    while maps:
-        owned = maps[-1]
-        native = owned.native
-        if not owned.is_plain or native.closed:
-            return
-        native.close()
-        maps.pop()
+    """Unmap all and clear the list, if that is all that any of them takes.
+
+    Raises BufferError at one that is in use, and leaves it and those before it in the list.
+    """
+    if not all(map(_IS_PLAIN, maps)) or any(map(_IS_CLOSED, maps)):
+        return
+    try:
+        for owned in reversed(maps):
+            owned.native.close()
+    except BaseException:
+        while maps and maps[-1].native.closed:
+            maps.pop()
+        raise
+    maps.clear()
