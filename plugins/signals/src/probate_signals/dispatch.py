@@ -139,7 +139,7 @@ class Dispatcher:
                 # Only now: if an exception out of another signal's handler ends us before, the
                 # next look tries again.
                 self._is_wanted = False
-            elif link is not None and link.is_in_force():
+            elif link is not None and link.below.is_replaced_by(link):
                 link.take_out()
                 # Whoever registered meanwhile has found it still installed.
                 self._is_wanted = True
@@ -187,10 +187,6 @@ class Link:
     def install(self) -> None:
         """Become the disposition."""
         self.below.replace_by(self)
-
-    def is_in_force(self) -> bool:
-        """Whether nobody has installed theirs over ours: in Python, or in C."""
-        return self.below.is_replaced_by(self)
 
     def take_out(self) -> None:
         """Put back what was there before, past others of ours that are idle by now."""

@@ -41,7 +41,7 @@ class Disposition:
     @property
     def function(self) -> HandlerFunction | None:
         """The Python function, if it is one that the kernel's signals came to."""
-        is_python = self._address == self._learn_trampoline() and callable(self._python)
+        is_python = callable(self._python) and self._address == self._learn_trampoline()
         return self._python if is_python else None  # type: ignore[return-value]  # it is callable
 
     def replace_by(self, function: HandlerFunction) -> None:
@@ -50,7 +50,7 @@ class Disposition:
         self._learn_trampoline()
 
     def is_replaced_by(self, function: HandlerFunction) -> bool:
-        """Whether `function` is what the kernel's signals come to now."""
+        """Whether `function` is what signals come to: nobody's is over it, in Python or in C."""
         if _signal.getsignal(self.signum) is not function:
             return False
         address = sigaction.read_address(self.signum)

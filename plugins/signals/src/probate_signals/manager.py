@@ -287,8 +287,11 @@ class SignalManager:
 
     def _release_many(self, entries: list[Entry]) -> None:
         """Take all out of their places, newest first, and off the list."""
+        dispatchers = self._dispatchers
         while entries:
-            self._release(entries[-1])
+            entry = entries[-1]
+            if not isinstance(entry, Handler) or not dispatchers[entry.signum].take(entry):
+                self._release(entry)
             entries.pop()
 
     def _release(self, entry: Entry) -> None:

@@ -260,7 +260,12 @@ class AsyncTaskManager:
 
     def _when_over(self, pid: int, reference: weakref.ref[Job], _: object) -> None:
         job = reference()
-        if job is not None:
+        if job is None:
+            return
+        if job.is_asked and not job.is_reported:
+            # As a rule: the cleanup that follows counts it.
+            job.notify()
+        else:
             self._on_end(pid, job)
 
     def _when_cancelled(self, pid: int, reference: weakref.ref[ThreadCall], _: object) -> None:
