@@ -7,6 +7,7 @@ import concurrent.futures
 import contextvars
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -66,6 +67,55 @@ def test_a_straggler_may_finish_when_its_waiter_is_gone(drive: Any) -> None:
     late.set_result(None)
 
     assert late.done()
+
+
+def test_a_wait_for_what_is_done_is_a_turn_of_the_loop() -> None:
+    """Whoever awaits what is done already goes on before the steps do."""
+    log: list[str] = []
+
+    async def main() -> None:
+        future = asyncio.get_running_loop().create_future()
+
+        async def user() -> None:
+            await future
+            log.append("user")
+
+        def asking() -> Generator[Wait, None, None]:
+            future.set_result(None)
+            yield Wait([future], 20, is_grace=True)
+            log.append("steps")
+
+        task = asyncio.create_task(user())
+        await asyncio.sleep(0)
+        await run_async(asking())
+        await task
+
+    asyncio.run(main())
+
+    assert log == ["user", "steps"]
+
+
+def test_an_interrupt_holds_no_futures() -> None:
+    """Its traceback keeps the frame that waited, but not what was waited for."""
+    references: list[weakref.ref[Any]] = []
+
+    async def main() -> Any:
+        def steps() -> Generator[Wait, None, None]:
+            for _ in range(2):
+                future: concurrent.futures.Future[None] = concurrent.futures.Future()
+                references.append(weakref.ref(future))
+                yield Wait([future], 30, is_grace=True)
+                del future
+
+        task = asyncio.create_task(run_async(steps()))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        return await task
+
+    _, interrupt = asyncio.run(main())
+
+    assert interrupt.__traceback__ is not None
+    assert [reference() for reference in references] == [None, None]
 
 
 def test_what_steps_raise_is_raised(drive: Any) -> None:

@@ -125,6 +125,9 @@ def _when_all_done(futures: Sequence[AnyFuture], callback: Callable[[], object])
 
     Futures of a loop that does not run can get nowhere and are not waited for.
     """
+    if len(futures) == 1 and isinstance(only := futures[0], concurrent.futures.Future):
+        only.add_done_callback(lambda _: callback())
+        return
     lock = threading.Lock()
     left = len(futures) + 1
 

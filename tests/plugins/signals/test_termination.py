@@ -79,6 +79,24 @@ def test_a_disposition_that_somebody_has_reset_is_left_alone(
         signal.signal(USR1, signal.SIG_DFL)
 
 
+def test_one_that_is_uncovered_while_its_owner_ends_is_taken_out(
+    manager: ProcessManager, signals: SignalManager, log: list[str]
+) -> None:
+    """Somebody who stops when asked may put back ours, which was quiesced under theirs."""
+    before = signal.getsignal(USR1)
+    process = manager.create_process("covered")
+    signals.register(process.pid, USR1, lambda *_: None)
+    ours = signal.signal(USR1, lambda *_: None)
+    resource = manager.orchestrator["signals"]
+    resource.quiesce(process.pid)
+    signal.signal(USR1, ours)
+    stats = resource.cleanup(process.pid)
+
+    assert stats.resources_freed == 1
+    assert signal.getsignal(USR1) is before
+    assert log == []
+
+
 def test_quiesce_stops_delivery(manager: ProcessManager, signals: SignalManager) -> None:
     """From then on neither the kernel's signals nor sent ones reach it; it still owns all."""
     got: list[int] = []

@@ -95,6 +95,37 @@ def test_the_hooks_by_hand() -> None:
     asyncio.run(main())
 
 
+def test_one_future_stands_for_all_that_are_asked() -> None:
+    """Done with the last of them; whoever asks again has another one, which is told as well."""
+    resource = TaskResource()
+
+    async def main() -> None:
+        events = [asyncio.Event() for _ in range(3)]
+
+        async def work(event: asyncio.Event) -> None:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                await event.wait()
+
+        tasks = [resource.manager.spawn(7, work(event)) for event in events]
+        await asyncio.sleep(0)
+        endings = [*resource.quiesce(7), *resource.quiesce(7)]
+
+        assert len(endings) == 2
+
+        for event, task in zip(events, tasks, strict=True):
+            assert [ending.done() for ending in endings] == [False, False]
+
+            event.set()
+            await asyncio.wait([task])
+
+        assert [ending.done() for ending in endings] == [True, True]
+        assert resource.cleanup(7).resources_freed == 3
+
+    asyncio.run(main())
+
+
 def test_a_cleanup_that_nothing_came_before_cancels() -> None:
     """Cleanup alone cancels, reports BUSY, and what then ends is forgotten."""
     resource = TaskResource()
