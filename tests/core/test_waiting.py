@@ -70,7 +70,7 @@ def test_a_straggler_may_finish_when_its_waiter_is_gone(drive: Any) -> None:
 
 
 def test_a_wait_for_what_is_done_is_a_turn_of_the_loop() -> None:
-    """Whoever awaits what is done already goes on before the steps do."""
+    """Whoever was woken by then goes on before the steps do."""
     log: list[str] = []
 
     async def main() -> None:
@@ -81,8 +81,10 @@ def test_a_wait_for_what_is_done_is_a_turn_of_the_loop() -> None:
             log.append("user")
 
         def asking() -> Generator[Wait, None, None]:
+            done: concurrent.futures.Future[None] = concurrent.futures.Future()
+            done.set_result(None)
             future.set_result(None)
-            yield Wait([future], 20, is_grace=True)
+            yield Wait([done], 20, is_grace=True)
             log.append("steps")
 
         task = asyncio.create_task(user())
