@@ -3,6 +3,7 @@
 resource.py   TaskResource: the hooks
 manager.py    AsyncTaskManager: starts tasks and calls for processes, forgets what has ended
 job.py        what the table keeps: asked to stop, reported, over
+ending.py     what whoever asks jobs to stop waits for
 looptask.py   asyncio tasks and futures, which only their own loop may touch
 call.py       calls in our threads, and futures of other executors
 workers.py    the threads, for each process, none of them idle
