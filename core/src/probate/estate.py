@@ -11,6 +11,7 @@ the resource, and released it, or left it to be taken back out.
 from __future__ import annotations
 
 import threading
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, Generic, NewType, Self, TypeVar, final
 
 from probate.errors import ResourceLimitExceeded
@@ -92,6 +93,16 @@ class Estate(dict[ResourceId, T]):
             return 0
         with self.lock:
             nbytes = extra.sizes.pop(resource_id, 0)
+            extra.nbytes -= nbytes
+        return nbytes
+
+    def take_sizes(self, resource_ids: Iterable[ResourceId]) -> int:
+        """Remove the bytes of resources that were taken out, and return their sum."""
+        extra = self.extra
+        if extra is None or not extra.sizes:
+            return 0
+        with self.lock:
+            nbytes = sum(map(extra.sizes.pop, resource_ids, repeat(0)))
             extra.nbytes -= nbytes
         return nbytes
 

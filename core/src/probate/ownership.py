@@ -300,7 +300,7 @@ class OwnershipTable(Generic[T]):
         if release_many is not None and len(estate) > 1:
             ids, identities = emptying.at_once(estate, release_many, identity_of)
             freed = len(ids)
-            nbytes = 0 if estate.extra is None else sum(map(estate.take_size, ids))
+            nbytes = estate.take_sizes(ids)
             for key in map(_key_of if int in map(type, identities) else id, identities):
                 self._index.pop(key, None)
             for resource_id in ids if self._sites else ():

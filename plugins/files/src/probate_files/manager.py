@@ -44,6 +44,8 @@ class FileManager:
     def __init__(self) -> None:
         self._books = Books()
         self._table = self._books.table
+        #: Whether `pid` owns anything of this kind: the table's own word.
+        self.owns_any: Callable[[int], bool] = self._table.__contains__
         #: Held while a lock is asked for, which never waits.
         self._taking = threading.Lock()
         forget_in_forked_child(self)
@@ -304,10 +306,6 @@ class FileManager:
         return resource_id
 
     # -- settling, for the resource ------------------------------------------
-
-    def owns_any(self, pid: int) -> bool:
-        """Whether `pid` owns anything of this kind."""
-        return pid in self._table
 
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
         """Own a descriptor, file object or temporary thing made elsewhere.

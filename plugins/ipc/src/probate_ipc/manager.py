@@ -53,6 +53,8 @@ class IpcManager:
             identity=lambda handle: handle.identity,
             alias=native_of,
         )
+        #: Whether `pid` owns anything of this kind: the table's own word.
+        self.owns_any: Callable[[int], bool] = self._table.__contains__
 
     # -- pipes ---------------------------------------------------------------
 
@@ -301,10 +303,6 @@ class IpcManager:
             raise
 
     # -- settling, for the resource ------------------------------------------
-
-    def owns_any(self, pid: int) -> bool:
-        """Whether `pid` owns anything of this kind."""
-        return pid in self._table
 
     @pid_or_current
     def adopt(self, pid: int, resource: object, *, as_owner: bool = False) -> ResourceId | None:

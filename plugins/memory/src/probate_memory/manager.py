@@ -53,6 +53,8 @@ class MemoryManager:
         self._table: OwnershipTable[Memory] = OwnershipTable(
             "memory", describe=str, identity=_identity, alias=_native_of
         )
+        #: Whether `pid` owns any memory: the table's own word.
+        self.owns_any: Callable[[int], bool] = self._table.__contains__
         self._peaks = Peaks(self._table)
 
     # -- private memory ------------------------------------------------------
@@ -243,10 +245,6 @@ class MemoryManager:
             found.unlink()
 
     # -- settling, for the resource ------------------------------------------
-
-    def owns_any(self, pid: int) -> bool:
-        """Whether `pid` owns any memory."""
-        return pid in self._table
 
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
         """Own a SharedMemory, ShareableList or `sysv_ipc.SharedMemory`; None for anything else.

@@ -54,6 +54,8 @@ class MmapManager:
         self._table: OwnershipTable[OwnedMap] = OwnershipTable(
             "mmap", describe=str, identity=attrgetter("native")
         )
+        #: Whether `pid` owns any map: the table's own word.
+        self.owns_any: Callable[[int], bool] = self._table.__contains__
 
     # -- making --------------------------------------------------------------
 
@@ -168,10 +170,6 @@ class MmapManager:
             self._table.release(pid, self._table.find(pid, native))
 
     # -- settling, for the resource ------------------------------------------
-
-    def owns_any(self, pid: int) -> bool:
-        """Whether `pid` owns any map."""
-        return pid in self._table
 
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
         """Own an `mmap.mmap`, or the map under a numpy memmap or a view of one.

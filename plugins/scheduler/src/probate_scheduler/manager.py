@@ -50,6 +50,8 @@ class SchedulerManager:
         self._table: OwnershipTable[RunQueueEntry] = OwnershipTable(
             "scheduler", identity=lambda entry: entry
         )
+        #: Whether `pid` has anything on the queue: the table's own word.
+        self.owns_any: Callable[[int], bool] = self._table.__contains__
         self._queue = RunQueue(self._died)
         self.configure(policy, quantum, slots=slots)
 
@@ -234,10 +236,6 @@ class SchedulerManager:
         self._queue.join_if_idle()
 
     # -- settling, for the resource --------------------------------------------
-
-    def owns_any(self, pid: int) -> bool:
-        """Whether `pid` has anything on the queue."""
-        return pid in self._table
 
     def quiesce(self, pid: int) -> None:
         """Take all of `pid` off the queue for good, and continue what the queue has stopped."""

@@ -49,6 +49,8 @@ class SignalManager:
 
     def __init__(self) -> None:
         self._table: OwnershipTable[Entry] = OwnershipTable("signals", describe=str)
+        #: Whether `pid` owns any handler, or has signals blocked or pending: the table's own word.
+        self.owns_any: Callable[[int], bool] = self._table.__contains__
         #: By signal number, made when first needed.
         self._dispatchers: dict[int, Dispatcher] = {}
 
@@ -165,10 +167,6 @@ class SignalManager:
         return [entry.signum for _, entry in self._owned(pid) if isinstance(entry, Pending)]
 
     # -- settling, for the resource ------------------------------------------
-
-    def owns_any(self, pid: int) -> bool:
-        """Whether `pid` owns any handler, or has any signal blocked or pending."""
-        return pid in self._table
 
     def quiesce(self, pid: int) -> None:
         """Deliver nothing more to `pid`. A handler that runs already is not interrupted."""

@@ -38,6 +38,8 @@ class SocketManager:
         self._table: OwnershipTable[Native] = OwnershipTable(
             "sockets", describe=_describe, identity=_identity
         )
+        #: Whether `pid` owns any socket: the table's own word.
+        self.owns_any: Callable[[int], bool] = self._table.__contains__
 
     # -- making --------------------------------------------------------------
 
@@ -144,10 +146,6 @@ class SocketManager:
         release.close(sock, abort=self._abort if abort is None else abort)
 
     # -- settling, for the resource ------------------------------------------
-
-    def owns_any(self, pid: int) -> bool:
-        """Whether `pid` owns any socket."""
-        return pid in self._table
 
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
         """Own a socket, asyncio server, transport or stream writer made elsewhere.

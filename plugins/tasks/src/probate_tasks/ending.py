@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+from probate.lazily import lazily
+
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable
 
     from probate_tasks.job import Job
+else:
+    asyncio = lazily("asyncio")
 
 
 @final

@@ -54,6 +54,8 @@ class AsyncTaskManager:
         if max_threads is None:
             max_threads = min(32, (os.cpu_count() or 1) + 4)
         self._table: OwnershipTable[Job] = OwnershipTable("tasks", identity=attrgetter("native"))
+        #: Whether `pid` owns any task or call: the table's own word.
+        self.owns_any: Callable[[int], bool] = self._table.__contains__
         self._late = LateEnders(self._forget)
         self._workers = Workers(_checked_limit(max_threads), self._serve)
 
@@ -175,10 +177,6 @@ class AsyncTaskManager:
             raise
 
     # -- settling, for the resource ------------------------------------------
-
-    def owns_any(self, pid: int) -> bool:
-        """Whether `pid` owns any task or call."""
-        return pid in self._table
 
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
         """Own an asyncio task or future, or an executor's future, made elsewhere.
