@@ -64,8 +64,7 @@ class Emptying:
                 taken.extend(iter(estate.popitem, None))
             except KeyError:
                 pass
-            resources = [resource for _, resource in taken]
-            resources.reverse()
+            resources = [each[1] for each in reversed(taken)]
             if identity_of is not None:
                 # Held, and asked for now: a release may well change what it is given.
                 identities += map(identity_of, resources)
@@ -79,7 +78,7 @@ class Emptying:
             estate.update(reversed(taken[-kept:]))
             del taken[-kept:]
             del identities[:kept]
-        return [resource_id for resource_id, _ in taken], identities
+        return [each[0] for each in taken], identities
 
     def note_answer(self, resource: object, answer: object) -> Outcome:
         """Note what a release has returned, and return the outcome."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import traceback
+from collections import deque
 from contextlib import nullcontext
+from itertools import repeat
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast, final
 
 from probate.emptying import Emptying
@@ -295,14 +297,13 @@ class OwnershipTable(Generic[T]):
         if estate is None:
             return models.NOTHING
         emptying = Emptying(self.kind, self.describe)
-        identity_of = self._identity
-        freed = nbytes = 0
+        identity_of, freed, nbytes = self._identity, 0, 0
         if release_many is not None and len(estate) > 1:
             ids, identities = emptying.at_once(estate, release_many, identity_of)
             freed = len(ids)
             nbytes = estate.take_sizes(ids)
-            for key in map(_key_of if int in map(type, identities) else id, identities):
-                self._index.pop(key, None)
+            key_of = _key_of if int in set(map(type, identities)) else id
+            deque(map(self._index.pop, map(key_of, identities), repeat(None)), maxlen=0)
             for resource_id in ids if self._sites else ():
                 self._sites.pop(resource_id, None)
         while True:

@@ -129,12 +129,16 @@ def _shut_down(sock: socket.socket, *, abort: bool) -> None:
 def _close_descriptors(descriptors: list[int]) -> None:
     """Close them, those that follow each other in one call."""
     descriptors.sort()
-    first = 0
-    for index, descriptor in enumerate(descriptors):
-        is_last = index + 1 == len(descriptors) or descriptors[index + 1] != descriptor + 1
-        if is_last:
-            os.closerange(descriptors[first], descriptor + 1)
-            first = index + 1
+    first, count = 0, len(descriptors)
+    while first < count:
+        end = count
+        if descriptors[-1] - descriptors[first] != count - 1 - first:
+            # There are others in between.
+            end = first + 1
+            while end < count and descriptors[end] == descriptors[end - 1] + 1:
+                end += 1
+        os.closerange(descriptors[first], descriptors[end - 1] + 1)
+        first = end
 
 
 def describe(sock: socket.socket) -> str:
