@@ -42,7 +42,7 @@ class OpenFile:
     """
 
     __slots__ = (
-        "__weakref__", "_above", "_drained", "_failure", "_flushed", "_is_given_up",
+        "__weakref__", "_above", "_drained", "_failure", "_flushed", "_interrupt", "_is_given_up",
         "_may_seek", "_outlet", "_own", "_raw", "_thread", "_written_before", "file", "identity",
         "is_in_memory", "is_simple", "is_written", "locks", "native", "path", "waits_for_reader",
     )  # fmt: skip
@@ -75,6 +75,8 @@ class OpenFile:
         self._failure: OSError | None = None
         #: Locks that were taken through it here.
         self.locks: list[FileLock] = []
+        #: What fell into a write, to be raised when that is through.
+        self._interrupt: BaseException | None = None
         #: None until there is something that cannot simply be written.
         self._outlet: Outlet | None = None
         #: The flush under way, of a file whose reader may let it wait; None if there is none.
@@ -175,6 +177,7 @@ class OpenFile:
         layers.flush(self._above, finish=finish)
         if not self.waits_for_reader and not self._keeps_something():
             own.pop("write", None)
+        self._let_interrupt()
 
     def _drain_simply(self) -> bool:
         """Have everything that is buffered go out; False if that takes more than a flush."""
@@ -192,6 +195,8 @@ class OpenFile:
         is_done = self._outlet is None
         if is_done:
             own.pop("write", None)
+        if self._interrupt is not None:
+            self._let_interrupt()
         return is_done
 
     def _take(self, data: bytes | memoryview) -> int:
@@ -199,17 +204,28 @@ class OpenFile:
         if self._outlet is not None:
             return self._outlet.write(data)
         taken = bytes(data)
-        written = 0
+        nbytes = len(taken)
+        written: list[int] = []
         try:
             fd = self._raw.fileno()
             if is_still(fd, self.identity):
-                written = os.write(fd, taken)
+                # Called from C, so that no interrupt keeps us from knowing what has been written.
+                written.extend(map(os.write, (fd,), (taken,)))
         except (OSError, ValueError):
             # Whatever is wrong, the outlet meets it again.
             pass
-        if written < len(taken):
-            (self._outlet or self._set_up_outlet()).write(taken[written:])
-        return len(taken)
+        except BaseException as error:
+            # The layers would write all of it once more.
+            self._interrupt = error
+        if written == [nbytes]:
+            return nbytes
+        (self._outlet or self._set_up_outlet()).write(taken[sum(written) :])
+        return nbytes
+
+    def _let_interrupt(self) -> None:
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None:
+            raise interrupt
 
     def _set_up_outlet(self) -> Outlet:
         outlet = Outlet(self._raw, self.identity, may_wait=self.waits_for_reader)
