@@ -1,10 +1,9 @@
-"""Nobody looks on: plugins are called themselves. Somebody does: through pluggy, and no other way."""
+"""Nobody looks on: plugins are called themselves. Somebody does: through pluggy, no other way."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 import pytest
@@ -20,6 +19,9 @@ from probate import (
     hookimpl,
     runs_inline,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 PID = 1
 

@@ -1,9 +1,11 @@
-"""What is noted while an estate is emptied, and the account of it."""
+"""The emptying of one estate, and the account of it."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+from collections import deque
+from itertools import islice, repeat
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 from probate.errors import ReleaseError
 from probate.interruption import InterruptedCleanup
@@ -30,58 +32,161 @@ _PLAIN_WORDS: Final = {
 }
 
 
+def key_of(identity: object) -> int:
+    """What an index has for an object: its address; of an int, which may have many, its value."""
+    if type(identity) is int and identity >= 0:
+        # Addresses are positive, so the two are never confused.
+        return ~identity
+    return id(identity)
+
+
 @final
-class Emptying:
-    """The emptying of one estate: what went otherwise than smoothly. Used once."""
+class Emptying(Generic[T]):
+    """The emptying of one estate, and the account of it. Used once.
 
-    __slots__ = ("_describe", "_failures", "_interrupt", "_kind", "_started", "kept")
+    An interrupt may fall between any two steps of it. So everything that is neither in the estate
+    nor dealt with is in hand here, and `recover` knows what is to become of it.
+    """
 
-    def __init__(self, kind: str, describe: Callable[[Any], str]) -> None:
+    __slots__ = (
+        "_answered", "_begun", "_describe", "_estate", "_failures", "_freed", "_identities",
+        "_identity_of", "_in_hand", "_index", "_interrupt", "_kind", "_left", "_nbytes",
+        "_sites", "_started", "kept",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        kind: str,
+        describe: Callable[[T], str],
+        estate: Estate[T],
+        identity_of: Callable[[T], object] | None,
+        index: dict[int, ResourceId],
+        sites: dict[ResourceId, str],
+    ) -> None:
         self._kind = kind
         self._describe = describe
+        self._estate = estate
+        self._identity_of = identity_of
+        self._index = index
+        self._sites = sites
         self._started = time.perf_counter()
         self._failures: list[models.CleanupFailure] = []
         self._interrupt: BaseException | None = None
+        self._freed = self._nbytes = 0
         #: What stays owned, with its bytes, newest first.
-        self.kept: list[tuple[ResourceId, Any, int]] = []
+        self.kept: list[tuple[ResourceId, T, int]] = []
+        #: What was taken out and is not dealt with yet, newest first; and their identities, held
+        #: and asked for before any release, which may well change what it is given.
+        self._in_hand: list[tuple[ResourceId, T]] = []
+        self._identities: list[object] = []
+        #: How far the one in hand has come: whether its release was called, what came of it.
+        self._begun = False
+        self._answered: Outcome | None = None
+        #: Of those that are released at once: what is left, oldest first; None before that.
+        self._left: list[T] | None = None
 
-    def at_once(
-        self,
-        estate: Estate[T],
-        release_many: Callable[[list[T]], object],
-        identity_of: Callable[[T], object] | None,
-    ) -> tuple[list[ResourceId], list[object]]:
-        """Have all of an estate released at once; the ids of those that were, and identities.
+    def one_by_one(self, release: Callable[[T], object]) -> None:
+        """Release all that is in the estate, newest first."""
+        newest = iter(self._estate.popitem, None)
+        hand, identities, identity_of = self._in_hand, self._identities, self._identity_of
+        while self._estate:
+            try:
+                # Taken and in hand, or neither: nothing comes in between.
+                hand.extend(islice(newest, 1))
+            except KeyError:
+                return
+            resource = hand[0][1]
+            if identity_of is not None:
+                identities.append(identity_of(resource))
+            self._begun = True
+            try:
+                answer = release(resource)
+            except BaseException as error:
+                self._answered = self.note_error(resource, error)
+            else:
+                self._answered = self.note_answer(resource, answer)
+            self._deal()
 
-        The others are back in the estate then.
-        """
-        taken: list[tuple[ResourceId, T]] = []
-        left: list[T] | None = None
-        identities: list[object] = []
+    def at_once(self, release_many: Callable[[list[T]], object]) -> None:
+        """Have all that is in the estate released at once; what is not is in it again then."""
         try:
             try:  # noqa: SIM105  `suppress` takes longer than the rest
-                # One by one, each atomically; all are in the list when there are no more.
-                taken.extend(iter(estate.popitem, None))
+                # One by one, each atomically; all are in hand when there are no more.
+                self._in_hand.extend(iter(self._estate.popitem, None))
             except KeyError:
                 pass
-            resources = [each[1] for each in reversed(taken)]
-            if identity_of is not None:
-                # Held, and asked for now: a release may well change what it is given.
-                identities += map(identity_of, resources)
-            left = resources
-            release_many(left)
+            resources = [each[1] for each in reversed(self._in_hand)]
+            if self._identity_of is not None:
+                self._identities.extend(map(self._identity_of, resources))
+            self._left = resources
+            release_many(resources)
         except BaseException as error:
             # Whatever it is, the release of what is left meets it again, and reports it.
             self.note_interrupt(error)
-        kept = len(taken) if left is None else len(left)
-        if kept:
-            estate.update(reversed(taken[-kept:]))
-            del taken[-kept:]
-            del identities[:kept]
-        return [each[0] for each in taken], identities
+        self._sort_out()
 
-    def note_answer(self, resource: object, answer: object) -> Outcome:
+    def recover(self, error: BaseException) -> None:
+        """Note an interrupt that fell between two steps, and have nothing in hand any more."""
+        self.note_interrupt(error)
+        hand = self._in_hand
+        if self._begun and hand and self._answered is None:
+            # It may have been released, and is not a second time.
+            self._answered = self.note_error(hand[0][1], error)
+        if self._answered is not None:
+            self._deal()
+        else:
+            self._sort_out()
+
+    def _deal(self) -> None:
+        """Put the one in hand where it belongs, now that its outcome is known."""
+        hand, outcome = self._in_hand, self._answered
+        if hand and outcome is not None:
+            resource_id, resource = hand[0]
+            estate = self._estate
+            size = 0 if estate.extra is None else estate.take_size(resource_id)
+            if outcome.stays_owned:
+                self.kept.append((resource_id, resource, size))
+                for identity in self._identities:
+                    # A release by hand may have come in between, and found nothing to end.
+                    self._index[key_of(identity)] = resource_id
+            else:
+                for identity in self._identities:
+                    self._index.pop(key_of(identity), None)
+                if self._sites:
+                    self._sites.pop(resource_id, None)
+                if outcome is Outcome.RELEASED:
+                    self._freed += 1
+                    self._nbytes += size
+        hand.clear()
+        self._identities.clear()
+        self._begun, self._answered = False, None
+
+    def _sort_out(self) -> None:
+        """Put back what is in hand and was not released; account for the rest."""
+        hand, left, identities = self._in_hand, self._left, self._identities
+        kept = len(hand) if left is None else len(left)
+        if kept:
+            self._estate.update(reversed(hand[len(hand) - kept :]))
+            del hand[len(hand) - kept :]
+            del identities[:kept]
+        self._left = []
+        way = key_of if int in set(map(type, identities)) else id
+        deque(map(self._index.pop, map(way, identities), repeat(None)), maxlen=0)
+        ids = [each[0] for each in hand]
+        for resource_id in ids if self._sites else ():
+            self._sites.pop(resource_id, None)
+        nbytes = self._estate.take_sizes(ids)
+        freed = len(hand)
+        hand.clear()
+        identities.clear()
+        self._freed += freed
+        self._nbytes += nbytes
+        self._left = None
+
+    def note_answer(self, resource: T, answer: object) -> Outcome:
         """Note what a release has returned, and return the outcome."""
+        if answer is Outcome.RELEASED:
+            return Outcome.RELEASED
         try:
             outcome = checked_outcome(answer)
         except TypeError as error:
@@ -90,7 +195,7 @@ class Emptying:
             self._note(resource, outcome, "")
         return outcome
 
-    def note_error(self, resource: object, error: BaseException) -> Outcome:
+    def note_error(self, resource: T, error: BaseException) -> Outcome:
         """Note what a release has raised, and return the outcome that it stands for."""
         if isinstance(error, ReleaseError):
             outcome, message = error.outcome, spoken(error, str, otherwise="")
@@ -106,16 +211,16 @@ class Emptying:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             self._interrupt = error
 
-    def account(self, freed: int, nbytes: int) -> models.CleanupStats:
-        """The account of so many resources, and bytes, freed. Raises InterruptedCleanup."""
+    def account(self) -> models.CleanupStats:
+        """The account. Raises InterruptedCleanup if there was an interrupt."""
         stats = models.trusted(
             models.CleanupStats,
             {
-                "resources_freed": freed,
-                "bytes_freed": nbytes,
+                "resources_freed": self._freed,
+                "bytes_freed": self._nbytes,
                 "errors_encountered": len(self._failures),
                 "duration_seconds": time.perf_counter() - self._started,
-                "by_type": {self._kind: freed} if freed else {},
+                "by_type": {self._kind: self._freed} if self._freed else {},
                 "errors": tuple(self._failures),
             },
         )
@@ -123,7 +228,7 @@ class Emptying:
             raise InterruptedCleanup(self._interrupt, stats) from self._interrupt
         return stats
 
-    def _note(self, resource: object, outcome: Outcome, message: str) -> None:
+    def _note(self, resource: T, outcome: Outcome, message: str) -> None:
         failure = models.CleanupFailure(
             kind=self._kind,
             resource=self._describe(resource),

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import itertools
 import traceback
-from collections import deque
 from contextlib import nullcontext
-from itertools import repeat
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast, final
 
-from probate.emptying import Emptying
+from probate.emptying import Emptying, key_of
 from probate.errors import AlreadyOwnedError, NotOwnedError, ProcessTerminatedError
 from probate.estate import EstateBook, ResourceId
 from probate.forking import forget_in_forked_child
 from probate.lazily import lazily
-from probate.outcome import Outcome
 from probate.wording import spoken
 
 if TYPE_CHECKING:
@@ -24,6 +21,7 @@ if TYPE_CHECKING:
     from probate import models
     from probate.admission import Admission
     from probate.estate import Charge
+    from probate.outcome import Outcome
 else:
     models = lazily("probate.models")
 
@@ -33,21 +31,11 @@ T = TypeVar("T")
 
 _ids: Final = cast("Iterator[ResourceId]", itertools.count(1))
 
-_RELEASED: Final = Outcome.RELEASED
-
 #: What stands in for a charge where there are no limits.
 _NO_CHARGE: Final[AbstractContextManager[None]] = nullcontext()
 
 #: Frames kept of an acquisition's stack; the innermost ones tell the most.
 _SITE_DEPTH: Final = 12
-
-
-def _key_of(identity: object) -> int:
-    """What the index has for an object: its address; of an int, which may have many, its value."""
-    if type(identity) is int and identity >= 0:
-        # Addresses are positive, so the two are never confused.
-        return ~identity
-    return id(identity)
 
 
 @final
@@ -136,7 +124,7 @@ class OwnershipTable(Generic[T]):
             for resource_id, resource in self.owned(pid):
                 if resource is identity:
                     return resource_id
-        elif (found := self._index.get(_key_of(identity))) is not None:
+        elif (found := self._index.get(key_of(identity))) is not None:
             if found in (self._book.get(pid) or ()):
                 return found
             owner = self._book.owner_of(found)
@@ -144,7 +132,7 @@ class OwnershipTable(Generic[T]):
 
     def owner_of(self, identity: object) -> int | None:
         """Who owns this very object; None if nobody does. O(owners); needs an `identity`."""
-        found = self._index.get(_key_of(self._alias(identity) if self._alias else identity))
+        found = self._index.get(key_of(self._alias(identity) if self._alias else identity))
         return None if found is None else self._book.owner_of(found)
 
     def usage(self, pid: int) -> models.ResourceUsage:
@@ -296,45 +284,23 @@ class OwnershipTable(Generic[T]):
         estate = self._book.get(pid)
         if estate is None:
             return models.NOTHING
-        emptying = Emptying(self.kind, self.describe)
-        identity_of, freed, nbytes = self._identity, 0, 0
-        if release_many is not None and len(estate) > 1:
-            ids, identities = emptying.at_once(estate, release_many, identity_of)
-            freed = len(ids)
-            nbytes = estate.take_sizes(ids)
-            key_of = _key_of if int in set(map(type, identities)) else id
-            deque(map(self._index.pop, map(key_of, identities), repeat(None)), maxlen=0)
-            for resource_id in ids if self._sites else ():
-                self._sites.pop(resource_id, None)
+        emptying = Emptying(
+            self.kind, self.describe, estate, self._identity, self._index, self._sites
+        )
         while True:
             try:
-                resource_id, resource = estate.popitem()
-            except KeyError:
+                if release_many is not None and len(estate) > 1:
+                    emptying.at_once(release_many)
+                    # Once: what it leaves is the other's.
+                    release_many = None
+                emptying.one_by_one(release)
                 if self._book.drop_if_empty(pid, estate):
                     break
-                continue
-            size = 0 if estate.extra is None else estate.take_size(resource_id)
-            # Held, and asked for now: a release may well change what it is given.
-            identity = None if identity_of is None else identity_of(resource)
-            try:
-                answer = release(resource)
-            except BaseException as error:
-                outcome = emptying.note_error(resource, error)
-            else:
-                outcome = answer if answer is _RELEASED else emptying.note_answer(resource, answer)
-            if outcome is _RELEASED:
-                freed += 1
-                nbytes += size
-            elif outcome.stays_owned:
-                emptying.kept.append((resource_id, resource, size))
-                if identity_of is not None:
-                    # A release by hand may have come in between, and found nothing to end.
-                    self._index[_key_of(identity)] = resource_id
-                continue
-            self._forget(resource_id, identity)
+            except (KeyboardInterrupt, SystemExit) as error:
+                emptying.recover(error)
         if emptying.kept:
             self._book.put_back(pid, reversed(emptying.kept))
-        return emptying.account(freed, nbytes)
+        return emptying.account()
 
     # -- the core's wiring, never a plugin's business -------------------------
 
@@ -371,7 +337,7 @@ class OwnershipTable(Generic[T]):
         resource_id = next(_ids)
         identity = self._identity_of(resource)
         if self._identity is not None:
-            found = self._index.setdefault(_key_of(identity), resource_id)
+            found = self._index.setdefault(key_of(identity), resource_id)
             if found != resource_id:
                 owner = self._book.owner_of(found)
                 raise AlreadyOwnedError(self.kind, self.describe(resource), owner)
@@ -391,7 +357,7 @@ class OwnershipTable(Generic[T]):
 
     def _forget(self, resource_id: ResourceId, identity: object) -> None:
         if self._identity is not None:
-            self._index.pop(_key_of(identity), None)
+            self._index.pop(key_of(identity), None)
         if self._sites:
             self._sites.pop(resource_id, None)
 

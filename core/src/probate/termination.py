@@ -112,8 +112,10 @@ class Termination:
                 if kind.implements_quiesce:
                     yield from self._quiesce(kind)
         except (KeyboardInterrupt, SystemExit) as error:
-            # It fell between two steps. No more is asked for politely; settling goes on.
+            # It fell between two steps. No more is asked for politely; settling goes on, with
+            # those who hold something, who may not have been found yet.
             self._note_interrupt(error)
+            self._holders = self._find_holders()
 
     def grace(self, seconds: float) -> Wait:
         """The one wait for users to stop."""

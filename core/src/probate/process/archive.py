@@ -112,13 +112,17 @@ class Archive:
         with self._lock:
             return list(self._residue)
 
-    def note_retry(self, pid: Pid, result: CleanupResult) -> None:
-        """Add what one more try has freed of a residue."""
-        with self._lock:
-            self._sum.add(result.stats)
-        if not self._orchestrator.has_resources(pid):
-            with self._lock, contextlib.suppress(ValueError):
-                self._residue.remove(pid)
+    def retry(self, deadline: float | None) -> None:
+        """Try once more to release what the dead still own; `deadline` in seconds, for each."""
+        for pid in self.residue():
+            result = self._orchestrator.cleanup_process(pid, grace=0, deadline=deadline)
+            self._note_retry(pid, result)
+
+    async def retry_async(self, deadline: float | None) -> None:
+        """As `retry`, without blocking the event loop."""
+        for pid in self.residue():
+            result = await self._orchestrator.cleanup_process_async(pid, grace=0, deadline=deadline)
+            self._note_retry(pid, result)
 
     def forget_parent(self) -> None:
         """Start afresh, in a forked child."""
@@ -126,6 +130,14 @@ class Archive:
         self._remembered = OrderedDict()
         self._held = weakref.WeakValueDictionary()
         self._residue = deque()
+
+    def _note_retry(self, pid: Pid, result: CleanupResult) -> None:
+        """Add what one more try has freed of a residue."""
+        with self._lock:
+            self._sum.add(result.stats)
+        if not self._orchestrator.has_resources(pid):
+            with self._lock, contextlib.suppress(ValueError):
+                self._residue.remove(pid)
 
     def _prune(self) -> None:
         """Forget those whose things have come free since: two looks for each that comes in."""

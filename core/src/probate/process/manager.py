@@ -10,25 +10,29 @@ from typing import TYPE_CHECKING, Self, Unpack, final
 from probate.errors import (
     ProcessNotFoundError,
     ProcessTerminatedError,
-    TerminationDeadlockError,
 )
 from probate.forking import forget_in_forked_child
 from probate.models import CleanupResult, ProcessState, account_of
 from probate.orchestrator import checked_seconds
 from probate.process.archive import Archive
 from probate.process.builder import ProcessManagerBuilder
-from probate.process.ending import ending_here, in_order, is_ending_here
+from probate.process.ending import (
+    check_not_ending_here,
+    ending_here,
+    ends_elsewhere,
+    in_order,
+    in_turn,
+)
 from probate.process.process import Pid, Process
 from probate.process.scope import ProcessScope
 from probate.process.settlement import Settlement
 from probate.process.spawning import Spawner, SpawnOptions
 from probate.registry import NOBODY
-from probate.waiting import Ended, Wait, run, run_async, running_loop
+from probate.waiting import Ended, Wait, run, run_async
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from probate.hookspecs import AnyFuture
     from probate.models import CleanupStats, ProcessInfo, ResourceLimits
     from probate.process.argv import Argument
     from probate.process.builder import ManagerOptions
@@ -158,7 +162,7 @@ class ProcessManager:
         TerminationDeadlockError if it is this very thread that is to end it.
         """
         process = self.get(pid)
-        self._check_not_ending_here(process)
+        check_not_ending_here(process, self._ender_loops)
         return process._settled.result(timeout)
 
     async def wait_async(self, pid: int) -> CleanupResult:
@@ -185,15 +189,8 @@ class ProcessManager:
     ) -> CleanupResult:
         """As `terminate_process`; with `with_leaks`, what it still owns is listed as leaked."""
         grace = self._grace if grace is None else checked_seconds("grace", grace)
-        ending, awaited = self._begin([process], None)
-        if ending:
-            leaker = process if with_leaks else None
-            with ending_here(ending):
-                if (holders := self._settle_at_once(ending, awaited)) is not NOBODY:
-                    steps = self._steps(ending, awaited, grace, leaker, holders=holders)
-                    _raise_interrupt(run(steps))
-        else:
-            self._check_not_ending_here(process)
+        if not self._end([process], grace, process if with_leaks else None):
+            check_not_ending_here(process, self._ender_loops)
         return process._settled.result()
 
     async def terminate_async(
@@ -202,7 +199,8 @@ class ProcessManager:
         """As `terminate`, without blocking the event loop."""
         grace = self._grace if grace is None else checked_seconds("grace", grace)
         loop = asyncio.get_running_loop()
-        ending, awaited = self._begin([process], loop)
+        ending: list[Process] = []
+        awaited = self._begin([process], loop, ending)
         if ending:
             leaker = process if with_leaks else None
             with ending_here(ending):
@@ -214,30 +212,28 @@ class ProcessManager:
 
     def close(self) -> None:
         """Terminate all, newest first, and create no more. Idempotent."""
-        ending, awaited = self._begin_all(None)
+        interrupt: BaseException | None = None
         try:
-            with ending_here(ending):
-                ended = run(self._steps(ending, awaited, self._grace, None))
-            for pid in self._archive.residue():
-                result = self.orchestrator.cleanup_process(pid, grace=0, deadline=self._deadline)
-                self._archive.note_retry(pid, result)
+            try:
+                self._end(self._close_door(), self._grace, waits_for_others=True)
+            except (KeyboardInterrupt, SystemExit) as error:
+                interrupt = error
+            self._archive.retry(self._deadline)
             self._spawner.close()
         finally:
             self._admission.disclaim(self)
-        _raise_interrupt(ended)
+        if interrupt is not None:
+            raise interrupt
 
     async def aclose(self) -> None:
         """As `close`, without blocking the event loop."""
         loop = asyncio.get_running_loop()
-        ending, awaited = self._begin_all(loop)
+        ending: list[Process] = []
+        awaited = self._begin(self._close_door(), loop, ending)
         try:
             with ending_here(ending):
                 ended = await run_async(self._steps(ending, awaited, self._grace, None, loop))
-            for pid in self._archive.residue():
-                result = await self.orchestrator.cleanup_process_async(
-                    pid, grace=0, deadline=self._deadline
-                )
-                self._archive.note_retry(pid, result)
+            await self._archive.retry_async(self._deadline)
             self._spawner.close()
         finally:
             self._admission.disclaim(self)
@@ -274,36 +270,70 @@ class ProcessManager:
             raise ProcessNotFoundError(pid)
         return process
 
-    def _begin_all(
-        self, loop: asyncio.AbstractEventLoop | None
-    ) -> tuple[list[Process], list[Process]]:
+    def _close_door(self) -> list[Process]:
+        """Create no more from here on; return those that nobody owns, newest first."""
         with self._lock:
             self._is_closed = True
-            roots = [p for p in self._processes.values() if p.parent is None]
-        return self._begin(roots[::-1], loop)
+            return [p for p in self._processes.values() if p.parent is None][::-1]
+
+    def _end(
+        self,
+        roots: Sequence[Process],
+        grace: float,
+        leaker: Process | None = None,
+        *,
+        waits_for_others: bool = False,
+    ) -> bool:
+        """End processes on this thread; False if all of them are, or are being, ended already.
+
+        A KeyboardInterrupt or SystemExit is raised when all is settled.
+        """
+        ending: list[Process] = []
+        try:
+            awaited = self._begin(roots, None, ending)
+            if ending or waits_for_others:
+                with ending_here(ending):
+                    if (holders := self._settle_at_once(ending, awaited)) is not NOBODY:
+                        steps = self._steps(ending, awaited, grace, leaker, holders=holders)
+                        _raise_interrupt(run(steps))
+        except (KeyboardInterrupt, SystemExit):
+            # If it fell between two steps, those that were left out are taken now.
+            left = [process for process in ending if process._settled.outcome is None]
+            with self._lock:
+                self._mark(left, None)
+            run(self._steps(left, [], 0, None))
+            raise
+        return bool(ending)
 
     def _begin(
-        self, roots: Sequence[Process], loop: asyncio.AbstractEventLoop | None
-    ) -> tuple[list[Process], list[Process]]:
+        self,
+        roots: Sequence[Process],
+        loop: asyncio.AbstractEventLoop | None,
+        ending: list[Process],
+    ) -> list[Process]:
         """Take the processes and all they own from RUNNING to TERMINATING, atomically.
 
-        Returns as `in_order`.
+        Those are put into `ending`, in order; returns those that somebody else is ending.
         """
         with self._lock:
-            ending, awaited = in_order(roots)
-            # Nothing has changed up to here, should a signal handler raise.
-            for process in ending:
-                process._state = ProcessState.TERMINATING
-                self._admission.revoke(process.pid)
-                self._ender_loops[process.pid] = loop
-        return ending, awaited
+            running, awaited = in_order(roots)
+            # First: nothing has changed up to here, and from here on it is known what is to end.
+            ending += running
+            self._mark(ending, loop)
+        return awaited
+
+    def _mark(self, ending: list[Process], loop: asyncio.AbstractEventLoop | None) -> None:
+        for process in ending:
+            process._state = ProcessState.TERMINATING
+            self._admission.revoke(process.pid)
+            self._ender_loops[process.pid] = loop
 
     def _settle_at_once(self, ending: list[Process], awaited: list[Process]) -> Holders | None:
         """Settle a process that ends alone, and owns nothing; tell who holds something of it.
 
         None if it does not end alone, NOBODY if it is settled.
         """
-        if len(ending) > 1 or awaited:
+        if len(ending) != 1 or awaited:
             return None
         started = time.perf_counter()
         process = ending[0]
@@ -331,36 +361,13 @@ class ProcessManager:
             )
             for process in ending
         ]
-        for termination in terminations:
-            yield from termination.quiesce()
-        futures = [future for each in terminations for future in each.futures]
-        until_deadline = float("inf") if self._deadline is None else self._deadline
-        if grace and futures:
-            yield Wait(futures, min(grace, until_deadline), is_grace=True)
-        # What others are ending is owned by somebody here, and so comes first.
-        here = running_loop()
-        others: list[AnyFuture] = [
-            process._settled.future
-            for process in awaited
-            if not is_ending_here(process)
-            and (loop is not None or here is None or self._ender_loops.get(process.pid) is not here)
-        ]
-        if others:
-            yield Wait(others, until_deadline)
-        interrupt: BaseException | None = None
-        for process, termination in zip(ending, terminations, strict=True):
-            outcome: CleanupResult | BaseException
-            try:
-                outcome = yield from termination.settle()
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                # Not a plugin's failure, which is in the account, but one of our own: whoever
-                # waits for this process is told, and the next one is settled all the same.
-                outcome = error
-            self._conclude(process, outcome)
-            interrupt = interrupt or termination.interrupt
-        return interrupt
+        return in_turn(
+            list(zip(ending, terminations, strict=True)),
+            lambda: ends_elsewhere(awaited, self._ender_loops, loop),
+            self._conclude,
+            grace,
+            float("inf") if self._deadline is None else self._deadline,
+        )
 
     def _conclude(self, process: Process, outcome: CleanupResult | BaseException) -> None:
         """Take a process from TERMINATING to TERMINATED, and hand its account out."""
@@ -384,13 +391,6 @@ class ProcessManager:
             self.terminate(process, 0)
         finally:
             self._archive.forget(process)
-
-    def _check_not_ending_here(self, process: Process) -> None:
-        if process.state is not ProcessState.TERMINATING:
-            return
-        loop = self._ender_loops.get(process.pid)
-        if is_ending_here(process) or (loop is not None and loop is running_loop()):
-            raise TerminationDeadlockError(process.pid)
 
 
 def _raise_interrupt(ended: Ended[BaseException | None]) -> None:

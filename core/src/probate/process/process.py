@@ -74,6 +74,11 @@ class Process:
         return self._state
 
     @property
+    def settlement(self) -> Settlement:
+        """How its account reaches whoever waits for it."""
+        return self._settled
+
+    @property
     def owns_processes(self) -> bool:
         """Whether there are any `children`."""
         return bool(self._children)

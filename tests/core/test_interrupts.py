@@ -1,0 +1,135 @@
+"""A Ctrl-C between any two steps of an end: all is released, once, and the interrupt is raised."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from plugins_things import Thing, ThingResource
+
+import probate
+from probate import InterruptedCleanup, OwnershipTable, ProcessManager, ResourceOrchestrator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+A: Final = 1
+
+HOME: Final = probate.__path__[0]
+
+
+class Interrupter:
+    """Raises KeyboardInterrupt before the n-th bytecode that Probate itself executes.
+
+    As a signal's handler would, which runs between two of them.
+    """
+
+    def __init__(self, n: int, parts: tuple[str, ...]) -> None:
+        self._left = n
+        self._parts = parts
+        self.has_struck = False
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> Interrupter | None:
+        if event == "call":
+            name = frame.f_code.co_filename
+            if not name.startswith(HOME) or not name.endswith(self._parts):
+                return None
+            frame.f_trace_opcodes = True
+            frame.f_trace_lines = False
+        elif event == "opcode" and not self.has_struck:
+            self._left -= 1
+            if self._left < 0:
+                self.has_struck = True
+                raise KeyboardInterrupt
+        return self
+
+
+def interrupted(n: int, function: Callable[[], object], *parts: str) -> BaseException | None:
+    """Call `function`, interrupted at its n-th bytecode; what it raised, None if it has fewer.
+
+    It must not end by itself, as if nothing had been, if it was interrupted.
+    """
+    interrupter = Interrupter(n, parts)
+    before = sys.gettrace()
+    raised: BaseException | None = None
+    sys.settrace(interrupter)
+    try:
+        function()
+    except (KeyboardInterrupt, InterruptedCleanup) as error:
+        raised = error
+    finally:
+        sys.settrace(before)
+    assert (raised is not None) == interrupter.has_struck
+    return raised
+
+
+def release_many(left: list[Thing]) -> None:
+    while left:
+        left[-1].release()
+        left.pop()
+
+
+@pytest.mark.parametrize("is_indexed", [False, True])
+@pytest.mark.parametrize("many", [None, release_many])
+def test_a_table_interrupted_at_any_step(
+    is_indexed: bool, many: Callable[[list[Thing]], None] | None
+) -> None:
+    """Everything was tried, nothing twice; the books are in order, and go on."""
+    for n in range(100_000):
+        identity = (lambda thing: thing) if is_indexed else None
+        table: OwnershipTable[Thing] = OwnershipTable("things", identity=identity)
+        things = [Thing(str(number)) for number in range(3)]
+        for thing in things:
+            table.add(A, thing, 10)
+        raised = interrupted(
+            n,
+            lambda table=table: table.cleanup(A, Thing.release, release_many=many),  # type: ignore[misc]
+            "emptying.py",
+        )
+        if raised is None:
+            break
+        errors = raised.stats.errors_encountered if isinstance(raised, InterruptedCleanup) else 0
+        if A in table:
+            # Before it began, or when all that was to be tried had been.
+            assert isinstance(raised, KeyboardInterrupt)
+            table.cleanup(A, Thing.release)
+
+        # Where a release was just about to be called, it is not known whether it was.
+        assert sum(thing.releases for thing in things) + errors in {3, 4}
+        assert errors <= 1
+        assert max(thing.releases for thing in things) == 1
+        assert table.pids() == []
+        for thing in things:
+            table.add(A, thing)
+        assert table.nbytes(A) == 0
+    assert n > 100
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_process_interrupted_at_any_step_of_its_end(number: int) -> None:
+    """Whatever it owned is given back, and whoever asks for its end has an answer."""
+    for n in range(100_000):
+        plugin = ThingResource()
+        orchestrator = ResourceOrchestrator().register(plugin)
+        builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
+        manager = builder.with_deadline(None).build()
+        process = manager.create_process("interrupted")
+        things = [plugin.give(process.pid) for _ in range(number)]
+        raised = interrupted(
+            n,
+            lambda manager=manager, pid=process.pid: manager.terminate_process(pid),  # type: ignore[misc]
+            "process/manager.py",
+            "termination.py",
+        )
+        if raised is None:
+            break
+        # From before it began there is everything to be done, and it is done when asked again.
+        result = manager.terminate_process(process.pid)
+        assert [thing.releases for thing in things] == [1] * number
+        assert process.state == "terminated"
+        assert manager.wait(process.pid, 1) is result
+        assert not orchestrator.has_resources(process.pid)
+        manager.close()
+    assert n > 100
