@@ -7,7 +7,6 @@ import errno
 import os
 import select
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, final
 
 from probate.errors import PidfdUnavailableError
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
 
 #: Where `starttime` stands in /proc/PID/stat, counted from what follows the name (proc(5)).
 _START_TIME: Final = 19
+
+#: How many bytes are asked for at a time.
+_PIECE: Final = 1 << 16
 
 
 @final
@@ -156,13 +158,26 @@ def start_time_of(os_pid: int) -> int:
     return int(stat_of(os_pid)[_START_TIME])
 
 
+def read_proc(path: str) -> bytes:
+    """All that a file of /proc says, with as few calls as it takes. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(fd, _PIECE)
+        # A short read is not the end: some files are handed out by the page (seq_file).
+        while piece := os.read(fd, _PIECE):
+            text += piece
+    finally:
+        os.close(fd)
+    return text
+
+
 def stat_of(os_pid: int) -> list[bytes]:
     """What /proc/PID/stat says after the name: state, parent, group, session, and so on.
 
     Raises ProcessLookupError.
     """
     try:
-        text = Path(f"/proc/{os_pid}/stat").read_bytes()
+        text = read_proc(f"/proc/{os_pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(errno.ESRCH, f"no process {os_pid}") from None
     # A name may contain spaces and parentheses; it ends at the last one.

@@ -7,14 +7,16 @@ Linux 5.14 on.
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import itertools
 import os
 import re
 from pathlib import Path
 from typing import Final, Self, final
 
-from probate.process.osprocess import start_time_of
-from probate_processes.procfs import is_exhaustion
+from probate.process.osprocess import read_proc, start_time_of
+from probate_processes.procfs import cgroup_of, is_exhaustion
 
 _numbers: Final = itertools.count(1)
 
@@ -42,6 +44,8 @@ class Cgroup:
         try:
             (folder / name).mkdir()
         except OSError:
+            # It may be mounted elsewhere by now.
+            _folder_of.cache_clear()
             return None
         if not (folder / name / "cgroup.kill").exists():
             made.remove()
@@ -64,14 +68,24 @@ class Cgroup:
         found: list[int] = []
         for folder, _, _ in os.walk(self._folder, onerror=_raise_exhaustion):
             try:
-                found += map(int, (Path(folder) / "cgroup.procs").read_bytes().split())
+                found += map(int, read_proc(f"{folder}/cgroup.procs").split())
             except OSError as error:
                 _raise_exhaustion(error)
         return found
 
+    def is_populated(self) -> bool:
+        """Whether anybody lives inside; True if that cannot be read."""
+        try:
+            return b"populated 0" not in read_proc(f"{self._folder}/cgroup.events")
+        except OSError:
+            return True
+
     def has(self, os_pid: int) -> bool:
         """Whether a process, or zombie, belongs to it."""
-        path = _cgroup_of(os_pid)
+        return self.contains(cgroup_of(os_pid))
+
+    def contains(self, path: str | None) -> bool:
+        """Whether a path, as /proc/PID/cgroup tells it, is that of it or of one below."""
         return path is not None and (path == self.path or path.startswith(f"{self.path}/"))
 
     def kill(self) -> None:
@@ -92,7 +106,11 @@ class Cgroup:
 
     def remove(self) -> bool:
         """Remove it and those below; False if somebody is still inside."""
-        # Deepest first. They are directories that rmdir(2) takes with all that is in them.
+        # They are directories that rmdir(2) takes with all that is in them.
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
+            return True
+        # Deepest first.
         for folder, _, _ in os.walk(self._folder, topdown=False):
             with contextlib.suppress(OSError):
                 Path(folder).rmdir()
@@ -106,33 +124,26 @@ class Cgroup:
 
 def _own_cgroup() -> tuple[Path, str] | None:
     """The folder of this process's cgroup v2, and its path as the kernel tells it."""
-    path = _cgroup_of(os.getpid())
+    path = cgroup_of(os.getpid())
     if path is None:
         return None
     try:
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        return _folder_of(path), path
     except OSError:
         return None
-    for line in mounts:
+
+
+@functools.lru_cache(maxsize=1)
+def _folder_of(path: str) -> Path:
+    """Where a cgroup is mounted, which takes long to find. Raises OSError if it is not."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
         head, _, tail = line.partition(" - ")
         if tail.split(" ")[0] != "cgroup2":
             continue
         root, mount_point = (_unescaped(part) for part in head.split(" ")[3:5])
         if path == root or path.startswith(f"{root.rstrip('/')}/"):
-            return Path(mount_point) / path[len(root.rstrip("/")) :].lstrip("/"), path
-    return None
-
-
-def _cgroup_of(os_pid: int) -> str | None:
-    try:
-        lines = Path(f"/proc/{os_pid}/cgroup").read_text().splitlines()
-    except OSError as error:
-        _raise_exhaustion(error)
-        return None
-    for line in lines:
-        if line.startswith("0::"):
-            return line.removeprefix("0::").removesuffix(" (deleted)")
-    return None
+            return Path(mount_point) / path[len(root.rstrip("/")) :].lstrip("/")
+    raise FileNotFoundError(errno.ENOENT, f"cgroup {path} is not mounted here")
 
 
 def _raise_exhaustion(error: OSError) -> None:

@@ -197,7 +197,7 @@ def _undo(tree: Tree, forest: Forest, popen: subprocess.Popen[bytes]) -> None:
     tree.leader.close()
 
 
-def _marked(env: Mapping[str, str], token: str) -> dict[str, str]:
+def _marked(env: Mapping[str, str], token: bytes) -> dict[str, str]:
     """The environment with the marker added to those of trees that this host is itself in."""
     outer = env.get(MARKER) or os.environ.get(MARKER)
-    return {**env, MARKER: f"{outer}:{token}" if outer else token}
+    return {**env, MARKER: f"{outer}:{token.decode()}" if outer else token.decode()}

@@ -14,11 +14,10 @@ import itertools
 import os
 import re
 import resource
-from pathlib import Path
 from typing import Final, NamedTuple, Self, final
 
 from probate import OsProcess
-from probate.process.osprocess import start_time_of, stat_of
+from probate.process.osprocess import read_proc, start_time_of, stat_of
 
 #: The environment variable that marks what descends from a spawned process.
 MARKER: Final = "PROBATE_TREE"
@@ -49,11 +48,35 @@ class Descent(NamedTuple):
 
 
 @final
+class Kin(NamedTuple):
+    """All that a process shows of whom it descends from, but for its parent."""
+
+    os_pid: int
+    is_zombie: bool
+    session: int
+    cgroup: str | None
+    tag: int | None
+    tokens: frozenset[bytes]
+
+    @classmethod
+    def of_child(cls, os_pid: int) -> Self | None:
+        """Look at a child of this host; None if it is none."""
+        try:
+            is_zombie, parent, session = Descent.of(os_pid)
+        except ProcessLookupError:
+            return None
+        if parent != os.getpid():
+            return None
+        shown = cgroup_of(os_pid), tag_of(os_pid), tokens_of(os_pid)
+        return cls(os_pid, is_zombie, session, *shown)
+
+
+@final
 class Mark(NamedTuple):
     """What the processes of one tree are marked with."""
 
     #: A word in the marker in the environment.
-    token: str
+    token: bytes
     #: The soft limit of RLIMIT_LOCKS.
     tag: int
 
@@ -63,7 +86,7 @@ class Mark(NamedTuple):
         host, number = os.getpid(), next(_numbers)
         # Of two hosts, the pids tell them apart; of those who had one pid, their start times.
         started = start_time_of(host)
-        return cls(f"{host}-{started}-{number}", _tags_of(host, started) | number)
+        return cls(b"%d-%d-%d" % (host, started, number), _tags_of(host, started) | number)
 
 
 def is_tag_made_by(tag: int, host: OsProcess) -> bool:
@@ -83,14 +106,21 @@ def children_of(os_pid: int) -> list[int]:
     looks until there are no more.
     """
     found: list[int] = []
-    try:
-        for task in Path(f"/proc/{os_pid}/task").iterdir():
-            try:
-                found += map(int, (task / "children").read_bytes().split())
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    except (FileNotFoundError, ProcessLookupError):
-        pass
+    for words in children_by_thread(os_pid).values():
+        found += map(int, words.split())
+    return found
+
+
+def children_by_thread(os_pid: int) -> dict[str, bytes]:
+    """The children of each thread that has any, oldest first: a decimal and a space for each."""
+    found: dict[str, bytes] = {}
+    # It may be gone at any moment, or some of its threads.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for thread in os.listdir(f"/proc/{os_pid}/task"):  # noqa: PTH208  paths take longer
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                words = read_proc(f"/proc/{os_pid}/task/{thread}/children")
+                if words:
+                    found[thread] = words
     return found
 
 
@@ -99,19 +129,24 @@ def is_exhaustion(error: OSError) -> bool:
     return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
-def is_marked(os_pid: int, token: str) -> bool:
-    """Whether a process was started with `token` in its marker; False if that cannot be read."""
-    try:
-        environment = Path(f"/proc/{os_pid}/environ").read_bytes()
-    except OSError as error:
-        if is_exhaustion(error):
-            raise
-        return False
+def cgroup_of(os_pid: int) -> str | None:
+    """The path of the cgroup v2 of a process, or zombie; None if that cannot be read."""
+    text = _read(os_pid, "cgroup")
+    for line in () if text is None else text.splitlines():
+        if line.startswith(b"0::"):
+            return os.fsdecode(line.removeprefix(b"0::").removesuffix(b" (deleted)"))
+    return None
+
+
+def tokens_of(os_pid: int) -> frozenset[bytes]:
+    """What the marker has said since a process was started; none if that cannot be read."""
     prefix = f"{MARKER}=".encode()
-    return any(
-        token.encode() in entry.removeprefix(prefix).split(b":")
-        for entry in environment.split(b"\0")
+    entries = (_read(os_pid, "environ") or b"").split(b"\0")
+    return frozenset(
+        token
+        for entry in entries
         if entry.startswith(prefix)
+        for token in entry.removeprefix(prefix).split(b":")
     )
 
 
@@ -134,12 +169,14 @@ def tag_untagged(os_pid: int, tag: int) -> None:
 def tag_of(os_pid: int) -> int | None:
     """The tag of a process, or zombie; None if it has none."""
     try:
-        match = _TAG.search(Path(f"/proc/{os_pid}/limits").read_bytes())
-    except OSError as error:
-        if is_exhaustion(error):
-            raise
+        soft, _ = resource.prlimit(os_pid, _RLIMIT_LOCKS)
+        return None if soft == resource.RLIM_INFINITY else soft
+    except ProcessLookupError:
         return None
-    return None if match is None else int(match[1])
+    except OSError:
+        # Another user's, whose limits may be read all the same.
+        match = _TAG.search(_read(os_pid, "limits") or b"")
+        return None if match is None else int(match[1])
 
 
 def pin(os_pid: int) -> OsProcess | None:
@@ -161,3 +198,13 @@ def is_ancestor(os_pid: int) -> bool:
         except ProcessLookupError:
             break
     return False
+
+
+def _read(os_pid: int, name: str) -> bytes | None:
+    """A file of a process; None if there is none, or it is not ours to read."""
+    try:
+        return read_proc(f"/proc/{os_pid}/{name}")
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
+        return None

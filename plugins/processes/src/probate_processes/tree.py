@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, final
@@ -11,11 +10,10 @@ from typing import TYPE_CHECKING, final
 from probate import OsProcess
 from probate_processes.procfs import (
     Descent,
+    Kin,
     children_of,
-    is_marked,
     is_tag_made_by,
     pin,
-    tag_of,
     tag_untagged,
 )
 
@@ -100,6 +98,21 @@ class Tree:
                     queue.append(os_pid)
         return found
 
+    def claims(self, kin: Kin) -> bool:
+        """Whether a child of this host that looks like this, and leads no tree, is of this one."""
+        is_in_session = kin.session == self.os_pid and kin.os_pid != self.os_pid
+        if is_in_session and self._has_session():
+            return True
+        if self.cgroup is not None and self.cgroup.contains(kin.cgroup):
+            return True
+        if self.mark is None:
+            return False
+        if kin.tag is not None and (
+            kin.tag == self.mark.tag or is_tag_made_by(kin.tag, self.leader)
+        ):
+            return True
+        return self.mark.token in kin.tokens
+
     def reap(self, process: OsProcess) -> None:
         """Reap a dead member that has come to us, but for the leader, whose pid is still needed."""
         if process.os_pid != self.os_pid:
@@ -137,22 +150,8 @@ class Tree:
 
     def _is_orphan(self, os_pid: int) -> bool:
         """Whether a child of this host, which leads no tree, comes from this one."""
-        try:
-            descent = Descent.of(os_pid)
-        except ProcessLookupError:
-            return False
-        if descent.parent != os.getpid():
-            return False
-        if descent.session == self.os_pid and os_pid != self.os_pid and self._has_session():
-            return True
-        if self.cgroup is not None and self.cgroup.has(os_pid):
-            return True
-        if self.mark is None:
-            return False
-        tag = tag_of(os_pid)
-        if tag is not None and (tag == self.mark.tag or is_tag_made_by(tag, self.leader)):
-            return True
-        return is_marked(os_pid, self.mark.token)
+        kin = Kin.of_child(os_pid)
+        return kin is not None and self.claims(kin)
 
     def _has_session(self) -> bool:
         """Whether the session of the leader's pid is the one that it began, if any.
