@@ -28,6 +28,11 @@ class DeathWatch:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._callbacks: dict[int, Callable[[], object]] = {}
+        #: Those that were ready when the round began, and are yet to be called.
+        self._due: dict[int, Callable[[], object]] = {}
+        #: Counts the rounds. All that are called in one were ready when it began: what a callback
+        #: learns of the dead of its round holds for the others of that round as well.
+        self.round = 0
         self._epoll: select.epoll | None = None
         self._wake = -1
         self._thread: threading.Thread | None = None
@@ -41,7 +46,7 @@ class DeathWatch:
         OSError if it cannot be.
         """
         with self._lock:
-            if fd in self._callbacks:
+            if fd in self._callbacks or fd in self._due:
                 raise ValueError(f"descriptor {fd} is watched already")
             epoll = self._epoll or self._start()
             self._callbacks[fd] = callback
@@ -58,6 +63,8 @@ class DeathWatch:
         Its callback is not called from here on; it may be running, seen from another thread.
         """
         with self._lock:
+            if self._due.pop(fd, None) is not None:
+                return True
             if self._callbacks.pop(fd, None) is None or self._epoll is None:
                 return False
             _unregister(self._epoll, fd)
@@ -67,7 +74,7 @@ class DeathWatch:
     def join_if_idle(self) -> None:
         """Wait until the thread is gone, if nothing is watched."""
         with self._lock:
-            thread = None if self._callbacks else self._thread
+            thread = None if self._callbacks or self._due else self._thread
         if thread is not None and thread is not threading.current_thread():
             # Whoever watches again meanwhile starts another one.
             thread.join()
@@ -77,6 +84,7 @@ class DeathWatch:
         self._inherited.append(self._epoll)
         self._lock = threading.RLock()
         self._callbacks = {}
+        self._due = {}
         self._epoll = self._thread = None
 
     def _start(self) -> select.epoll:
@@ -107,8 +115,8 @@ class DeathWatch:
             os.eventfd_write(self._wake, 1)
 
     def _serve(self, epoll: select.epoll, wake: int, before: threading.Thread | None) -> None:
-        # Waits until something is ready, and takes nothing: what is ready is taken one by one
-        # under the lock, so that it is still watched then, and no other file by its number.
+        # Waits until something is ready, and takes nothing: what is ready is taken under the lock,
+        # so that it is still watched then, and no other file by its number.
         something = select.poll()
         something.register(epoll, select.POLLIN)
         try:
@@ -132,17 +140,23 @@ class DeathWatch:
     def _take(self, epoll: select.epoll, wake: int) -> tuple[int, Callable[[], object]] | None:
         """One descriptor that is ready, watched no more from here on; None if there is none."""
         with self._lock:
-            while ready := epoll.poll(0, 1):
-                fd = ready[0][0]
-                if fd == wake:
-                    # Read, or it would be ready for ever if something is watched again by now.
-                    os.eventfd_read(wake)
-                    continue
-                _unregister(epoll, fd)
-                callback = self._callbacks.pop(fd, None)
-                if callback is not None:
-                    return fd, callback
+            if not self._due:
+                self._begin_round(epoll, wake)
+            for fd in self._due:
+                return fd, self._due.pop(fd)
         return None
+
+    def _begin_round(self, epoll: select.epoll, wake: int) -> None:
+        self.round += 1
+        for fd, _ in epoll.poll(0):
+            if fd == wake:
+                # Read, or it would be ready for ever if something is watched again by now.
+                os.eventfd_read(wake)
+                continue
+            _unregister(epoll, fd)
+            callback = self._callbacks.pop(fd, None)
+            if callback is not None:
+                self._due[fd] = callback
 
 
 def _unregister(epoll: select.epoll, fd: int) -> None:

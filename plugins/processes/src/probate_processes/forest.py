@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import threading
 import time
 from typing import TYPE_CHECKING, Final, final
 
 from probate import forget_in_forked_child
-from probate_processes.procfs import Descent, children_of, pin, tag_of
+from probate_processes.procfs import Kin, children_by_thread, pin
 from probate_processes.subreaper import is_subreaper, set_subreaper
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Seconds between two searches for orphans that have ended in trees that live on.
 _SWEEP_INTERVAL: Final = 1.0
+
+#: How often it is looked again who the children are, when some were reaped meanwhile.
+_LOOKS: Final = 3
 
 
 @final
@@ -29,6 +33,14 @@ class Forest:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._trees: dict[int, Tree] = {}
+        #: The same, by the pid as the kernel writes it in a list of children.
+        self._by_word: dict[bytes, Tree] = {}
+        #: Of these, those whose leader has exited.
+        self._leaderless: dict[int, Tree] = {}
+        #: Those that are marked, by their tag.
+        self._by_tag: dict[int, Tree] = {}
+        #: The strangers as they were looked at last for a round of deaths, and for which one.
+        self._looked_at: tuple[int, list[Kin]] = (-1, [])
         self._users = 0
         self._was_subreaper = False
         self._swept_at = 0.0
@@ -56,55 +68,115 @@ class Forest:
             leading = self._trees.get(tree.os_pid)
             if leading is not None and leading.leader.is_there():
                 raise ValueError(f"OS process {tree.os_pid} is owned already")
-            self._trees[tree.os_pid] = tree
+            self._trees[tree.os_pid] = self._by_word[_word(tree)] = tree
+            self._leaderless.pop(tree.os_pid, None)
+            if tree.mark is not None:
+                self._by_tag[tree.mark.tag] = tree
+
+    def note_loss(self, tree: Tree) -> None:
+        """A tree's leader has exited: somebody else may reap it, and its pid come round."""
+        with self._lock:
+            tree.has_lost_leader = True
+            if self._trees.get(tree.os_pid) is tree:
+                self._leaderless[tree.os_pid] = tree
 
     def discard(self, tree: Tree) -> None:
         """Take a tree out that is over, once, and `close`."""
         with self._lock:
             if self._trees.get(tree.os_pid) is tree:
-                del self._trees[tree.os_pid]
+                del self._trees[tree.os_pid], self._by_word[_word(tree)]
+                self._leaderless.pop(tree.os_pid, None)
+            if tree.mark is not None:
+                self._by_tag.pop(tree.mark.tag, None)
             self.close()
 
     def strangers(self) -> list[int]:
         """The children of this host that lead no tree: its own, and orphans that came to it."""
-        return [os_pid for os_pid in children_of(os.getpid()) if not self._leads(os_pid)]
+        found: set[bytes] = set()
+        for words in children_by_thread(os.getpid()).values():
+            found.update(words.split())
+        strangers = list(map(int, found.difference(self._by_word)))
+        # Of those who lead a tree, most live, and there is nothing to ask about them.
+        strangers += (
+            os_pid
+            for os_pid, tree in self._leaderless.copy().items()
+            if _word(tree) in found and not self._leads(os_pid)
+        )
+        return strangers
 
-    def reap_orphans(self) -> None:
+    def has_orphans_of(self, tree: Tree, death_round: int) -> bool:
+        """Whether a tree, whose leader has exited, may have left orphans; False only if certain.
+
+        The children of this host are looked at once for all who were dead as a round of the death
+        watch began.
+        """
+        if self._looked_at[0] != death_round:
+            kin = self._look()
+            if kin is None:
+                return True
+            self._looked_at = (death_round, kin)
+        return any(tree.claims(each) for each in self._looked_at[1])
+
+    def reap_orphans(self, death_round: int | None = None) -> None:
         """Reap what has ended of trees that live on, at most once in a while.
 
         Only what certainly descends from a tree: the host's own children are its own to reap.
+        Those that were looked at in a round of deaths need not be looked for.
         """
         with self._lock:
             now = time.monotonic()
             if now - self._swept_at < _SWEEP_INTERVAL:
                 return
             self._swept_at = now
-        strangers = self.strangers()
-        with self._lock:
-            # After the look at strangers: who was a leader then, and is none now, is not ours.
-            trees = list(self._trees.values())
-        tags = {tree.mark.tag for tree in trees if tree.mark is not None}
-        for os_pid in strangers:
-            if self._leads(os_pid):
+        looked_in, found = self._looked_at
+        if looked_in != death_round:
+            kin = [Kin.of_child(os_pid) for os_pid in self.strangers()]
+            found = [each for each in kin if each is not None]
+        # After the look at strangers: who was a leader then, and is none now, is not ours.
+        for each in found:
+            if not self._is_dead_orphan(each):
                 continue
-            process = pin(os_pid)
+            process = pin(each.os_pid)
             if process is None:
                 continue
-            with process, contextlib.suppress(ProcessLookupError, ChildProcessError):
-                descent = Descent.of(os_pid)
-                # One in a session of its own may have become the leader of a tree just now, whose
-                # status must be kept; an orphan is in the session of another.
-                is_in_session = descent.session != os_pid and descent.session in self._trees
-                if descent.is_zombie and (is_in_session or tag_of(os_pid) in tags):
+            with process, contextlib.suppress(ChildProcessError):
+                pinned = Kin.of_child(each.os_pid)
+                if pinned is not None and self._is_dead_orphan(pinned):
                     process.exit_code(reap=True)
+
+    def forget_parent(self) -> None:
+        """Know no trees, in a forked child; it is no subreaper (prctl(2))."""
+        self._lock = threading.RLock()
+        self._trees, self._by_word, self._leaderless, self._by_tag = {}, {}, {}, {}
+        self._looked_at = (-1, [])
+        self._users = 0
+
+    def _look(self) -> list[Kin] | None:
+        """All strangers that there were at one moment; None if children go too fast to tell.
+
+        Of children that are reaped meanwhile, the kernel may skip the next ones (proc(5)). Whoever
+        is reaped adds what it has used to that of the children reaped so far (getrusage(2)).
+        """
+        for _ in range(_LOOKS):
+            reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
+            kin = [Kin.of_child(os_pid) for os_pid in self.strangers()]
+            if resource.getrusage(resource.RUSAGE_CHILDREN) == reaped:
+                return [each for each in kin if each is not None]
+        return None
+
+    def _is_dead_orphan(self, kin: Kin) -> bool:
+        """Whether a child of this host is a zombie, and certainly comes from a tree."""
+        # One in a session of its own may have become the leader of a tree just now, whose status
+        # must be kept; an orphan is in the session of another.
+        is_in_session = kin.session != kin.os_pid and kin.session in self._trees
+        is_ours = is_in_session or kin.tag in self._by_tag
+        return kin.is_zombie and is_ours and not self._leads(kin.os_pid)
 
     def _leads(self, os_pid: int) -> bool:
         """Whether a process leads a tree: that which has this pid now, not one that had it."""
         tree = self._trees.get(os_pid)
         return tree is not None and (not tree.has_lost_leader or tree.leader.is_there())
 
-    def forget_parent(self) -> None:
-        """Know no trees, in a forked child; it is no subreaper (prctl(2))."""
-        self._lock = threading.RLock()
-        self._trees = {}
-        self._users = 0
+
+def _word(tree: Tree) -> bytes:
+    return b"%d" % tree.os_pid

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import OsProcess
+    from probate_processes.forest import Forest
     from probate_processes.tree import Tree
 
 #: Seconds that killed processes get to be gone. SIGKILL waits for nobody's goodwill, but for the
@@ -75,19 +76,22 @@ def kill(tree: Tree, strangers: Callable[[], list[int]]) -> bool:
         close_all(members)
 
 
-def reap_if_deserted(tree: Tree, strangers: Callable[[], list[int]]) -> bool:
+def reap_if_deserted(tree: Tree, forest: Forest, death_round: int) -> bool:
     """Whether nobody of a tree lives; its dead who have come to us are reaped then.
 
-    Not the leader. Blocks nowhere.
+    Not the leader, which was seen to have exited in that round of the death watch. Blocks
+    nowhere.
     """
     if tree.stopping is not None and tree.stopping.is_waiting():
         # With their parent dead, some may be known there only.
         return False
+    if _has_left_nobody(tree, forest, death_round):
+        return True
     members: Members = {}
     try:
         for _ in range(_LOOKS):
             # Whoever was alive at one look may have left a child to the next one.
-            is_seen_whole, has_more = _look(tree, strangers, members)
+            is_seen_whole, has_more = _look(tree, forest.strangers, members)
             if not is_seen_whole or _alive(members):
                 return False
             if not has_more:
@@ -96,6 +100,22 @@ def reap_if_deserted(tree: Tree, strangers: Callable[[], list[int]]) -> bool:
         return False
     finally:
         close_all(members)
+
+
+def _has_left_nobody(tree: Tree, forest: Forest, death_round: int) -> bool:
+    """Whether it is certain that a leader which has exited was all that there was of its tree.
+
+    Whoever it left has come to us, since we are a subreaper; or has the init of a pid namespace
+    for a parent, and is known by the cgroup.
+    """
+    if tree.cgroup is not None and tree.cgroup.is_populated():
+        return False
+    try:
+        return not forest.has_orphans_of(tree, death_round)
+    except OSError as error:
+        if not is_exhaustion(error):
+            raise
+        return False
 
 
 def _look(tree: Tree, strangers: Callable[[], list[int]], members: Members) -> tuple[bool, bool]:

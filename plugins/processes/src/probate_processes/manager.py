@@ -210,20 +210,22 @@ class ProcessTreeManager:
         with tree.lock:
             if tree.is_over or tree.is_being_killed:
                 return
-            tree.has_lost_leader = True
+            self._forest.note_loss(tree)
             tree.native.note_exit(tree.leader)
-            if reap_if_deserted(tree, self._forest.strangers):
+            if reap_if_deserted(tree, self._forest, death_watch.round):
                 self._finish(tree)
                 if not tree.is_asked:
                     # Over without our doing: there is nothing to account for.
                     self._discard(tree)
         tree.native.announce()
-        self._forest.reap_orphans()
+        self._forest.reap_orphans(death_watch.round)
 
     def _release(self, tree: Tree) -> Outcome:
         with tree.killing:
             with tree.lock:
-                tree.is_being_killed = tree.has_lost_leader = not tree.is_over
+                tree.is_being_killed = not tree.is_over
+                if tree.is_being_killed:
+                    self._forest.note_loss(tree)
             if tree.is_being_killed:
                 try:
                     tree.is_asked |= kill(tree, self._forest.strangers)
