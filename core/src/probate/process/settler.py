@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import select
 import socket
 import threading
 import time
 from collections import deque
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate.forking import forget_in_forked_child
@@ -30,9 +31,9 @@ _settling_here: Final[ContextVar[Settler | None]] = ContextVar(
 
 @final
 class Settler:
-    """Runs coroutines on an event loop in a thread, both of which exist while any runs.
+    """Runs coroutines on an event loop in a thread, so that none that waits holds up another.
 
-    So a process whose descendants use up their grace holds up no other.
+    Both exist while any coroutine runs, or anybody keeps them ready for one to come.
     """
 
     def __init__(self) -> None:
@@ -41,9 +42,30 @@ class Settler:
         #: The latest thread, and whether it still takes what is queued.
         self._thread: threading.Thread | None = None
         self._is_serving = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._has_work: asyncio.Event | None = None
+        #: Has its event loop look at the queue; None while there is none.
+        self._wake: Callable[[], None] | None = None
+        #: How often `keep_ready` outnumbers `let_go`.
+        self._keepers = 0
+        self._inherited: list[object] = []
         forget_in_forked_child(self)
+
+    def keep_ready(self) -> None:
+        """Have thread and loop stay until `let_go`: to make them takes longer than to settle.
+
+        Where they cannot be made now, they are when there is something to settle.
+        """
+        with self._lock:
+            self._keepers += 1
+            if not self._is_serving:
+                with contextlib.suppress(RuntimeError):
+                    self._start()
+
+    def let_go(self) -> None:
+        """Undo one `keep_ready`."""
+        with self._lock:
+            self._keepers -= 1
+            if not self._keepers and self._wake is not None:
+                self._wake()
 
     def settle(self, make: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Run the coroutine that `make` makes; what it raises is logged. Never blocks.
@@ -54,8 +76,8 @@ class Settler:
             self._queue.append(make)
             if not self._is_serving:
                 self._start()
-            elif self._loop is not None and self._has_work is not None:
-                self._loop.call_soon_threadsafe(self._has_work.set)
+            elif self._wake is not None:
+                self._wake()
 
     def join(self) -> None:
         """Wait until all is settled, and the thread gone; at once from what is being settled."""
@@ -73,7 +95,10 @@ class Settler:
         self._lock = threading.RLock()
         self._queue = deque()
         self._is_serving = False
-        self._thread = self._loop = self._has_work = None
+        self._keepers = 0
+        # Its event loop, finalised here, would stop listening for the parent as well.
+        self._inherited.append(self._wake)
+        self._thread = self._wake = None
 
     def _start(self) -> None:
         before = self._thread
@@ -98,6 +123,10 @@ class Settler:
                     runner.run(self._main())
                 break
             except OSError:
+                with self._lock:
+                    if not self._queue:
+                        self._is_serving = False
+                        break
                 # A loop needs descriptors. The dead stay dead until there are some.
                 if not has_failed:
                     logger.exception("settling dead processes has to wait")
@@ -108,29 +137,36 @@ class Settler:
             before.join()
 
     async def _main(self) -> None:
-        has_work = asyncio.Event()
-        has_work.set()
-        with self._lock:
-            self._loop, self._has_work = asyncio.get_running_loop(), has_work
+        loop, context = asyncio.get_running_loop(), copy_context()
+        over = asyncio.Event()
         tasks: set[asyncio.Task[None]] = set()
 
-        def ended(task: asyncio.Task[None]) -> None:
-            tasks.discard(task)
-            has_work.set()
+        def wake() -> None:
+            # In this thread's context, not in that of whoever has something to settle.
+            loop.call_soon_threadsafe(begin, context=context)
 
-        while True:
-            await has_work.wait()
-            has_work.clear()
+        def begin() -> None:
             with self._lock:
+                if self._wake is not wake:
+                    # It is over, and another thread may take what is queued.
+                    return
                 while self._queue:
                     task = asyncio.ensure_future(_settle(self._queue.popleft()))
                     tasks.add(task)
-                    task.add_done_callback(ended)
-                if not tasks:
+                    task.add_done_callback(end)
+                if not tasks and not self._keepers:
                     # From here on the next one starts a thread of its own.
-                    self._is_serving = False
-                    self._loop = self._has_work = None
-                    return
+                    self._is_serving, self._wake = False, None
+                    over.set()
+
+        def end(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            begin()
+
+        with self._lock:
+            self._wake = wake
+        begin()
+        await over.wait()
 
 
 def _check_descriptors() -> None:

@@ -122,7 +122,8 @@ class Spawner:
             self._withdraw(process)
             raise
         self._status.open()
-        process.on_settled(self._status.close)
+        self._settler.keep_ready()
+        process.on_settled(self._let_go)
         child.exited.add_done_callback(partial(self._died, process))
         return process
 
@@ -135,6 +136,10 @@ class Spawner:
         if self._schedules is not None:
             self._schedules.join_if_idle()
         death_watch.join_if_idle()
+
+    def _let_go(self) -> None:
+        self._status.close()
+        self._settler.let_go()
 
     def _died(self, process: Process, exited: concurrent.futures.Future[int | None]) -> None:
         if process.state is ProcessState.RUNNING:
