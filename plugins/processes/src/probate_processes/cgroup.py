@@ -117,9 +117,12 @@ class Cgroup:
         return not self._folder.exists()
 
     def _write(self, name: str, text: str) -> None:
-        # Opened for writing only, since it must exist already.
-        with open(self._folder / name, "r+" if name == "cgroup.procs" else "w") as file:
-            file.write(text)
+        # It must exist already.
+        fd = os.open(self._folder / name, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
 
 
 def _own_cgroup() -> tuple[Path, str] | None:

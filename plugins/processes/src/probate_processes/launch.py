@@ -15,7 +15,7 @@ from probate_processes.cgroup import Cgroup
 from probate_processes.killing import kill
 from probate_processes.limits import limit_tree, set_rlimits
 from probate_processes.native import Child
-from probate_processes.procfs import MARKER, Descent, Mark, set_tag
+from probate_processes.procfs import MARKER, Descent, Mark, last_os_pid, set_tag
 from probate_processes.tree import Members, Tree, close_all
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ Stdio = int | IO[Any] | None
 
 
 @final
-class _TaggedPopen(subprocess.Popen[bytes]):
-    """Tags the process in the moment in which its pid is known, before it executes anything.
+class _ContainedPopen(subprocess.Popen[bytes]):
+    """Tags and contains the process as soon as its pid is known, while it is about to execute.
 
     Otherwise the program could have left orphans by then that shed everything else. A parent
     that calls vfork(2) sleeps until its child executes, and wakes up too late; fork(2) costs more
@@ -42,8 +42,12 @@ class _TaggedPopen(subprocess.Popen[bytes]):
     one that there is already.
     """
 
-    def __init__(self, tag: int, argv: Sequence[str | bytes], **options: Any) -> None:
+    def __init__(
+        self, tag: int, cgroup: Cgroup | None, argv: Sequence[str | bytes], **options: Any
+    ) -> None:
         self._tag = tag
+        self._cgroup = cgroup
+        self.is_contained = False
         self._os_pid = 0
         has_one_group = os.getgid() == os.getegid()
         super().__init__(argv, group=os.getegid() if has_one_group else None, **options)
@@ -58,6 +62,8 @@ class _TaggedPopen(subprocess.Popen[bytes]):
         if os_pid:
             set_tag(os_pid, self._tag)
             self._os_pid = os_pid
+            # It has its files to close, and its program to open: that takes as long.
+            self.is_contained = self._cgroup is None or self._cgroup.add(os_pid)
 
 
 def launch(
@@ -82,8 +88,9 @@ def launch(
     try:
         cgroup = Cgroup.create()
         rlimits = limit_tree(limits, cgroup)
-        popen = _TaggedPopen(
+        popen = _ContainedPopen(
             mark.tag,
+            cgroup,
             [os.fspath(argument) for argument in argv],
             stdin=stdin,
             stdout=stdout,
@@ -103,7 +110,7 @@ def launch(
         child = Child(popen, argv, leader)
         tree = Tree(child, leader, cgroup, mark)
         try:
-            contain(tree, forest)
+            contain(tree, forest, has_leader=popen.is_contained)
             forest.add(tree)
         except BaseException:
             _undo(tree, forest, popen)
@@ -151,16 +158,21 @@ def plant(forest: Forest, native: Native) -> Tree:
     return tree
 
 
-def contain(tree: Tree, forest: Forest) -> None:
+def contain(tree: Tree, forest: Forest, *, has_leader: bool = False) -> None:
     """Mark the members of a tree, and move them into its cgroup, if it has one.
+
+    With `has_leader`, that one is inside already.
 
     Whatever they fork from then on is born inside. Those that were forked just before are looked
     for until all are inside. One that keeps forking outside of it, faster than that, is still
     found by its descent, session and marks.
     """
     cgroup = tree.cgroup
-    if cgroup is not None:
-        cgroup.add(tree.os_pid)
+    if not has_leader:
+        has_leader = cgroup is None or cgroup.add(tree.os_pid)
+    if has_leader and last_os_pid() == tree.os_pid:
+        # Nobody has been forked since, by whomever.
+        return
     members: Members = {}
     try:
         for _ in range(_CONTAIN_PASSES):

@@ -124,6 +124,14 @@ def children_by_thread(os_pid: int) -> dict[str, bytes]:
     return found
 
 
+def last_os_pid() -> int | None:
+    """The pid that was given out last, to a process or thread; None if that cannot be read."""
+    try:
+        return int(read_proc("/proc/loadavg").split()[4])
+    except OSError:
+        return None
+
+
 def is_exhaustion(error: OSError) -> bool:
     """Whether no descriptor was left to look with, which tells nothing of what was looked for."""
     return error.errno in (errno.EMFILE, errno.ENFILE)
