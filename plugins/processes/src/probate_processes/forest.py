@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: Seconds between two searches for orphans that have ended in trees that live on.
 _SWEEP_INTERVAL: Final = 1.0
 
+#: A list of children as the kernel gives it (proc(5)), and some of those whom it names.
+_Seen = tuple[bytes, tuple[int, ...]]
+
 #: How often it is looked again who the children are, when some were reaped meanwhile.
 _LOOKS: Final = 3
 
@@ -33,12 +36,13 @@ class Forest:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._trees: dict[int, Tree] = {}
-        #: The same, by the pid as the kernel writes it in a list of children.
-        self._by_word: dict[bytes, Tree] = {}
         #: Of these, those whose leader has exited.
         self._leaderless: dict[int, Tree] = {}
         #: Those that are marked, by their tag.
         self._by_tag: dict[int, Tree] = {}
+        #: By thread: the list of children that was seen last, without the leaders of trees that are
+        #: over by now, and who of them led no tree.
+        self._seen: dict[str, _Seen] = {}
         #: The strangers as they were looked at last for a round of deaths, and for which one.
         self._looked_at: tuple[int, list[Kin]] = (-1, [])
         self._users = 0
@@ -68,7 +72,7 @@ class Forest:
             leading = self._trees.get(tree.os_pid)
             if leading is not None and leading.leader.is_there():
                 raise ValueError(f"OS process {tree.os_pid} is owned already")
-            self._trees[tree.os_pid] = self._by_word[_word(tree)] = tree
+            self._trees[tree.os_pid] = tree
             self._leaderless.pop(tree.os_pid, None)
             if tree.mark is not None:
                 self._by_tag[tree.mark.tag] = tree
@@ -84,25 +88,31 @@ class Forest:
         """Take a tree out that is over, once, and `close`."""
         with self._lock:
             if self._trees.get(tree.os_pid) is tree:
-                del self._trees[tree.os_pid], self._by_word[_word(tree)]
+                del self._trees[tree.os_pid]
                 self._leaderless.pop(tree.os_pid, None)
+                self._seen = {
+                    thread: (_without(words, tree.os_pid), sifted)
+                    for thread, (words, sifted) in self._seen.items()
+                }
             if tree.mark is not None:
                 self._by_tag.pop(tree.mark.tag, None)
             self.close()
 
     def strangers(self) -> list[int]:
         """The children of this host that lead no tree: its own, and orphans that came to it."""
-        found: set[bytes] = set()
-        for words in children_by_thread(os.getpid()).values():
-            found.update(words.split())
-        strangers = list(map(int, found.difference(self._by_word)))
+        children = children_by_thread(os.getpid())
+        with self._lock:
+            self._seen = {
+                thread: self._sift(words, self._seen.get(thread, (b"", ())))
+                for thread, words in children.items()
+            }
+            sifted = [os_pid for _, found in self._seen.values() for os_pid in found]
+            leaderless = list(self._leaderless)
         # Of those who lead a tree, most live, and there is nothing to ask about them.
-        strangers += (
-            os_pid
-            for os_pid, tree in self._leaderless.copy().items()
-            if _word(tree) in found and not self._leads(os_pid)
+        sifted += (
+            os_pid for os_pid in leaderless if any(_has(each, os_pid) for each in children.values())
         )
-        return strangers
+        return [os_pid for os_pid in sifted if not self._leads(os_pid)]
 
     def has_orphans_of(self, tree: Tree, death_round: int) -> bool:
         """Whether a tree, whose leader has exited, may have left orphans; False only if certain.
@@ -147,9 +157,19 @@ class Forest:
     def forget_parent(self) -> None:
         """Know no trees, in a forked child; it is no subreaper (prctl(2))."""
         self._lock = threading.RLock()
-        self._trees, self._by_word, self._leaderless, self._by_tag = {}, {}, {}, {}
+        self._trees, self._leaderless, self._by_tag, self._seen = {}, {}, {}, {}
         self._looked_at = (-1, [])
         self._users = 0
+
+    def _sift(self, words: bytes, seen: _Seen) -> _Seen:
+        """A list of children, and who of them led no tree as they were first seen there.
+
+        The kernel adds to the end of a list: of what was seen before, nothing has to be read
+        again. If some of that is gone, other than with a tree, it is read from the beginning.
+        """
+        before, sifted = seen if words.startswith(seen[0]) else (b"", ())
+        new = words[len(before) :].split()
+        return words, (*sifted, *(os_pid for os_pid in map(int, new) if os_pid not in self._trees))
 
     def _look(self) -> list[Kin] | None:
         """All strangers that there were at one moment; None if children go too fast to tell.
@@ -178,5 +198,14 @@ class Forest:
         return tree is not None and (not tree.has_lost_leader or tree.leader.is_there())
 
 
-def _word(tree: Tree) -> bytes:
-    return b"%d" % tree.os_pid
+def _has(words: bytes, os_pid: int) -> bool:
+    """Whether a list of children, with a space after each, names a process."""
+    word = b"%d " % os_pid
+    return words.startswith(word) or b" " + word in words
+
+
+def _without(words: bytes, os_pid: int) -> bytes:
+    word = b"%d " % os_pid
+    if words.startswith(word):
+        return words[len(word) :]
+    return words.replace(b" " + word, b" ", 1)
