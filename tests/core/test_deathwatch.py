@@ -397,3 +397,58 @@ def test_a_fork_while_it_fires_does_not_hold_up_the_child(watch: DeathWatch, pip
         over.set()
         sys.setswitchinterval(interval)
         ended.wait(PATIENCE)
+
+
+def test_all_that_are_ready_at_once_are_told_in_one_round(watch: DeathWatch, pipes: Pipes) -> None:
+    """What a callback learns holds for the others of its round; what is ready later is not."""
+    ends = [pipes() for _ in range(5)]
+    late = pipes()
+    go_on = hold(watch, pipes())
+    rounds: list[int] = []
+
+    def note() -> None:
+        rounds.append(watch.round)
+        if len(rounds) == 1:
+            os.write(late[1], b"x")
+            watch.watch(late[0], note)
+
+    for reader, writer in ends:
+        os.write(writer, b"x")
+        watch.watch(reader, note)
+    go_on()
+    wait_for_turn(watch, pipes())
+    wait_for_turn(watch, pipes())
+
+    first, *others = rounds
+    assert others[:4] == [first] * 4
+    assert len(others) == 5
+    assert others[4] > first
+
+
+def test_what_is_due_cannot_be_watched_again_before_it_is_told(
+    watch: DeathWatch, pipes: Pipes
+) -> None:
+    """It is still being watched, by another callback, which is about to be called."""
+    ends = [pipes(), pipes()]
+    go_on = hold(watch, pipes())
+    told: list[int] = []
+    errors: list[str] = []
+
+    def note(number: int) -> None:
+        told.append(number)
+        if len(told) == 1:
+            try:
+                watch.watch(ends[1 - number][0], lambda: None)
+            except ValueError as error:
+                errors.append(str(error))
+
+    for number, (reader, writer) in enumerate(ends):
+        os.write(writer, b"x")
+        watch.watch(reader, lambda number=number: note(number))  # type: ignore[misc]  # bound here
+    go_on()
+    wait_for_turn(watch, pipes())
+    wait_for_turn(watch, pipes())
+
+    assert sorted(told) == [0, 1]
+    assert len(errors) == 1
+    assert errors[0].endswith("is watched already")

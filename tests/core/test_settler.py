@@ -230,3 +230,104 @@ def test_a_forked_child_settles_for_itself() -> None:
     go_on.set()
     settler.join()
     assert log == [0]
+
+
+def settlers() -> list[int | None]:
+    return [each.ident for each in threading.enumerate() if each.name == "probate-settler"]
+
+
+def test_kept_ready_it_settles_on_one_loop_until_it_is_let_go() -> None:
+    """One thread and one loop serve all, also after a while in which there was nothing to do."""
+    settler = Settler()
+    loops: set[asyncio.AbstractEventLoop] = set()
+    settler.keep_ready()
+    settler.keep_ready()
+    ready = settlers()
+    for _ in range(20):
+        done = threading.Event()
+
+        async def note(done: threading.Event = done) -> None:
+            loops.add(asyncio.get_running_loop())
+            done.set()
+
+        settler.settle(note)
+        assert done.wait(PATIENCE)
+        settler.let_go()
+        settler.keep_ready()
+    settler.let_go()
+
+    assert len(ready) == 1
+    assert settlers() == ready
+    assert len(loops) == 1
+
+    settler.let_go()
+    settler.join()
+
+    assert settlers() == []
+
+
+def test_kept_ready_without_descriptors_it_neither_waits_for_some_nor_complains(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """There is nothing to settle yet; when there is, it is settled."""
+    settler = Settler()
+    log: list[int] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        highest = max(KernelView.take().fds)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    stack.enter_context(open(os.devnull))
+            settler.keep_ready()
+            settler.join()
+            assert settlers() == []
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    settler.settle(noting(log, 0))
+    settler.let_go()
+    settler.join()
+
+    assert log == [0]
+    assert caplog.records == []
+
+
+def test_what_is_settled_while_it_is_let_go_is_not_lost() -> None:
+    """The thread may be about to end as the next one comes: 300 rounds."""
+    settler = Settler()
+    for turn in range(300):
+        done = threading.Event()
+
+        async def note(done: threading.Event = done) -> None:
+            done.set()
+
+        settler.keep_ready()
+        for _ in range(turn % 20):
+            time.sleep(0)
+        settler.let_go()
+        settler.settle(note)
+
+        assert done.wait(PATIENCE), f"never settled, in round {turn}"
+    settler.join()
+
+    assert settlers() == []
+
+
+def test_a_forked_child_is_not_kept_ready_by_its_parent() -> None:
+    """It has no thread, settles for itself, and leaves the parent's loop alone."""
+    settler = Settler()
+    settler.keep_ready()
+    log: list[int] = []
+
+    def child() -> None:
+        settler.settle(noting(log, 1))
+        settler.join()
+        assert log == [1]
+        assert settlers() == []
+
+    assert exit_code_of_fork(child) == 0
+    settler.settle(noting(log, 0))
+    settler.let_go()
+    settler.join()
+    assert log == [0]
