@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from probate import ResourceLimits
     from probate.process.argv import Argument
     from probate_processes.forest import Forest
+    from probate_processes.limits import Rlimits
     from probate_processes.native import Native
 
 #: How often those are looked for who were forked before their parent was contained.
@@ -34,7 +35,7 @@ Stdio = int | IO[Any] | None
 
 @final
 class _ContainedPopen(subprocess.Popen[bytes]):
-    """Tags and contains the process as soon as its pid is known, while it is about to execute.
+    """Tags, limits and contains the process as soon as its pid is known, before it executes.
 
     Otherwise the program could have left orphans by then that shed everything else. A parent
     that calls vfork(2) sleeps until its child executes, and wakes up too late; fork(2) costs more
@@ -43,10 +44,16 @@ class _ContainedPopen(subprocess.Popen[bytes]):
     """
 
     def __init__(
-        self, tag: int, cgroup: Cgroup | None, argv: Sequence[str | bytes], **options: Any
+        self,
+        tag: int,
+        cgroup: Cgroup | None,
+        rlimits: Rlimits,
+        argv: Sequence[str | bytes],
+        **options: Any,
     ) -> None:
         self._tag = tag
         self._cgroup = cgroup
+        self._rlimits = rlimits
         self.is_contained = False
         self._os_pid = 0
         has_one_group = os.getgid() == os.getegid()
@@ -62,6 +69,9 @@ class _ContainedPopen(subprocess.Popen[bytes]):
         if os_pid:
             set_tag(os_pid, self._tag)
             self._os_pid = os_pid
+            # What fails now is tried again, and raised, when the process can be undone.
+            with contextlib.suppress(OSError, ValueError):
+                set_rlimits(os_pid, self._rlimits)
             # It has its files to close, and its program to open: that takes as long.
             self.is_contained = self._cgroup is None or self._cgroup.add(os_pid)
 
@@ -91,6 +101,7 @@ def launch(
         popen = _ContainedPopen(
             mark.tag,
             cgroup,
+            rlimits,
             [os.fspath(argument) for argument in argv],
             stdin=stdin,
             stdout=stdout,
@@ -101,12 +112,12 @@ def launch(
             start_new_session=True,
         )
         try:
+            set_rlimits(popen.pid, rlimits)
             leader = OsProcess.open(popen.pid)
         except BaseException:
             popen.kill()
             popen.wait()
             raise
-        set_rlimits(leader, rlimits)
         child = Child(popen, argv, leader)
         tree = Tree(child, leader, cgroup, mark)
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from probate import OsProcess, ResourceLimits
+    from probate import ResourceLimits
     from probate_processes.cgroup import Cgroup
 
     #: Resource to soft and hard limit, as resource.setrlimit wants them.
@@ -40,16 +40,16 @@ def limit_tree(limits: ResourceLimits | None, cgroup: Cgroup | None) -> Rlimits:
     return rlimits
 
 
-def set_rlimits(process: OsProcess, rlimits: Rlimits) -> None:
+def set_rlimits(os_pid: int, rlimits: Rlimits) -> None:
     """Lower the limits of a process that has just been started; its children inherit them.
 
-    Lower limits that it has already stay. It may have exited by now.
+    A child of this host that is not reaped yet, so that the pid is its own. Lower limits that it
+    has already stay. It may have exited by now.
     """
     for which, (soft, hard) in rlimits.items():
         with contextlib.suppress(ProcessLookupError):
-            # A child of ours that is not reaped yet: its pid is its own.
-            _, ceiling = resource.prlimit(process.os_pid, which)
+            _, ceiling = resource.prlimit(os_pid, which)
             if ceiling == resource.RLIM_INFINITY:
                 ceiling = hard
             lowered = (min(soft, ceiling), min(hard, ceiling))
-            resource.prlimit(process.os_pid, which, lowered)
+            resource.prlimit(os_pid, which, lowered)
