@@ -52,6 +52,8 @@ class ProcessTreeManager:
         self._table: OwnershipTable[Tree] = OwnershipTable(
             "processes", describe=repr, identity=_identity
         )
+        #: Whether `pid` owns any OS process: the table's own word.
+        self.owns_any: Callable[[int], bool] = self._table.__contains__
 
     @pid_or_current
     def spawn(
@@ -117,10 +119,6 @@ class ProcessTreeManager:
         return self._living(tree)
 
     # -- settling, for the resource ------------------------------------------
-
-    def owns_any(self, pid: int) -> bool:
-        """Whether `pid` owns any OS process."""
-        return pid in self._table
 
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
         """Own an OS process that was started elsewhere, with its descendants.
