@@ -111,10 +111,14 @@ class Admission:
 
     def revoke(self, pid: int) -> None:
         """Let `pid` in no more, ever. Atomic: from the return on, each `check` refuses."""
-        with self._lock:
+        # Not by `with`, which takes more time than all the rest.
+        self._lock.acquire()
+        try:
             self._live.pop(pid, None)
             self.free.discard(pid)
             self.turn += 1
+        finally:
+            self._lock.release()
 
     @contextmanager
     def ending(self, pid: int) -> Iterator[None]:

@@ -99,7 +99,7 @@ class CleanupStats(_Frozen):
     resources_freed: NonNegativeInt = 0
     bytes_freed: NonNegativeInt = 0
     errors_encountered: NonNegativeInt = 0
-    #: Seconds of wall-clock time; merging adds them.
+    #: Seconds of wall-clock time; merging adds them. 0 where there was nothing to release.
     duration_seconds: Seconds = 0.0
     #: Freed resources by kind; kinds that freed nothing are left out.
     by_type: Mapping[str, NonNegativeInt] = Field(default_factory=dict)
@@ -339,3 +339,8 @@ class ResourceLimits(_Frozen):
 
 #: The account of a cleanup that found nothing.
 NOTHING: Final = CleanupStats()
+
+
+def nothing_of(pid: int) -> CleanupResult:
+    """The account of the end of a process that owned nothing."""
+    return trusted(CleanupResult, {"pid": pid, "stats": NOTHING, "errors": (), "leaks": ()})

@@ -65,6 +65,8 @@ class OwnershipTable(Generic[T]):
         self._identity = identity
         self._alias = alias
         self._book: EstateBook[T] = EstateBook()
+        #: The book's own; nothing is asked more often.
+        self._estate_of = self._book.get
         self._sites: dict[ResourceId, str] = {}
         #: Key of the identity to id of the resource; empty without `identity`.
         self._index: dict[int, ResourceId] = {}
@@ -78,7 +80,7 @@ class OwnershipTable(Generic[T]):
 
     def __contains__(self, pid: object) -> bool:
         """Whether `pid` owns anything. O(1)."""
-        estate = self._book.get(pid)  # type: ignore[arg-type]  # whatever is no pid has none
+        estate = self._estate_of(pid)  # type: ignore[arg-type]  # whatever is no pid has none
         return estate is not None and (len(estate) > 0 or estate.is_moving)
 
     def pids(self) -> list[int]:
@@ -315,6 +317,7 @@ class OwnershipTable(Generic[T]):
         admission = self._book.admission
         self._book = EstateBook()
         self._book.admission = admission
+        self._estate_of = self._book.get
         self._sites = {}
         self._index = {}
 

@@ -9,7 +9,7 @@ import weakref
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, final
 
-from probate.models import CleanupResult, CleanupStats
+from probate.models import NOTHING, CleanupResult, CleanupStats
 
 if TYPE_CHECKING:
     from probate.orchestrator import ResourceOrchestrator
@@ -33,11 +33,12 @@ class Sum:
     def add(self, stats: CleanupStats) -> None:
         """Add one account."""
         self._seconds += stats.duration_seconds
-        self._freed += stats.resources_freed
-        self._nbytes += stats.bytes_freed
+        if stats.resources_freed:
+            self._freed += stats.resources_freed
+            self._nbytes += stats.bytes_freed
+            for kind, freed in stats.by_type.items():
+                self._by_type[kind] = self._by_type.get(kind, 0) + freed
         self._errors += stats.errors_encountered
-        for kind, freed in stats.by_type.items():
-            self._by_type[kind] = self._by_type.get(kind, 0) + freed
 
     def stats(self) -> CleanupStats:
         """The sum."""
@@ -79,7 +80,7 @@ class Archive:
             self._remembered[process.pid] = process
             if len(self._remembered) > _REMEMBERED:
                 self._let_go()
-            if result is not None:
+            if result is not None and result.stats is not NOTHING:
                 self._sum.add(result.stats)
 
     def _let_go(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import TYPE_CHECKING, Self, Unpack, final
 
 from probate.errors import (
@@ -12,7 +11,7 @@ from probate.errors import (
     ProcessTerminatedError,
 )
 from probate.forking import forget_in_forked_child
-from probate.models import CleanupResult, ProcessState, account_of
+from probate.models import CleanupResult, ProcessState, nothing_of
 from probate.orchestrator import checked_seconds
 from probate.process.archive import Archive
 from probate.process.builder import ProcessManagerBuilder
@@ -335,11 +334,10 @@ class ProcessManager:
         """
         if len(ending) != 1 or awaited:
             return None
-        started = time.perf_counter()
         process = ending[0]
         holders = self.orchestrator.holders(process.pid)
         if holders is NOBODY:
-            self._conclude(process, account_of(process.pid, time.perf_counter() - started))
+            self._conclude(process, nothing_of(process.pid))
         return holders
 
     def _steps(

@@ -29,7 +29,7 @@ from probate_processes.tree import Members, Tree, close_all
 if TYPE_CHECKING:
     import concurrent.futures
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from probate import CleanupStats, ResourceId, ResourceLimits, ResourceUsage
     from probate.process.argv import Argument

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from pathlib import Path
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
+from probate.process.osprocess import read_proc
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 #: A folder for each thread of this process (proc(5)).
 _TASKS: Final = "/proc/self/task"
@@ -55,11 +57,18 @@ def wake(descriptors: Sequence[int]) -> None:
     if to_wake:
         # By their numbers, which are all that is left of them. Where nothing is connected the
         # kernel wakes whoever waits, and then complains.
-        import ctypes
-
-        libc = ctypes.CDLL(None)
+        shutdown = _shutdown()
         for descriptor in to_wake:
-            libc.shutdown(descriptor, socket.SHUT_RDWR)
+            shutdown(descriptor, socket.SHUT_RDWR)
+
+
+@cache
+def _shutdown() -> Callable[[int, int], int]:
+    """shutdown(2), of a number."""
+    import ctypes
+
+    shutdown: Callable[[int, int], int] = ctypes.CDLL(None).shutdown
+    return shutdown
 
 
 def _where_blocked() -> frozenset[int] | None:
@@ -77,7 +86,7 @@ def _where_blocked() -> frozenset[int] | None:
         for task in os.listdir(_TASKS):  # noqa: PTH208  a fraction of the time
             if task == own:
                 continue
-            words = Path(_TASKS, task, "syscall").read_bytes().split()
+            words = read_proc(f"{_TASKS}/{task}/syscall").split()
             number = int(words[0])
             if number in in_one:
                 found.add(int(words[1], 16))
