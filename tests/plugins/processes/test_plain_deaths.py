@@ -28,9 +28,9 @@ PARENT = """read line; (env -i setsid sh -c 'echo $$ >> "$0"; exec sleep 300' "$
 exec sleep 300"""
 
 
-def spawn_parent(manager: ProcessManager, pids: Path) -> Process:
+def spawn_parent(manager: ProcessManager, pids: Path, script: str = PARENT) -> Process:
     """One that leaves an orphan, when all that is to be done at a spawn has been done."""
-    process = manager.spawn(["sh", "-c", PARENT, "sh", str(pids)], stdin=subprocess.PIPE)
+    process = manager.spawn(["sh", "-c", script, "sh", str(pids)], stdin=subprocess.PIPE)
     assert process.stdin
     process.stdin.write(b"now\n")
     process.stdin.flush()
@@ -122,9 +122,9 @@ def test_an_orphan_that_left_the_cgroup_ends_with_its_leader(
     outside = Path(ours).parent / "cgroup.procs"
     process.terminate()
     leave = f'echo $$ > {outside}; echo $$ >> "$0"; exec sleep 300'
-    script = f"(env -i setsid sh -c '{leave}' \"$1\" &) ; exec sleep 300"
+    script = f"read line; (env -i setsid sh -c '{leave}' \"$1\" &) ; exec sleep 300"
     pids = tmp_path / "pids"
-    process = manager.spawn(["sh", "-c", script, "sh", str(pids)])
+    process = spawn_parent(manager, pids, script)
     orphan = pin(*pids_in(pids))
 
     assert host in Path(f"/proc/{orphan.os_pid}/cgroup").read_text().split()
