@@ -227,20 +227,22 @@ def _rows(
 ) -> list[Row]:
     from_kill, bare = zip(*pairs, strict=True)
     one = min(statistics.median(each) for each in rounds)
-    lates = sorted(statistics.quantiles(each, n=100)[98] for each in rounds)
+    # Of all kills, not of the better round: whoever waits has no second try.
+    late = statistics.quantiles([took for each in rounds for took in each], n=100)[98]
+    lates = [statistics.quantiles(each, n=100)[98] for each in rounds]
     burst = statistics.median(bursts)
     ours, theirs = (statistics.median(column) for column in zip(*spawns, strict=True))
     alive = f"{ALIVE} alive, {how}"
     return [
         Row(
             f"a worker's death to settled, p99; {alive}",
-            lates[0],
+            late,
             f"{BUDGET * 1e3:.0f} ms",
             BUDGET,
-            lates[0] / BUDGET,
+            late / BUDGET,
             target=1.0,
-            note=f"median {one * 1e3:.2f} ms; p99 of each round, best first: "
-            + ", ".join(f"{late * 1e3:.2f} ms" for late in lates),
+            note=f"median {one * 1e3:.2f} ms; p99 of each round: "
+            + ", ".join(f"{each * 1e3:.2f} ms" for each in lates),
         ),
         Row(
             f"from the kill to settled; {alive}",
