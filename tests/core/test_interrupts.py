@@ -71,8 +71,15 @@ def release_many(left: list[Thing]) -> None:
         left.pop()
 
 
+def release_two(left: list[Thing]) -> None:
+    """What is left is for the other way."""
+    for _ in range(2):
+        left[-1].release()
+        left.pop()
+
+
 @pytest.mark.parametrize("is_indexed", [False, True])
-@pytest.mark.parametrize("many", [None, release_many])
+@pytest.mark.parametrize("many", [None, release_many, release_two])
 def test_a_table_interrupted_at_any_step(
     is_indexed: bool, many: Callable[[list[Thing]], None] | None
 ) -> None:

@@ -142,8 +142,7 @@ class Emptying(Generic[T]):
         hand, outcome = self._in_hand, self._answered
         if hand and outcome is not None:
             resource_id, resource = hand[0]
-            estate = self._estate
-            size = 0 if estate.extra is None else estate.take_size(resource_id)
+            size = self._estate.take_size(resource_id)
             if outcome.stays_owned:
                 self.kept.append((resource_id, resource, size))
                 for identity in self._identities:
@@ -165,23 +164,20 @@ class Emptying(Generic[T]):
         """Put back what is in hand and was not released; account for the rest."""
         hand, left, identities = self._in_hand, self._left, self._identities
         kept = len(hand) if left is None else len(left)
-        if kept:
-            self._estate.update(reversed(hand[len(hand) - kept :]))
-            del hand[len(hand) - kept :]
-            del identities[:kept]
-        self._left = []
-        way = key_of if int in set(map(type, identities)) else id
-        deque(map(self._index.pop, map(way, identities), repeat(None)), maxlen=0)
-        ids = [each[0] for each in hand]
+        released, names = hand[: len(hand) - kept], identities[kept:]
+        # It is in hand until all is in its place, so that each of these steps can be taken again.
+        self._estate.update(reversed(hand[len(released) :]))
+        way = key_of if int in set(map(type, names)) else id
+        deque(map(self._index.pop, map(way, names), repeat(None)), maxlen=0)
+        ids = [each[0] for each in released]
         for resource_id in ids if self._sites else ():
             self._sites.pop(resource_id, None)
         nbytes = self._estate.take_sizes(ids)
-        freed = len(hand)
         hand.clear()
         identities.clear()
-        self._freed += freed
-        self._nbytes += nbytes
         self._left = None
+        self._freed += len(released)
+        self._nbytes += nbytes
 
     def note_answer(self, resource: T, answer: object) -> Outcome:
         """Note what a release has returned, and return the outcome."""
