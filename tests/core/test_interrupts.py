@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 A: Final = 1
 
 HOME: Final = probate.__path__[0]
+
+#: The interpreter handles signals after calls and jumps, so never just before these; what is
+#: raised there would leave the exception that is being handled as the thread's current one.
+NEVER_BEFORE: Final = {
+    dis.opmap[name] for name in ("COPY", "POP_EXCEPT", "PUSH_EXC_INFO", "RERAISE")
+}
 
 
 class Interrupter:
@@ -39,6 +46,8 @@ class Interrupter:
             frame.f_trace_opcodes = True
             frame.f_trace_lines = False
         elif event == "opcode" and not self.has_struck:
+            if frame.f_code.co_code[frame.f_lasti] in NEVER_BEFORE:
+                return self
             self._left -= 1
             if self._left < 0:
                 self.has_struck = True
@@ -62,6 +71,7 @@ def interrupted(n: int, function: Callable[[], object], *parts: str) -> BaseExce
     finally:
         sys.settrace(before)
     assert (raised is not None) == interrupter.has_struck
+    assert sys.exc_info() == (None, None, None)
     return raised
 
 
