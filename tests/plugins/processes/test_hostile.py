@@ -28,6 +28,8 @@ GRACE = 0.2
 IS_CHAOS = bool(os.environ.get("PROBATE_CHAOS"))
 ROUNDS = 100 if IS_CHAOS else 12
 SECONDS = 600.0 if IS_CHAOS else 30.0
+#: Seconds beyond the grace. Where others take the processors, everything takes as long.
+PATIENCE = 1.0 if IS_CHAOS else 10.0
 
 #: Fifty processes, and one that forks as fast as it can: at most 3000 times, for 0.2 s each. It
 #: says so in file $0 when all are started.
@@ -103,7 +105,7 @@ def test_a_hostile_shell_is_gone_and_no_stranger_touched(
         f"{rounds} rounds in {time.monotonic() - began:.1f} s, longest {longest:.2f} s; "
     )
 
-    assert longest < GRACE + 1
+    assert longest < GRACE + PATIENCE
     assert [stranger.poll() for stranger in strangers] == [None] * 3
     assert all(kernel.state(stranger.pid) == "S" for stranger in strangers)
 
