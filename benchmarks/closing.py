@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from measure import Row, compare, no_collector
+from measure import LONG_WARM_UP, Row, compare, no_collector
 
 from probate import ProcessManager
 
@@ -87,6 +87,7 @@ def sockets(manager: ProcessManager) -> list[Row]:
             "bare loop of close()",
             lambda number=number: close_all(number),  # type: ignore[misc]
             target=target,
+            warm_up=LONG_WARM_UP,
         )
         for number, target in ((100, 1.10), (10, 1.25))
     ]
@@ -97,6 +98,7 @@ def sockets(manager: ProcessManager) -> list[Row]:
             "bare loop of close()",
             lambda: close_all(100),
             target=1.10,
+            warm_up=LONG_WARM_UP,
         )
     )
     return rows
@@ -209,6 +211,7 @@ def mixture(manager: ProcessManager) -> list[Row]:
                 peer,
                 lambda theirs=theirs: run(theirs(folder)),  # type: ignore[misc]
                 target=target,
+                warm_up=LONG_WARM_UP,
             )
             for peer, theirs, target in (
                 ("written by hand", by_hand, 1.10),

@@ -22,6 +22,10 @@ PAIRS: Final = 41
 #: Pairs that are run first and not counted.
 _WARM_UP: Final = 3
 
+#: As many where one run calls each function once: the interpreter specialises what is called over
+#: and over (PEP 659), which takes some dozens of calls, on either side.
+LONG_WARM_UP: Final = 30
+
 
 @dataclass(frozen=True)
 class Row:
@@ -64,6 +68,7 @@ def compare(
     *,
     target: float | None = None,
     pairs: int = PAIRS,
+    warm_up: int = _WARM_UP,
     note: str = "",
 ) -> Row:
     """Run both in turn, `pairs` times, the one first and then the other.
@@ -71,7 +76,7 @@ def compare(
     Each sets itself up and returns the seconds that count.
     """
     samples: list[tuple[float, float]] = []
-    for turn in range(-_WARM_UP, pairs):
+    for turn in range(-warm_up, pairs):
         if turn % 2:
             theirs_took, ours_took = theirs(), ours()
         else:

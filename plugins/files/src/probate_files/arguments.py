@@ -8,7 +8,7 @@ import math
 import os
 from typing import Final
 
-from probate_files.descriptor import identify
+from probate_files.identity import identify
 
 #: Standard input, output and error: the host's, never one process's.
 STANDARD: Final = {0: "standard input", 1: "standard output", 2: "standard error"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from probate_files.descriptor import FileIdentity
+    from probate_files.identity import FileIdentity
 
 #: TMPFS_MAGIC, which memory files have too (memfd_create(2)), and RAMFS_MAGIC (statfs(2)).
 _IN_MEMORY: Final = {0x01021994, 0x858458F6}

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate import Outcome
 from probate_files.arguments import descriptor_of
-from probate_files.descriptor import identify, is_still, path_of
 from probate_files.entry import PATIENCE
 from probate_files.filesystem import is_in_memory
+from probate_files.identity import identify, is_still, path_of
 
 if TYPE_CHECKING:
     import concurrent.futures

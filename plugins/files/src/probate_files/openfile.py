@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast, final
 
 from probate import BusyResourceError, Outcome
 from probate_files import layers
-from probate_files.descriptor import identify, is_still, path_of
 from probate_files.entry import PATIENCE
 from probate_files.errors import LostDataError
 from probate_files.filesystem import is_in_memory
+from probate_files.identity import identify, is_still, path_of
 from probate_files.outlet import Outlet
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ import select
 import threading
 from typing import TYPE_CHECKING, Final, final
 
-from probate_files.descriptor import identify
+from probate_files.identity import identify
 
 if TYPE_CHECKING:
     import io
     from collections.abc import Callable
 
-    from probate_files.descriptor import FileIdentity
+    from probate_files.identity import FileIdentity
 
 #: A write of so many bytes does not block where poll(2) says that there is room (pipe(7)).
 _ROOM: Final = select.PIPE_BUF
