@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CORE = REPOSITORY / "core" / "src" / "probate"
 SOURCES = sorted([*CORE.rglob("*.py"), *REPOSITORY.glob("plugins/*/src/**/*.py")])
+PACKAGES = [CORE, CORE / "process", *sorted(REPOSITORY.glob("plugins/*/src/*"))]
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "probate_spec")]
 
 
@@ -207,3 +208,16 @@ def test_no_module_is_over_400_lines() -> None:
 
     assert len(SOURCES) > 30
     assert long == {}
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_the_layout_names_every_module(package: Path) -> None:
+    """The comment at the top of a package says which module is what; a folder is one room."""
+    layout = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    rooms = {
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in package.iterdir()
+        if (path.suffix == ".py" and path.name != "__init__.py") or (path / "__init__.py").exists()
+    }
+
+    assert rooms == set(re.findall(r"^\s*(\w+(?:\.py|/)) ", layout, re.MULTILINE))

@@ -9,6 +9,7 @@
     wording.py        errors and resources in words
     ownership.py      OwnershipTable: who owns what
     estate.py         the thread-safe books behind it
+    emptying.py       the emptying of one estate, and its account
     admission.py      which pids may acquire, and how much
     forking.py        a forked child owns nothing
     lazily.py         modules imported when first used
@@ -19,12 +20,14 @@
     hookmanager.py    pluggy's manager, with our hooks
     contract.py       whether a plugin keeps the contract
     wiring.py         finds a plugin's tables
+    kind.py           one registered plugin, and its hooks
     registry.py       registered plugins, validated and sorted
     orchestrator.py   a mapping of kind to plugin; cleans one pid over all kinds
     termination.py    one termination: quiesce, cleanup, retry, verify, account
     waiting.py        waiting on threads and on event loops
     watch.py          calls that may hang
     settings.py       settings from outside (extra: settings)
+    version.py        the version
     process/          processes, their tree, their manager
     cli/              the `probate` command (extra: cli)
 

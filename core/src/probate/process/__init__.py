@@ -6,6 +6,7 @@ manager.py    ProcessManager: issues pids, terminates, accounts
 builder.py    ProcessManagerBuilder: the manager's options
 scope.py      `with manager.process(...)`
 ending.py     what is being ended around here
+settlement.py the account of one, for whoever waits for it
 archive.py    what is kept of the dead
 child.py      what a process knows of the OS process behind it
 spawning.py   spawns OS processes, and has them settled when they die

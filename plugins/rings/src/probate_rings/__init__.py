@@ -5,6 +5,7 @@ manager.py    ZeroCopyIpc and IoUringManager: make rings for processes
 keeper.py     what both keep their rings in
 zerocopy.py   ZeroCopyRing: one end of a ring in shared memory
 queues.py     its two queues, and the order in which memory is written
+blocks.py     its blocks, and which are in somebody's hands
 layout.py     where everything lies in that memory
 memory.py     sealed memfds and their mappings
 peer.py       whether the OS process at the other end is alive

@@ -6,6 +6,7 @@ address.py    addresses and paths, checked before anything is acquired
 unix.py       unix listeners and the paths they leave behind
 loopbound.py  asyncio servers and transports, which only their own loop may touch
 release.py    stopping and closing
+blocked.py    in which descriptors other threads are blocked
 """
 
 from __future__ import annotations
