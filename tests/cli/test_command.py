@@ -52,6 +52,15 @@ def test_plugins_as_json_is_for_machines() -> None:
     }
 
 
+def test_without_a_command_the_commands_are_listed() -> None:
+    """It is wrong usage, answered by the help as it is."""
+    ran = probate()
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == probate("--help").stdout
+    assert ran.stderr.startswith("Usage: probate ")
+
+
 @pytest.mark.parametrize("how", ["option", "variable"])
 def test_a_kind_can_be_disabled_by_name(how: str) -> None:
     """By option or by environment; the list says so."""

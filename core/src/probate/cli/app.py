@@ -14,14 +14,19 @@ if TYPE_CHECKING:
     from probate.orchestrator import ResourceOrchestrator
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(__version__, package_name="probate")
-def app() -> None:
+@click.pass_context
+def app(context: click.Context) -> None:
     """Settle the estate of dead processes.
 
     Settings are PROBATE_DISABLE, PROBATE_TRACE and others in the environment, probate.toml, or
     [tool.probate] in pyproject.toml. PROBATE_TRACE=1 writes every hook call to standard error.
     """
+    if context.invoked_subcommand is None:
+        # Which command is missing takes more than a line to say.
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
 
 
 _disable = click.option(
