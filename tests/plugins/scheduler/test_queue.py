@@ -253,6 +253,9 @@ def test_a_transferred_entry_leaves_its_new_owner_when_its_process_dies(
 
     eventually(lambda: not manager.orchestrator.has_resources(b.pid), "it has left")
 
+    assert scheduler.totals.entries == 0
+    assert not manager.orchestrator.has_resources(a.pid)
+
 
 def test_a_group_is_stopped_as_a_whole(
     manager: ProcessManager, scheduler: SchedulerManager, start: Start
@@ -277,6 +280,8 @@ def test_a_group_is_stopped_as_a_whole(
 
     eventually(lambda: runs(members[0]), "the child is continued")
     os.kill(members[0], signal.SIGKILL)
+
+    assert scheduler.totals.entries == 0
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,8 @@ def test_what_a_user_continues_takes_turns_again(
 
     eventually(lambda: entry.slices > before + 3, "it has slices again")
 
+    assert entry.state in {EntryState.RUNNING, EntryState.WAITING}
+
 
 def test_an_error_in_the_loop_lets_everybody_run(
     manager: ProcessManager,
@@ -177,6 +179,8 @@ def test_an_error_in_the_loop_lets_everybody_run(
         eventually(lambda: "as told" in caplog.text, "the failure is logged")
         eventually(lambda: stopped(workers) == 0, "both run")
     eventually(lambda: stopped(workers) == 1, "they take turns again")
+
+    assert scheduler.totals.entries == 2
 
 
 def test_a_manager_of_ones_own(start: Start) -> None:
