@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,10 +12,6 @@ from probate.kernel import KernelView
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-#: Seconds that a thread gets to be gone after it was joined.
-_THREADS_END = 2.0
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,11 +50,5 @@ def nothing_remains() -> Iterator[None]:
     before = KernelView.take()
     yield
     gc.collect()
-    differences = before.differences(KernelView.take())
-    over = time.monotonic() + _THREADS_END
-    while any("thread" in line for line in differences) and time.monotonic() < over:
-        # The kernel shows a thread for a moment after it has been joined.
-        time.sleep(0.001)
-        differences = before.differences(KernelView.take())
 
-    assert differences == []
+    assert before.changes() == []

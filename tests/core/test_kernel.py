@@ -77,7 +77,27 @@ def test_a_leftover_is_told(make: Callable[[], Iterator[None]], words: str) -> N
 
     assert differences
     assert all(re.fullmatch(words, line) for line in differences), differences
-    assert before.differences(KernelView.take()) == []
+    assert before.changes() == []
+
+
+def test_a_thread_that_was_joined_is_no_change_and_one_that_runs_on_is() -> None:
+    """The kernel shows a thread for a moment after Python has let go of it."""
+    before = KernelView.take()
+    for _ in range(200):
+        thread = threading.Thread(target=str)
+        thread.start()
+        thread.join()
+
+        assert before.changes() == []
+
+    over = threading.Event()
+    runs_on = threading.Thread(target=over.wait, args=(60,))
+    runs_on.start()
+    changes = before.changes()
+    over.set()
+    runs_on.join()
+
+    assert changes == [f"thread {runs_on.native_id} runs on"]
 
 
 def test_a_reused_descriptor_is_not_mistaken() -> None:

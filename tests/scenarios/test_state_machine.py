@@ -191,9 +191,8 @@ class Estates(RuleBasedStateMachine):
         self.loop.__exit__(None, None, None)
         del self.drivers, self.owned
         gc.collect()
-        differences = self.before.differences(KernelView.take())
 
-        assert differences == []
+        assert self.before.changes() == []
 
     # -- inside --------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ _MAP_LINE: Final = re.compile(r"(\S+) (\S{4}) \S+ \S+ (\d+)\s*(.*)")
 
 #: Signals 32 and 33, which glibc takes for itself when it first needs them (nptl(7)).
 _GLIBC_SIGNALS: Final = 0b11 << 31
+
+
+#: Seconds that threads which were joined, or set free, get to be gone.
+_THREADS_END: Final = 2.0
 
 
 @final
@@ -62,6 +67,17 @@ class KernelView:
     def sockets(self) -> frozenset[str]:
         """The sockets, by inode."""
         return frozenset(name for name in self.fds.values() if name.startswith("socket:"))
+
+    def changes(self) -> list[str]:
+        """What is otherwise by now, a line each; empty if all is as it was. Raises OSError.
+
+        Waits a moment for threads to be gone: one that has been joined is still to be seen, since
+        the interpreter lets go of it first.
+        """
+        over = time.monotonic() + _THREADS_END
+        while (now := KernelView.take()).threads - self.threads and time.monotonic() < over:
+            time.sleep(0.001)
+        return self.differences(now)
 
     def differences(self, later: KernelView) -> list[str]:
         """What is otherwise in `later`, a line each; empty if all is as it was."""

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import logging
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from probate.cli.demo import report, scenes, workers
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from probate.models import CleanupResult
     from probate.orchestrator import ResourceOrchestrator
     from probate.process.process import Process
-
-#: Seconds that a thread which was set free gets to be gone.
-_THREADS_END = 2.0
 
 
 def run(orchestrator: ResourceOrchestrator) -> int:
@@ -56,8 +52,8 @@ def run(orchestrator: ResourceOrchestrator) -> int:
         left_paths = [f"path left behind: {path}" for path in paths]
         sockets, maps = len(before.sockets), before.shared_maps.total()
     times.stop()
-    after = _settled_view(before)
-    differences = [*before.differences(after), *wrong_files, *left_paths, *survivors]
+    gc.collect()
+    differences = [*before.changes(), *wrong_files, *left_paths, *survivors]
     report.print_verdict(
         out,
         differences,
@@ -128,17 +124,6 @@ def _warm_up(orchestrator: ResourceOrchestrator) -> None:
         scenes.set_up(host, process)
         process.terminate()
     gc.collect()
-
-
-def _settled_view(before: KernelView) -> KernelView:
-    """Look again, once threads that were set free have run to their end."""
-    deadline = time.monotonic() + _THREADS_END
-    gc.collect()
-    after = KernelView.take()
-    while after.threads - before.threads and time.monotonic() < deadline:
-        time.sleep(0.01)
-        after = KernelView.take()
-    return after
 
 
 def _wrong_files(host: Host) -> list[str]:
