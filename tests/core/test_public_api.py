@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CORE = REPOSITORY / "core" / "src" / "probate"
 SOURCES = sorted([*CORE.rglob("*.py"), *REPOSITORY.glob("plugins/*/src/**/*.py")])
-PACKAGES = [CORE, CORE / "process", *sorted(REPOSITORY.glob("plugins/*/src/*"))]
+PACKAGES = sorted({path.parent for path in SOURCES})
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "probate_spec")]
 
 

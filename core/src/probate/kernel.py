@@ -21,7 +21,6 @@ _MAP_LINE: Final = re.compile(r"(\S+) (\S{4}) \S+ \S+ (\d+)\s*(.*)")
 #: Signals 32 and 33, which glibc takes for itself when it first needs them (nptl(7)).
 _GLIBC_SIGNALS: Final = 0b11 << 31
 
-
 #: Seconds that threads which were joined, or set free, get to be gone.
 _THREADS_END: Final = 2.0
 
@@ -55,7 +54,7 @@ class KernelView:
         return cls(
             fds=_fds(),
             shared_maps=_shared_maps(),
-            threads=frozenset(int(task.name) for task in (_SELF / "task").iterdir()),
+            threads=_threads(),
             caught=int(status["SigCgt"], 16) & ~_GLIBC_SIGNALS,
             blocked=int(status["SigBlk"], 16),
             handlers={
@@ -75,9 +74,10 @@ class KernelView:
         the interpreter lets go of it first.
         """
         over = time.monotonic() + _THREADS_END
-        while (now := KernelView.take()).threads - self.threads and time.monotonic() < over:
+        while _threads() - self.threads and time.monotonic() < over:
             time.sleep(0.001)
-        return self.differences(now)
+        # Only now: what a thread was about to give back, it has given back.
+        return self.differences(KernelView.take())
 
     def differences(self, later: KernelView) -> list[str]:
         """What is otherwise in `later`, a line each; empty if all is as it was."""
@@ -100,6 +100,10 @@ class KernelView:
                     f"signal {number} was {handler!r} and is {later.handlers.get(number)!r}"
                 )
         return lines
+
+
+def _threads() -> frozenset[int]:
+    return frozenset(int(task.name) for task in (_SELF / "task").iterdir())
 
 
 def _fds() -> dict[int, str]:
