@@ -24,8 +24,10 @@ pytestmark = pytest.mark.usefixtures("nothing_remains")
 
 #: In a session of its own, nobody's child by now; writes its pid into $1.
 DAEMON = """(setsid sh -c 'echo $$ >> "$0"; exec sleep 300' "$1" &) ;"""
-#: As it, and with nothing left in its environment.
-BARE_DAEMON = """(env -i setsid sh -c 'echo $$ >> "$0"; exec sleep 300' "$1" &) ;"""
+#: As it, and with nothing left in its environment; once the leader is tagged, which takes a host
+#: that gets no processor longer than a program to start.
+BARE_DAEMON = """while grep -q '^Max file locks *unlimited' /proc/$$/limits; do sleep 0.01; done;
+(env -i setsid sh -c 'echo $$ >> "$0"; exec sleep 300' "$1" &) ;"""
 #: Waits until the daemon has shed everything.
 UNTIL_THERE = 'while [ ! -s "$1" ]; do sleep 0.01; done;'
 
