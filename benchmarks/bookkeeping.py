@@ -13,7 +13,7 @@ import pluggy
 from measure import Row, compare, loop, no_collector
 
 from probate import OwnershipTable, ProcessManager, ResourceOrchestrator
-from probate.admission import Admission
+from probate.ownership.admission import Admission
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 import closing
 
 from probate import OwnershipTable, ProcessManager
-from probate.emptying import Emptying
+from probate.ownership.cleanup import Emptying
+from probate.plugins.registry import PluginRegistry
 from probate.process import manager
-from probate.registry import PluginRegistry
-from probate.termination import Termination
+from probate.termination.steps import Termination
 from probate_sockets import release
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from probate import ProcessManager, ResourceOrchestrator, discovery
-from probate.kernel import KernelView
+from probate import ProcessManager, ResourceOrchestrator
+from probate.plugins import discovery
+from probate.testing.witness import KernelView
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -181,9 +181,9 @@ def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
 
 def test_nothing_found_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """And how to mend it."""
-    from probate import discovery
     from probate.cli.given import Given
     from probate.cli.plain import find_plugins, to_json, to_text
+    from probate.plugins import discovery
 
     monkeypatch.setattr(discovery, "scan", list)
 

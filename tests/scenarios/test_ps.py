@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from children import exit_code_of_fork
 
 from probate import ProcessManager, ResourceOrchestrator
-from probate.kernel import KernelView
-from probate.process.osprocess import start_time_of
 from probate.process.status import hosts
+from probate.system.osprocess import start_time_of
+from probate.testing.witness import KernelView
 
 if TYPE_CHECKING:
     import pytest

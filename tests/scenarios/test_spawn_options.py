@@ -23,8 +23,8 @@ from probate import (
     SchedulingPolicy,
     UnknownKindError,
 )
-from probate.kernel import KernelView
-from probate.process.osprocess import stat_of
+from probate.system.osprocess import stat_of
+from probate.testing.witness import KernelView
 from probate_processes.procfs import children_of
 
 if TYPE_CHECKING:

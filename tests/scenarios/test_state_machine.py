@@ -24,7 +24,7 @@ from probate import (
     ResourceOrchestrator,
     hookimpl,
 )
-from probate.kernel import KernelView
+from probate.testing.witness import KernelView
 
 #: The names of all drivers; making them acquires nothing.
 DRIVERS = list(all_drivers(ResourceOrchestrator().discover(), LoopThread()))

@@ -20,7 +20,7 @@ from spawn_house import CONTAINMENTS, PATIENCE, house, is_alive, wait_for_line
 from threads import in_thread
 
 from probate import OsProcess, Process, ProcessManager, ResourceOrchestrator, hookimpl
-from probate.kernel import KernelView
+from probate.testing.witness import KernelView
 
 #: How many workers die, and how many of them are alive at a time.
 WORKERS = 2000 if os.environ.get("PROBATE_CHAOS") else 200

@@ -15,8 +15,8 @@ import pytest
 from spawn_kernel import changes_since
 
 from probate import OsProcess, ProcessManager, ResourceOrchestrator
-from probate.kernel import KernelView
-from probate.process.osprocess import stat_of
+from probate.system.osprocess import stat_of
+from probate.testing.witness import KernelView
 from probate_processes.cgroup import Cgroup
 from probate_processes.procfs import children_of
 

@@ -6,7 +6,7 @@ import gc
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from probate.kernel import KernelView
+    from probate.testing.witness import KernelView
 
 
 def changes_since(before: KernelView) -> list[str]:

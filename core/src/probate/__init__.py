@@ -2,34 +2,21 @@
 
     hookspecs.py      the contract with plugins: read this first
     models.py         accounts, records, limits (pydantic)
+    errors.py         the exception tree
     outcome.py        what can become of one resource
     ordering.py       where a kind stands in the cleanup order
-    errors.py         the exception tree
+    orchestrator.py   a mapping of kind to plugin; cleans one pid over all kinds
+    settings.py       settings from outside (extra: settings)
     interruption.py   Ctrl-C past a finished cleanup
     wording.py        errors and resources in words
-    ownership.py      OwnershipTable: who owns what
-    estate.py         the thread-safe books behind it
-    emptying.py       the emptying of one estate, and its account
-    admission.py      which pids may acquire, and how much
-    forking.py        a forked child owns nothing
-    lazily.py         modules imported when first used
-    kernel.py         what the kernel says this OS process holds
-    discovery.py      entry points to plugins and their fates
-    requirement.py    which core a plugin asks for
-    fate.py           what became of an entry point
-    hookmanager.py    pluggy's manager, with our hooks
-    contract.py       whether a plugin keeps the contract
-    wiring.py         finds a plugin's tables
-    kind.py           one registered plugin, and its hooks
-    registry.py       registered plugins, validated and sorted
-    orchestrator.py   a mapping of kind to plugin; cleans one pid over all kinds
-    termination.py    one termination: quiesce, cleanup, retry, verify, account
-    waiting.py        waiting on threads and on event loops
-    watch.py          calls that may hang
-    settings.py       settings from outside (extra: settings)
     version.py        the version
+    ownership/        who owns what
+    plugins/          from entry points to a sorted registry
+    termination/      one end: its steps, and waiting
     process/          processes, their tree, their manager
+    system/           what the kernel and the interpreter offer
     cli/              the `probate` command (extra: cli)
+    testing/          what the kernel says, for tests
 
 Importing this package imports pluggy and little else; each public name is loaded when it is
 first used (PEP 562).
@@ -40,8 +27,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
-from probate.forking import forget_in_forked_child
 from probate.hookspecs import hookimpl, runs_inline
+from probate.system.forking import forget_in_forked_child
 from probate.version import __version__
 
 if TYPE_CHECKING:
@@ -92,14 +79,14 @@ if TYPE_CHECKING:
     from probate.orchestrator import MissingKindWarning, ResourceOrchestrator
     from probate.ordering import Ordering
     from probate.outcome import Outcome
-    from probate.ownership import OwnershipTable, ResourceId
+    from probate.ownership.table import OwnershipTable, ResourceId
     from probate.process.builder import ProcessManagerBuilder
     from probate.process.current import current_process, pid_or_current
-    from probate.process.deathwatch import DeathWatch, death_watch
     from probate.process.manager import ProcessManager
-    from probate.process.osprocess import OsProcess
     from probate.process.process import Pid, Process
     from probate.process.scheduling import SchedulingPolicy
+    from probate.system.deathwatch import DeathWatch, death_watch
+    from probate.system.osprocess import OsProcess
 
 __all__ = [
     "AlreadyOwnedError",
@@ -183,12 +170,12 @@ _HOMES: Final = {
     "probate.orchestrator": "MissingKindWarning ResourceOrchestrator",
     "probate.ordering": "Ordering",
     "probate.outcome": "Outcome",
-    "probate.ownership": "OwnershipTable ResourceId",
+    "probate.ownership.table": "OwnershipTable ResourceId",
     "probate.process.builder": "ProcessManagerBuilder",
     "probate.process.current": "current_process pid_or_current",
-    "probate.process.deathwatch": "DeathWatch death_watch",
+    "probate.system.deathwatch": "DeathWatch death_watch",
     "probate.process.manager": "ProcessManager",
-    "probate.process.osprocess": "OsProcess",
+    "probate.system.osprocess": "OsProcess",
     "probate.process.process": "Pid Process",
     "probate.process.scheduling": "SchedulingPolicy",
 }

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from probate.models import CleanupStats, ResourceRecord, ResourceUsage
     from probate.ordering import Ordering
     from probate.outcome import Outcome
-    from probate.ownership import ResourceId
+    from probate.ownership.table import ResourceId
 
     #: What a `quiesce` may give to wait for. An asyncio future belongs to its own loop.
     AnyFuture = concurrent.futures.Future[Any] | asyncio.Future[Any]

@@ -12,9 +12,9 @@ from typing import Annotated, Any, ClassVar, Final, TypeVar, final
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, computed_field
 
-from probate.fate import PluginStatus
 from probate.ordering import Ordering
 from probate.outcome import Outcome
+from probate.plugins.fate import PluginStatus
 
 __all__ = [
     "CleanupFailure",

@@ -6,24 +6,24 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
-from probate.admission import Admission
 from probate.errors import NotOwnedError, ProbateError, UnadoptableError, UnknownKindError
-from probate.fate import in_order
-from probate.registry import PluginRegistry
-from probate.waiting import run, run_async
+from probate.ownership.admission import Admission
+from probate.plugins.fate import in_order
+from probate.plugins.registry import PluginRegistry
+from probate.termination.waiting import run, run_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     import pluggy
 
-    from probate.fate import Fate
-    from probate.kind import RegisteredKind
     from probate.models import CleanupResult, PluginRecord, ResourceUsage
-    from probate.ownership import ResourceId
-    from probate.registry import Holders
-    from probate.termination import Termination
-    from probate.waiting import Wait
+    from probate.ownership.table import ResourceId
+    from probate.plugins.fate import Fate
+    from probate.plugins.registered import RegisteredKind
+    from probate.plugins.registry import Holders
+    from probate.termination.steps import Termination
+    from probate.termination.waiting import Wait
 
 #: Seconds that users of resources get to stop.
 DEFAULT_GRACE: Final = 5.0
@@ -84,7 +84,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         Raises TypeError for a bare string, UnknownKindError if a kind in `only` is not installed;
         nothing is loaded then.
         """
-        from probate import discovery
+        from probate.plugins import discovery
 
         _load_what_settles()
         self._fates = discovery.discover(self._registry, only, disable, priorities)
@@ -260,7 +260,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         holders: Holders | None = None,
     ) -> Termination:
         """Prepare the settling of `pid`, for whoever runs its steps; `holders` if known."""
-        from probate.termination import Termination
+        from probate.termination.steps import Termination
 
         if deadline is not None:
             checked_seconds("deadline", deadline)
@@ -286,7 +286,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
 
 def _load_what_settles() -> None:
     # Before there is anything to settle: later there may be no descriptor left for it.
-    import probate.termination  # noqa: F401
+    import probate.termination.steps  # noqa: F401
 
 
 def _checked_pid(pid: int) -> int:

@@ -19,7 +19,7 @@ from files_kernel import fill, is_open, read_all, wait_until_blocked_in
 from threads import in_thread
 
 from probate import Outcome, ProcessTerminatedError
-from probate.kernel import KernelView
+from probate.testing.witness import KernelView
 from probate_files import FileManager, LostDataError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from files_kernel import fill, is_open, read_all
 from threads import in_thread
 
 from probate import CleanupStats, NotOwnedError, ProcessTerminatedError
-from probate.kernel import KernelView
+from probate.testing.witness import KernelView
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -32,7 +32,7 @@ from probate import (
     ResourceLimits,
     ResourceOrchestrator,
 )
-from probate.kernel import KernelView
+from probate.testing.witness import KernelView
 
 if TYPE_CHECKING:
     from collections.abc import Callable

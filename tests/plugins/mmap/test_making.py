@@ -19,8 +19,8 @@ from probate import (
     ResourceLimitExceeded,
     ResourceLimits,
 )
-from probate.kernel import KernelView
 from probate.models import KindLimits
+from probate.testing.witness import KernelView
 from probate_mmap import libc
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from children import exit_code_of_fork
 from threads import in_thread
 
 from probate import BusyResourceError, NotOwnedError, Outcome, ProcessManager
-from probate.kernel import KernelView
+from probate.testing.witness import KernelView
 from probate_rings import IoUring, RingClosedError, RingFullError
 
 if TYPE_CHECKING:

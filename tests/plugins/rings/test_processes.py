@@ -13,7 +13,7 @@ import rings_peer
 from rings_peer import check_message, peer, receive_all, send_all
 from threads import in_thread
 
-from probate.kernel import KernelView
+from probate.testing.witness import KernelView
 from probate_rings import RingClosedError, UnsupportedMachineError, ZeroCopyIpc
 
 if TYPE_CHECKING:

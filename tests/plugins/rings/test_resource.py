@@ -23,7 +23,7 @@ from probate import (
     ResourceOrchestrator,
     UnadoptableError,
 )
-from probate.kernel import KernelView
+from probate.testing.witness import KernelView
 from probate_rings import IoUringManager, RingClosedError, RingResource, ZeroCopyIpc, ZeroCopyRing
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from probate.kernel import KernelView
+from probate.testing.witness import KernelView
 from probate_rings import (
     RingClosedError,
     RingCorruptedError,

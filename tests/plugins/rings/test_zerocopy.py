@@ -12,7 +12,7 @@ import pytest
 from threads import in_thread, wait_until_blocked
 
 from probate import BusyResourceError, NotOwnedError, ProcessManager, ProcessTerminatedError
-from probate.kernel import KernelView
+from probate.testing.witness import KernelView
 from probate_rings import RingClosedError, ZeroCopyIpc
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from scheduler_workers import (
 )
 
 from probate import SchedulingPolicy
-from probate.kernel import KernelView
+from probate.testing.witness import KernelView
 from probate_scheduler import SchedulerManager
 
 if TYPE_CHECKING:

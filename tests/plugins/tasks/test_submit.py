@@ -22,7 +22,7 @@ from probate import (
     ResourceOrchestrator,
     current_process,
 )
-from probate.kernel import KernelView
+from probate.testing.witness import KernelView
 from probate_tasks import AsyncTaskManager, TaskResource, TaskStatus
 
 if TYPE_CHECKING:

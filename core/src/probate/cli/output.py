@@ -15,7 +15,7 @@ from probate.cli.plain import cells, to_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from probate.fate import Fate
+    from probate.plugins.fate import Fate
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from probate.cli.given import Given
-    from probate.fate import Fate
+    from probate.plugins.fate import Fate
 
 _HEADINGS = ("kind", "priority", "distribution", "version", "status", "reason")
 
@@ -64,10 +64,10 @@ def find_plugins(given: Given) -> list[Fate]:
 
     Into a registry that settles nothing, so that what settling takes is not loaded.
     """
-    from probate import discovery
-    from probate.admission import Admission
-    from probate.fate import in_order
-    from probate.registry import PluginRegistry
+    from probate.ownership.admission import Admission
+    from probate.plugins import discovery
+    from probate.plugins.fate import in_order
+    from probate.plugins.registry import PluginRegistry
 
     registry = PluginRegistry(Admission())
     fates = discovery.discover(registry, None, given.disable, given.priorities)

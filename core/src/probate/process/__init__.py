@@ -5,14 +5,12 @@ current.py    the current process of a context
 manager.py    ProcessManager: issues pids, terminates, accounts
 builder.py    ProcessManagerBuilder: the manager's options
 scope.py      `with manager.process(...)`
-ending.py     what is being ended around here
-settlement.py the account of one, for whoever waits for it
-archive.py    what is kept of the dead
+order.py      what is being ended around here
+pending.py    the account of one, for whoever waits for it
+history.py    what is kept of the dead
 child.py      what a process knows of the OS process behind it
 spawning.py   spawns OS processes, and has them settled when they die
-osprocess.py  one OS process, pinned by a pidfd
-deathwatch.py the thread that the kernel tells of deaths
-settler.py    settles processes that died unasked
+thread.py     settles processes that died unasked
 status.py     what a running host tells whoever may ask: `probate ps`
 reporting.py  the report that it gives
 argv.py       argument vectors, checked

@@ -10,32 +10,32 @@ from probate.errors import (
     ProcessNotFoundError,
     ProcessTerminatedError,
 )
-from probate.forking import forget_in_forked_child
 from probate.models import CleanupResult, ProcessState, nothing_of
 from probate.orchestrator import checked_seconds
-from probate.process.archive import Archive
+from probate.plugins.registry import NOBODY
 from probate.process.builder import ProcessManagerBuilder
-from probate.process.ending import (
+from probate.process.history import Archive
+from probate.process.order import (
     check_not_ending_here,
     ending_here,
     ends_elsewhere,
     in_order,
     in_turn,
 )
+from probate.process.pending import Settlement
 from probate.process.process import Pid, Process
 from probate.process.scope import ProcessScope
-from probate.process.settlement import Settlement
 from probate.process.spawning import Spawner, SpawnOptions
-from probate.registry import NOBODY
-from probate.waiting import Ended, Wait, run, run_async
+from probate.system.forking import forget_in_forked_child
+from probate.termination.waiting import Ended, Wait, run, run_async
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from probate.models import CleanupStats, ProcessInfo, ResourceLimits
+    from probate.plugins.registry import Holders
     from probate.process.argv import Argument
     from probate.process.builder import ManagerOptions
-    from probate.registry import Holders
 
 
 @final

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, NewType, Protocol, final
 
 from probate.models import CleanupResult, ProcessInfo, ProcessState
-from probate.process.settlement import Settlement
+from probate.process.pending import Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from probate.models import ResourceUsage
     from probate.orchestrator import ResourceOrchestrator
-    from probate.ownership import ResourceId
+    from probate.ownership.table import ResourceId
     from probate.process.child import OsChild
 
 #: Names a process; an int that its manager never issues twice.

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, final
 
 from probate.models import ProcessState
 from probate.process.argv import checked_argv
-from probate.process.deathwatch import death_watch
 from probate.process.reporting import report
-from probate.process.settler import Settler
 from probate.process.status import StatusSocket
+from probate.process.thread import Settler
+from probate.system.deathwatch import death_watch
 
 if TYPE_CHECKING:
     import concurrent.futures

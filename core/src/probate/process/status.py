@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Final, final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from probate.forking import forget_in_forked_child
 from probate.models import OsUsage, ProcessInfo
-from probate.process.deathwatch import death_watch
-from probate.process.osprocess import start_time_of
+from probate.system.deathwatch import death_watch
+from probate.system.forking import forget_in_forked_child
+from probate.system.osprocess import start_time_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

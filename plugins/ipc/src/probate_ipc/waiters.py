@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Protocol, final
 
-from probate.lazily import lazily
+from probate.system.lazy import lazily
 
 if TYPE_CHECKING:
     import asyncio

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import IO, TYPE_CHECKING, Protocol, final
 
-from probate.lazily import lazily
+from probate.system.lazy import lazily
 
 if TYPE_CHECKING:
     import asyncio.subprocess

@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, final
 
 from probate import BusyResourceError, Outcome
-from probate.lazily import lazily
+from probate.system.lazy import lazily
 
 if TYPE_CHECKING:
     import asyncio

@@ -7,7 +7,7 @@ import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
-from probate.lazily import lazily
+from probate.system.lazy import lazily
 
 if TYPE_CHECKING:
     import asyncio

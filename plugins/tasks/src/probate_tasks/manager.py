@@ -10,7 +10,7 @@ from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final, overload
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current
-from probate.lazily import lazily
+from probate.system.lazy import lazily
 from probate_tasks.call import ExecutorCall, ThreadCall
 from probate_tasks.chains import behind
 from probate_tasks.ending import Ending, Here

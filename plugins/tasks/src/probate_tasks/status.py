@@ -7,7 +7,7 @@ import inspect
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from probate.lazily import lazily
+from probate.system.lazy import lazily
 
 if TYPE_CHECKING:
     import asyncio

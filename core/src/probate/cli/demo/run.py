@@ -12,7 +12,7 @@ from probate.cli.demo import report, scenes, workers
 from probate.cli.demo.host import Host
 from probate.cli.demo.timing import CleanupTimes
 from probate.cli.output import console
-from probate.kernel import KernelView
+from probate.testing.witness import KernelView
 
 if TYPE_CHECKING:
     from rich.console import Console

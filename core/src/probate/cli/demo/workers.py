@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from probate.process.osprocess import OsProcess
+from probate.system.osprocess import OsProcess
 
 if TYPE_CHECKING:
     from rich.console import Console

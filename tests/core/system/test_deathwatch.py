@@ -17,7 +17,7 @@ from spawn_kernel import changes_since
 from spawn_sleepers import sleeper
 
 from probate import DeathWatch
-from probate.kernel import KernelView
+from probate.testing.witness import KernelView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

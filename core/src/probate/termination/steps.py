@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, fina
 from probate.interruption import InterruptedCleanup
 from probate.models import CleanupFailure, CleanupResult, CleanupStats, Leak, account_of
 from probate.outcome import Outcome
-from probate.waiting import Wait
-from probate.watch import WatchedThread
+from probate.system.thread import WatchedThread
+from probate.termination.waiting import Wait
 from probate.wording import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from probate.hookspecs import AnyFuture
-    from probate.kind import RegisteredKind
-    from probate.registry import Holders, PluginRegistry
+    from probate.plugins.registered import RegisteredKind
+    from probate.plugins.registry import Holders, PluginRegistry
 
 T = TypeVar("T")
 

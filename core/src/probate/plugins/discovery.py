@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 from stevedore import NamedExtensionManager
 
 from probate.errors import UnknownKindError
-from probate.fate import Fate, PluginStatus
 from probate.hookspecs import ENTRY_POINT_GROUP
-from probate.requirement import canonical_name, unmet
+from probate.plugins.fate import Fate, PluginStatus
+from probate.plugins.requirement import canonical_name, unmet
 from probate.version import __version__
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from stevedore.extension import Extension
 
-    from probate.kind import RegisteredKind
-    from probate.registry import PluginRegistry
+    from probate.plugins.registered import RegisteredKind
+    from probate.plugins.registry import PluginRegistry
 
 
 @final

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from probate.waiting import Wait, run, run_async
-from probate.watch import WatchedThread
+from probate.system.thread import WatchedThread
+from probate.termination.waiting import Wait, run, run_async
 
 if TYPE_CHECKING:
     from collections.abc import Generator

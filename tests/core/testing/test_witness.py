@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from probate.kernel import KernelView
+from probate.testing.witness import KernelView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

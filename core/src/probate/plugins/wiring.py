@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from probate.hookspecs import PROJECT
-from probate.ownership import OwnershipTable
+from probate.ownership.table import OwnershipTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,7 +13,7 @@ from collections import deque
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, final
 
-from probate.forking import forget_in_forked_child
+from probate.system.forking import forget_in_forked_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

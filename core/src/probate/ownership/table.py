@@ -7,11 +7,11 @@ import traceback
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast, final
 
-from probate.emptying import Emptying, key_of
 from probate.errors import AlreadyOwnedError, NotOwnedError, ProcessTerminatedError
-from probate.estate import EstateBook, ResourceId
-from probate.forking import forget_in_forked_child
-from probate.lazily import lazily
+from probate.ownership.cleanup import Emptying, key_of
+from probate.ownership.holdings import EstateBook, ResourceId
+from probate.system.forking import forget_in_forked_child
+from probate.system.lazy import lazily
 from probate.wording import spoken
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from probate import models
-    from probate.admission import Admission
-    from probate.estate import Charge
     from probate.outcome import Outcome
+    from probate.ownership.admission import Admission
+    from probate.ownership.holdings import Charge
 else:
     models = lazily("probate.models")
 

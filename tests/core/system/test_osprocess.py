@@ -18,7 +18,7 @@ from children import exit_code_of_fork
 from spawn_sleepers import sleeper, successor, wait_for_exit
 
 from probate import OsProcess
-from probate.process.osprocess import start_time_of, stat_of
+from probate.system.osprocess import start_time_of, stat_of
 
 pytestmark = [
     pytest.mark.usefixtures("nothing_remains"),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from probate.models import ResourceUsage
     from probate.ordering import Ordering
-    from probate.ownership import OwnershipTable
+    from probate.ownership.table import OwnershipTable
 
 
 @final

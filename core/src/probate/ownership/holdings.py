@@ -19,8 +19,8 @@ from probate.errors import ResourceLimitExceeded
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from probate.admission import Admission
     from probate.models import KindLimits
+    from probate.ownership.admission import Admission
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ import select
 import threading
 from typing import TYPE_CHECKING, Final, final
 
-from probate.forking import forget_in_forked_child
+from probate.system.forking import forget_in_forked_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ import pytest
 from core_scripts import run_script
 from packaging.requirements import Requirement
 
-from probate.requirement import canonical_name, unmet
+from probate.plugins.requirement import canonical_name, unmet
 
 VERSIONS = ["0.1.0", "0.1", "0.2", "0.10.3", "1", "1.0.0", "1.0.1", "2!1.0", "1.0rc1", "1.0.dev0"]
 NUMBERS = ["0", "0.1", "0.1.0", "0.2", "0.10", "1", "1.0", "1.0.0.1", "9"]
@@ -75,7 +75,7 @@ def test_names_are_compared_in_one_spelling() -> None:
 def test_a_plain_requirement_takes_no_packaging() -> None:
     """It takes longer to import than most plugins."""
     script = run_script(
-        "import sys; from probate.requirement import unmet; "
+        "import sys; from probate.plugins.requirement import unmet; "
         "print(unmet(['probate<0.2,>=0.1'], '0.1.0') == '', 'packaging' in sys.modules)"
     )
 

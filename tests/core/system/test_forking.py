@@ -230,7 +230,7 @@ def test_what_a_child_inherited_is_not_finalised_in_it() -> None:
 
 def test_dead_bookkeepers_are_not_remembered() -> None:
     """Tables, managers and orchestrators that are gone leave nothing to be called at a fork."""
-    from probate.forking import _bookkeepers
+    from probate.system.forking import _bookkeepers
 
     gc.collect()
     before = len(_bookkeepers)

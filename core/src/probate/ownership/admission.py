@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, final
 
 from probate.errors import ProcessNotFoundError, ProcessTerminatedError
-from probate.forking import forget_in_forked_child
+from probate.system.forking import forget_in_forked_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

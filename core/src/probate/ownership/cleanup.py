@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 from probate.errors import ReleaseError
 from probate.interruption import InterruptedCleanup
-from probate.lazily import lazily
 from probate.outcome import Outcome, checked_outcome
+from probate.system.lazy import lazily
 from probate.wording import in_words, spoken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import models
-    from probate.estate import Estate, ResourceId
+    from probate.ownership.holdings import Estate, ResourceId
 else:
     models = lazily("probate.models")
 

@@ -15,8 +15,8 @@ import pytest
 from children import exit_code_of_fork
 from spawn_kernel import changes_since
 
-from probate.kernel import KernelView
-from probate.process.settler import Settler
+from probate.process.thread import Settler
+from probate.testing.witness import KernelView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -8,21 +8,21 @@ import sys
 import pytest
 from core_scripts import run_script
 
-from probate.lazily import lazily
+from probate.system.lazy import lazily
 
 #: A host as most are: what it has loaded before anything can be owned.
 HOST = """
 import sys
 from probate import ResourceOrchestrator
 ResourceOrchestrator().discover(only=[])
-print(sorted({"asyncio", "probate.models", "probate.termination"} & set(sys.modules)))
+print(sorted({"asyncio", "probate.models", "probate.termination.steps"} & set(sys.modules)))
 """
 
 
 def test_a_module_is_imported_at_its_first_use() -> None:
     """And not before."""
     script = run_script(
-        "import sys; from probate.lazily import lazily; colours = lazily('colorsys'); "
+        "import sys; from probate.system.lazy import lazily; colours = lazily('colorsys'); "
         "before = 'colorsys' in sys.modules; colours.rgb_to_hsv(0, 0, 0); "
         "print(before, 'colorsys' in sys.modules)"
     )
@@ -50,4 +50,4 @@ def test_a_host_has_loaded_what_settles_before_anything_can_be_owned() -> None:
     """By the time of a cleanup there may be no descriptor left to import it with."""
     script = run_script(HOST)
 
-    assert script.stdout == "['asyncio', 'probate.models', 'probate.termination']\n"
+    assert script.stdout == "['asyncio', 'probate.models', 'probate.termination.steps']\n"

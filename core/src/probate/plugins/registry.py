@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import pluggy
 
-from probate.contract import check_usable, hooks_of, ordering_of, take_just_a_pid
 from probate.errors import (
     DuplicateKindError,
     MissingHookError,
     PluginError,
     UnusablePluginError,
 )
-from probate.forking import forget_in_forked_child
-from probate.hookmanager import HookManager
 from probate.hookspecs import REQUIRED_HOOKS
-from probate.kind import RegisteredKind
 from probate.ordering import cleanup_order
-from probate.wiring import find_tables
+from probate.plugins.contract import check_usable, hooks_of, ordering_of, take_just_a_pid
+from probate.plugins.hookmanager import HookManager
+from probate.plugins.registered import RegisteredKind
+from probate.plugins.wiring import find_tables
+from probate.system.forking import forget_in_forked_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from probate.admission import Admission
     from probate.hookspecs import AnyFuture
     from probate.models import CleanupStats
-    from probate.ownership import OwnershipTable
+    from probate.ownership.admission import Admission
+    from probate.ownership.table import OwnershipTable
 
 
 @final

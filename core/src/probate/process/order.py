@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from probate.errors import TerminationDeadlockError
 from probate.models import ProcessState
-from probate.waiting import Wait, running_loop
+from probate.termination.waiting import Wait, running_loop
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from probate.hookspecs import AnyFuture
     from probate.models import CleanupResult
     from probate.process.process import Pid, Process
-    from probate.termination import Termination
+    from probate.termination.steps import Termination
 
 _ending: Final[ContextVar[frozenset[Process]]] = ContextVar(
     "probate_ending_here", default=frozenset()

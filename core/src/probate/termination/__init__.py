@@ -1,0 +1,5 @@
+"""One end: its steps, and waiting.
+
+steps.py    one termination: quiesce, cleanup, retry, verify, account
+waiting.py  waiting on threads and on event loops
+"""
