@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import closing
 
 from probate import OwnershipTable, ProcessManager
-from probate.ownership.cleanup import Emptying
+from probate.ownership.cleanup import Cleanup
 from probate.plugins.registry import PluginRegistry
 from probate.process import manager
 from probate.termination.steps import Termination
@@ -34,7 +34,7 @@ PARTS: Final[tuple[tuple[int, Any, str], ...]] = (
     (1, PluginRegistry, "quiesce"),
     (1, PluginRegistry, "clean"),
     (2, OwnershipTable, "cleanup"),
-    (3, Emptying, "at_once"),
+    (3, Cleanup, "at_once"),
     (4, release, "close_many"),
     (5, release, "_are_all_open"),
     (5, release, "_close_descriptors"),

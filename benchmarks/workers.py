@@ -1,7 +1,7 @@
 """How soon the death of a spawned worker is settled, and what a spawn takes, with many alive.
 
 A bystander kills, a process of its own, which waits for nobody's interpreter: it tells when it
-has killed, and when each pidfd was readable. From then on it is ours, until `on_settled` calls.
+has killed, and when each pidfd was readable. From then on it is ours, until `on_terminated` calls.
 
     python benchmarks/workers.py
 """
@@ -123,7 +123,7 @@ class Crew:
         while len(self.workers) < number:
             self.workers.append(self._manager.spawn(WORKER))
 
-    def settle(self, number: int) -> tuple[float, float]:
+    def release_all(self, number: int) -> tuple[float, float]:
         """Kill so many at one moment; seconds from the first readable, and from the kill."""
         settled: dict[int, int] = {}
         all_settled = threading.Event()
@@ -140,7 +140,7 @@ class Crew:
             victim = self.workers.pop()
             assert victim.os_pid is not None
             victims.append(victim.os_pid)
-            victim.on_settled(lambda os_pid=victim.os_pid: note(os_pid))  # type: ignore[misc]
+            victim.on_terminated(lambda os_pid=victim.os_pid: note(os_pid))  # type: ignore[misc]
         self._killer.kill(victims)
         assert all_settled.wait(60), "a worker was never settled"
         told = self._killer.told()
@@ -208,11 +208,11 @@ def measure(how: str) -> tuple[list[Row], Series]:
             for _ in range(ROUNDS):
                 crew.grow(ALIVE + KILLS)
                 time.sleep(_REST)
-                rounds.append([crew.settle(1)[0] for _ in range(KILLS)])
+                rounds.append([crew.release_all(1)[0] for _ in range(KILLS)])
             crew.grow(ALIVE + PAIRS + BURSTS * BURST)
             time.sleep(_REST)
-            pairs = [(crew.settle(1)[1], reap_bare(killer)) for _ in range(PAIRS)]
-            bursts = [crew.settle(BURST)[0] for _ in range(BURSTS)]
+            pairs = [(crew.release_all(1)[1], reap_bare(killer)) for _ in range(PAIRS)]
+            bursts = [crew.release_all(BURST)[0] for _ in range(BURSTS)]
     finally:
         killer.close()
     return _rows(how, rounds, pairs, bursts, spawns), series

@@ -165,8 +165,8 @@ def test_a_dead_parent_takes_its_children_with_it_newest_first(manager: ProcessM
     tree.insert(2, manager.spawn(["sleep", "1000"], "grandchild", tree[1]))
     all_told = threading.Event()
     for process in tree:
-        process.on_settled(lambda name=process.name: settled.append(name))  # type: ignore[misc]  # bound here
-    parent.on_settled(all_told.set)
+        process.on_terminated(lambda name=process.name: settled.append(name))  # type: ignore[misc]  # bound here
+    parent.on_terminated(all_told.set)
     assert parent.os_pid is not None
     os.kill(parent.os_pid, signal.SIGKILL)
 
@@ -259,7 +259,7 @@ def test_a_hook_that_closes_the_manager_does_not_wait_for_itself(
     things.give(process.pid, behave=meddle)
     process.send_signal(signal.SIGKILL)
 
-    assert process._settled.result(PATIENCE).is_success
+    assert process._result.result(PATIENCE).is_success
     assert outcomes == ["closed", TerminationDeadlockError]
     assert other.state is ProcessState.TERMINATED
 

@@ -53,12 +53,12 @@ def processor_seconds(os_pid: int) -> float:
     return (int(found[11]) + int(found[12])) / _TICKS if found else 0.0
 
 
-def guardians() -> set[int]:
-    """The pids of all running guardians, whoever they guard."""
+def reapers() -> set[int]:
+    """The pids of all running reapers, whoever they guard."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            is_one = b"probate_scheduler/guardian.py" in path.read_bytes()
+            is_one = b"probate_scheduler/reaper.py" in path.read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
         if is_one:

@@ -34,7 +34,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, final
 
 from probate.outcome import Outcome
-from probate.wording import spoken
+from probate.wording import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -242,7 +242,7 @@ class UnadoptableError(ProbateError, TypeError):
 
     def __init__(self, resource: object, kinds: Sequence[str]) -> None:
         super().__init__(
-            f"no kind adopts a {type(resource).__qualname__}: {spoken(resource)}; "
+            f"no kind adopts a {type(resource).__qualname__}: {safe_repr(resource)}; "
             f"asked: {', '.join(kinds) or 'none registered'}"
         )
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from probate.models import CleanupResult, PluginRecord, ResourceUsage
     from probate.ownership.table import ResourceId
-    from probate.plugins.fate import Fate
+    from probate.plugins.fate import DiscoveredPlugin
     from probate.plugins.registered import RegisteredKind
-    from probate.plugins.registry import Holders
+    from probate.plugins.registry import KindsInUse
     from probate.termination.steps import Termination
     from probate.termination.waiting import Wait
 
@@ -48,8 +48,8 @@ class ResourceOrchestrator(Mapping[str, Any]):
         self.admission = Admission()
         self._registry = PluginRegistry(self.admission)
         #: Which kinds hold something of a pid, as the plugins say; never raises.
-        self.holders: Callable[[int], Holders] = self._registry.holders
-        self._fates: list[Fate] = []
+        self.kinds_in_use: Callable[[int], KindsInUse] = self._registry.kinds_in_use
+        self._fates: list[DiscoveredPlugin] = []
 
     def __repr__(self) -> str:
         return f"<ResourceOrchestrator {self.registered_types()!r}>"
@@ -156,11 +156,11 @@ class ResourceOrchestrator(Mapping[str, Any]):
 
     def has_resources(self, pid: int) -> bool:
         """Whether `pid` owns anything of any kind (or a plugin cannot be asked)."""
-        return bool(self._holders(pid))
+        return bool(self._kinds_in_use(pid))
 
     def usage(self, pid: int) -> dict[str, ResourceUsage]:
         """What `pid` owns, by kind, in cleanup order; kinds it has nothing of are left out."""
-        return {holder.kind: holder.usage_of(pid) for holder in self._holders(pid)}
+        return {holder.kind: holder.usage_of(pid) for holder in self._kinds_in_use(pid)}
 
     def owners(self) -> set[int]:
         """All pids that own something, by the plugins' tables."""
@@ -257,7 +257,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         deadline: float | None,
         *,
         with_leaks: bool = False,
-        holders: Holders | None = None,
+        in_use: KindsInUse | None = None,
     ) -> Termination:
         """Prepare the settling of `pid`, for whoever runs its steps; `holders` if known."""
         from probate.termination.steps import Termination
@@ -265,23 +265,23 @@ class ResourceOrchestrator(Mapping[str, Any]):
         if deadline is not None:
             checked_seconds("deadline", deadline)
         return Termination(
-            pid, self._registry, deadline=deadline, with_leaks=with_leaks, holders=holders
+            pid, self._registry, deadline=deadline, with_leaks=with_leaks, in_use=in_use
         )
 
-    def _holders(self, pid: int) -> list[RegisteredKind]:
-        holders = self._registry.holders(_checked_pid(pid))
-        if holders.interrupt is not None:
-            raise holders.interrupt
-        return holders.kinds
+    def _kinds_in_use(self, pid: int) -> list[RegisteredKind]:
+        kinds_in_use = self._registry.kinds_in_use(_checked_pid(pid))
+        if kinds_in_use.interrupt is not None:
+            raise kinds_in_use.interrupt
+        return kinds_in_use.kinds
 
     def _steps(
         self, termination: Termination, grace: float
     ) -> Generator[Wait, None, CleanupResult]:
-        with self.admission.ending(termination.pid):
+        with self.admission.refuse_while(termination.pid):
             yield from termination.quiesce()
             if grace and termination.futures:
                 yield termination.grace(grace)
-            return (yield from termination.settle())
+            return (yield from termination.release_all())
 
 
 def _load_what_settles() -> None:

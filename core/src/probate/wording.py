@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def in_words(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """The type and message of an error; never raises."""
     name = type(error).__name__
-    message = spoken(error, str, otherwise="")
+    message = safe_repr(error, str, otherwise="")
     return f"{name}: {message}" if message else name
 
 
-def spoken(
+def safe_repr(
     thing: object, speak: Callable[..., object] = repr, *, otherwise: str | None = None
 ) -> str:
     """What `speak` says of `thing`; never raises.

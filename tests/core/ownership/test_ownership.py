@@ -301,7 +301,7 @@ def test_the_dead_leave_no_tombstones() -> None:
             table.transfer(pid, first, other)
             table.cleanup(other, Thing.release)
         table.cleanup(pid, Thing.release)
-    internals = (table._book._estates, table._index, table._sites)
+    internals = (table._by_owner._by_pid, table._index, table._sites)
 
     assert table.pids() == []
     assert [len(internal) for internal in internals] == [0, 0, 0]

@@ -151,7 +151,9 @@ class Books(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_kept_of_the_gone(self) -> None:
-        assert len(self.table._book._estates) == sum(bool(owned) for owned in self.model.values())
+        assert len(self.table._by_owner._by_pid) == sum(
+            bool(owned) for owned in self.model.values()
+        )
 
 
 TestBooks = Books.TestCase

@@ -129,7 +129,7 @@ def test_release_against_cleanup() -> None:
         assert isinstance(given, list)
         assert sum(thing is not None for thing in given) + stats.resources_freed == 60
         assert all(thing.releases == 0 for thing in given if thing is not None)
-        assert table._book._estates == {}
+        assert table._by_owner._by_pid == {}
 
 
 def test_transfer_against_cleanup_of_both_ends() -> None:
@@ -153,7 +153,7 @@ def test_transfer_against_cleanup_of_both_ends() -> None:
         assert not [o for o in outcomes if isinstance(o, BaseException)]
         assert [thing.releases for thing in things] == [1] * 40
         assert [table.nbytes(A), table.nbytes(B)] == [0, 0]
-        assert table._book._estates == {}
+        assert table._by_owner._by_pid == {}
 
 
 def test_transfer_against_termination_of_both_ends() -> None:
@@ -236,7 +236,7 @@ def test_a_limit_is_never_exceeded_by_concurrent_acquisitions() -> None:
         outcomes = at_once([partial(churn, plugin.table, pid, 3, 100)] * 8)
 
         assert outcomes == [0] * 8
-        assert plugin.table._book._estates == {}
+        assert plugin.table._by_owner._by_pid == {}
 
 
 def test_a_limit_leaves_all_of_its_room_to_concurrent_acquisitions() -> None:

@@ -165,12 +165,12 @@ def size_of(manager: ProcessManager, parent: Process) -> int:
     admission = manager.orchestrator.admission
     containers: tuple[Sized, ...] = (
         manager._processes,
-        manager._archive._remembered,
+        manager._history._remembered,
         manager._ender_loops,
-        manager._archive._residue,
+        manager._history._still_owning,
         parent._children,
         admission._live,
-        admission._ending,
+        admission._refused,
     )
     return sum(len(each) for each in containers)
 
@@ -191,7 +191,7 @@ def test_ten_thousand_lives_leave_nothing_behind() -> None:
             plugin.give(process.pid)
             process.terminate()
             if number % 1000 == 999 and number > 4500:
-                sizes.append(size_of(manager, parent) + len(plugin.table._book._estates))
+                sizes.append(size_of(manager, parent) + len(plugin.table._by_owner._by_pid))
             plugin.log.clear()
 
         assert len(set(sizes)) == 1

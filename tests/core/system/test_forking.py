@@ -106,11 +106,11 @@ def hold(lock: Any, entered: threading.Event, over: threading.Event) -> None:
     [
         lambda manager, plugin, pid: manager._lock,
         lambda manager, plugin, pid: manager.orchestrator.admission._lock,
-        lambda manager, plugin, pid: plugin.table._book._transfer_lock,
-        lambda manager, plugin, pid: plugin.table._book.get(pid).lock,
+        lambda manager, plugin, pid: plugin.table._by_owner._transfer_lock,
+        lambda manager, plugin, pid: plugin.table._by_owner.get(pid).lock,
         lambda manager, plugin, pid: manager.orchestrator._registry._lock,
     ],
-    ids=["manager", "admission", "transfer", "estate", "registry"],
+    ids=["manager", "admission", "transfer", "holdings", "registry"],
 )
 def test_a_lock_that_a_thread_holds_at_the_fork_does_not_deadlock_the_child(
     find_lock: Callable[..., Any],

@@ -8,7 +8,7 @@ import sys
 import pytest
 from core_scripts import run_script
 
-from probate.system.lazy import lazily
+from probate.system.lazy import lazy_module
 
 #: A host as most are: what it has loaded before anything can be owned.
 HOST = """
@@ -22,7 +22,8 @@ print(sorted({"asyncio", "probate.models", "probate.termination.steps"} & set(sy
 def test_a_module_is_imported_at_its_first_use() -> None:
     """And not before."""
     script = run_script(
-        "import sys; from probate.system.lazy import lazily; colours = lazily('colorsys'); "
+        "import sys; from probate.system.lazy import lazy_module as lazy; "
+        "colours = lazy('colorsys'); "
         "before = 'colorsys' in sys.modules; colours.rgb_to_hsv(0, 0, 0); "
         "print(before, 'colorsys' in sys.modules)"
     )
@@ -32,18 +33,18 @@ def test_a_module_is_imported_at_its_first_use() -> None:
 
 def test_it_gives_what_the_module_has() -> None:
     """The same objects, the second time too; submodules among them."""
-    late = lazily("subprocess")
+    late = lazy_module("subprocess")
 
     assert late.Popen is late.Popen is subprocess.Popen
-    assert lazily("os").path is sys.modules["os.path"]
+    assert lazy_module("os").path is sys.modules["os.path"]
 
 
 def test_what_is_not_there_is_an_error_as_ever() -> None:
     """ImportError for a module, AttributeError for a name."""
     with pytest.raises(ModuleNotFoundError, match="no_such_module_here"):
-        lazily("no_such_module_here").anything  # noqa: B018  the access is the test
+        lazy_module("no_such_module_here").anything  # noqa: B018  the access is the test
     with pytest.raises(AttributeError, match="no_such_name"):
-        lazily("os").no_such_name  # noqa: B018  as above
+        lazy_module("os").no_such_name  # noqa: B018  as above
 
 
 def test_a_host_has_loaded_what_settles_before_anything_can_be_owned() -> None:

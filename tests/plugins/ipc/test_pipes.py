@@ -207,13 +207,13 @@ def test_a_thread_that_does_not_leave_makes_it_busy(
     process = manager.create_process("stuck")
     reader, writer = ipc.pipe(process.pid)
     ipc.close(process.pid, writer)
-    reader._waker.__enter__()
+    reader._interruptible.__enter__()
 
     with pytest.raises(BusyResourceError):
         ipc.close(process.pid, reader)
     assert ipc.usage(process.pid).count == 1
 
-    reader._waker.__exit__(None, None, None)
+    reader._interruptible.__exit__(None, None, None)
     ipc.close(process.pid, reader)
 
     assert reader.closed

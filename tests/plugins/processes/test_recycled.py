@@ -117,10 +117,10 @@ def test_orphans_of_a_session_with_the_pid_of_a_dead_leader(
         pytest.skip(f"no pid can be asked for here: {error}")
     # A stranger's session leader, which leaves an orphan in its session to this host.
     script = '(sh -c \'echo $$ > "$0"; exec sleep 300\' "$0" &)'
-    command = ["sh", "-c", script, str(tmp_path / "strangers")]
+    command = ["sh", "-c", script, str(tmp_path / "unclaimed_children")]
     stranger = subprocess.Popen(command, start_new_session=True)
     stranger.wait(10)
-    orphan = pin(*pids_in(tmp_path / "strangers"))
+    orphan = pin(*pids_in(tmp_path / "unclaimed_children"))
     if stranger.pid != popen.pid:
         owner.terminate()
         pytest.skip("somebody else was faster")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from core_scripts import in_forked_child
 from processes_kernel import eventually
-from scheduler_workers import end, guardians, stopped
+from scheduler_workers import end, reapers, stopped
 from scheduler_workers import (
     start as start_worker,
 )
@@ -34,8 +34,8 @@ pytestmark = [
 def test_a_child_owns_nothing_and_the_parent_goes_on(
     manager: ProcessManager, scheduler: SchedulerManager, start: Start
 ) -> None:
-    """Its queue is empty, its cleanup frees nothing, and it does not hold up the guardian."""
-    before = guardians()
+    """Its queue is empty, its cleanup frees nothing, and it does not hold up the reaper."""
+    before = reapers()
     process = manager.create_process("parents")
     workers = [start() for _ in range(3)]
     for worker in workers:
@@ -55,13 +55,13 @@ def test_a_child_owns_nothing_and_the_parent_goes_on(
     had = scheduler.totals.slices
     eventually(lambda: scheduler.totals.slices > had + 5, "slices go on in the parent")
     assert manager.terminate_process(process.pid).stats.resources_freed == 3
-    assert guardians() == before
+    assert reapers() == before
 
 
 def test_a_child_has_a_queue_of_its_own(
     manager: ProcessManager, scheduler: SchedulerManager, start: Start
 ) -> None:
-    """With a thread and a guardian of its own, also when the fork falls into a slice."""
+    """With a thread and a reaper of its own, also when the fork falls into a slice."""
     process = manager.create_process("parents")
     for _ in range(2):
         scheduler.add(process.pid, start().pid)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from processes_kernel import eventually, state
 from scheduler_driver import drivers
-from scheduler_workers import BUSY, FAMILY, all_run, end, guardians, runs, stopped
+from scheduler_workers import BUSY, FAMILY, all_run, end, reapers, runs, stopped
 
 from probate import (
     AlreadyOwnedError,
@@ -58,8 +58,8 @@ def test_one_slot_is_shared_and_everybody_runs_at_the_end(
 def test_nobody_is_stopped_while_there_are_slots_enough(
     manager: ProcessManager, scheduler: SchedulerManager, start: Start
 ) -> None:
-    """As many as there are slots run on, without a guardian and without switches."""
-    before = guardians()
+    """As many as there are slots run on, without a reaper and without switches."""
+    before = reapers()
     scheduler.configure(SchedulingPolicy.ROUND_ROBIN, 0.001, slots=2)
     process = manager.create_process("job")
     workers = [start(), start()]
@@ -71,7 +71,7 @@ def test_nobody_is_stopped_while_there_are_slots_enough(
     )
 
     assert stopped(workers) == 0
-    assert guardians() == before
+    assert reapers() == before
     assert scheduler.totals.switches == 0
 
 

@@ -15,7 +15,7 @@ from probate.cli.plain import cells, to_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from probate.plugins.fate import Fate
+    from probate.plugins.fate import DiscoveredPlugin
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -36,7 +36,7 @@ def table(*headings: str, title: str | None = None, terminal: bool) -> Table:
     return made
 
 
-def print_plugins(fates: Sequence[Fate]) -> None:
+def print_plugins(fates: Sequence[DiscoveredPlugin]) -> None:
     """Print what became of each plugin found, in the order given."""
     out = console()
     if not out.is_terminal or not fates:

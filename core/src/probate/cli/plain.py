@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from probate.cli.given import Given
-    from probate.plugins.fate import Fate
+    from probate.plugins.fate import DiscoveredPlugin
 
 _HEADINGS = ("kind", "priority", "distribution", "version", "status", "reason")
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def find_plugins(given: Given) -> list[Fate]:
+def find_plugins(given: Given) -> list[DiscoveredPlugin]:
     """Load the plugins; return what became of each found, loaded ones in cleanup order.
 
     Into a registry that settles nothing, so that what settling takes is not loaded.
@@ -74,12 +74,12 @@ def find_plugins(given: Given) -> list[Fate]:
     return in_order(fates, registry.order())
 
 
-def to_json(fates: Iterable[Fate]) -> str:
+def to_json(fates: Iterable[DiscoveredPlugin]) -> str:
     """The fates as a JSON array of objects, in the order given: as `PluginRecord`s would be."""
     return json.dumps([fate._asdict() for fate in fates], indent=2)
 
 
-def to_text(fates: Iterable[Fate]) -> str:
+def to_text(fates: Iterable[DiscoveredPlugin]) -> str:
     """The fates as lines of columns, below their headings."""
     rows = [cells(fate) for fate in fates]
     if not rows:
@@ -88,7 +88,7 @@ def to_text(fates: Iterable[Fate]) -> str:
     return "\n".join(_line(row, widths) for row in [_HEADINGS, *rows])
 
 
-def cells(fate: Fate) -> tuple[str, ...]:
+def cells(fate: DiscoveredPlugin) -> tuple[str, ...]:
     """What each column says of it."""
     return (
         fate.kind,

@@ -37,8 +37,15 @@ class Admission:
     """
 
     __slots__ = (
-        "__weakref__", "_ending", "_issued", "_live", "_lock", "_manager", "free", "record_sites",
-        "turn",
+        "__weakref__",
+        "_issued",
+        "_live",
+        "_lock",
+        "_manager",
+        "_refused",
+        "record_sites",
+        "revocations",
+        "unlimited",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -47,12 +54,12 @@ class Admission:
         #: The manager that issues pids here: None before the first, dead after the last.
         self._manager: weakref.ref[object] | None = None
         self._live: dict[int, ResourceLimits | None] = {}
-        self._ending: dict[int, int] = {}
+        self._refused: dict[int, int] = {}
         #: Those for whom `check` would return None, as far as they were issued by a manager.
-        self.free: set[int] = set()
+        self.unlimited: set[int] = set()
         #: Another number each time that a pid has been shut out, and is seen to be so by `check`:
         #: who is let in, and then sees the same number, is in before anybody was shut out.
-        self.turn = 0
+        self.revocations = 0
         #: Whether tables keep the stack of each acquisition, for the leak report.
         self.record_sites = False
         forget_in_forked_child(self)
@@ -63,7 +70,7 @@ class Admission:
         Raises ProcessTerminatedError or ProcessNotFoundError if it may not acquire.
         """
         # The dying first: a pid is both live and ending while its holdings alone are cleaned.
-        if pid in self._ending:
+        if pid in self._refused:
             raise ProcessTerminatedError(pid)
         if self._manager is None:
             return None
@@ -88,8 +95,8 @@ class Admission:
             self._manager = weakref.ref(manager)
             self._issued = max(self._issued, after)
             self._live = {}
-            self.free = set()
-            self.turn += 1
+            self.unlimited = set()
+            self.revocations += 1
             self.record_sites = record_sites
 
     def disclaim(self, manager: object) -> None:
@@ -106,7 +113,7 @@ class Admission:
             self._live[pid] = limits
             self._issued = pid
             if limits is None:
-                self.free.add(pid)
+                self.unlimited.add(pid)
         return pid
 
     def revoke(self, pid: int) -> None:
@@ -115,33 +122,33 @@ class Admission:
         self._lock.acquire()
         try:
             self._live.pop(pid, None)
-            self.free.discard(pid)
-            self.turn += 1
+            self.unlimited.discard(pid)
+            self.revocations += 1
         finally:
             self._lock.release()
 
     @contextmanager
-    def ending(self, pid: int) -> Iterator[None]:
+    def refuse_while(self, pid: int) -> Iterator[None]:
         """Refuse `pid` for the duration; nests, also from several threads."""
         with self._lock:
-            self._ending[pid] = self._ending.get(pid, 0) + 1
-            self.free.discard(pid)
-            self.turn += 1
+            self._refused[pid] = self._refused.get(pid, 0) + 1
+            self.unlimited.discard(pid)
+            self.revocations += 1
         try:
             yield
         finally:
             with self._lock:
-                left = self._ending[pid] - 1
+                left = self._refused[pid] - 1
                 if left:
-                    self._ending[pid] = left
+                    self._refused[pid] = left
                 else:
-                    del self._ending[pid]
+                    del self._refused[pid]
                     if self._live.get(pid, self) is None:
-                        self.free.add(pid)
+                        self.unlimited.add(pid)
 
     def forget_parent(self) -> None:
         """Start afresh in a forked child, where no pid of the parent is alive."""
         self._lock = threading.RLock()
         self._live = {}
-        self._ending = {}
-        self.free = set()
+        self._refused = {}
+        self.unlimited = set()

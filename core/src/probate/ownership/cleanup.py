@@ -1,4 +1,4 @@
-"""The emptying of one estate, and the account of it."""
+"""The emptying of one holdings, and the account of it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 from probate.errors import ReleaseError
 from probate.interruption import InterruptedCleanup
 from probate.outcome import Outcome, checked_outcome
-from probate.system.lazy import lazily
-from probate.wording import in_words, spoken
+from probate.system.lazy import lazy_module
+from probate.wording import describe_error, safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import models
-    from probate.ownership.holdings import Estate, ResourceId
+    from probate.ownership.holdings import Holdings, ResourceId
 else:
-    models = lazily("probate.models")
+    models = lazy_module("probate.models")
 
 T = TypeVar("T")
 
@@ -41,31 +41,45 @@ def key_of(identity: object) -> int:
 
 
 @final
-class Emptying(Generic[T]):
-    """The emptying of one estate, and the account of it. Used once.
+class Cleanup(Generic[T]):
+    """The emptying of one holdings, and the account of it. Used once.
 
-    An interrupt may fall between any two steps of it. So everything that is neither in the estate
+    An interrupt may fall between any two steps of it. So everything that is neither in the holdings
     nor dealt with is in hand here, and `recover` knows what is to become of it.
     """
 
     __slots__ = (
-        "_answered", "_begun", "_describe", "_estate", "_failures", "_freed", "_identities",
-        "_identity_of", "_in_hand", "_index", "_interrupt", "_kind", "_left", "_nbytes",
-        "_sites", "_started", "kept",
+        "_answered",
+        "_begun",
+        "_describe",
+        "_failures",
+        "_freed",
+        "_holdings",
+        "_identities",
+        "_identity_of",
+        "_index",
+        "_interrupt",
+        "_kind",
+        "_left",
+        "_nbytes",
+        "_sites",
+        "_started",
+        "_taken_out",
+        "kept",
     )  # fmt: skip
 
     def __init__(
         self,
         kind: str,
         describe: Callable[[T], str],
-        estate: Estate[T],
+        holdings: Holdings[T],
         identity_of: Callable[[T], object] | None,
         index: dict[int, ResourceId],
         sites: dict[ResourceId, str],
     ) -> None:
         self._kind = kind
         self._describe = describe
-        self._estate = estate
+        self._holdings = holdings
         self._identity_of = identity_of
         self._index = index
         self._sites = sites
@@ -77,7 +91,7 @@ class Emptying(Generic[T]):
         self.kept: list[tuple[ResourceId, T, int]] = []
         #: What was taken out and is not dealt with yet, newest first; and their identities, held
         #: and asked for before any release, which may well change what it is given.
-        self._in_hand: list[tuple[ResourceId, T]] = []
+        self._taken_out: list[tuple[ResourceId, T]] = []
         self._identities: list[object] = []
         #: How far the one in hand has come: whether its release was called, what came of it.
         self._begun = False
@@ -86,16 +100,16 @@ class Emptying(Generic[T]):
         self._left: list[T] | None = None
 
     def one_by_one(self, release: Callable[[T], object]) -> None:
-        """Release all that is in the estate, newest first."""
-        newest = iter(self._estate.popitem, None)
-        hand, identities, identity_of = self._in_hand, self._identities, self._identity_of
-        while self._estate:
+        """Release all that is in the holdings, newest first."""
+        newest = iter(self._holdings.popitem, None)
+        taken, identities, identity_of = self._taken_out, self._identities, self._identity_of
+        while self._holdings:
             try:
                 # Taken and in hand, or neither: nothing comes in between.
-                hand.extend(islice(newest, 1))
+                taken.extend(islice(newest, 1))
             except KeyError:
                 return
-            resource = hand[0][1]
+            resource = taken[0][1]
             if identity_of is not None:
                 identities.append(identity_of(resource))
             self._begun = True
@@ -105,17 +119,17 @@ class Emptying(Generic[T]):
                 self._answered = self.note_error(resource, error)
             else:
                 self._answered = self.note_answer(resource, answer)
-            self._deal()
+            self._record_outcome()
 
     def at_once(self, release_many: Callable[[list[T]], object]) -> None:
-        """Have all that is in the estate released at once; what is not is in it again then."""
+        """Have all that is in the holdings released at once; what is not is in it again then."""
         try:
             try:  # noqa: SIM105  `suppress` takes longer than the rest
                 # One by one, each atomically; all are in hand when there are no more.
-                self._in_hand.extend(iter(self._estate.popitem, None))
+                self._taken_out.extend(iter(self._holdings.popitem, None))
             except KeyError:
                 pass
-            resources = [each[1] for each in reversed(self._in_hand)]
+            resources = [each[1] for each in reversed(self._taken_out)]
             if self._identity_of is not None:
                 self._identities.extend(map(self._identity_of, resources))
             self._left = resources
@@ -123,26 +137,26 @@ class Emptying(Generic[T]):
         except BaseException as error:
             # Whatever it is, the release of what is left meets it again, and reports it.
             self.note_interrupt(error)
-        self._sort_out()
+        self._reconcile()
 
     def recover(self, error: BaseException) -> None:
         """Note an interrupt that fell between two steps, and have nothing in hand any more."""
         self.note_interrupt(error)
-        hand = self._in_hand
-        if self._begun and hand and self._answered is None:
+        taken = self._taken_out
+        if self._begun and taken and self._answered is None:
             # It may have been released, and is not a second time.
-            self._answered = self.note_error(hand[0][1], error)
+            self._answered = self.note_error(taken[0][1], error)
         if self._answered is not None:
-            self._deal()
+            self._record_outcome()
         else:
-            self._sort_out()
+            self._reconcile()
 
-    def _deal(self) -> None:
+    def _record_outcome(self) -> None:
         """Put the one in hand where it belongs, now that its outcome is known."""
-        hand, outcome = self._in_hand, self._answered
-        if hand and outcome is not None:
-            resource_id, resource = hand[0]
-            size = self._estate.take_size(resource_id)
+        taken, outcome = self._taken_out, self._answered
+        if taken and outcome is not None:
+            resource_id, resource = taken[0]
+            size = self._holdings.take_size(resource_id)
             if outcome.stays_owned:
                 self.kept.append((resource_id, resource, size))
                 for identity in self._identities:
@@ -156,24 +170,24 @@ class Emptying(Generic[T]):
                 if outcome is Outcome.RELEASED:
                     self._freed += 1
                     self._nbytes += size
-        hand.clear()
+        taken.clear()
         self._identities.clear()
         self._begun, self._answered = False, None
 
-    def _sort_out(self) -> None:
+    def _reconcile(self) -> None:
         """Put back what is in hand and was not released; account for the rest."""
-        hand, left, identities = self._in_hand, self._left, self._identities
-        kept = len(hand) if left is None else len(left)
-        released, names = hand[: len(hand) - kept], identities[kept:]
+        taken, left, identities = self._taken_out, self._left, self._identities
+        kept = len(taken) if left is None else len(left)
+        released, names = taken[: len(taken) - kept], identities[kept:]
         # It is in hand until all is in its place, so that each of these steps can be taken again.
-        self._estate.update(reversed(hand[len(released) :]))
+        self._holdings.update(reversed(taken[len(released) :]))
         way = key_of if int in set(map(type, names)) else id
         deque(map(self._index.pop, map(way, names), repeat(None)), maxlen=0)
         ids = [each[0] for each in released]
         for resource_id in ids if self._sites else ():
             self._sites.pop(resource_id, None)
-        nbytes = self._estate.take_sizes(ids)
-        hand.clear()
+        nbytes = self._holdings.take_sizes(ids)
+        taken.clear()
         identities.clear()
         self._left = None
         self._freed += len(released)
@@ -194,9 +208,9 @@ class Emptying(Generic[T]):
     def note_error(self, resource: T, error: BaseException) -> Outcome:
         """Note what a release has raised, and return the outcome that it stands for."""
         if isinstance(error, ReleaseError):
-            outcome, message = error.outcome, spoken(error, str, otherwise="")
+            outcome, message = error.outcome, safe_repr(error, str, otherwise="")
         else:
-            outcome, message = Outcome.FAILED, in_words(error)
+            outcome, message = Outcome.FAILED, describe_error(error)
             self.note_interrupt(error)
         if outcome.is_error:
             self._note(resource, outcome, message)

@@ -1,9 +1,9 @@
-"""The books behind an ownership table: one estate per owner, safe from any thread.
+"""The books behind an ownership table: one holdings per owner, safe from any thread.
 
-An estate is a dict from resource id to resource, in order of acquisition, so that `popitem` is
+An holdings is a dict from resource id to resource, in order of acquisition, so that `popitem` is
 both "newest first" and atomic. No lock is on the hot path. Instead, an acquisition puts the
-resource in and only then looks whether its owner is still admitted, and whether the estate is
-being dropped; whoever drops an estate says so first, and only then looks whether it is empty.
+resource in and only then looks whether its owner is still admitted, and whether the holdings is
+being dropped; whoever drops an holdings says so first, and only then looks whether it is empty.
 So one of the two sees the other. A cleanup that was quicker than an acquisition has either taken
 the resource, and released it, or left it to be taken back out.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Estates that share a lock hold each other up for some nanoseconds, if at all.
+#: Holdings that share a lock hold each other up for some nanoseconds, if at all.
 _LOCKS: Final = 16
 
 #: Names one resource for as long as the interpreter lives; never reused.
@@ -33,7 +33,7 @@ ResourceId = NewType("ResourceId", int)
 
 @final
 class Extra:
-    """What few estates need. Changed under the estate's lock."""
+    """What few holdings need. Changed under the holdings' lock."""
 
     __slots__ = ("moving", "nbytes", "pending", "sizes")
 
@@ -48,12 +48,12 @@ class Extra:
 
 
 @final
-class Estate(dict[ResourceId, T]):
+class Holdings(dict[ResourceId, T]):
     """One owner's resources, oldest first. Most are small, and come and go."""
 
     __slots__ = ("extra", "is_dropped", "lock")
 
-    #: Guards what is below, and the dropping of the estate from its book. Shared with others.
+    #: Guards what is below, and the dropping of the holdings from its book. Shared with others.
     lock: threading.RLock
     #: Whether it has been dropped from its book, or is just about to be.
     is_dropped: bool
@@ -114,19 +114,21 @@ class Estate(dict[ResourceId, T]):
 
 
 @final
-class Charge:
+class Reservation:
     """An acquisition under way that counts against its owner's limits already.
 
     A context manager: leaving it gives the charge up, unless the resource has taken its place.
     """
 
-    __slots__ = ("_book", "_pid", "estate", "is_open", "nbytes")
+    __slots__ = ("_by_owner", "_pid", "holdings", "is_open", "nbytes")
 
-    def __init__(self, book: EstateBook[Any], pid: int, estate: Estate[Any], nbytes: int) -> None:
-        self._book = book
+    def __init__(
+        self, book: HoldingsByOwner[Any], pid: int, holdings: Holdings[Any], nbytes: int
+    ) -> None:
+        self._by_owner = book
         self._pid = pid
         #: Never dropped while a charge is pending, so this is where the resource will be.
-        self.estate = estate
+        self.holdings = holdings
         self.nbytes = nbytes
         self.is_open = True
 
@@ -134,31 +136,31 @@ class Charge:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        with self.estate.lock:
-            self.settle()
-        self._book.drop_if_empty(self._pid, self.estate)
+        with self.holdings.lock:
+            self.end()
+        self._by_owner.drop_if_empty(self._pid, self.holdings)
 
-    def settle(self) -> None:
-        """End the charge. The estate's lock is held."""
+    def end(self) -> None:
+        """End the charge. The holdings' lock is held."""
         if self.is_open:
             self.is_open = False
-            extra = self.estate.with_extra()
+            extra = self.holdings.with_extra()
             extra.pending -= 1
             extra.nbytes -= self.nbytes
 
 
 @final
-class EstateBook(Generic[T]):
-    """All estates of one table. Resources are never None."""
+class HoldingsByOwner(Generic[T]):
+    """All holdings of one table. Resources are never None."""
 
-    __slots__ = ("_estates", "_locks", "_transfer_lock", "admission", "get")
+    __slots__ = ("_by_pid", "_locks", "_transfer_lock", "admission", "get")
 
     def __init__(self) -> None:
-        self._estates: dict[int, Estate[T]] = {}
-        #: The estate of a pid, None if it has none; the dict's own method.
-        self.get: Callable[[int], Estate[T] | None] = self._estates.get
+        self._by_pid: dict[int, Holdings[T]] = {}
+        #: The holdings of a pid, None if it has none; the dict's own method.
+        self.get: Callable[[int], Holdings[T] | None] = self._by_pid.get
         # Reentrant, as all locks here: a signal handler may terminate processes while its thread
-        # holds one. Shared by estates, whose end would else be the end of a lock each time.
+        # holds one. Shared by holdings, whose end would else be the end of a lock each time.
         self._locks = tuple(threading.RLock() for _ in range(_LOCKS))
         self._transfer_lock = threading.RLock()
         #: Who may own; None lets everybody.
@@ -166,12 +168,14 @@ class EstateBook(Generic[T]):
 
     def pids(self) -> list[int]:
         """All that own something, in no particular order."""
-        return [pid for pid, estate in list(self._estates.items()) if estate or estate.is_moving]
+        return [
+            pid for pid, holdings in list(self._by_pid.items()) if holdings or holdings.is_moving
+        ]
 
     def owner_of(self, resource_id: ResourceId) -> int | None:
         """Who owns an id. O(owners): for error messages."""
-        for pid, estate in list(self._estates.items()):
-            if resource_id in estate:
+        for pid, holdings in list(self._by_pid.items()):
+            if resource_id in holdings:
                 return pid
         return None
 
@@ -181,28 +185,28 @@ class EstateBook(Generic[T]):
         resource_id: ResourceId,
         resource: T,
         nbytes: int,
-        charge: Charge | None = None,
+        reservation: Reservation | None = None,
     ) -> bool:
         """Put a resource in; False if a cleanup has taken it, and released it, by now.
 
         Raises what `Admission.check` raises, with the resource taken back out.
         """
         while True:
-            estate = self.stand(pid)
-            if charge is not None and charge.is_open:
+            holdings = self.get_or_create(pid)
+            if reservation is not None and reservation.is_open:
                 # In the place of its charge, at once: limits count neither both nor none.
-                with estate.lock:
-                    charge.settle()
-                    estate.set_size(resource_id, nbytes)
-                    estate[resource_id] = resource
+                with holdings.lock:
+                    reservation.end()
+                    holdings.set_size(resource_id, nbytes)
+                    holdings[resource_id] = resource
             else:
-                estate.set_size(resource_id, nbytes)
-                estate[resource_id] = resource
-            stays = self.confirm(pid, estate, resource_id)
+                holdings.set_size(resource_id, nbytes)
+                holdings[resource_id] = resource
+            stays = self.confirm(pid, holdings, resource_id)
             if stays is not None:
                 return stays
 
-    def confirm(self, pid: int, estate: Estate[T], resource_id: ResourceId) -> bool | None:
+    def confirm(self, pid: int, holdings: Holdings[T], resource_id: ResourceId) -> bool | None:
         """Whether what was just put in has come to stay.
 
         False if a cleanup has taken it, None if it was taken back out and is to be put in once
@@ -216,67 +220,67 @@ class EstateBook(Generic[T]):
                 self.admission.check(pid)
             except Exception as error:
                 refusal = error
-        if refusal is None and not estate.is_dropped:
+        if refusal is None and not holdings.is_dropped:
             return True
-        if estate.take(resource_id) is None:
+        if holdings.take(resource_id) is None:
             return False
-        estate.take_size(resource_id)
+        holdings.take_size(resource_id)
         # If it was being dropped: that is through then, one way or the other.
-        self.drop_if_empty(pid, estate)
+        self.drop_if_empty(pid, holdings)
         if refusal is not None:
             raise refusal
         return None
 
     def move(
-        self, pid: int, resource_id: ResourceId, to: int, charge: Charge | None = None
+        self, pid: int, resource_id: ResourceId, to: int, reservation: Reservation | None = None
     ) -> bool:
-        """Move a resource to another estate; False if `pid` does not have it.
+        """Move a resource to another holdings; False if `pid` does not have it.
 
         Raises what `insert` raises; the resource is back in its place then.
         """
-        estate = self._estates.get(pid)
-        if estate is None:
+        holdings = self._by_pid.get(pid)
+        if holdings is None:
             return False
         with self._transfer_lock:
-            # From here on the estate counts as not empty and is not dropped, so that a cleanup
+            # From here on the holdings counts as not empty and is not dropped, so that a cleanup
             # of `pid` waits, and finds the resource again should `to` be refused.
-            with estate.lock:
-                estate.with_extra().moving = True
+            with holdings.lock:
+                holdings.with_extra().moving = True
             try:
-                resource = estate.take(resource_id)
+                resource = holdings.take(resource_id)
                 if resource is None:
                     return False
                 try:
-                    nbytes = estate.size_of(resource_id)
-                    self.insert(to, resource_id, resource, nbytes, charge)
+                    nbytes = holdings.size_of(resource_id)
+                    self.insert(to, resource_id, resource, nbytes, reservation)
                 except BaseException:
-                    estate[resource_id] = resource
+                    holdings[resource_id] = resource
                     raise
-                estate.take_size(resource_id)
+                holdings.take_size(resource_id)
             finally:
-                with estate.lock:
-                    estate.with_extra().moving = False
-        self.drop_if_empty(pid, estate)
+                with holdings.lock:
+                    holdings.with_extra().moving = False
+        self.drop_if_empty(pid, holdings)
         return True
 
-    def drop_if_empty(self, pid: int, estate: Estate[T]) -> bool:
-        """Remove an empty estate from the book; False if it turns out not to be empty."""
+    def drop_if_empty(self, pid: int, holdings: Holdings[T]) -> bool:
+        """Remove an empty holdings from the book; False if it turns out not to be empty."""
         while True:
             # Not by `with`, which takes more time than all the rest.
-            lock = estate.lock
+            lock = holdings.lock
             lock.acquire()
             try:
-                extra = estate.extra
+                extra = holdings.extra
                 if extra is None or not extra.moving:
                     if extra is not None and extra.pending:
-                        return not estate
+                        return not holdings
                     # Said before looking, while an acquisition puts in before it looks.
-                    estate.is_dropped = True
-                    if estate:
-                        estate.is_dropped = self.get(pid) is not estate
+                    holdings.is_dropped = True
+                    if holdings:
+                        holdings.is_dropped = self.get(pid) is not holdings
                         return False
-                    if self.get(pid) is estate:
-                        del self._estates[pid]
+                    if self.get(pid) is holdings:
+                        del self._by_pid[pid]
                     return True
             finally:
                 lock.release()
@@ -288,30 +292,30 @@ class EstateBook(Generic[T]):
         """Reinstate what a cleanup took out and could not release, oldest first."""
         entries = list(kept)
         while True:
-            estate = self.stand(pid)
-            with estate.lock:
-                # Estates are dropped under their lock only, so this one stands until we are done.
-                if self._estates.get(pid) is not estate:
+            holdings = self.get_or_create(pid)
+            with holdings.lock:
+                # Holdings are dropped under their lock only, so this one stands until we are done.
+                if self._by_pid.get(pid) is not holdings:
                     continue
                 for resource_id, resource, nbytes in entries:
-                    estate.set_size(resource_id, nbytes)
-                    estate[resource_id] = resource
+                    holdings.set_size(resource_id, nbytes)
+                    holdings[resource_id] = resource
                 return
 
     # -- limits --------------------------------------------------------------
 
-    def charge(self, pid: int, kind: str, limits: KindLimits, nbytes: int) -> Charge:
+    def reservation(self, pid: int, kind: str, limits: KindLimits, nbytes: int) -> Reservation:
         """Count an acquisition under way against the limits.
 
         Raises ResourceLimitExceeded, with nothing charged.
         """
         while True:
-            estate = self.stand(pid)
-            with estate.lock:
-                if self._estates.get(pid) is not estate:
+            holdings = self.get_or_create(pid)
+            with holdings.lock:
+                if self._by_pid.get(pid) is not holdings:
                     continue
-                extra = estate.with_extra()
-                held = len(estate) + extra.pending
+                extra = holdings.with_extra()
+                held = len(holdings) + extra.pending
                 if limits.max_count is not None and held >= limits.max_count:
                     raise ResourceLimitExceeded(kind, pid, "resources", limits.max_count, held, 1)
                 if limits.max_bytes is not None and extra.nbytes + nbytes > limits.max_bytes:
@@ -320,15 +324,15 @@ class EstateBook(Generic[T]):
                     )
                 extra.pending += 1
                 extra.nbytes += nbytes
-            return Charge(self, pid, estate, nbytes)
+            return Reservation(self, pid, holdings, nbytes)
 
-    def stand(self, pid: int) -> Estate[T]:
-        """The estate of `pid`, set up if it has none."""
-        estate = self.get(pid)
-        if estate is not None:
-            return estate
-        estate = Estate()
-        estate.lock = self._locks[pid % _LOCKS]
-        estate.is_dropped = False
-        estate.extra = None
-        return self._estates.setdefault(pid, estate)
+    def get_or_create(self, pid: int) -> Holdings[T]:
+        """The holdings of `pid`, set up if it has none."""
+        holdings = self.get(pid)
+        if holdings is not None:
+            return holdings
+        holdings = Holdings()
+        holdings.lock = self._locks[pid % _LOCKS]
+        holdings.is_dropped = False
+        holdings.extra = None
+        return self._by_pid.setdefault(pid, holdings)

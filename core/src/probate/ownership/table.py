@@ -8,11 +8,11 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast, final
 
 from probate.errors import AlreadyOwnedError, NotOwnedError, ProcessTerminatedError
-from probate.ownership.cleanup import Emptying, key_of
-from probate.ownership.holdings import EstateBook, ResourceId
+from probate.ownership.cleanup import Cleanup, key_of
+from probate.ownership.holdings import HoldingsByOwner, ResourceId
 from probate.system.forking import forget_in_forked_child
-from probate.system.lazy import lazily
-from probate.wording import spoken
+from probate.system.lazy import lazy_module
+from probate.wording import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from probate import models
     from probate.outcome import Outcome
     from probate.ownership.admission import Admission
-    from probate.ownership.holdings import Charge
+    from probate.ownership.holdings import Reservation
 else:
-    models = lazily("probate.models")
+    models = lazy_module("probate.models")
 
 __all__ = ["OwnershipTable", "ResourceId"]
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 _ids: Final = cast("Iterator[ResourceId]", itertools.count(1))
 
 #: What stands in for a charge where there are no limits.
-_NO_CHARGE: Final[AbstractContextManager[None]] = nullcontext()
+_NO_RESERVATION: Final[AbstractContextManager[None]] = nullcontext()
 
 #: Frames kept of an acquisition's stack; the innermost ones tell the most.
 _SITE_DEPTH: Final = 12
@@ -64,9 +64,9 @@ class OwnershipTable(Generic[T]):
         self._describe = describe
         self._identity = identity
         self._alias = alias
-        self._book: EstateBook[T] = EstateBook()
+        self._by_owner: HoldingsByOwner[T] = HoldingsByOwner()
         #: The book's own; nothing is asked more often.
-        self._estate_of = self._book.get
+        self._holdings_of = self._by_owner.get
         self._sites: dict[ResourceId, str] = {}
         #: Key of the identity to id of the resource; empty without `identity`.
         self._index: dict[int, ResourceId] = {}
@@ -80,39 +80,39 @@ class OwnershipTable(Generic[T]):
 
     def __contains__(self, pid: object) -> bool:
         """Whether `pid` owns anything. O(1)."""
-        estate = self._estate_of(pid)  # type: ignore[arg-type]  # whatever is no pid has none
-        return estate is not None and (len(estate) > 0 or estate.is_moving)
+        holdings = self._holdings_of(pid)  # type: ignore[arg-type]  # whatever is no pid has none
+        return holdings is not None and (len(holdings) > 0 or holdings.is_moving)
 
     def pids(self) -> list[int]:
         """All that own something, in no particular order."""
-        return self._book.pids()
+        return self._by_owner.pids()
 
     def count(self, pid: int) -> int:
         """How many resources `pid` owns."""
-        return len(self._book.get(pid) or ())
+        return len(self._by_owner.get(pid) or ())
 
     def nbytes(self, pid: int) -> int:
         """How many bytes `pid` owns."""
-        estate = self._book.get(pid)
-        return 0 if estate is None else estate.nbytes
+        holdings = self._by_owner.get(pid)
+        return 0 if holdings is None else holdings.nbytes
 
     def get(self, pid: int, resource_id: ResourceId) -> T:
         """Return a resource of `pid`. Raises NotOwnedError if it does not own that id."""
-        estate = self._book.get(pid)
-        resource = None if estate is None else estate.get(resource_id)
+        holdings = self._by_owner.get(pid)
+        resource = None if holdings is None else holdings.get(resource_id)
         if resource is None:
             raise self._not_owned(pid, resource_id)
         return resource
 
     def resources(self, pid: int) -> list[T]:
         """All that `pid` owns, oldest first."""
-        estate = self._book.get(pid)
-        return [] if estate is None else list(estate.values())
+        holdings = self._by_owner.get(pid)
+        return [] if holdings is None else list(holdings.values())
 
     def owned(self, pid: int) -> list[tuple[ResourceId, T]]:
         """All that `pid` owns, newest first."""
-        estate = self._book.get(pid)
-        return [] if estate is None else list(estate.items())[::-1]
+        holdings = self._by_owner.get(pid)
+        return [] if holdings is None else list(holdings.items())[::-1]
 
     def find(self, pid: int, identity: object) -> ResourceId:
         """Return the id under which `pid` owns this very object.
@@ -127,29 +127,29 @@ class OwnershipTable(Generic[T]):
                 if resource is identity:
                     return resource_id
         elif (found := self._index.get(key_of(identity))) is not None:
-            if found in (self._book.get(pid) or ()):
+            if found in (self._by_owner.get(pid) or ()):
                 return found
-            owner = self._book.owner_of(found)
-        raise NotOwnedError(self.kind, pid, spoken(identity), owner)
+            owner = self._by_owner.owner_of(found)
+        raise NotOwnedError(self.kind, pid, safe_repr(identity), owner)
 
     def owner_of(self, identity: object) -> int | None:
         """Who owns this very object; None if nobody does. O(owners); needs an `identity`."""
         found = self._index.get(key_of(self._alias(identity) if self._alias else identity))
-        return None if found is None else self._book.owner_of(found)
+        return None if found is None else self._by_owner.owner_of(found)
 
     def usage(self, pid: int) -> models.ResourceUsage:
         """What `pid` owns, each resource described, oldest first."""
-        estate = self._book.get(pid)
-        if estate is None:
+        holdings = self._by_owner.get(pid)
+        if holdings is None:
             return models.ResourceUsage(kind=self.kind)
         infos = tuple(
             models.ResourceInfo(
                 id=resource_id,
                 description=self.describe(resource),
-                nbytes=estate.size_of(resource_id),
+                nbytes=holdings.size_of(resource_id),
                 acquired_at=self._sites.get(resource_id),
             )
-            for resource_id, resource in list(estate.items())
+            for resource_id, resource in list(holdings.items())
         )
         total = sum(info.nbytes for info in infos)
         return models.ResourceUsage(kind=self.kind, count=len(infos), nbytes=total, resources=infos)
@@ -157,12 +157,12 @@ class OwnershipTable(Generic[T]):
     def describe(self, resource: T) -> str:
         """A short text for accounts; never raises."""
         # A resource in a bad state may not even have a repr; the account still needs a name.
-        return spoken(resource, self._describe)
+        return safe_repr(resource, self._describe)
 
     def check_admitted(self, pid: int) -> None:
         """Raise, as `add` would, if `pid` may not own anything (any more)."""
-        if self._book.admission is not None:
-            self._book.admission.check(pid)
+        if self._by_owner.admission is not None:
+            self._by_owner.admission.check(pid)
 
     # -- owning --------------------------------------------------------------
 
@@ -174,21 +174,23 @@ class OwnershipTable(Generic[T]):
         ResourceLimitExceeded, AlreadyOwnedError (with an `identity`). What is yet to be made
         goes through `acquire`, which asks first.
         """
-        book = self._book
+        book = self._by_owner
         admission = book.admission
-        turn = 0 if admission is None else admission.turn
-        is_free = admission is None or (pid in admission.free and not admission.record_sites)
+        turn = 0 if admission is None else admission.revocations
+        is_free = admission is None or (pid in admission.unlimited and not admission.record_sites)
         if nbytes or self._identity is not None or not is_free:
-            with self._admitted(pid, nbytes) as charge:
-                return self._record(pid, resource, nbytes, charge)[0]
+            with self._admitted(pid, nbytes) as reservation:
+                return self._record(pid, resource, nbytes, reservation)[0]
         # Of what is merely owned there is nothing else to be written down.
         resource_id = next(_ids)
-        estate = book.get(pid)
-        if estate is None:
-            estate = book.stand(pid)
-        estate[resource_id] = resource
-        is_disturbed = estate.is_dropped or (admission is not None and admission.turn != turn)
-        if is_disturbed and book.confirm(pid, estate, resource_id) is None:
+        holdings = book.get(pid)
+        if holdings is None:
+            holdings = book.get_or_create(pid)
+        holdings[resource_id] = resource
+        is_disturbed = holdings.is_dropped or (
+            admission is not None and admission.revocations != turn
+        )
+        if is_disturbed and book.confirm(pid, holdings, resource_id) is None:
             book.insert(pid, resource_id, resource, 0)
         return resource_id
 
@@ -200,10 +202,10 @@ class OwnershipTable(Generic[T]):
         Refusals, as in `add`, come before `make` is called. If the owner ends while it runs,
         `release` gives the new resource back. Returns the resource.
         """
-        with self._admitted(pid, nbytes) as charge:
+        with self._admitted(pid, nbytes) as reservation:
             resource = make()
             try:
-                _, is_still_owned = self._record(pid, resource, nbytes, charge)
+                _, is_still_owned = self._record(pid, resource, nbytes, reservation)
             except BaseException:
                 release(resource)
                 raise
@@ -217,22 +219,22 @@ class OwnershipTable(Generic[T]):
         Returns None if the resource is gone already. Raises NotOwnedError if another process
         owns it, or the id was never issued.
         """
-        estate = self._book.get(pid)
-        if estate is not None and (self._identity is not None or self._sites):
-            found = estate.get(resource_id)
+        holdings = self._by_owner.get(pid)
+        if holdings is not None and (self._identity is not None or self._sites):
+            found = holdings.get(resource_id)
             if found is not None:
                 # Before it is taken out: should an interrupt come in between, it is still owned.
                 self._forget(resource_id, self._identity_of(found))
-        resource = None if estate is None else estate.pop(resource_id, None)
-        if estate is None or resource is None:
+        resource = None if holdings is None else holdings.pop(resource_id, None)
+        if holdings is None or resource is None:
             # Ids ascend: one that was issued, and that nobody owns, has been released.
-            if self._book.owner_of(resource_id) is None and 0 < resource_id < next(_ids):
+            if self._by_owner.owner_of(resource_id) is None and 0 < resource_id < next(_ids):
                 return None
             raise self._not_owned(pid, resource_id)
-        if estate.extra is not None:
-            estate.take_size(resource_id)
-        if not estate:
-            self._book.drop_if_empty(pid, estate)
+        if holdings.extra is not None:
+            holdings.take_size(resource_id)
+        if not holdings:
+            self._by_owner.drop_if_empty(pid, holdings)
         return resource
 
     def disown(self, pid: int, identity: object) -> T | None:
@@ -258,10 +260,10 @@ class OwnershipTable(Generic[T]):
         self.get(pid, resource_id)
         if to == pid:
             return
-        estate = self._book.get(pid)
-        nbytes = 0 if estate is None else estate.size_of(resource_id)
-        with self._admitted(to, nbytes) as charge:
-            if not self._book.move(pid, resource_id, to, charge):
+        holdings = self._by_owner.get(pid)
+        nbytes = 0 if holdings is None else holdings.size_of(resource_id)
+        with self._admitted(to, nbytes) as reservation:
+            if not self._by_owner.move(pid, resource_id, to, reservation):
                 raise self._not_owned(pid, resource_id)
 
     def cleanup(
@@ -283,25 +285,25 @@ class OwnershipTable(Generic[T]):
         oldest first, and takes off the end of it what it has released; the rest, if any, is
         `release`'s, also if it raises.
         """
-        estate = self._book.get(pid)
-        if estate is None:
+        holdings = self._by_owner.get(pid)
+        if holdings is None:
             return models.NOTHING
-        emptying = Emptying(
-            self.kind, self.describe, estate, self._identity, self._index, self._sites
+        emptying = Cleanup(
+            self.kind, self.describe, holdings, self._identity, self._index, self._sites
         )
         while True:
             try:
-                if release_many is not None and len(estate) > 1:
+                if release_many is not None and len(holdings) > 1:
                     emptying.at_once(release_many)
                     # Once: what it leaves is the other's.
                     release_many = None
                 emptying.one_by_one(release)
-                if self._book.drop_if_empty(pid, estate):
+                if self._by_owner.drop_if_empty(pid, holdings):
                     break
             except (KeyboardInterrupt, SystemExit) as error:
                 emptying.recover(error)
         if emptying.kept:
-            self._book.put_back(pid, reversed(emptying.kept))
+            self._by_owner.put_back(pid, reversed(emptying.kept))
         return emptying.account()
 
     # -- the core's wiring, never a plugin's business -------------------------
@@ -309,47 +311,49 @@ class OwnershipTable(Generic[T]):
     def wire(self, kind: str, admission: Admission) -> None:
         """Have `admission` decide who may own, and serve `kind`."""
         self.kind = kind
-        self._book.admission = admission
+        self._by_owner.admission = admission
 
     def forget_parent(self) -> None:
         """Own nothing, in a forked child; finalise nothing that the parent still uses."""
-        self._inherited.append(self._book)
-        admission = self._book.admission
-        self._book = EstateBook()
-        self._book.admission = admission
-        self._estate_of = self._book.get
+        self._inherited.append(self._by_owner)
+        admission = self._by_owner.admission
+        self._by_owner = HoldingsByOwner()
+        self._by_owner.admission = admission
+        self._holdings_of = self._by_owner.get
         self._sites = {}
         self._index = {}
 
     # -- inside --------------------------------------------------------------
 
-    def _admitted(self, pid: int, nbytes: int) -> AbstractContextManager[Charge | None]:
+    def _admitted(self, pid: int, nbytes: int) -> AbstractContextManager[Reservation | None]:
         """Refuse `pid`, or let it in, charged against its limits if it has any."""
         if nbytes < 0:
             raise ValueError(f"nbytes must not be negative, got {nbytes}")
-        admission = self._book.admission
+        admission = self._by_owner.admission
         limits = None if admission is None else admission.check(pid)
         if limits is None:
-            return _NO_CHARGE
-        return self._book.charge(pid, self.kind, limits.of(self.kind), nbytes)
+            return _NO_RESERVATION
+        return self._by_owner.reservation(pid, self.kind, limits.of(self.kind), nbytes)
 
     def _record(
-        self, pid: int, resource: T, nbytes: int, charge: Charge | None
+        self, pid: int, resource: T, nbytes: int, reservation: Reservation | None
     ) -> tuple[ResourceId, bool]:
-        """Issue an id and put the resource in; the flag is `EstateBook.insert`'s."""
+        """Issue an id and put the resource in; the flag is `HoldingsByOwner.insert`'s."""
         resource_id = next(_ids)
         identity = self._identity_of(resource)
         if self._identity is not None:
             found = self._index.setdefault(key_of(identity), resource_id)
             if found != resource_id:
-                owner = self._book.owner_of(found)
+                owner = self._by_owner.owner_of(found)
                 raise AlreadyOwnedError(self.kind, self.describe(resource), owner)
-        admission = self._book.admission
+        admission = self._by_owner.admission
         if admission is not None and admission.record_sites:
             frames = traceback.extract_stack(limit=_SITE_DEPTH + 2)[:-2]
             self._sites[resource_id] = "".join(traceback.format_list(frames))
         try:
-            return resource_id, self._book.insert(pid, resource_id, resource, nbytes, charge)
+            return resource_id, self._by_owner.insert(
+                pid, resource_id, resource, nbytes, reservation
+            )
         except BaseException:
             self._forget(resource_id, identity)
             raise
@@ -365,5 +369,5 @@ class OwnershipTable(Generic[T]):
             self._sites.pop(resource_id, None)
 
     def _not_owned(self, pid: int, resource_id: ResourceId) -> NotOwnedError:
-        owner = self._book.owner_of(resource_id)
+        owner = self._by_owner.owner_of(resource_id)
         return NotOwnedError(self.kind, pid, f"#{resource_id}", owner)

@@ -15,7 +15,7 @@ from stevedore import NamedExtensionManager
 
 from probate.errors import UnknownKindError
 from probate.hookspecs import ENTRY_POINT_GROUP
-from probate.plugins.fate import Fate, PluginStatus
+from probate.plugins.fate import DiscoveredPlugin, PluginStatus
 from probate.plugins.requirement import canonical_name, unmet
 from probate.version import __version__
 
@@ -40,9 +40,13 @@ class Found(NamedTuple):
     #: The requirement on the core that this core does not meet; empty if it does.
     unmet: str
 
-    def fate(self, status: PluginStatus, reason: str = "", priority: int | None = None) -> Fate:
+    def fate(
+        self, status: PluginStatus, reason: str = "", priority: int | None = None
+    ) -> DiscoveredPlugin:
         """What became of it."""
-        return Fate(self.kind, self.distribution, self.version, priority, status, reason)
+        return DiscoveredPlugin(
+            self.kind, self.distribution, self.version, priority, status, reason
+        )
 
 
 def discover(
@@ -50,7 +54,7 @@ def discover(
     only: Collection[str] | None = None,
     disable: Collection[str] = (),
     priorities: Mapping[str, int] | None = None,
-) -> list[Fate]:
+) -> list[DiscoveredPlugin]:
     """Load the installed plugins, and register those that can be used, all at once.
 
     Raises TypeError for a bare string, UnknownKindError if a kind in `only` is not installed;
@@ -65,10 +69,10 @@ def discover(
         if kind not in installed:
             raise UnknownKindError(kind, sorted(installed))
 
-    fates: list[Fate] = []
+    fates: list[DiscoveredPlugin] = []
     usable: list[tuple[Found, RegisteredKind]] = []
     for each in choose(found, only, disable):
-        if isinstance(each, Fate):
+        if isinstance(each, DiscoveredPlugin):
             fates.append(each)
         elif registry.get(each.kind) is not None:
             fates.append(each.fate(PluginStatus.DUPLICATE, "this kind was registered before"))
@@ -120,7 +124,7 @@ def scan() -> list[Found]:
 
 def choose(
     found: Collection[Found], only: Collection[str] | None, disable: Collection[str]
-) -> Iterator[Found | Fate]:
+) -> Iterator[Found | DiscoveredPlugin]:
     """Say which entry points to load; of the others, give the fate."""
     chosen: dict[str, Found] = {}
     # The distribution that is named for the kind has the first claim, then the alphabet decides.

@@ -26,7 +26,7 @@ class PluginStatus(StrEnum):
 
 
 @final
-class Fate(NamedTuple):
+class DiscoveredPlugin(NamedTuple):
     """One entry point, and what became of it: field by field what a `PluginRecord` says."""
 
     kind: str
@@ -43,12 +43,12 @@ class Fate(NamedTuple):
         return PluginRecord(**self._asdict())
 
 
-def in_order(fates: Iterable[Fate], kinds: Sequence[str]) -> list[Fate]:
+def in_order(fates: Iterable[DiscoveredPlugin], kinds: Sequence[str]) -> list[DiscoveredPlugin]:
     """Loaded kinds as they stand in `kinds`, the cleanup order; then the others."""
     place = {kind: index for index, kind in enumerate(kinds)}
     last = len(place)
 
-    def rank(fate: Fate) -> tuple[int, str, str]:
+    def rank(fate: DiscoveredPlugin) -> tuple[int, str, str]:
         is_loaded = fate.status is PluginStatus.LOADED
         return place.get(fate.kind, last) if is_loaded else last, fate.kind, fate.distribution
 

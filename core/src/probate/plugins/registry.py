@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @final
-class Holders(NamedTuple):
+class KindsInUse(NamedTuple):
     """Who holds something of one pid."""
 
     #: In cleanup order. A kind that cannot be asked counts: its cleanup finds out.
@@ -46,7 +46,7 @@ class Holders(NamedTuple):
 
 
 #: Nobody holds anything, and everybody could be asked.
-NOBODY: Final = Holders([], [], None, ())
+NO_KINDS: Final = KindsInUse([], [], None, ())
 
 
 @final
@@ -186,7 +186,7 @@ class PluginRegistry:
         answer = kind.quiesce_directly(pid)
         return [] if answer is None else [answer]
 
-    def holders(self, pid: int, before: Holders | None = None) -> Holders:
+    def kinds_in_use(self, pid: int, before: KindsInUse | None = None) -> KindsInUse:
         """Ask every kind whether `pid` owns anything; never raises.
 
         `before` is an earlier answer, from when `pid` was let in no more. A kind that keeps its
@@ -198,7 +198,7 @@ class PluginRegistry:
         try:
             kinds = self._ask_all(pid, frozen, before)
             if kinds is not None:
-                return Holders(kinds, [], None, frozen) if kinds else NOBODY
+                return KindsInUse(kinds, [], None, frozen) if kinds else NO_KINDS
         except BaseException as error:
             # Somebody failed; asked one by one, the kinds show who.
             interrupt = error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None
@@ -214,10 +214,10 @@ class PluginRegistry:
                 holds = True
             if holds:
                 holding.append(kind)
-        return Holders(holding, failures, interrupt, frozen)
+        return KindsInUse(holding, failures, interrupt, frozen)
 
     def _ask_all(
-        self, pid: int, frozen: tuple[RegisteredKind, ...], before: Holders | None
+        self, pid: int, frozen: tuple[RegisteredKind, ...], before: KindsInUse | None
     ) -> list[RegisteredKind] | None:
         """The kinds that hold something; None if the answers cannot be told apart."""
         generation = self._generation

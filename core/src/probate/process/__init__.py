@@ -10,7 +10,7 @@ pending.py    the account of one, for whoever waits for it
 history.py    what is kept of the dead
 child.py      what a process knows of the OS process behind it
 spawning.py   spawns OS processes, and has them settled when they die
-thread.py     settles processes that died unasked
+terminationthread.py  settles processes that died unasked
 status.py     what a running host tells whoever may ask: `probate ps`
 reporting.py  the report that it gives
 argv.py       argument vectors, checked

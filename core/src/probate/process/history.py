@@ -52,7 +52,7 @@ class Sum:
 
 
 @final
-class Archive:
+class TerminationHistory:
     """The dead of one manager. Bounded, but for those that still own something busy."""
 
     def __init__(self, orchestrator: ResourceOrchestrator) -> None:
@@ -61,7 +61,7 @@ class Archive:
         self._remembered: OrderedDict[Pid, Process] = OrderedDict()
         #: Those that are remembered no more, and that somebody still holds.
         self._held: weakref.WeakValueDictionary[Pid, Process] = weakref.WeakValueDictionary()
-        self._residue: deque[Pid] = deque()
+        self._still_owning: deque[Pid] = deque()
         self._sum = Sum()
 
     @property
@@ -97,31 +97,31 @@ class Archive:
             self._remembered.pop(process.pid, None)
             self._held.pop(process.pid, None)
 
-    def complain(self, process: Process, result: CleanupResult) -> None:
+    def log_failures(self, process: Process, result: CleanupResult) -> None:
         """Say in the log what did not come free, and keep in mind who still owns something."""
         if any(failure.outcome.stays_owned for failure in result.errors):
             with self._lock:
-                self._residue.append(process.pid)
+                self._still_owning.append(process.pid)
             self._prune()
         for failure in result.errors:
             logger.warning("process %d %r: %s", process.pid, process.name, failure)
         for leak in result.leaks:
             logger.warning("process %d %r: leak: %s", process.pid, process.name, leak)
 
-    def residue(self) -> list[Pid]:
+    def still_owning(self) -> list[Pid]:
         """The dead that still own something that was busy."""
         with self._lock:
-            return list(self._residue)
+            return list(self._still_owning)
 
     def retry(self, deadline: float | None) -> None:
         """Try once more to release what the dead still own; `deadline` in seconds, for each."""
-        for pid in self.residue():
+        for pid in self.still_owning():
             result = self._orchestrator.cleanup_process(pid, grace=0, deadline=deadline)
             self._note_retry(pid, result)
 
     async def retry_async(self, deadline: float | None) -> None:
         """As `retry`, without blocking the event loop."""
-        for pid in self.residue():
+        for pid in self.still_owning():
             result = await self._orchestrator.cleanup_process_async(pid, grace=0, deadline=deadline)
             self._note_retry(pid, result)
 
@@ -130,7 +130,7 @@ class Archive:
         self._lock = threading.RLock()
         self._remembered = OrderedDict()
         self._held = weakref.WeakValueDictionary()
-        self._residue = deque()
+        self._still_owning = deque()
 
     def _note_retry(self, pid: Pid, result: CleanupResult) -> None:
         """Add what one more try has freed of a residue."""
@@ -138,15 +138,15 @@ class Archive:
             self._sum.add(result.stats)
         if not self._orchestrator.has_resources(pid):
             with self._lock, contextlib.suppress(ValueError):
-                self._residue.remove(pid)
+                self._still_owning.remove(pid)
 
     def _prune(self) -> None:
         """Forget those whose things have come free since: two looks for each that comes in."""
         for _ in range(2):
             with self._lock:
-                if not self._residue:
+                if not self._still_owning:
                     return
-                pid = self._residue.popleft()
+                pid = self._still_owning.popleft()
             if self._orchestrator.has_resources(pid):
                 with self._lock:
-                    self._residue.append(pid)
+                    self._still_owning.append(pid)

@@ -6,34 +6,31 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Self, Unpack, final
 
-from probate.errors import (
-    ProcessNotFoundError,
-    ProcessTerminatedError,
-)
+from probate.errors import ProcessNotFoundError, ProcessTerminatedError
 from probate.models import CleanupResult, ProcessState, nothing_of
 from probate.orchestrator import checked_seconds
-from probate.plugins.registry import NOBODY
+from probate.plugins.registry import NO_KINDS
 from probate.process.builder import ProcessManagerBuilder
-from probate.process.history import Archive
+from probate.process.history import TerminationHistory
 from probate.process.order import (
-    check_not_ending_here,
-    ending_here,
-    ends_elsewhere,
+    check_not_terminating_here,
     in_order,
-    in_turn,
+    terminate_in_order,
+    terminating_here,
+    terminations_elsewhere,
 )
-from probate.process.pending import Settlement
+from probate.process.pending import PendingResult
 from probate.process.process import Pid, Process
 from probate.process.scope import ProcessScope
 from probate.process.spawning import Spawner, SpawnOptions
 from probate.system.forking import forget_in_forked_child
-from probate.termination.waiting import Ended, Wait, run, run_async
+from probate.termination.waiting import RunResult, Wait, run, run_async
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from probate.models import CleanupStats, ProcessInfo, ResourceLimits
-    from probate.plugins.registry import Holders
+    from probate.plugins.registry import KindsInUse
     from probate.process.argv import Argument
     from probate.process.builder import ManagerOptions
 
@@ -54,7 +51,7 @@ class ProcessManager:
         self._limits = options.limits
         self._lock = threading.RLock()
         self._processes: dict[Pid, Process] = {}
-        self._archive = Archive(self.orchestrator)
+        self._history = TerminationHistory(self.orchestrator)
         #: On which event loop a process that is TERMINATING is being ended, if on any.
         self._ender_loops: dict[Pid, asyncio.AbstractEventLoop | None] = {}
         self._is_closed = False
@@ -152,7 +149,7 @@ class ProcessManager:
     @property
     def totals(self) -> CleanupStats:
         """The sum of all accounts so far."""
-        return self._archive.totals
+        return self._history.totals
 
     def wait(self, pid: int, timeout: float | None = None) -> CleanupResult:
         """Wait until a process has terminated, whoever ends it; return the account.
@@ -161,12 +158,12 @@ class ProcessManager:
         TerminationDeadlockError if it is this very thread that is to end it.
         """
         process = self.get(pid)
-        check_not_ending_here(process, self._ender_loops)
-        return process._settled.result(timeout)
+        check_not_terminating_here(process, self._ender_loops)
+        return process._result.result(timeout)
 
     async def wait_async(self, pid: int) -> CleanupResult:
         """As `wait`, without blocking the event loop; `asyncio.timeout` bounds it."""
-        return await asyncio.shield(asyncio.wrap_future(self.get(pid)._settled.future))
+        return await asyncio.shield(asyncio.wrap_future(self.get(pid)._result.future))
 
     # -- termination ---------------------------------------------------------
 
@@ -189,8 +186,8 @@ class ProcessManager:
         """As `terminate_process`; with `with_leaks`, what it still owns is listed as leaked."""
         grace = self._grace if grace is None else checked_seconds("grace", grace)
         if not self._end([process], grace, process if with_leaks else None):
-            check_not_ending_here(process, self._ender_loops)
-        return process._settled.result()
+            check_not_terminating_here(process, self._ender_loops)
+        return process._result.result()
 
     async def terminate_async(
         self, process: Process, grace: float | None = None, *, with_leaks: bool = False
@@ -202,12 +199,12 @@ class ProcessManager:
         awaited = self._begin([process], loop, ending)
         if ending:
             leaker = process if with_leaks else None
-            with ending_here(ending):
-                if (holders := self._settle_at_once(ending, awaited)) is not NOBODY:
-                    steps = self._steps(ending, awaited, grace, leaker, loop, holders)
+            with terminating_here(ending):
+                if (in_use := self._conclude_if_empty(ending, awaited)) is not NO_KINDS:
+                    steps = self._steps(ending, awaited, grace, leaker, loop, in_use)
                     _raise_interrupt(await run_async(steps))
-            return process._settled.result()
-        return await asyncio.shield(asyncio.wrap_future(process._settled.future))
+            return process._result.result()
+        return await asyncio.shield(asyncio.wrap_future(process._result.future))
 
     def close(self) -> None:
         """Terminate all, newest first, and create no more. Idempotent."""
@@ -217,7 +214,7 @@ class ProcessManager:
                 self._end(self._close_door(), self._grace, waits_for_others=True)
             except (KeyboardInterrupt, SystemExit) as error:
                 interrupt = error
-            self._archive.retry(self._deadline)
+            self._history.retry(self._deadline)
             self._spawner.close()
         finally:
             self._admission.disclaim(self)
@@ -230,9 +227,9 @@ class ProcessManager:
         ending: list[Process] = []
         awaited = self._begin(self._close_door(), loop, ending)
         try:
-            with ending_here(ending):
+            with terminating_here(ending):
                 ended = await run_async(self._steps(ending, awaited, self._grace, None, loop))
-            await self._archive.retry_async(self._deadline)
+            await self._history.retry_async(self._deadline)
             self._spawner.close()
         finally:
             self._admission.disclaim(self)
@@ -254,17 +251,17 @@ class ProcessManager:
         """Have no processes, in a forked child: the parent's are the parent's to end."""
         for process in self._processes.values():
             process._state = ProcessState.TERMINATED
-            process._settled = Settlement()
-            process._settled.settle(CleanupResult(pid=process.pid))
+            process._result = PendingResult()
+            process._result.resolve(CleanupResult(pid=process.pid))
         self._lock = threading.RLock()
         self._processes = {}
-        self._archive.forget_parent()
+        self._history.forget_parent()
         self._ender_loops = {}
 
     # -- inside --------------------------------------------------------------
 
     def _get(self, pid: int) -> Process:
-        process = self._processes.get(Pid(pid)) or self._archive.get(Pid(pid))
+        process = self._processes.get(Pid(pid)) or self._history.get(Pid(pid))
         if process is None:
             raise ProcessNotFoundError(pid)
         return process
@@ -291,13 +288,13 @@ class ProcessManager:
         try:
             awaited = self._begin(roots, None, ending)
             if ending or waits_for_others:
-                with ending_here(ending):
-                    if (holders := self._settle_at_once(ending, awaited)) is not NOBODY:
-                        steps = self._steps(ending, awaited, grace, leaker, holders=holders)
+                with terminating_here(ending):
+                    if (in_use := self._conclude_if_empty(ending, awaited)) is not NO_KINDS:
+                        steps = self._steps(ending, awaited, grace, leaker, in_use=in_use)
                         _raise_interrupt(run(steps))
         except (KeyboardInterrupt, SystemExit):
             # If it fell between two steps, those that were left out are taken now.
-            left = [process for process in ending if process._settled.outcome is None]
+            left = [process for process in ending if process._result.outcome is None]
             with self._lock:
                 self._mark(left, None)
             run(self._steps(left, [], 0, None))
@@ -327,18 +324,20 @@ class ProcessManager:
             self._admission.revoke(process.pid)
             self._ender_loops[process.pid] = loop
 
-    def _settle_at_once(self, ending: list[Process], awaited: list[Process]) -> Holders | None:
+    def _conclude_if_empty(
+        self, ending: list[Process], awaited: list[Process]
+    ) -> KindsInUse | None:
         """Settle a process that ends alone, and owns nothing; tell who holds something of it.
 
-        None if it does not end alone, NOBODY if it is settled.
+        None if it does not end alone, NO_KINDS if it is settled.
         """
         if len(ending) != 1 or awaited:
             return None
         process = ending[0]
-        holders = self.orchestrator.holders(process.pid)
-        if holders is NOBODY:
+        in_use = self.orchestrator.kinds_in_use(process.pid)
+        if in_use is NO_KINDS:
             self._conclude(process, nothing_of(process.pid))
-        return holders
+        return in_use
 
     def _steps(
         self,
@@ -347,7 +346,7 @@ class ProcessManager:
         grace: float,
         leaker: Process | None,
         loop: asyncio.AbstractEventLoop | None = None,
-        holders: Holders | None = None,
+        in_use: KindsInUse | None = None,
     ) -> Generator[Wait, None, BaseException | None]:
         """Settle `ending` in this order, with one grace for all; return an interrupt, if any.
 
@@ -355,13 +354,13 @@ class ProcessManager:
         """
         terminations = [
             self.orchestrator.termination(
-                process.pid, self._deadline, with_leaks=process is leaker, holders=holders
+                process.pid, self._deadline, with_leaks=process is leaker, in_use=in_use
             )
             for process in ending
         ]
-        return in_turn(
+        return terminate_in_order(
             list(zip(ending, terminations, strict=True)),
-            lambda: ends_elsewhere(awaited, self._ender_loops, loop),
+            lambda: terminations_elsewhere(awaited, self._ender_loops, loop),
             self._conclude,
             grace,
             float("inf") if self._deadline is None else self._deadline,
@@ -378,20 +377,20 @@ class ProcessManager:
                 process.parent._children.pop(pid, None)
             self._processes.pop(pid, None)
             self._ender_loops.pop(pid, None)
-            self._archive.keep(process, result)
+            self._history.keep(process, result)
         if result is not None and (result.errors or result.leaks):
-            self._archive.complain(process, result)
-        process._settled.settle(outcome)
+            self._history.log_failures(process, result)
+        process._result.resolve(outcome)
 
     def _withdraw(self, process: Process) -> None:
         """Take back a process whose OS process could not be started."""
         try:
             self.terminate(process, 0)
         finally:
-            self._archive.forget(process)
+            self._history.forget(process)
 
 
-def _raise_interrupt(ended: Ended[BaseException | None]) -> None:
+def _raise_interrupt(ended: RunResult[BaseException | None]) -> None:
     interrupt = ended.interrupt or ended.value
     if interrupt is not None:
         raise interrupt

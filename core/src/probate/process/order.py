@@ -26,24 +26,24 @@ _ending: Final[ContextVar[frozenset[Process]]] = ContextVar(
 )
 
 
-def is_ending_here(process: Process) -> bool:
+def is_terminating_here(process: Process) -> bool:
     """Whether the calls around this context, on whichever thread, are ending `process`."""
     return process in _ending.get()
 
 
-def check_not_ending_here(
+def check_not_terminating_here(
     process: Process, ender_loops: Mapping[Pid, asyncio.AbstractEventLoop | None]
 ) -> None:
     """Raise TerminationDeadlockError if it is this very thread, or loop, that is to end it."""
     if process.state is not ProcessState.TERMINATING:
         return
     loop = ender_loops.get(process.pid)
-    if is_ending_here(process) or (loop is not None and loop is running_loop()):
+    if is_terminating_here(process) or (loop is not None and loop is running_loop()):
         raise TerminationDeadlockError(process.pid)
 
 
 @final
-class ending_here:  # noqa: N801  used as a function, and too often for contextlib's
+class terminating_here:  # noqa: N801  used as a function, and too often for contextlib's
     """A context manager: whatever is called within it knows what is being ended."""
 
     __slots__ = ("_processes", "_token")
@@ -85,7 +85,7 @@ def in_order(roots: Sequence[Process]) -> tuple[list[Process], list[Process]]:
     return running, terminating
 
 
-def ends_elsewhere(
+def terminations_elsewhere(
     awaited: Iterable[Process],
     ender_loops: Mapping[Pid, asyncio.AbstractEventLoop | None],
     loop: asyncio.AbstractEventLoop | None,
@@ -96,14 +96,14 @@ def ends_elsewhere(
     """
     here = running_loop()
     return [
-        process.settlement.future
+        process.pending_result.future
         for process in awaited
-        if not is_ending_here(process)
+        if not is_terminating_here(process)
         and (loop is not None or here is None or ender_loops.get(process.pid) is not here)
     ]
 
 
-def in_turn(
+def terminate_in_order(
     ending: Sequence[tuple[Process, Termination]],
     others: Callable[[], Sequence[AnyFuture]],
     conclude: Callable[[Process, CleanupResult | BaseException], object],
@@ -128,7 +128,7 @@ def in_turn(
         outcome: CleanupResult | BaseException | None = None
         while outcome is None:
             try:
-                outcome = yield from termination.settle()
+                outcome = yield from termination.release_all()
             except GeneratorExit:
                 raise
             except (KeyboardInterrupt, SystemExit) as error:

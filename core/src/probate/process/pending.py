@@ -17,7 +17,7 @@ _making: Final = threading.RLock()
 
 
 @final
-class Settlement:
+class PendingResult:
     """The account of one termination, or what went wrong instead; set once.
 
     Most are never waited for. Who does has a future, which is made for the first to ask.
@@ -40,14 +40,14 @@ class Settlement:
         # Only now, while whoever settles looks for a future only after the outcome is set: one of
         # the two sees the other.
         if self.outcome is not None:
-            _tell(future, self.outcome)
+            _resolve(future, self.outcome)
         return future
 
-    def settle(self, outcome: CleanupResult | BaseException) -> None:
+    def resolve(self, outcome: CleanupResult | BaseException) -> None:
         """Set the outcome, and tell whoever waits."""
         self.outcome = outcome
         if self._future is not None:
-            _tell(self._future, outcome)
+            _resolve(self._future, outcome)
 
     def result(self, timeout: float | None = None) -> CleanupResult:
         """Wait for the account. Raises TimeoutError after `timeout` seconds; what went wrong."""
@@ -58,12 +58,12 @@ class Settlement:
             raise outcome
         return outcome
 
-    def when_settled(self, callback: Callable[[], object]) -> None:
+    def when_resolved(self, callback: Callable[[], object]) -> None:
         """Have `callback` called when there is an outcome; at once, if there is."""
         self.future.add_done_callback(lambda _: callback())
 
 
-def _tell(
+def _resolve(
     future: concurrent.futures.Future[CleanupResult], outcome: CleanupResult | BaseException
 ) -> None:
     # Both may tell, and the second is too late.

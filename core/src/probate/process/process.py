@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, NewType, Protocol, final
 
 from probate.models import CleanupResult, ProcessInfo, ProcessState
-from probate.process.pending import Settlement
+from probate.process.pending import PendingResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ class Process:
     """An owner. Made by `ProcessManager.create_process`, ended by `terminate_process`."""
 
     __slots__ = (
-        "__weakref__", "_child", "_children", "_manager", "_settled", "_state", "created_at",
+        "__weakref__", "_child", "_children", "_manager", "_result", "_state", "created_at",
         "name", "parent", "pid",
     )  # fmt: skip
 
@@ -63,7 +63,7 @@ class Process:
         self._state = ProcessState.RUNNING
         self._children: dict[Pid, Process] = {}
         self._child: OsChild | None = None
-        self._settled = Settlement()
+        self._result = PendingResult()
 
     def __repr__(self) -> str:
         return f"<Process {self.pid} {self.name!r} {self._state}>"
@@ -74,9 +74,9 @@ class Process:
         return self._state
 
     @property
-    def settlement(self) -> Settlement:
+    def pending_result(self) -> PendingResult:
         """How its account reaches whoever waits for it."""
-        return self._settled
+        return self._result
 
     @property
     def owns_processes(self) -> bool:
@@ -90,7 +90,7 @@ class Process:
     @property
     def result(self) -> CleanupResult | None:
         """The account of its termination; None until it is TERMINATED."""
-        outcome = self._settled.outcome
+        outcome = self._result.outcome
         return outcome if isinstance(outcome, CleanupResult) else None
 
     @property
@@ -132,9 +132,9 @@ class Process:
         """Have an OS process behind it: its manager's to do, once."""
         self._child = child
 
-    def on_settled(self, callback: Callable[[], object]) -> None:
+    def on_terminated(self, callback: Callable[[], object]) -> None:
         """Have `callback` called when it is TERMINATED; at once, if it is."""
-        self._settled.when_settled(callback)
+        self._result.when_resolved(callback)
 
     def info(self) -> ProcessInfo:
         """What there is to say of it at this moment."""

@@ -10,7 +10,7 @@ from probate.models import ProcessState
 from probate.process.argv import checked_argv
 from probate.process.reporting import report
 from probate.process.status import StatusSocket
-from probate.process.thread import Settler
+from probate.process.terminationthread import TerminationThread
 from probate.system.deathwatch import death_watch
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Spawner:
         self._manager = manager
         self._withdraw = withdraw
         self._schedules: _Schedules | None = None
-        self._settler = Settler()
+        self._termination_thread = TerminationThread()
         self._status = StatusSocket(lambda: report(manager.orchestrator, manager.list_processes()))
         self._has_status = has_status
         if scheduling is not None:
@@ -122,14 +122,14 @@ class Spawner:
             self._withdraw(process)
             raise
         self._status.open()
-        self._settler.keep_ready()
-        process.on_settled(self._let_go)
+        self._termination_thread.keep_ready()
+        process.on_terminated(self._let_go)
         child.exited.add_done_callback(partial(self._died, process))
         return process
 
     def close(self) -> None:
         """Wait until what died by itself is settled, and the threads for it are gone."""
-        self._settler.join()
+        self._termination_thread.join()
         if self._has_status:
             self._has_status = False
             self._status.close()
@@ -139,11 +139,11 @@ class Spawner:
 
     def _let_go(self) -> None:
         self._status.close()
-        self._settler.let_go()
+        self._termination_thread.let_go()
 
     def _died(self, process: Process, exited: concurrent.futures.Future[int | None]) -> None:
         if process.state is ProcessState.RUNNING:
             terminate = partial(
                 self._manager.terminate_async, process, with_leaks=exited.result() == 0
             )
-            self._settler.settle(terminate)
+            self._termination_thread.run(terminate)

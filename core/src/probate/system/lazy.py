@@ -12,13 +12,13 @@ import importlib
 from typing import Any, final
 
 
-def lazily(name: str) -> Any:
+def lazy_module(name: str) -> Any:
     """A stand-in for module `name`; checkers are to be shown the import itself.
 
     if TYPE_CHECKING:
         import asyncio
     else:
-        asyncio = lazily("asyncio")
+        asyncio = lazy_module("asyncio")
     """
     return _Lazy(name)
 

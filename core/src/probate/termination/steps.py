@@ -18,14 +18,14 @@ from probate.models import CleanupFailure, CleanupResult, CleanupStats, Leak, ac
 from probate.outcome import Outcome
 from probate.system.thread import WatchedThread
 from probate.termination.waiting import Wait
-from probate.wording import in_words
+from probate.wording import describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from probate.hookspecs import AnyFuture
     from probate.plugins.registered import RegisteredKind
-    from probate.plugins.registry import Holders, PluginRegistry
+    from probate.plugins.registry import KindsInUse, PluginRegistry
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class Termination:
         *,
         deadline: float | None,
         with_leaks: bool = False,
-        holders: Holders | None = None,
+        in_use: KindsInUse | None = None,
     ) -> None:
         self.pid = pid
         #: A KeyboardInterrupt or SystemExit out of a hook, to be raised when all is done.
@@ -95,8 +95,8 @@ class Termination:
         self._started = time.perf_counter()
         self._entries: dict[str, _Entry] = {}
         #: The latest answer to who holds something.
-        self._asked = holders
-        self._holders: list[RegisteredKind] = []
+        self._asked = in_use
+        self._kinds_in_use: list[RegisteredKind] = []
         self._leaks: list[Leak] = []
         self._thread: WatchedThread | None = None
         #: What the users of the resources were asked to finish.
@@ -105,31 +105,31 @@ class Termination:
     def quiesce(self) -> Generator[Wait, None, None]:
         """Ask the users of everything that the pid owns to stop; blocks nowhere."""
         try:
-            self._holders = self._find_holders(known=self._asked)
-            for kind in self._holders if self._with_leaks else ():
+            self._kinds_in_use = self._find_kinds_in_use(known=self._asked)
+            for kind in self._kinds_in_use if self._with_leaks else ():
                 self._note_leaks(kind)
-            for kind in self._holders:
+            for kind in self._kinds_in_use:
                 if kind.implements_quiesce:
                     yield from self._quiesce(kind)
         except (KeyboardInterrupt, SystemExit) as error:
             # It fell between two steps. No more is asked for politely; settling goes on, with
             # those who hold something, who may not have been found yet.
             self._note_interrupt(error)
-            self._holders = self._find_holders()
+            self._kinds_in_use = self._find_kinds_in_use()
 
     def grace(self, seconds: float) -> Wait:
         """The one wait for users to stop."""
         return Wait(self.futures, min(seconds, self._time_left()), is_grace=True)
 
-    def settle(self) -> Generator[Wait, None, CleanupResult]:
+    def release_all(self) -> Generator[Wait, None, CleanupResult]:
         """Release everything, in cleanup order, as often as it helps; return the account."""
         while True:
             try:
-                yield from self._settle()
+                yield from self._release_all()
             except (KeyboardInterrupt, SystemExit) as error:
                 # It fell between two steps: everything is still in its place, so once more.
                 self._note_interrupt(error)
-                self._holders = self._find_holders()
+                self._kinds_in_use = self._find_kinds_in_use()
             else:
                 if self._thread is not None:
                     self._thread.close()
@@ -137,13 +137,13 @@ class Termination:
 
     # -- steps ---------------------------------------------------------------
 
-    def _find_holders(self, known: Holders | None = None) -> list[RegisteredKind]:
-        holders = known or self._registry.holders(self.pid, self._asked)
-        self._asked = holders
-        self.interrupt = self.interrupt or holders.interrupt
-        for kind, error in holders.failures:
+    def _find_kinds_in_use(self, known: KindsInUse | None = None) -> list[RegisteredKind]:
+        kinds_in_use = known or self._registry.kinds_in_use(self.pid, self._asked)
+        self._asked = kinds_in_use
+        self.interrupt = self.interrupt or kinds_in_use.interrupt
+        for kind, error in kinds_in_use.failures:
             self._note_error(kind, "has_resources()", error)
-        return holders.kinds
+        return kinds_in_use.kinds
 
     def _quiesce(self, kind: RegisteredKind) -> Generator[Wait, None, None]:
         def ask() -> list[AnyFuture]:
@@ -156,20 +156,20 @@ class Termination:
         if error is not None:
             self._note_error(kind, "quiesce()", error)
 
-    def _settle(self) -> Generator[Wait, None, None]:
-        pending = self._holders
+    def _release_all(self) -> Generator[Wait, None, None]:
+        pending = self._kinds_in_use
         is_first_pass = True
         while pending:
             freed = 0
             for kind in pending:
                 freed += yield from self._clean(kind)
-            holders = self._find_holders()
+            kinds_in_use = self._find_kinds_in_use()
             for kind in pending:
-                if kind not in holders:
+                if kind not in kinds_in_use:
                     # What was busy has come free by itself since: nothing to complain about.
                     entry = self._entry(kind)
                     entry.busy = [each for each in entry.busy if not each.outcome.stays_owned]
-            pending = [kind for kind in holders if not self._entry(kind).has_hung]
+            pending = [kind for kind in kinds_in_use if not self._entry(kind).has_hung]
             if not pending or (freed == 0 and not is_first_pass) or self._time_left() <= 0:
                 break
             is_first_pass = False
@@ -281,7 +281,7 @@ class Termination:
         if isinstance(error, _HookHungError):
             failure = _failure(kind, hook, Outcome.TIMEOUT, "did not return in time; left behind")
         else:
-            failure = _failure(kind, hook, Outcome.FAILED, in_words(error))
+            failure = _failure(kind, hook, Outcome.FAILED, describe_error(error))
         failures = self._entry(kind).failures
         if failure not in failures:
             failures.append(failure)

@@ -32,14 +32,14 @@ class Wait(NamedTuple):
 
 
 @final
-class Ended(NamedTuple, Generic[T]):
+class RunResult(NamedTuple, Generic[T]):
     """What a run came to, and the interrupt that it was not to be stopped by, if one came."""
 
     value: T
     interrupt: BaseException | None
 
 
-def run(steps: Generator[Wait, None, T]) -> Ended[T]:
+def run(steps: Generator[Wait, None, T]) -> RunResult[T]:
     """Run `steps` on this thread.
 
     A KeyboardInterrupt or SystemExit ends the wait that it falls into and nothing else.
@@ -55,7 +55,7 @@ def run(steps: Generator[Wait, None, T]) -> Ended[T]:
         except StopIteration as stop:
             # The traceback of an interrupt keeps what is here, while it counts who holds a future.
             futures = ()
-            return Ended(stop.value, interrupt)
+            return RunResult(stop.value, interrupt)
         if is_grace and (on_loop or interrupt is not None):
             continue
         done = threading.Event()
@@ -71,7 +71,7 @@ def run(steps: Generator[Wait, None, T]) -> Ended[T]:
                     break
 
 
-async def run_async(steps: Generator[Wait, None, T]) -> Ended[T]:
+async def run_async(steps: Generator[Wait, None, T]) -> RunResult[T]:
     """Run `steps` on this event loop. A cancellation ends the grace and nothing else."""
     loop = asyncio.get_running_loop()
     futures: Sequence[AnyFuture] = ()
@@ -81,7 +81,7 @@ async def run_async(steps: Generator[Wait, None, T]) -> Ended[T]:
             futures, timeout, is_grace = next(steps)
         except StopIteration as stop:
             futures = ()  # as in `run`
-            return Ended(stop.value, interrupt)
+            return RunResult(stop.value, interrupt)
         if is_grace and interrupt is not None:
             continue
         over = asyncio.Event()

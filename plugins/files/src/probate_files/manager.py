@@ -12,10 +12,10 @@ from typing import IO, TYPE_CHECKING, Any, final
 from probate import BusyResourceError, NotOwnedError, forget_in_forked_child, pid_or_current
 from probate_files import arguments, fifo, settling, temporary
 from probate_files.adoption import entry_for
-from probate_files.books import Books
 from probate_files.descriptor import Descriptor
 from probate_files.locks import FileLock, Range
 from probate_files.openfile import OpenFile, opened
+from probate_files.table import FileTable
 from probate_files.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class FileManager:
     """
 
     def __init__(self) -> None:
-        self._books = Books()
+        self._books = FileTable()
         self._table = self._books.table
         #: Whether `pid` owns anything of this kind: the table's own word.
         self.owns_any: Callable[[int], bool] = self._table.__contains__
@@ -351,7 +351,7 @@ class FileManager:
             return wait_for(lock, pid, self._books, self._taking, seconds)
 
         self._books.acquire(pid, take)
-        self._books.tie(lock)
+        self._books.attach_lock(lock)
         return lock
 
     def _unlock(self, pid: int, lock: FileLock) -> None:

@@ -15,8 +15,8 @@ from probate import AlreadyOwnedError
 if TYPE_CHECKING:
     import threading
 
-    from probate_files.books import Books
     from probate_files.locks import FileLock
+    from probate_files.table import FileTable
 
 #: Seconds between the first two attempts, and the most between any two.
 _FIRST_PAUSE: Final = 0.001
@@ -24,7 +24,7 @@ _LONGEST_PAUSE: Final = 0.05
 
 
 def wait_for(
-    lock: FileLock, pid: int, books: Books, taking: threading.Lock, timeout: float | None
+    lock: FileLock, pid: int, books: FileTable, taking: threading.Lock, timeout: float | None
 ) -> FileLock:
     """Take `lock` for `pid`; `timeout` in seconds, None for no end. See `FileManager.lock`."""
     over = None if timeout is None else time.monotonic() + timeout
@@ -50,7 +50,7 @@ def wait_for(
         books.table.check_admitted(pid)
 
 
-def _taken(lock: FileLock, books: Books) -> AlreadyOwnedError:
+def _taken(lock: FileLock, books: FileTable) -> AlreadyOwnedError:
     file = books.with_number(lock.check())
     owners = (books.owner_of(each) for each in ([] if file is None else file.locks))
     owner = next((each for each in owners if each is not None), None)

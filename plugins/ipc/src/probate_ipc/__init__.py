@@ -17,7 +17,7 @@ semaphore.py   semaphores of both sorts
 semtimedop.py  the wait for SysV semaphores with a timeout
 sysv.py        SysV ids, and their removal
 native.py      posix_ipc and sysv_ipc, with types and Python's own errors
-waker.py       waits that can be ended from elsewhere
+interruptible.py waits that can be ended from elsewhere
 errors.py      what goes wrong
 """
 

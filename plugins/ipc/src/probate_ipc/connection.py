@@ -49,19 +49,19 @@ class ConnectionHandle:
         fd = self.identity.fileno()
         return f"connection {os.readlink(f'/proc/self/fd/{fd}')}, fd {fd}"
 
-    def refuse_sends(self) -> None:
+    def stop_sending(self) -> None:
         """Send nothing more: the peer reads what is there, then end of file."""
         self._shut(socket.SHUT_WR)
 
-    def begin_close(self) -> None:
+    def wake_waiters(self) -> None:
         """Wake whoever is blocked in it, with EOFError or BrokenPipeError."""
         self._shut(socket.SHUT_RDWR)
 
-    def dispose(self) -> Outcome:
+    def give_back(self) -> Outcome:
         """Close it, after waking whoever is blocked in it."""
         if self.closed:
             return Outcome.ALREADY_GONE
-        self.begin_close()
+        self.wake_waiters()
         self.identity.close()
         return Outcome.RELEASED
 
@@ -97,22 +97,22 @@ class ListenerHandle:
         """The listener's address."""
         return f"listener at {self.identity.address!r}"
 
-    def refuse_sends(self) -> None:
+    def stop_sending(self) -> None:
         """Accept nobody more: whoever is blocked in accept gets OSError (EINVAL)."""
         sock = listening_socket(self.identity)
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
-    def begin_close(self) -> None:
+    def wake_waiters(self) -> None:
         """As `refuse_sends`."""
-        self.refuse_sends()
+        self.stop_sending()
 
-    def dispose(self) -> Outcome:
+    def give_back(self) -> Outcome:
         """Close it, and have its path unlinked if that is still its own."""
         if self.closed:
             return Outcome.ALREADY_GONE
-        self.refuse_sends()
+        self.stop_sending()
         if self._bound is not None and _path_identity(self.identity) != self._bound:
             # The standard library's own way to say that there is nothing to unlink.
             inner = getattr(self.identity, "_listener", None)

@@ -32,13 +32,13 @@ class Handle(Protocol):
     def describe(self) -> str:
         """A short text for accounts."""
 
-    def refuse_sends(self) -> concurrent.futures.Future[Any] | None:
+    def stop_sending(self) -> concurrent.futures.Future[Any] | None:
         """Take nothing more. Never blocks; returns what is worth waiting for, if anything is."""
 
-    def begin_close(self) -> None:
+    def wake_waiters(self) -> None:
         """Wake all who wait in it, for good, and wait for none of them. Idempotent."""
 
-    def dispose(self) -> Outcome:
+    def give_back(self) -> Outcome:
         """End it as its owner, or as a user, according to what the process is. Idempotent.
 
         Raises BusyResourceError while a thread is still inside.

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from probate import Outcome, forget_in_forked_child
 from probate_ipc.errors import QueueClosedError, QueueEmptyError, QueueFullError
+from probate_ipc.interruptible import TimeLimit
 from probate_ipc.messages import Message
 from probate_ipc.waiters import TaskWaiter, ThreadWaiter, wake_all, wake_next
-from probate_ipc.waker import TimeLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,7 +204,7 @@ class InProcessQueue:
 
     # -- ending --------------------------------------------------------------
 
-    def refuse_sends(self) -> concurrent.futures.Future[None] | None:
+    def stop_sending(self) -> concurrent.futures.Future[None] | None:
         """Take nothing more; receivers get what is there, and QueueClosedError after that.
 
         Returns a future for when all is received, if the queue was made with `drain`.
@@ -219,9 +219,9 @@ class InProcessQueue:
                 self._drained = concurrent.futures.Future()
             return self._drained
 
-    def begin_close(self) -> None:
+    def wake_waiters(self) -> None:
         """As `refuse_sends`."""
-        self.refuse_sends()
+        self.stop_sending()
 
     def close(self) -> None:
         """Wake everybody who waits with QueueClosedError, and drop all messages. Idempotent."""
@@ -236,7 +236,7 @@ class InProcessQueue:
             message.clear()
         _set_done(drained)
 
-    def dispose(self) -> Outcome:
+    def give_back(self) -> Outcome:
         """Close it; ALREADY_GONE if it is closed."""
         if self._is_closed:
             return Outcome.ALREADY_GONE

@@ -296,7 +296,7 @@ class IpcManager:
             handle.identity.close()
             return
         try:
-            handle.dispose()
+            handle.give_back()
         except BusyResourceError:
             # Its owner has it still, unless the owner is ending: nobody else could close it.
             self._table.add(pid, handle, handle.reserved)
@@ -318,14 +318,14 @@ class IpcManager:
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[Any]]:
         """Refuse sends, and wake those who wait to send."""
         handles = (handle for _, handle in self._table.owned(pid))
-        futures = [handle.refuse_sends() for handle in handles]
+        futures = [handle.stop_sending() for handle in handles]
         return [future for future in futures if future is not None]
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Close, unlink and remove all that `pid` owns, newest first."""
         # All sleepers are told first, so that they leave at the same time.
         for _, handle in self._table.owned(pid):
-            handle.begin_close()
+            handle.wake_waiters()
         return self._table.cleanup(pid, _dispose)
 
     def usage(self, pid: int) -> ResourceUsage:
@@ -355,14 +355,14 @@ class IpcManager:
             for first, second in made:
                 with contextlib.suppress(NotOwnedError):
                     self._table.release(pid, self._table.find(pid, first.identity))
-                first.dispose()
-                second.dispose()
+                first.give_back()
+                second.give_back()
             raise
         return made[0]
 
 
 def _dispose(handle: Handle) -> Outcome:
-    return handle.dispose()
+    return handle.give_back()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, final
 from probate import BusyResourceError, Outcome
 from probate_ipc.errors import PipeClosedError
 from probate_ipc.handle import PATIENCE
-from probate_ipc.waker import Waker
+from probate_ipc.interruptible import InterruptibleWait
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -29,7 +29,7 @@ class _PipeEnd(io.FileIO):
     reserved = 0
 
     def __init__(self, fd: int, mode: str) -> None:
-        self._waker = Waker(self._closed_error)
+        self._interruptible = InterruptibleWait(self._closed_error)
         super().__init__(fd, mode)
 
     def __repr__(self) -> str:
@@ -45,9 +45,9 @@ class _PipeEnd(io.FileIO):
         end = "read" if self.readable() else "write"
         return f"{end} end of {os.readlink(f'/proc/self/fd/{self.fileno()}')}, fd {self.fileno()}"
 
-    def begin_close(self) -> None:
+    def wake_waiters(self) -> None:
         """Wake every thread that is blocked in it; each gets PipeClosedError."""
-        self._waker.begin_close()
+        self._interruptible.wake_waiters()
 
     def close(self) -> None:
         """Wake every thread that is blocked in it, and close it. Idempotent.
@@ -56,11 +56,11 @@ class _PipeEnd(io.FileIO):
         """
         if self.closed:
             return
-        if not self._waker.close(PATIENCE):
+        if not self._interruptible.close(PATIENCE):
             raise BusyResourceError(f"a thread has not left {self!r} yet")
         super().close()
 
-    def dispose(self) -> Outcome:
+    def give_back(self) -> Outcome:
         """Close it; ALREADY_GONE if it is closed."""
         if self.closed:
             return Outcome.ALREADY_GONE
@@ -76,7 +76,7 @@ class _PipeEnd(io.FileIO):
         """Wait for room or data; False if this file does not block, by its owner's wish."""
         if not os.get_blocking(self.fileno()):
             return False
-        self._waker.wait(self.fileno(), events, None)
+        self._interruptible.wait(self.fileno(), events, None)
         return True
 
 
@@ -89,7 +89,7 @@ class PipeReader(_PipeEnd):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int | None:
         """Read once, at most as much as `buffer` holds; 0 is end of file."""
-        with self._waker:
+        with self._interruptible:
             while True:
                 try:
                     # Another reader may have been faster than the poll, so never block here.
@@ -113,7 +113,7 @@ class PipeReader(_PipeEnd):
             parts.append(part)
         return b"".join(parts) if parts or part is not None else None
 
-    def refuse_sends(self) -> None:
+    def stop_sending(self) -> None:
         """Nothing is sent here."""
 
 
@@ -128,7 +128,7 @@ class PipeWriter(_PipeEnd):
         """Write all of `data`; up to 4096 bytes (PIPE_BUF) are not mixed with others'."""
         rest = memoryview(data).cast("B")
         written = 0
-        with self._waker:
+        with self._interruptible:
             while rest:
                 try:
                     count = _write_at_once(self.fileno(), rest)
@@ -138,12 +138,12 @@ class PipeWriter(_PipeEnd):
                 else:
                     written += count
                     rest = rest[count:]
-                    self._waker.check()
+                    self._interruptible.check()
         return written
 
-    def refuse_sends(self) -> None:
+    def stop_sending(self) -> None:
         """Write nothing more, and wake whoever is blocked in a write."""
-        self._waker.begin_close()
+        self._interruptible.wake_waiters()
 
 
 def new_pipe() -> tuple[PipeReader, PipeWriter]:

@@ -12,7 +12,7 @@ from probate import BusyResourceError, Outcome, RefusedResourceError
 from probate_ipc import native as kernel
 from probate_ipc.errors import QueueClosedError, QueueEmptyError, QueueFullError
 from probate_ipc.handle import PATIENCE
-from probate_ipc.waker import TimeLimit, Waker
+from probate_ipc.interruptible import InterruptibleWait, TimeLimit
 
 if TYPE_CHECKING:
     from probate_ipc.native import PosixQueueNative
@@ -39,8 +39,8 @@ class PosixQueue:
         self.is_owner = is_owner
         #: Device and inode. The number is nobody else's for as long as the queue is open.
         self._identity = _inode(native)
-        self._senders = Waker(self._closed_error)
-        self._receivers = Waker(self._closed_error)
+        self._senders = InterruptibleWait(self._closed_error)
+        self._receivers = InterruptibleWait(self._closed_error)
 
     def __repr__(self) -> str:
         return f"<PosixQueue {self.describe()}>"
@@ -128,21 +128,21 @@ class PosixQueue:
                         raise QueueEmptyError(f"no message within {timeout} s: {self!r}") from error
                 self._wait(self._receivers, select.POLLIN, limit)
 
-    def refuse_sends(self) -> None:
+    def stop_sending(self) -> None:
         """Send nothing more from here, and wake whoever waits to."""
-        self._senders.begin_close()
+        self._senders.wake_waiters()
 
-    def begin_close(self) -> None:
+    def wake_waiters(self) -> None:
         """Wake whoever waits here, for good."""
-        self._senders.begin_close()
-        self._receivers.begin_close()
+        self._senders.wake_waiters()
+        self._receivers.wake_waiters()
 
     def close(self) -> None:
         """Close it here. The name, and what is in the queue, stay. Idempotent.
 
         Raises BusyResourceError if a thread does not leave it.
         """
-        self.begin_close()
+        self.wake_waiters()
         if not (self._senders.close(PATIENCE) and self._receivers.close(PATIENCE)):
             raise BusyResourceError(f"a thread has not left {self!r} yet")
         if not self.closed:
@@ -150,7 +150,7 @@ class PosixQueue:
             with contextlib.suppress(*kernel.ABSENT):
                 self.native.close()
 
-    def dispose(self) -> Outcome:
+    def give_back(self) -> Outcome:
         """Close it; the owner's name is unlinked if it still names this very queue.
 
         Raises RefusedResourceError if that cannot be told, or may not be done.
@@ -180,10 +180,13 @@ class PosixQueue:
             ) from error
         return True
 
-    def _wait(self, waker: Waker, events: int, limit: TimeLimit) -> None:
+    def _wait(self, interruptible: InterruptibleWait, events: int, limit: TimeLimit) -> None:
         if self.is_owner:
-            waker.wait(self.native.mqd, events, limit.left())
-        elif not waker.wait(self.native.mqd, events, limit.left(_LOOK_EVERY)) and self._is_unlinked:
+            interruptible.wait(self.native.mqd, events, limit.left())
+        elif (
+            not interruptible.wait(self.native.mqd, events, limit.left(_LOOK_EVERY))
+            and self._is_unlinked
+        ):
             raise self._unlinked_error()
 
     @property

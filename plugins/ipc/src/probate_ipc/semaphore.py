@@ -14,7 +14,7 @@ from probate_ipc import native as kernel
 from probate_ipc import semtimedop, sysv
 from probate_ipc.errors import SemaphoreClosedError
 from probate_ipc.handle import PATIENCE
-from probate_ipc.waker import TimeLimit, Waker
+from probate_ipc.interruptible import InterruptibleWait, TimeLimit
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -37,14 +37,14 @@ class _Semaphore(ABC):
     it a permit stays taken, as it must where one side only acquires and the other only releases.
     """
 
-    __slots__ = ("_held", "_lock", "_waker", "is_owner", "undo")
+    __slots__ = ("_held", "_interruptible", "_lock", "is_owner", "undo")
 
     reserved = 0
 
     def __init__(self, *, is_owner: bool, undo: bool) -> None:
         self.is_owner = is_owner
         self.undo = undo
-        self._waker = Waker(self._closed_error)
+        self._interruptible = InterruptibleWait(self._closed_error)
         self._lock = threading.Lock()
         #: Permits to undo.
         self._held = 0
@@ -70,9 +70,9 @@ class _Semaphore(ABC):
         None waits for ever. Raises SemaphoreClosedError when it is closed or removed.
         """
         limit = TimeLimit(timeout)
-        with self._waker:
+        with self._interruptible:
             while True:
-                self._waker.check()
+                self._interruptible.check()
                 self._check_open()
                 try:
                     is_taken = self._take(limit.left(_SLICE) or 0)
@@ -97,12 +97,12 @@ class _Semaphore(ABC):
             with self._lock:
                 self._held = max(0, self._held - 1)
 
-    def refuse_sends(self) -> None:  # noqa: B027  not abstract: there is nothing to do
+    def stop_sending(self) -> None:  # noqa: B027  not abstract: there is nothing to do
         """Nothing: its holder may have permits to give back until the end."""
 
-    def begin_close(self) -> None:
+    def wake_waiters(self) -> None:
         """Wake whoever waits here, for good."""
-        self._waker.begin_close()
+        self._interruptible.wake_waiters()
 
     def close(self) -> None:
         """Use it no more here; `undo` takes place, and the semaphore stays. Idempotent.
@@ -110,7 +110,7 @@ class _Semaphore(ABC):
         Raises BusyResourceError if a thread does not leave it.
         """
         # To close it under a thread that waits in it would end in a crash (sem_close(3)).
-        if not self._waker.close(PATIENCE):
+        if not self._interruptible.close(PATIENCE):
             raise BusyResourceError(f"a thread has not left {self!r} yet")
         with self._lock:
             held, self._held = self._held, 0
@@ -206,7 +206,7 @@ class SysvSemaphore(_Semaphore):
         whose = "" if self.is_owner else ", as a user"
         return f"SysV semaphore {self.key:#x}, id {self.id}{whose}"
 
-    def dispose(self) -> Outcome:
+    def give_back(self) -> Outcome:
         """Remove it as its owner, leave it as a user."""
         is_gone = self.closed
         if self.is_owner:
@@ -277,7 +277,7 @@ class PosixSemaphore(_Semaphore):
         """Its name, and whose it is."""
         return f"POSIX semaphore {self.name!r}{'' if self.is_owner else ', as a user'}"
 
-    def dispose(self) -> Outcome:
+    def give_back(self) -> Outcome:
         """Close it; the owner's name is unlinked if it still names this very semaphore.
 
         Raises RefusedResourceError if it may not be unlinked.

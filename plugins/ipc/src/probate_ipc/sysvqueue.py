@@ -10,7 +10,7 @@ from probate_ipc import native as kernel
 from probate_ipc import sysv
 from probate_ipc.errors import QueueClosedError, QueueEmptyError, QueueFullError
 from probate_ipc.handle import PATIENCE
-from probate_ipc.waker import TimeLimit, Waker
+from probate_ipc.interruptible import InterruptibleWait, TimeLimit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,8 +40,8 @@ class SysvQueue:
         #: Its id, and when it was made.
         self.identification = sysv.SysvIdentity(native, "msg")
         self.is_detached = False
-        self._senders = Waker(self._closed_error)
-        self._receivers = Waker(self._closed_error)
+        self._senders = InterruptibleWait(self._closed_error)
+        self._receivers = InterruptibleWait(self._closed_error)
 
     def __repr__(self) -> str:
         return f"<SysvQueue {self.describe()}>"
@@ -122,26 +122,26 @@ class SysvQueue:
                     raise self._removed_error() from error
         raise QueueEmptyError(f"no message within {timeout} s: {self!r}")
 
-    def refuse_sends(self) -> None:
+    def stop_sending(self) -> None:
         """Send nothing more from here, and wake whoever waits to."""
-        self._senders.begin_close()
+        self._senders.wake_waiters()
 
-    def begin_close(self) -> None:
+    def wake_waiters(self) -> None:
         """Wake whoever waits here, for good."""
-        self._senders.begin_close()
-        self._receivers.begin_close()
+        self._senders.wake_waiters()
+        self._receivers.wake_waiters()
 
     def close(self) -> None:
         """Use it no more here. The queue, and what is in it, stays. Idempotent.
 
         Raises BusyResourceError if a thread does not leave it.
         """
-        self.begin_close()
+        self.wake_waiters()
         if not (self._senders.close(PATIENCE) and self._receivers.close(PATIENCE)):
             raise BusyResourceError(f"a thread has not left {self!r} yet")
         self.is_detached = True
 
-    def dispose(self) -> Outcome:
+    def give_back(self) -> Outcome:
         """Remove it as its owner, leave it as a user."""
         is_gone = self.closed
         if self.is_owner:
@@ -151,16 +151,16 @@ class SysvQueue:
         self.close()
         return outcome
 
-    def _looks(self, waker: Waker, timeout: float | None) -> Iterator[None]:
+    def _looks(self, interruptible: InterruptibleWait, timeout: float | None) -> Iterator[None]:
         """Yield for each look at the queue, until the time is up."""
         limit = TimeLimit(timeout)
         pause = _FIRST_PAUSE
         while True:
-            waker.check()
+            interruptible.check()
             yield
             if limit.is_over:
                 return
-            waker.wait(-1, 0, limit.left(pause))
+            interruptible.wait(-1, 0, limit.left(pause))
             pause = min(pause * 2, _LAST_PAUSE)
 
     @property

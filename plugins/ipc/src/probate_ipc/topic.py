@@ -9,7 +9,7 @@ from typing import Final, final
 from probate import Outcome, forget_in_forked_child
 from probate_ipc.errors import QueueClosedError, QueueFullError
 from probate_ipc.inprocess import DEFAULT_BYTES, InProcessQueue
-from probate_ipc.waker import TimeLimit
+from probate_ipc.interruptible import TimeLimit
 
 #: Messages that a subscription holds unless told otherwise.
 DEFAULT_MESSAGES: Final = 64
@@ -112,26 +112,26 @@ class Topic:
                 self._check_open()
         return self._counted(count, full)
 
-    def refuse_sends(self) -> None:
+    def stop_sending(self) -> None:
         """Take no more messages, and wake publishers who wait for room."""
         with self._lock:
             self._is_refusing = True
             subscriptions = list(self._subscriptions)
         for each in subscriptions:
-            each.queue.refuse_sends()
+            each.queue.stop_sending()
 
-    def begin_close(self) -> None:
+    def wake_waiters(self) -> None:
         """As `refuse_sends`."""
-        self.refuse_sends()
+        self.stop_sending()
 
     def close(self) -> None:
         """End it: subscribers get what they have, and QueueClosedError then. Idempotent."""
-        self.refuse_sends()
+        self.stop_sending()
         with self._lock:
             self._is_closed = True
             self._subscriptions = {}
 
-    def dispose(self) -> Outcome:
+    def give_back(self) -> Outcome:
         """Close it; ALREADY_GONE if it is closed."""
         if self._is_closed:
             return Outcome.ALREADY_GONE
@@ -229,20 +229,20 @@ class Subscription:
         else:
             self.queue.put(message, timeout=0)
 
-    def refuse_sends(self) -> None:
+    def stop_sending(self) -> None:
         """Take no more messages; a publisher who waits for room goes on without it."""
-        self.queue.refuse_sends()
+        self.queue.stop_sending()
 
-    def begin_close(self) -> None:
+    def wake_waiters(self) -> None:
         """As `refuse_sends`."""
-        self.refuse_sends()
+        self.stop_sending()
 
     def close(self) -> None:
         """End the subscription: the topic forgets it, and its messages are dropped."""
         self._topic.dismiss(self)
         self.queue.close()
 
-    def dispose(self) -> Outcome:
+    def give_back(self) -> Outcome:
         """Close it; ALREADY_GONE if it is closed."""
         if self.closed:
             return Outcome.ALREADY_GONE

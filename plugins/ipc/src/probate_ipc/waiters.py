@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Protocol, final
 
-from probate.system.lazy import lazily
+from probate.system.lazy import lazy_module
 
 if TYPE_CHECKING:
     import asyncio
     from collections import deque
 else:
-    asyncio = lazily("asyncio")
+    asyncio = lazy_module("asyncio")
 
 
 class Waiter(Protocol):

@@ -64,7 +64,7 @@ class SyncLane:
             concurrent.futures.wait([future], left)
         return True
 
-    def rest(self) -> None:
+    def join_if_idle(self) -> None:
         """If the thread has nothing left to do, wait until it is gone."""
         with self._lock:
             thread = None if self._is_syncing or self._waiting else self._thread

@@ -212,7 +212,7 @@ class MmapManager:
             return self._table.cleanup(pid, self._release, release_many=_unmap_plain)
         finally:
             for lane in list(self._lanes.values()):
-                lane.rest()
+                lane.join_if_idle()
 
     def usage(self, pid: int) -> ResourceUsage:
         """The maps of `pid`."""

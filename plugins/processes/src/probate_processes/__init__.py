@@ -5,7 +5,7 @@ manager.py     ProcessTreeManager: spawns, adopts, ends
 launch.py      starting the leader of a tree, and containing it
 native.py      the Python objects that stand for OS processes
 tree.py        a tree: a leader and all that descends from it
-forest.py      all trees of this host, and whose its orphans are
+treeregistry.py   all trees of this host, and whose its orphans are
 stopping.py    SIGTERM to a tree, and when it has stopped
 killing.py     SIGKILL to the last descendant
 cgroup.py      containment by cgroup v2

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import OsProcess
-    from probate_processes.forest import Forest
     from probate_processes.tree import Tree
+    from probate_processes.treeregistry import TreeRegistry
 
 #: Seconds that killed processes get to be gone. SIGKILL waits for nobody's goodwill, but for the
 #: kernel, which has memory to free, and may sleep uninterruptibly.
@@ -33,7 +33,7 @@ class NotPermittedError(ReleaseError):
     outcome = Outcome.REFUSED
 
 
-def kill(tree: Tree, strangers: Callable[[], list[int]]) -> bool:
+def kill(tree: Tree, unclaimed_children: Callable[[], list[int]]) -> bool:
     """Kill all of a tree, and reap what comes to us, but for the leader; whether anybody lived.
 
     Where there is a cgroup, the kernel kills it at one stroke. Then, or instead: freeze, and look
@@ -46,12 +46,12 @@ def kill(tree: Tree, strangers: Callable[[], list[int]]) -> bool:
     members: Members = {} if tree.stopping is None else tree.stopping.hand_over()
     has_lived = False
     try:
-        is_seen_whole, _ = _look(tree, strangers, members)
+        is_seen_whole, _ = _look(tree, unclaimed_children, members)
         has_lived = not is_seen_whole or bool(_alive(members))
         if has_lived and tree.cgroup is not None:
             tree.cgroup.kill()
         while True:
-            refused = _freeze(tree, strangers, members, over)
+            refused = _freeze(tree, unclaimed_children, members, over)
             for member in _alive(members):
                 with contextlib.suppress(PermissionError):
                     member.send_signal(signal.SIGKILL)
@@ -60,7 +60,7 @@ def kill(tree: Tree, strangers: Callable[[], list[int]]) -> bool:
             has_room = _drop_reaped(members)
             alive = _alive(members)
             if not alive:
-                is_seen_whole, has_more = _look(tree, strangers, members)
+                is_seen_whole, has_more = _look(tree, unclaimed_children, members)
                 if is_seen_whole and not has_more:
                     # Those who died before their parents did have come to us by now.
                     reap(tree, members)
@@ -76,7 +76,7 @@ def kill(tree: Tree, strangers: Callable[[], list[int]]) -> bool:
         close_all(members)
 
 
-def reap_if_deserted(tree: Tree, forest: Forest, death_round: int) -> bool:
+def reap_if_deserted(tree: Tree, trees: TreeRegistry, death_round: int) -> bool:
     """Whether nobody of a tree lives; its dead who have come to us are reaped then.
 
     Not the leader, which was seen to have exited in that round of the death watch. Blocks
@@ -85,13 +85,13 @@ def reap_if_deserted(tree: Tree, forest: Forest, death_round: int) -> bool:
     if tree.stopping is not None and tree.stopping.is_waiting():
         # With their parent dead, some may be known there only.
         return False
-    if _has_left_nobody(tree, forest, death_round):
+    if _has_left_nobody(tree, trees, death_round):
         return True
     members: Members = {}
     try:
         for _ in range(_LOOKS):
             # Whoever was alive at one look may have left a child to the next one.
-            is_seen_whole, has_more = _look(tree, forest.strangers, members)
+            is_seen_whole, has_more = _look(tree, trees.unclaimed_children, members)
             if not is_seen_whole or _alive(members):
                 return False
             if not has_more:
@@ -102,7 +102,7 @@ def reap_if_deserted(tree: Tree, forest: Forest, death_round: int) -> bool:
         close_all(members)
 
 
-def _has_left_nobody(tree: Tree, forest: Forest, death_round: int) -> bool:
+def _has_left_nobody(tree: Tree, trees: TreeRegistry, death_round: int) -> bool:
     """Whether it is certain that a leader which has exited was all that there was of its tree.
 
     Whoever it left has come to us, since we are a subreaper; or has the init of a pid namespace
@@ -111,18 +111,20 @@ def _has_left_nobody(tree: Tree, forest: Forest, death_round: int) -> bool:
     if tree.cgroup is not None and tree.cgroup.is_populated():
         return False
     try:
-        return not forest.has_orphans_of(tree, death_round)
+        return not trees.has_orphans_of(tree, death_round)
     except OSError as error:
         if not is_exhaustion(error):
             raise
         return False
 
 
-def _look(tree: Tree, strangers: Callable[[], list[int]], members: Members) -> tuple[bool, bool]:
+def _look(
+    tree: Tree, unclaimed_children: Callable[[], list[int]], members: Members
+) -> tuple[bool, bool]:
     """Scan; whether there were descriptors for all members, and whether there are new ones."""
     known = len(members)
     try:
-        return True, tree.scan(members, strangers)
+        return True, tree.scan(members, unclaimed_children)
     except OSError as error:
         if not is_exhaustion(error):
             raise
@@ -130,7 +132,7 @@ def _look(tree: Tree, strangers: Callable[[], list[int]], members: Members) -> t
 
 
 def _freeze(
-    tree: Tree, strangers: Callable[[], list[int]], members: Members, over: float
+    tree: Tree, unclaimed_children: Callable[[], list[int]], members: Members, over: float
 ) -> set[int]:
     """Stop all members, until no scan finds another one; return those that we may not signal."""
     frozen: set[int] = set()
@@ -145,7 +147,7 @@ def _freeze(
                     refused.add(member.os_pid)
         # The loop ends: what is stopped does not fork, and the others have run out of time, or
         # this host of descriptors: then these go first.
-        is_seen_whole, has_more = _look(tree, strangers, members)
+        is_seen_whole, has_more = _look(tree, unclaimed_children, members)
         if not is_seen_whole or not has_more or time.monotonic() > over:
             return refused
 

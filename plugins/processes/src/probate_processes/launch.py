@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from probate import ResourceLimits
     from probate.process.argv import Argument
-    from probate_processes.forest import Forest
     from probate_processes.limits import Rlimits
     from probate_processes.native import Native
+    from probate_processes.treeregistry import TreeRegistry
 
 #: How often those are looked for who were forked before their parent was contained.
 _CONTAIN_PASSES: Final = 8
@@ -77,7 +77,7 @@ class _ContainedPopen(subprocess.Popen[bytes]):
 
 
 def launch(
-    forest: Forest,
+    trees: TreeRegistry,
     argv: Sequence[Argument],
     *,
     stdin: Stdio,
@@ -93,7 +93,7 @@ def launch(
     Raises OSError if it cannot be executed, ValueError for limits that cannot be enforced.
     """
     mark = Mark.new()
-    forest.open()
+    trees.open()
     cgroup: Cgroup | None = None
     try:
         cgroup = Cgroup.create()
@@ -121,26 +121,26 @@ def launch(
         child = Child(popen, argv, leader)
         tree = Tree(child, leader, cgroup, mark)
         try:
-            contain(tree, forest, has_leader=popen.is_contained)
-            forest.add(tree)
+            contain(tree, trees, has_leader=popen.is_contained)
+            trees.add(tree)
         except BaseException:
-            _undo(tree, forest, popen)
+            _undo(tree, trees, popen)
             raise
     except BaseException:
         if cgroup is not None:
             cgroup.remove()
-        forest.close()
+        trees.close()
         raise
     return tree, child
 
 
-def plant(forest: Forest, native: Native) -> Tree:
+def adopt_tree(trees: TreeRegistry, native: Native) -> Tree:
     """Make a tree of a process that was started elsewhere.
 
     It can be contained if it is a child of this host. Raises ProcessLookupError if it is gone,
     ValueError if it leads a tree.
     """
-    forest.open()
+    trees.open()
     cgroup: Cgroup | None = None
     try:
         leader = OsProcess.open(native.os_pid)
@@ -154,7 +154,7 @@ def plant(forest: Forest, native: Native) -> Tree:
                 # It was reaped, and its pid given to another, before its object learned of it.
                 raise ProcessLookupError(errno.ESRCH, f"no child {leader.os_pid}")
             tree = Tree(native, leader, cgroup, mark)
-            forest.add(tree)
+            trees.add(tree)
             if mark is not None:
                 # Not before: whom another tree owns keeps its tag.
                 set_tag(leader.os_pid, mark.tag)
@@ -164,12 +164,12 @@ def plant(forest: Forest, native: Native) -> Tree:
     except BaseException:
         if cgroup is not None:
             cgroup.remove()
-        forest.close()
+        trees.close()
         raise
     return tree
 
 
-def contain(tree: Tree, forest: Forest, *, has_leader: bool = False) -> None:
+def contain(tree: Tree, trees: TreeRegistry, *, has_leader: bool = False) -> None:
     """Mark the members of a tree, and move them into its cgroup, if it has one.
 
     With `has_leader`, that one is inside already.
@@ -187,7 +187,7 @@ def contain(tree: Tree, forest: Forest, *, has_leader: bool = False) -> None:
     members: Members = {}
     try:
         for _ in range(_CONTAIN_PASSES):
-            tree.scan(members, forest.strangers)
+            tree.scan(members, trees.unclaimed_children)
             if cgroup is None:
                 break
             outside = [
@@ -203,7 +203,7 @@ def contain(tree: Tree, forest: Forest, *, has_leader: bool = False) -> None:
         close_all(members)
 
 
-def _undo(tree: Tree, forest: Forest, popen: subprocess.Popen[bytes]) -> None:
+def _undo(tree: Tree, trees: TreeRegistry, popen: subprocess.Popen[bytes]) -> None:
     """End what was just started; also where descriptors are short, which may be the reason."""
     for pipe in (popen.stdin, popen.stdout, popen.stderr):
         if pipe is not None:
@@ -211,11 +211,11 @@ def _undo(tree: Tree, forest: Forest, popen: subprocess.Popen[bytes]) -> None:
     # By the pidfd that there is: to look for descendants takes more.
     tree.leader.send_signal(signal.SIGKILL)
     with contextlib.suppress(OSError, ReleaseError):
-        kill(tree, forest.strangers)
+        kill(tree, trees.unclaimed_children)
     exited = select.poll()
     exited.register(tree.leader.fileno(), select.POLLIN)
     exited.poll()
-    tree.native.note_exit(tree.leader)
+    tree.native.record_exit(tree.leader)
     tree.native.reap(tree.leader)
     tree.leader.close()
 

@@ -18,13 +18,13 @@ from probate import (
 )
 from probate.process.argv import checked_argv
 from probate_processes.accounting import os_usage
-from probate_processes.forest import Forest
 from probate_processes.killing import NotPermittedError, kill, reap, reap_if_deserted
-from probate_processes.launch import Stdio, contain, launch, plant
+from probate_processes.launch import Stdio, adopt_tree, contain, launch
 from probate_processes.native import Child, native_of
 from probate_processes.procfs import is_ancestor
 from probate_processes.stopping import Stopping
 from probate_processes.tree import Members, Tree, close_all
+from probate_processes.treeregistry import TreeRegistry
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -48,7 +48,7 @@ class ProcessTreeManager:
     """
 
     def __init__(self) -> None:
-        self._forest = Forest()
+        self._trees = TreeRegistry()
         self._table: OwnershipTable[Tree] = OwnershipTable(
             "processes", describe=repr, identity=_identity
         )
@@ -79,7 +79,7 @@ class ProcessTreeManager:
 
         def make() -> Tree:
             tree, _ = launch(
-                self._forest,
+                self._trees,
                 checked,
                 stdin=stdin,
                 stdout=stdout,
@@ -140,7 +140,7 @@ class ProcessTreeManager:
 
         def make() -> Tree:
             try:
-                tree = plant(self._forest, native)
+                tree = adopt_tree(self._trees, native)
             except ProcessLookupError:
                 raise ValueError(f"it has ended, so it cannot be adopted: {resource!r}") from None
             tree.owner = pid
@@ -167,7 +167,7 @@ class ProcessTreeManager:
         with tree.lock, contextlib.suppress(OSError):
             # Only now that it is ours. Where descriptors are short, its descent must do.
             if not (tree.is_over or tree.is_being_killed):
-                contain(tree, self._forest)
+                contain(tree, self._trees)
         return resource_id
 
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
@@ -180,7 +180,7 @@ class ProcessTreeManager:
                 tree.is_asked = True
                 if tree.stopping is not None:
                     close_all(tree.stopping.hand_over())
-                tree.stopping = stopping = Stopping(tree, self._forest.strangers)
+                tree.stopping = stopping = Stopping(tree, self._trees.unclaimed_children)
                 stopping.ask()
             futures.append(stopping.stopped)
         return futures
@@ -198,7 +198,7 @@ class ProcessTreeManager:
 
     def _watch(self, tree: Tree) -> None:
         """Learn of the leader's death; at once, if it is dead already."""
-        self._forest.reap_orphans()
+        self._trees.reap_orphans()
         with tree.lock:
             if not tree.is_over:
                 death_watch.watch(tree.leader.fileno(), partial(self._note_death, tree))
@@ -208,25 +208,25 @@ class ProcessTreeManager:
         with tree.lock:
             if tree.is_over or tree.is_being_killed:
                 return
-            self._forest.note_loss(tree)
-            tree.native.note_exit(tree.leader)
-            if reap_if_deserted(tree, self._forest, death_watch.round):
+            self._trees.leader_exited(tree)
+            tree.native.record_exit(tree.leader)
+            if reap_if_deserted(tree, self._trees, death_watch.round):
                 self._finish(tree)
                 if not tree.is_asked:
                     # Over without our doing: there is nothing to account for.
                     self._discard(tree)
-        tree.native.announce()
-        self._forest.reap_orphans(death_watch.round)
+        tree.native.resolve_exited()
+        self._trees.reap_orphans(death_watch.round)
 
     def _release(self, tree: Tree) -> Outcome:
         with tree.killing:
             with tree.lock:
                 tree.is_being_killed = not tree.is_over
                 if tree.is_being_killed:
-                    self._forest.note_loss(tree)
+                    self._trees.leader_exited(tree)
             if tree.is_being_killed:
                 try:
-                    tree.is_asked |= kill(tree, self._forest.strangers)
+                    tree.is_asked |= kill(tree, self._trees.unclaimed_children)
                 except NotPermittedError:
                     self._note_survival(tree)
                     # No later try would be any better.
@@ -237,7 +237,7 @@ class ProcessTreeManager:
                     raise
                 with tree.lock:
                     self._finish(tree)
-                tree.native.announce()
+                tree.native.resolve_exited()
         return Outcome.RELEASED if tree.is_asked else Outcome.ALREADY_GONE
 
     def _note_survival(self, tree: Tree) -> None:
@@ -246,13 +246,13 @@ class ProcessTreeManager:
             tree.is_being_killed = False
             has_exited = tree.leader.has_exited()
             if has_exited:
-                tree.native.note_exit(tree.leader)
+                tree.native.record_exit(tree.leader)
         if has_exited:
-            tree.native.announce()
+            tree.native.resolve_exited()
 
     def _finish(self, tree: Tree) -> None:
         """Nobody is left: reap the leader, and let go. The tree's lock is held."""
-        tree.native.note_exit(tree.leader)
+        tree.native.record_exit(tree.leader)
         tree.native.reap(tree.leader)
         self._let_go(tree)
 
@@ -266,7 +266,7 @@ class ProcessTreeManager:
         tree.leader.close()
         if tree.cgroup is not None:
             tree.cgroup.remove()
-        self._forest.discard(tree)
+        self._trees.discard(tree)
 
     def _abandon(self, tree: Tree) -> None:
         """Let go of what was not to be ours: it is still whoever's it was before."""
@@ -283,10 +283,10 @@ class ProcessTreeManager:
         self._table.disown(tree.owner, tree.native.identity)
 
     def _living(self, tree: Tree) -> list[int]:
-        self._forest.reap_orphans()
+        self._trees.reap_orphans()
         members: Members = {}
         try:
-            tree.scan(members, self._forest.strangers)
+            tree.scan(members, self._trees.unclaimed_children)
             return [os_pid for os_pid, member in members.items() if not member.has_exited()]
         finally:
             close_all(members)

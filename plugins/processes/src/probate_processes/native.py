@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import IO, TYPE_CHECKING, Protocol, final
 
-from probate.system.lazy import lazily
+from probate.system.lazy import lazy_module
 
 if TYPE_CHECKING:
     import asyncio.subprocess
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from probate import OsProcess
     from probate.process.argv import Argument
 else:
-    asyncio = lazily("asyncio")
-    psutil = lazily("psutil")
+    asyncio = lazy_module("asyncio")
+    psutil = lazy_module("psutil")
 
 
 class Native(Protocol):
@@ -37,13 +37,13 @@ class Native(Protocol):
     def identity(self) -> object:
         """The object that has one owner, and is found by it."""
 
-    def note_exit(self, leader: OsProcess) -> None:
+    def record_exit(self, leader: OsProcess) -> None:
         """Take note of how it ended, while it is a zombie, which it stays for now."""
 
     def reap(self, leader: OsProcess) -> None:
         """Have it reaped, unless that is somebody else's to do."""
 
-    def announce(self) -> None:
+    def resolve_exited(self) -> None:
         """Tell whoever waits for it that it has exited; once, however often it is called."""
 
 
@@ -93,7 +93,7 @@ class Child:
         """Send it a signal; False if it is gone. Raises ValueError for a bad number."""
         return self._process.send_signal(number)
 
-    def note_exit(self, leader: OsProcess) -> None:
+    def record_exit(self, leader: OsProcess) -> None:
         """Keep the return code."""
         if self.returncode is not None:
             return
@@ -112,7 +112,7 @@ class Child:
             with contextlib.suppress(OSError):
                 self._popen.stdin.close()
 
-    def announce(self) -> None:
+    def resolve_exited(self) -> None:
         """Tell whoever waits for it, after all that there is to know is known."""
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             self.exited.set_result(self.returncode)
@@ -146,7 +146,7 @@ class Adopted:
         """What was adopted."""
         return self._native
 
-    def note_exit(self, leader: OsProcess) -> None:
+    def record_exit(self, leader: OsProcess) -> None:
         """Leave the status to be read by the object that its user knows."""
 
     def reap(self, leader: OsProcess) -> None:
@@ -158,7 +158,7 @@ class Adopted:
         with contextlib.suppress(*self._errors):
             self._reap()
 
-    def announce(self) -> None:
+    def resolve_exited(self) -> None:
         """Nobody waits here: its user waits with the object itself."""
 
 

@@ -48,7 +48,7 @@ class Descent(NamedTuple):
 
 
 @final
-class Kin(NamedTuple):
+class Lineage(NamedTuple):
     """All that a process shows of whom it descends from, but for its parent."""
 
     os_pid: int

@@ -25,11 +25,11 @@ class Stopping:
     Descendants that turn up later are asked as well. Nothing blocks; no polling.
     """
 
-    def __init__(self, tree: Tree, strangers: Callable[[], list[int]]) -> None:
+    def __init__(self, tree: Tree, unclaimed_children: Callable[[], list[int]]) -> None:
         #: Done when nobody of the tree runs any more.
         self.stopped: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._tree = tree
-        self._strangers = strangers
+        self._unclaimed_children = unclaimed_children
         self._lock = threading.RLock()
         #: Asked, watched, and not yet known to have exited.
         self._asked: dict[int, OsProcess] = {}
@@ -43,7 +43,7 @@ class Stopping:
             if not self._tree.is_over:
                 # As far as there are descriptors for it: those who are left out are killed.
                 with contextlib.suppress(OSError):
-                    self._tree.scan(self._members, self._strangers)
+                    self._tree.scan(self._members, self._unclaimed_children)
             for os_pid, process in list(self._members.items()):
                 if os_pid in self._asked:
                     continue

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 from probate import OsProcess
 from probate_processes.procfs import (
     Descent,
-    Kin,
+    Lineage,
     children_of,
     is_tag_made_by,
     pin,
@@ -70,7 +70,7 @@ class Tree:
         """The pid of the leader."""
         return self.leader.os_pid
 
-    def scan(self, members: Members, strangers: Callable[[], list[int]]) -> bool:
+    def scan(self, members: Members, unclaimed_children: Callable[[], list[int]]) -> bool:
         """Add those members that are not known yet, pinned; whether there were any.
 
         `strangers` gives the children of this host that lead no tree. What forks meanwhile may
@@ -84,7 +84,7 @@ class Tree:
                 if self._consider(os_pid, members, partial(self.cgroup.has, os_pid)):
                     found = True
                     queue.append(os_pid)
-        for os_pid in strangers():
+        for os_pid in unclaimed_children():
             if self._consider(os_pid, members, partial(self._is_orphan, os_pid)):
                 found = True
                 queue.append(os_pid)
@@ -98,20 +98,20 @@ class Tree:
                     queue.append(os_pid)
         return found
 
-    def claims(self, kin: Kin) -> bool:
+    def includes(self, lineage: Lineage) -> bool:
         """Whether a child of this host that looks like this, and leads no tree, is of this one."""
-        is_in_session = kin.session == self.os_pid and kin.os_pid != self.os_pid
+        is_in_session = lineage.session == self.os_pid and lineage.os_pid != self.os_pid
         if is_in_session and self._has_session():
             return True
-        if self.cgroup is not None and self.cgroup.contains(kin.cgroup):
+        if self.cgroup is not None and self.cgroup.contains(lineage.cgroup):
             return True
         if self.mark is None:
             return False
-        if kin.tag is not None and (
-            kin.tag == self.mark.tag or is_tag_made_by(kin.tag, self.leader)
+        if lineage.tag is not None and (
+            lineage.tag == self.mark.tag or is_tag_made_by(lineage.tag, self.leader)
         ):
             return True
-        return self.mark.token in kin.tokens
+        return self.mark.token in lineage.tokens
 
     def reap(self, process: OsProcess) -> None:
         """Reap a dead member that has come to us, but for the leader, whose pid is still needed."""
@@ -150,8 +150,8 @@ class Tree:
 
     def _is_orphan(self, os_pid: int) -> bool:
         """Whether a child of this host, which leads no tree, comes from this one."""
-        kin = Kin.of_child(os_pid)
-        return kin is not None and self.claims(kin)
+        lineage = Lineage.of_child(os_pid)
+        return lineage is not None and self.includes(lineage)
 
     def _has_session(self) -> bool:
         """Whether the session of the leader's pid is the one that it began, if any.

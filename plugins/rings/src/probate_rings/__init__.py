@@ -2,7 +2,7 @@
 
 resource.py   RingResource: the hooks, over both halves
 manager.py    ZeroCopyIpc and IoUringManager: make rings for processes
-keeper.py     what both keep their rings in
+ringmanager.py what both keep their rings in
 zerocopy.py   ZeroCopyRing: one end of a ring in shared memory
 queues.py     its two queues, and the order in which memory is written
 blocks.py     its blocks, and which are in somebody's hands
@@ -13,7 +13,7 @@ uring.py      IoUring: one io_uring instance
 operation.py  operations, and what they need alive until they complete
 binding.py    the liburing package, imported when first needed
 syscalls.py   what stands in for a build of it for another CPU
-waker.py      waits that can be ended from elsewhere
+interruptible.py waits that can be ended from elsewhere
 errors.py     what goes wrong with rings
 """
 

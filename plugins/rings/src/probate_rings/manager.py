@@ -11,14 +11,14 @@ from typing import final
 from probate import pid_or_current
 from probate_rings import binding, layout, memory, queues
 from probate_rings.errors import RingFormatError
-from probate_rings.keeper import RingKeeper
 from probate_rings.layout import Geometry
+from probate_rings.ringmanager import RingManager
 from probate_rings.uring import IoUring, checked_entries, queue_bytes
 from probate_rings.zerocopy import ZeroCopyRing
 
 
 @final
-class ZeroCopyIpc(RingKeeper):
+class ZeroCopyIpc(RingManager):
     """Makes rings in shared memory, and attaches to those that others made.
 
     Every method takes the owner's pid first; within `with manager.process(...)` it may be left
@@ -90,7 +90,7 @@ class ZeroCopyIpc(RingKeeper):
 
 
 @final
-class IoUringManager(RingKeeper):
+class IoUringManager(RingManager):
     """Makes io_uring instances, by the package liburing (extra `iouring`).
 
     Every method takes the owner's pid first; within `with manager.process(...)` it may be left

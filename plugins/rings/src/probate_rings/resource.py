@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self, final
 
 from probate import Ordering, hookimpl, runs_inline
-from probate_rings.keeper import new_table
 from probate_rings.manager import IoUringManager, ZeroCopyIpc
+from probate_rings.ringmanager import new_table
 from probate_rings.uring import PATIENCE, IoUring
 from probate_rings.zerocopy import ZeroCopyRing
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import concurrent.futures
 
     from probate import CleanupStats, Outcome, ResourceId, ResourceUsage
-    from probate_rings.keeper import OwnedRing
+    from probate_rings.ringmanager import OwnedRing
 
 
 @final

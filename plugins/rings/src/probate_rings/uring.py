@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, Self, final
 
 from probate import BusyResourceError, Outcome, forget_in_forked_child
 from probate_rings.errors import RingClosedError, RingFullError
+from probate_rings.interruptible import InterruptibleWait
 from probate_rings.operation import Completion, Operation
-from probate_rings.waker import Waker
 
 if TYPE_CHECKING:
     from _typeshed import HasFileno
@@ -81,7 +81,7 @@ class IoUring:
         self._ring = ring
         self._fd = ring.ring_fd
         try:
-            self._waker = Waker()
+            self._wait = InterruptibleWait()
         except BaseException:
             self._exit()
             raise
@@ -101,7 +101,7 @@ class IoUring:
             return
         if not self._in_flight:
             with contextlib.suppress(Exception):
-                self._waker.close(patience=0)
+                self._wait.close(patience=0)
                 self._exit()
         else:
             # The kernel may write to these buffers at any time: they must never be freed.
@@ -199,7 +199,7 @@ class IoUring:
                     is_over = not self._in_flight or (left is not None and left <= 0)
                     if is_over or len(self._completed) >= min_complete:
                         return self._take_completed()
-                self._waker.wait([self._fd], left)
+                self._wait.wait([self._fd], left)
                 left = None if deadline is None else deadline - time.monotonic()
         finally:
             self._turn.release()
@@ -236,7 +236,7 @@ class IoUring:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return len(self._in_flight)
-            if not self._waker.wait([self._fd], min(left, _CANCEL_AGAIN)):
+            if not self._wait.wait([self._fd], min(left, _CANCEL_AGAIN)):
                 with self._lock:
                     if not self.closed:
                         self._cancel()
@@ -261,7 +261,7 @@ class IoUring:
                 f"the kernel has not given back {count} operations, which were cancelled "
                 f"({some}): nothing is freed before it does"
             )
-        if not self._waker.close(PATIENCE):
+        if not self._wait.close(PATIENCE):
             raise BusyResourceError("a thread that waits in it was woken and has not left yet")
         with self._lock:
             return self._exit()

@@ -12,9 +12,9 @@ from probate import BusyResourceError, Outcome, forget_in_forked_child
 from probate_rings import layout
 from probate_rings.blocks import Blocks, Pool
 from probate_rings.errors import RingClosedError
+from probate_rings.interruptible import InterruptibleWait
 from probate_rings.peer import Presence
 from probate_rings.queues import Queues
-from probate_rings.waker import Waker
 
 if TYPE_CHECKING:
     import mmap
@@ -55,7 +55,7 @@ class ZeroCopyRing:
         self._spare: list[int] = []
         #: Whether this end is the sender, the receiver, or both.
         self._roles: set[int] = set()
-        self._waker = Waker()
+        self._wait = InterruptibleWait()
         self._is_stopped = self._is_closed = self._is_released = False
         self._is_inherited = False
         self._make_locks()
@@ -327,7 +327,7 @@ class ZeroCopyRing:
             has_come = self._queues.has_free() if is_sender else self._queues.has_message()
             is_due = has_come or self._is_stopped or self._presence.is_other_closed()
             watched = [doorbell, *self._presence.watched()]
-        ready = set() if is_due else self._waker.wait(watched, timeout)
+        ready = set() if is_due else self._wait.wait(watched, timeout)
         with self._lock:
             # Closed, it has no memory, and its descriptors may be others' by now.
             if not self.closed:
@@ -371,7 +371,7 @@ class ZeroCopyRing:
             self._ring_doorbell(1)
 
     def _close_descriptors(self, patience: float) -> bool:
-        if not self._waker.close(patience):
+        if not self._wait.close(patience):
             return False
         with self._lock:
             fds, self._fds = self._fds, ()

@@ -9,8 +9,8 @@ entry.py       one OS process on the queue: stopped, continued, accounted for
 policies.py    who runs next
 dispatcher.py  a policy at work: slices begun and ended
 runqueue.py    the queue, and the thread that hands out its time slices
-guard.py       starts the guardian and tells it whom to guard
-guardian.py    the guardian: a small OS process that continues all should the host die
+guard.py       starts the reaper and tells it whom to guard
+reaper.py    the reaper: a small OS process that continues all should the host die
 signalling.py  SIGSTOP and SIGCONT by pidfd, to a process or its group
 tuning.py      niceness and CPU affinity, changed and put back
 """
@@ -18,7 +18,7 @@ tuning.py      niceness and CPU affinity, changed and put back
 from __future__ import annotations
 
 from probate_scheduler.entry import RunQueueEntry
-from probate_scheduler.errors import GuardianUnavailableError
+from probate_scheduler.errors import ReaperUnavailableError
 from probate_scheduler.figures import EntryState, EntryStatistics, SchedulerStatistics
 from probate_scheduler.manager import SchedulerManager
 from probate_scheduler.resource import SchedulerResource
@@ -26,7 +26,7 @@ from probate_scheduler.resource import SchedulerResource
 __all__ = [
     "EntryState",
     "EntryStatistics",
-    "GuardianUnavailableError",
+    "ReaperUnavailableError",
     "RunQueueEntry",
     "SchedulerManager",
     "SchedulerResource",

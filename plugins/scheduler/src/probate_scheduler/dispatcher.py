@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from probate_scheduler.entry import RunQueueEntry
-    from probate_scheduler.guard import Guardian
+    from probate_scheduler.guard import Reaper
 
 #: The least seconds between two looks at those that somebody else has stopped.
 _HELD_RECHECK: Final = 0.05
@@ -32,10 +32,10 @@ class Dispatch:
 
     #: When to look again, on the monotonic clock in seconds, if nothing changes before.
     wake_at: float = OPEN_END
-    #: Who could not be stopped for want of a guardian.
+    #: Who could not be stopped for want of a reaper.
     unguarded: list[RunQueueEntry] = field(default_factory=list)
-    #: Whom a guardian can forget, by number.
-    forgettable: list[tuple[Guardian, int]] = field(default_factory=list)
+    #: Whom a reaper can forget, by number.
+    forgettable: list[tuple[Reaper, int]] = field(default_factory=list)
 
 
 @final
@@ -59,7 +59,7 @@ class Dispatcher:
         entry.virtual_time = max(entry.virtual_time, self._virtual_floor)
 
     def dispatch(
-        self, entries: Collection[RunQueueEntry], guardian: Guardian | None, now: float
+        self, entries: Collection[RunQueueEntry], reaper: Reaper | None, now: float
     ) -> Dispatch:
         """Stop and continue as the policy has it."""
         result = Dispatch()
@@ -77,7 +77,7 @@ class Dispatcher:
         for entry in entries:
             if entry.number in running or entry.is_held or entry.is_stopped:
                 continue
-            if guardian is None or entry.guardian is not guardian:
+            if reaper is None or entry.reaper is not reaper:
                 result.unguarded.append(entry)
             else:
                 entry.end_slice(now)
@@ -98,10 +98,10 @@ class Dispatcher:
                     self.enqueue(entry)
             elif is_contended and not entry.is_stopped and entry.slice_ends <= now:
                 entry.observe()
-            if entry.is_held and entry.guardian is not None:
+            if entry.is_held and entry.reaper is not None:
                 # Should the host die, it stays as it was made by whoever stopped it.
-                result.forgettable.append((entry.guardian, entry.number))
-                entry.guardian = None
+                result.forgettable.append((entry.reaper, entry.number))
+                entry.reaper = None
 
     def _choose(self, runnable: list[RunQueueEntry], now: float) -> list[RunQueueEntry]:
         for entry in runnable:

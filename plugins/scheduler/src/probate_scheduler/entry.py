@@ -12,7 +12,7 @@ from probate_scheduler.tuning import Tuning
 
 if TYPE_CHECKING:
     from probate import OsProcess
-    from probate_scheduler.guard import Guardian
+    from probate_scheduler.guard import Reaper
 
 _numbers: Final = itertools.count(1)
 
@@ -32,7 +32,6 @@ class RunQueueEntry:
     __slots__ = (
         "_since",
         "_stopped_group",
-        "guardian",
         "is_held",
         "is_paused",
         "is_removed",
@@ -42,6 +41,7 @@ class RunQueueEntry:
         "paused_seconds",
         "priority",
         "process",
+        "reaper",
         "run_seconds",
         "slice_ends",
         "slice_started",
@@ -58,12 +58,12 @@ class RunQueueEntry:
         self.process = process
         self.priority = priority
         self.weight = weight
-        #: Never used again, unlike a pid: names it to the guardian.
+        #: Never used again, unlike a pid: names it to the reaper.
         self.number = next(_numbers)
         #: Niceness and affinity, as they were.
         self.tuning = Tuning(process)
         #: Who continues it should this host die.
-        self.guardian: Guardian | None = None
+        self.reaper: Reaper | None = None
         self.is_paused = False
         #: Whether it was stopped by the queue.
         self.is_stopped = False

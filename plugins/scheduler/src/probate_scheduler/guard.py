@@ -1,4 +1,4 @@
-"""Starts a guardian, and tells it whom to guard: this host's side of `guardian.py`."""
+"""Starts a reaper, and tells it whom to guard: this host's side of `reaper.py`."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, final
 
 from probate import death_watch
-from probate_scheduler.errors import GuardianUnavailableError
+from probate_scheduler.errors import ReaperUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds that a guardian gets to start, on however busy a machine.
+#: Seconds that a reaper gets to start, on however busy a machine.
 _STARTING: Final = 15.0
 
 #: Seconds that it gets to take a request, and to end; it needs some microseconds.
 _PATIENCE: Final = 5.0
 
-_PROGRAM: Final = Path(__file__).with_name("guardian.py")
+_PROGRAM: Final = Path(__file__).with_name("reaper.py")
 
 
 @final
-class Guardian:
-    """A running guardian. It ends when it is closed, or when this host ends in any way.
+class Reaper:
+    """A running reaper. It ends when it is closed, or when this host ends in any way.
 
     It is in a session of its own, a child of nobody's here, and holds no descriptors but those
     that it needs.
@@ -43,9 +43,9 @@ class Guardian:
 
     @classmethod
     def start(cls) -> Self:
-        """Start one and wait until it is ready. Raises GuardianUnavailableError."""
+        """Start one and wait until it is ready. Raises ReaperUnavailableError."""
         if not sys.executable or getattr(sys, "frozen", False):
-            raise GuardianUnavailableError("this program has no Python interpreter to run it")
+            raise ReaperUnavailableError("this program has no Python interpreter to run it")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
@@ -60,32 +60,32 @@ class Guardian:
             made = cls(ours, _introduce(ours, starter))
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             ours.close()
-            raise GuardianUnavailableError(f"{type(error).__name__}: {error}") from error
+            raise ReaperUnavailableError(f"{type(error).__name__}: {error}") from error
         except BaseException:
             ours.close()
             raise
         return made
 
-    def watch(self, on_death: Callable[[Guardian], object]) -> None:
+    def watch(self, on_death: Callable[[Reaper], object]) -> None:
         """Have `on_death` called, on the thread of the death watch, if it ends unasked."""
         # It never says anything again: what there is to read is the end.
         death_watch.watch(self._socket.fileno(), lambda: on_death(self))
 
     @property
     def pidfd(self) -> int:
-        """Refers to the guardian's OS process; -1 when closed."""
+        """Refers to the reaper's OS process; -1 when closed."""
         return self._pidfd
 
     def guard(self, number: int, pidfd: int) -> None:
         """Have it continue the OS process behind `pidfd` should this host die.
 
         A request that was sent is served, whatever becomes of this host then. Raises
-        GuardianUnavailableError.
+        ReaperUnavailableError.
         """
         try:
             socket.send_fds(self._socket, [b"+%d" % number], [pidfd])
         except OSError as error:
-            raise GuardianUnavailableError(f"it takes no more requests: {error}") from error
+            raise ReaperUnavailableError(f"it takes no more requests: {error}") from error
 
     def forget(self, number: int) -> None:
         """Have it guard that one no more."""
@@ -115,7 +115,7 @@ class Guardian:
 
 
 def _introduce(connection: socket.socket, starter: subprocess.Popen[bytes]) -> int:
-    """Introduce this host to a guardian; return its pidfd. Raises OSError, ValueError."""
+    """Introduce this host to a reaper; return its pidfd. Raises OSError, ValueError."""
     connection.settimeout(_STARTING)
     own_pidfd = os.pidfd_open(os.getpid())
     try:
@@ -130,7 +130,7 @@ def _introduce(connection: socket.socket, starter: subprocess.Popen[bytes]) -> i
     # It has handed over to a child of its own, and ended; or it has just ended.
     code = starter.wait()
     if answer != b"!" or not descriptors:
-        raise ValueError(f"{sys.executable} ended with code {code} before the guardian was ready")
+        raise ValueError(f"{sys.executable} ended with code {code} before the reaper was ready")
     connection.settimeout(_PATIENCE)
     return descriptors[0]
 

@@ -78,11 +78,11 @@ class SchedulerManager:
         """Put an OS process on the run queue; with its group, where it leads one.
 
         A higher `priority` goes first, with PRIORITY; `weight`, 1 to 10000, is its share, with
-        FAIR. The first process more than there are slots starts a guardian, which takes as long
+        FAIR. The first process more than there are slots starts a reaper, which takes as long
         as a Python interpreter takes to start.
 
         Raises ProcessLookupError if there is no such process, PermissionError if this host may
-        not stop it, AlreadyOwnedError if it is on the queue, GuardianUnavailableError,
+        not stop it, AlreadyOwnedError if it is on the queue, ReaperUnavailableError,
         PidfdUnavailableError, ProcessTerminatedError, ProcessNotFoundError,
         ResourceLimitExceeded; nothing is on the queue then.
         """
@@ -153,7 +153,7 @@ class SchedulerManager:
     def pause(self, pid: int, os_pid: int) -> None:
         """Stop an OS process until `resume`. Idempotent.
 
-        Raises GuardianUnavailableError.
+        Raises ReaperUnavailableError.
         """
         self._queue.pause(self.find(pid, os_pid))
 
@@ -228,7 +228,7 @@ class SchedulerManager:
         return self._queue.totals()
 
     def join_if_idle(self) -> None:
-        """Wait until the queue's thread and its guardian are gone, if nothing is queued.
+        """Wait until the queue's thread and its reaper are gone, if nothing is queued.
 
         They end by themselves. `remove` and a cleanup wait; this is for when the last OS
         process has died.

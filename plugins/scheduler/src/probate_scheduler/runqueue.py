@@ -1,7 +1,7 @@
 """The run queue, and the thread that hands out its time slices.
 
 One lock guards the queue, and what stops or continues a process holds it: what the books say of
-a process is what the kernel was told. Nothing that blocks is done under it. Starting a guardian
+a process is what the kernel was told. Nothing that blocks is done under it. Starting a reaper
 and telling it whom to guard can block, so that comes before, under a lock of its own.
 
 The thread exists while anything is on the queue, and sleeps until the end of the next slice, or
@@ -22,7 +22,7 @@ from probate import death_watch, forget_in_forked_child
 from probate_scheduler.dispatcher import Dispatch, Dispatcher
 from probate_scheduler.entry import OPEN_END, RunQueueEntry
 from probate_scheduler.figures import EntryStatistics, SchedulerStatistics
-from probate_scheduler.guard import Guardian
+from probate_scheduler.guard import Reaper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,7 +35,7 @@ logger = logging.getLogger("probate")
 #: Seconds for which nobody is stopped after a failure.
 _RECOVERY: Final = 1.0
 
-#: Seconds that a caller waits for the thread and the guardian to be gone.
+#: Seconds that a caller waits for the thread and the reaper to be gone.
 _LEAVING: Final = 10.0
 
 
@@ -73,23 +73,23 @@ class RunQueue:
         self._thread: threading.Thread | None = None
         #: Threads that have found the queue empty and are on their way out.
         self._leaving: list[threading.Thread] = []
-        self._guardian: Guardian | None = None
-        #: Serialises the starting of guardians.
+        self._reaper: Reaper | None = None
+        #: Serialises the starting of reapers.
         self._guarding = threading.RLock()
-        #: Whom a guardian can forget, by number.
-        self._forgettable: list[tuple[Guardian, int]] = []
+        #: Whom a reaper can forget, by number.
+        self._forgettable: list[tuple[Reaper, int]] = []
         #: Guardians that have died.
-        self._gone: list[Guardian] = []
+        self._gone: list[Reaper] = []
         #: When, on the monotonic clock, somebody may be stopped again after a failure.
         self._slicing_from = 0.0
         self._totals = _Totals()
 
     def forget_parent(self) -> None:
         """Schedule nothing, in a forked child; the parent's processes are the parent's."""
-        self._inherited += [self._entries, self._guardian, self._thread, self._leaving]
-        if self._guardian is not None:
-            # The guardian would take this child for its host, were this end left open.
-            self._guardian.disown()
+        self._inherited += [self._entries, self._reaper, self._thread, self._leaving]
+        if self._reaper is not None:
+            # The reaper would take this child for its host, were this end left open.
+            self._reaper.disown()
         self._start_afresh()
 
     # -- for the manager -------------------------------------------------------
@@ -115,7 +115,7 @@ class RunQueue:
     def prepare(self, entry: RunQueueEntry) -> None:
         """Have a newcomer guarded if somebody will have to be stopped.
 
-        Raises GuardianUnavailableError.
+        Raises ReaperUnavailableError.
         """
         with self._changed:
             is_contended = len(self._entries) >= self._dispatcher.slots
@@ -151,8 +151,8 @@ class RunQueue:
                 entry.is_removed = True
                 if self._entries.get(_key(entry)) is entry:
                     del self._entries[_key(entry)]
-                if entry.guardian is not None:
-                    self._forgettable.append((entry.guardian, entry.number))
+                if entry.reaper is not None:
+                    self._forgettable.append((entry.reaper, entry.number))
                 self._changed.notify_all()
 
     def close(self, entry: RunQueueEntry) -> None:
@@ -163,7 +163,7 @@ class RunQueue:
                 entry.process.close()
 
     def pause(self, entry: RunQueueEntry) -> None:
-        """Stop it until `resume`. Raises GuardianUnavailableError, PermissionError."""
+        """Stop it until `resume`. Raises ReaperUnavailableError, PermissionError."""
         self.guard([entry])
         with self._changed:
             if entry.is_removed or entry.is_paused:
@@ -171,7 +171,7 @@ class RunQueue:
             entry.account()
             entry.end_slice(time.monotonic())
             entry.is_paused = True
-            if entry.guardian is self._guardian:
+            if entry.reaper is self._reaper:
                 entry.stop()
             self._changed.notify_all()
 
@@ -229,7 +229,7 @@ class RunQueue:
             )
 
     def join_if_idle(self) -> None:
-        """Wait until the thread and the guardian are gone, if the queue is empty."""
+        """Wait until the thread and the reaper are gone, if the queue is empty."""
         with self._changed:
             threads = [] if self._entries else [*self._leaving, self._thread]
         over = time.monotonic() + _LEAVING
@@ -240,53 +240,53 @@ class RunQueue:
     # -- guarding --------------------------------------------------------------
 
     def guard(self, entries: Iterable[RunQueueEntry]) -> None:
-        """Have the guardian guard these, starting one if there is none. May block.
+        """Have the reaper guard these, starting one if there is none. May block.
 
-        Raises GuardianUnavailableError.
+        Raises ReaperUnavailableError.
         """
         with self._guarding:
-            guardian = self._guardian or self._new_guardian()
+            reaper = self._reaper or self._new_guardian()
             for entry in entries:
                 with self._changed:
-                    if entry.is_removed or entry.guardian is guardian:
+                    if entry.is_removed or entry.reaper is reaper:
                         continue
                     # A descriptor of its own: the entry's may be closed, and its number given
                     # to another, before it is sent.
                     pidfd = os.dup(entry.process.fileno())
                 try:
-                    guardian.guard(entry.number, pidfd)
+                    reaper.guard(entry.number, pidfd)
                 finally:
                     os.close(pidfd)
-                self._note_guarded(entry, guardian)
+                self._note_guarded(entry, reaper)
 
-    def _new_guardian(self) -> Guardian:
-        guardian = Guardian.start()
+    def _new_guardian(self) -> Reaper:
+        reaper = Reaper.start()
         with self._changed:
-            self._guardian = guardian
+            self._reaper = reaper
             try:
-                guardian.watch(self._guardian_died)
-                # Which ends the guardian too, when the queue is empty.
+                reaper.watch(self._guardian_died)
+                # Which ends the reaper too, when the queue is empty.
                 self._ensure_thread()
             except BaseException:
-                self._guardian = None
-                guardian.close()
+                self._reaper = None
+                reaper.close()
                 raise
-        return guardian
+        return reaper
 
-    def _note_guarded(self, entry: RunQueueEntry, guardian: Guardian) -> None:
+    def _note_guarded(self, entry: RunQueueEntry, reaper: Reaper) -> None:
         with self._changed:
-            entry.guardian = guardian
+            entry.reaper = reaper
             if entry.is_removed:
                 # By another thread, since it was last looked at.
-                self._forgettable.append((guardian, entry.number))
+                self._forgettable.append((reaper, entry.number))
 
-    def _guardian_died(self, guardian: Guardian) -> None:
+    def _guardian_died(self, reaper: Reaper) -> None:
         with self._changed:
-            if self._guardian is not guardian:
+            if self._reaper is not reaper:
                 return
-            logger.warning("the scheduler's guardian has died; nobody is stopped without another")
-            self._guardian = None
-            self._gone.append(guardian)
+            logger.warning("the scheduler's reaper has died; nobody is stopped without another")
+            self._reaper = None
+            self._gone.append(reaper)
             self._let_all_run()
             self._changed.notify_all()
 
@@ -312,22 +312,22 @@ class RunQueue:
             self._leaves(by_force=True)
 
     def _leaves(self, *, by_force: bool = False) -> bool:
-        """End this thread, and the guardian, if the queue is empty; whether it is."""
+        """End this thread, and the reaper, if the queue is empty; whether it is."""
         with self._changed:
             if self._entries and not by_force:
                 return False
-        # Not while somebody starts a guardian, or has just been given this one.
+        # Not while somebody starts a reaper, or has just been given this one.
         with self._guarding, self._changed:
             if self._entries and not by_force:
                 return False
             self._let_all_run()
-            guardians = [*self._gone, *([self._guardian] if self._guardian is not None else [])]
+            reapers = [*self._gone, *([self._reaper] if self._reaper is not None else [])]
             forgettable = self._forgettable
-            self._guardian, self._thread = None, None
+            self._reaper, self._thread = None, None
             self._gone, self._forgettable = [], []
             self._leaving = [each for each in self._leaving if each.is_alive()]
             self._leaving.append(threading.current_thread())
-        _settle(forgettable, guardians)
+        _settle(forgettable, reapers)
         return True
 
     def _guard_or_recover(self, unguarded: list[RunQueueEntry]) -> None:
@@ -343,7 +343,7 @@ class RunQueue:
         now = time.monotonic()
         if now >= self._slicing_from:
             try:
-                return self._dispatcher.dispatch(self._entries.values(), self._guardian, now)
+                return self._dispatcher.dispatch(self._entries.values(), self._reaper, now)
             except Exception:
                 logger.exception("scheduling failed; nobody is stopped for %s s", _RECOVERY)
                 self._slicing_from = now + _RECOVERY
@@ -352,7 +352,7 @@ class RunQueue:
 
     def _ensure_thread(self) -> None:
         if self._thread is None:
-            # A daemon: it must not keep the interpreter from exiting. The guardian does the rest.
+            # A daemon: it must not keep the interpreter from exiting. The reaper does the rest.
             thread = threading.Thread(target=self._serve, name="probate-scheduler", daemon=True)
             thread.start()
             self._thread = thread
@@ -363,13 +363,13 @@ class RunQueue:
                 entry.resume()
 
 
-def _settle(forgettable: list[tuple[Guardian, int]], ended: list[Guardian]) -> None:
-    # First those: who has left may since have been stopped by others, which is not a guardian's
+def _settle(forgettable: list[tuple[Reaper, int]], ended: list[Reaper]) -> None:
+    # First those: who has left may since have been stopped by others, which is not a reaper's
     # to undo.
-    for guardian, number in forgettable:
-        guardian.forget(number)
-    for guardian in ended:
-        guardian.close()
+    for reaper, number in forgettable:
+        reaper.forget(number)
+    for reaper in ended:
+        reaper.close()
 
 
 def _key(entry: RunQueueEntry) -> tuple[int, int]:

@@ -8,12 +8,12 @@ import socket
 from typing import TYPE_CHECKING, final
 
 from probate import BusyResourceError, Outcome
-from probate.system.lazy import lazily
+from probate.system.lazy import lazy_module
 
 if TYPE_CHECKING:
     import asyncio
 else:
-    asyncio = lazily("asyncio")
+    asyncio = lazy_module("asyncio")
 
 
 @final

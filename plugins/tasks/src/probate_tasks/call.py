@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
-from probate.system.lazy import lazily
+from probate.system.lazy import lazy_module
 from probate_tasks import stacks
 from probate_tasks.chains import behind
 from probate_tasks.job import Job
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 else:
-    asyncio = lazily("asyncio")
+    asyncio = lazy_module("asyncio")
 
 _CANNOT_STOP: Final = "it still runs, and cannot be stopped from outside; it stands at"
 

@@ -7,7 +7,7 @@ import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
-from probate.system.lazy import lazily
+from probate.system.lazy import lazy_module
 
 if TYPE_CHECKING:
     import asyncio
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from probate_tasks.job import Job
 else:
-    asyncio = lazily("asyncio")
+    asyncio = lazy_module("asyncio")
 
 
 @final
@@ -44,14 +44,14 @@ class Ending(concurrent.futures.Future[None]):
 
 
 @final
-class Here(NamedTuple):
+class LoopContext(NamedTuple):
     """The event loop that runs on this thread, if any, and the task that it runs just now."""
 
     loop: asyncio.AbstractEventLoop | None
     task: asyncio.Task[Any] | None
 
     @classmethod
-    def find(cls) -> Here:
+    def find(cls) -> LoopContext:
         """Where this is called."""
         try:
             loop = asyncio.get_running_loop()

@@ -12,7 +12,7 @@ from probate_tasks.status import status_of
 if TYPE_CHECKING:
     import weakref
 
-    from probate_tasks.ending import Ending, Here
+    from probate_tasks.ending import Ending, LoopContext
     from probate_tasks.status import Native, TaskStatus
 
 
@@ -98,7 +98,7 @@ class Job(ABC):
         """Whether whoever asked it to stop still cares: as long as that termination lasts."""
         return any(reference() is not None for reference in list(self._endings))
 
-    def ask_to_stop(self, ending: Ending | None = None, here: Here | None = None) -> bool:
+    def ask_to_stop(self, ending: Ending | None = None, here: LoopContext | None = None) -> bool:
         """Cancel it, and tell `ending` when it is over; False if there is no use waiting.
 
         `here` is where this is called, if the caller knows.

@@ -7,7 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
-from probate.system.lazy import lazily
+from probate.system.lazy import lazy_module
 from probate_tasks import stacks
 from probate_tasks.job import Job
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from probate_tasks.ending import Ending, Here
+    from probate_tasks.ending import Ending, LoopContext
     from probate_tasks.status import Native
 else:
-    asyncio = lazily("asyncio")
+    asyncio = lazy_module("asyncio")
 
 #: How many awaits in a row a coroutine's exit is closed through.
 _MAX_AWAITS: Final = 16
@@ -52,7 +52,7 @@ class LoopTask(Job):
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self.future.add_done_callback, callback)
 
-    def ask_to_stop(self, ending: Ending | None = None, here: Here | None = None) -> bool:
+    def ask_to_stop(self, ending: Ending | None = None, here: LoopContext | None = None) -> bool:
         """As any job; where its own loop asks, without finding out for each what is so for all."""
         future = self.future
         if here is None or here.loop is not self._loop:

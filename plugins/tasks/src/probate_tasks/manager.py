@@ -10,10 +10,10 @@ from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final, overload
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current
-from probate.system.lazy import lazily
+from probate.system.lazy import lazy_module
 from probate_tasks.call import ExecutorCall, ThreadCall
 from probate_tasks.chains import behind
-from probate_tasks.ending import Ending, Here
+from probate_tasks.ending import Ending, LoopContext
 from probate_tasks.late import LateEnders
 from probate_tasks.looptask import LoopTask
 from probate_tasks.status import TaskStatus, is_native, status_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from probate_tasks.job import Job
     from probate_tasks.status import Native
 else:
-    asyncio = lazily("asyncio")
+    asyncio = lazy_module("asyncio")
 
 T = TypeVar("T")
 
@@ -200,7 +200,7 @@ class AsyncTaskManager:
         One future stands for all that there is use waiting for.
         """
         jobs = self._table.resources(pid)
-        ending, here = Ending(jobs), Here.find()
+        ending, here = Ending(jobs), LoopContext.find()
         is_of_use = False
         for job in reversed(jobs):
             if job.ask_to_stop(ending, here):

@@ -7,7 +7,7 @@ import inspect
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from probate.system.lazy import lazily
+from probate.system.lazy import lazy_module
 
 if TYPE_CHECKING:
     import asyncio
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     #: What a process can own: the native objects, as asyncio and concurrent.futures make them.
     Native = asyncio.Future[Any] | concurrent.futures.Future[Any]
 else:
-    asyncio = lazily("asyncio")
+    asyncio = lazy_module("asyncio")
 
 
 class TaskStatus(StrEnum):

@@ -1,7 +1,7 @@
 """Threads for calls: so many at most for each process, and none that idles.
 
 A `ThreadPoolExecutor` keeps its threads until it is shut down, and the interpreter waits for
-them. Here a thread ends as soon as there is nothing left to call, at the price of starting
+them. LoopContext a thread ends as soon as there is nothing left to call, at the price of starting
 another for the next call, and is a daemon: a call that never returns keeps nobody from exiting.
 One process's calls never wait for another's.
 """

@@ -53,7 +53,7 @@ class TimeLimit:
 
 
 @final
-class Waker:
+class InterruptibleWait:
     """Counts the threads inside something, lets them wait there, and turns them out at its end.
 
     `closed` makes the error that they get. Entered by `with`. In a forked child nobody is inside,
@@ -116,7 +116,7 @@ class Waker:
         self.check()
         return any(found != wake for found, _ in ready)
 
-    def begin_close(self) -> None:
+    def wake_waiters(self) -> None:
         """Let nobody in any more, and wake all who are inside."""
         with self._changed:
             self._is_closing = True
@@ -125,7 +125,7 @@ class Waker:
 
     def close(self, patience: float) -> bool:
         """Wait until all have left, `patience` seconds at most; False if they have not."""
-        self.begin_close()
+        self.wake_waiters()
         with self._changed:
             if not self._changed.wait_for(lambda: not self._inside, patience):
                 return False

@@ -24,13 +24,13 @@ logger = logging.getLogger("probate")
 _PAUSE: Final = 0.1
 
 #: The settler that settles around here: to wait for it would be to wait for oneself.
-_settling_here: Final[ContextVar[Settler | None]] = ContextVar(
+_running_here: Final[ContextVar[TerminationThread | None]] = ContextVar(
     "probate_settling_here", default=None
 )
 
 
 @final
-class Settler:
+class TerminationThread:
     """Runs coroutines on an event loop in a thread, so that none that waits holds up another.
 
     Both exist while any coroutine runs, or anybody keeps them ready for one to come.
@@ -67,7 +67,7 @@ class Settler:
             if not self._keepers and self._wake is not None:
                 self._wake()
 
-    def settle(self, make: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    def run(self, make: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Run the coroutine that `make` makes; what it raises is logged. Never blocks.
 
         Raises RuntimeError if no thread can be started; it is run together with the next one.
@@ -81,7 +81,7 @@ class Settler:
 
     def join(self) -> None:
         """Wait until all is settled, and the thread gone; at once from what is being settled."""
-        if _settling_here.get() is self:
+        if _running_here.get() is self:
             return
         with self._lock:
             if self._queue and not self._is_serving:
@@ -104,7 +104,7 @@ class Settler:
         before = self._thread
         # A daemon: settling must not keep the interpreter from exiting.
         thread = threading.Thread(
-            target=self._serve, args=(before,), name="probate-settler", daemon=True
+            target=self._serve, args=(before,), name="probate-termination", daemon=True
         )
         self._thread, self._is_serving = thread, True
         try:
@@ -114,7 +114,7 @@ class Settler:
             raise
 
     def _serve(self, before: threading.Thread | None) -> None:
-        _settling_here.set(self)
+        _running_here.set(self)
         has_failed = False
         while True:
             try:
@@ -151,7 +151,7 @@ class Settler:
                     # It is over, and another thread may take what is queued.
                     return
                 while self._queue:
-                    task = asyncio.ensure_future(_settle(self._queue.popleft()))
+                    task = asyncio.ensure_future(_run_one(self._queue.popleft()))
                     tasks.add(task)
                     task.add_done_callback(end)
                 if not tasks and not self._keepers:
@@ -176,7 +176,7 @@ def _check_descriptors() -> None:
             end.close()
 
 
-async def _settle(make: Callable[[], Coroutine[Any, Any, object]]) -> None:
+async def _run_one(make: Callable[[], Coroutine[Any, Any, object]]) -> None:
     try:
         await make()
     except BaseException:

@@ -1,4 +1,4 @@
-"""Nothing stays stopped, whatever the host dies of; guardians come and go with the need."""
+"""Nothing stays stopped, whatever the host dies of; reapers come and go with the need."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from processes_kernel import eventually, state
-from scheduler_workers import all_run, end, guardians, kill_all, none_stopped, stopped
+from scheduler_workers import all_run, end, kill_all, none_stopped, reapers, stopped
 from scheduler_workers import (
     start as start_worker,
 )
 
 from probate import SchedulingPolicy
-from probate_scheduler import GuardianUnavailableError, SchedulerManager
+from probate_scheduler import ReaperUnavailableError, SchedulerManager
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,8 +72,8 @@ def fork_host(workers: list[subprocess.Popen[bytes]]) -> int:
 @pytest.mark.usefixtures("nothing_remains")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_scheduler_killed_in_mid_slice_leaves_no_stopped_process(number: signal.Signals) -> None:
-    """Twelve times each by the default disposition of SIGTERM and by SIGKILL; no guardian stays."""
-    before = guardians()
+    """Twelve times each by the default disposition of SIGTERM and by SIGKILL; no reaper stays."""
+    before = reapers()
     workers = [start_worker() for _ in range(4)]
     try:
         for _ in range(12):
@@ -84,7 +84,7 @@ def test_a_scheduler_killed_in_mid_slice_leaves_no_stopped_process(number: signa
 
             assert os.waitstatus_to_exitcode(status) == -number
             eventually(lambda: all_run(workers), "all are continued")
-        eventually(lambda: guardians() <= before, "the guardians are gone")
+        eventually(lambda: reapers() <= before, "the reapers are gone")
     finally:
         for worker in workers:
             end(worker)
@@ -128,7 +128,7 @@ def test_a_guardian_is_nobodys_child_and_holds_nothing(
     manager: ProcessManager, scheduler: SchedulerManager, start: Start
 ) -> None:
     """Its own session, no parent here, one socket and pidfds; SIGTERM does not end it."""
-    before = guardians()
+    before = reapers()
     process = manager.create_process("job")
     workers = [start(), start()]
     with open(os.devnull) as inheritable:
@@ -139,22 +139,22 @@ def test_a_guardian_is_nobodys_child_and_holds_nothing(
             lambda: min(each.switches for each in scheduler.statistics(process.pid)) > 0,
             "both have been stopped",
         )
-    (guardian,) = guardians() - before
+    (reaper,) = reapers() - before
     held = sorted(
-        str(fd.readlink()).partition(":")[0] for fd in Path(f"/proc/{guardian}/fd").iterdir()
+        str(fd.readlink()).partition(":")[0] for fd in Path(f"/proc/{reaper}/fd").iterdir()
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        os.kill(guardian, number)
+        os.kill(reaper, number)
     scheduler.remove(process.pid, workers[0].pid)
 
     assert held == ["/dev/null"] * 2 + [held[2]] * 3 + ["socket"]
     assert held[2] in {"anon_inode", "pidfd"}
-    assert os.getsid(guardian) not in {os.getsid(0), os.getsid(workers[0].pid)}
+    assert os.getsid(reaper) not in {os.getsid(0), os.getsid(workers[0].pid)}
     with open(f"/proc/{os.getpid()}/task/{os.getpid()}/children") as file:
-        assert str(guardian) not in file.read().split()
-    assert guardians() - before == {guardian}
+        assert str(reaper) not in file.read().split()
+    assert reapers() - before == {reaper}
     manager.terminate_process(process.pid)
-    assert guardians() == before
+    assert reapers() == before
 
 
 @pytest.mark.usefixtures("nothing_remains")
@@ -165,7 +165,7 @@ def test_a_guardian_that_dies_is_replaced(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Nobody is stopped without one: all run at once, until the next one guards them."""
-    before = guardians()
+    before = reapers()
     process = manager.create_process("job")
     workers = [start(), start(), start()]
     for worker in workers:
@@ -173,11 +173,11 @@ def test_a_guardian_that_dies_is_replaced(
     scheduler.pause(process.pid, workers[0].pid)
     for _ in range(3):
         eventually(lambda: stopped(workers) == 2, "two of three are stopped")
-        (guardian,) = guardians() - before
-        os.kill(guardian, signal.SIGKILL)
-        eventually(lambda: guardians() - before - {guardian}, "there is another one")  # noqa: B023  called at once
+        (reaper,) = reapers() - before
+        os.kill(reaper, signal.SIGKILL)
+        eventually(lambda: reapers() - before - {reaper}, "there is another one")  # noqa: B023  called at once
 
-    assert "guardian has died" in caplog.text
+    assert "reaper has died" in caplog.text
     eventually(lambda: state(workers[0].pid) == "T", "the paused one is paused again")
 
 
@@ -196,9 +196,9 @@ def test_without_a_guardian_nothing_is_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", program)
         scheduler.add(process.pid, workers[0].pid)
-        with pytest.raises(GuardianUnavailableError, match="guardian"):
+        with pytest.raises(ReaperUnavailableError, match="reaper"):
             scheduler.add(process.pid, workers[1].pid)
-        with pytest.raises(GuardianUnavailableError):
+        with pytest.raises(ReaperUnavailableError):
             scheduler.pause(process.pid, workers[0].pid)
 
         assert scheduler.totals.entries == 1
@@ -217,15 +217,15 @@ def test_what_a_user_has_stopped_is_not_the_guardians_to_continue(start: Start) 
     for worker in (held, *workers):
         scheduler.add(1, worker.pid)
     entry = scheduler.find(1, held.pid)
-    eventually(lambda: entry.is_held and entry.guardian is None, "it is noticed, and unguarded")
+    eventually(lambda: entry.is_held and entry.reaper is None, "it is noticed, and unguarded")
     eventually(lambda: stopped(workers) == 1, "the others take turns")
-    guardian = scheduler._queue._guardian
-    assert guardian is not None
-    # As if the host had died: the guardian's socket is at its end.
+    reaper = scheduler._queue._reaper
+    assert reaper is not None
+    # As if the host had died: the reaper's socket is at its end.
     with scheduler._queue._changed:
-        guardian.close()
+        reaper.close()
         eventually(lambda: stopped(workers) == 0, "the others are continued")
 
         assert state(held.pid) == "T"
-        scheduler._queue._guardian_died(guardian)
+        scheduler._queue._guardian_died(reaper)
     scheduler.cleanup(1)

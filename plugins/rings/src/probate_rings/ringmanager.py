@@ -42,7 +42,7 @@ def new_table() -> RingTable:
     return OwnershipTable(KIND, identity=lambda ring: ring)
 
 
-class RingKeeper:
+class RingManager:
     """Keeps the rings that it makes in a table: its own, until it shares a resource's."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Final, final
 
 from probate import forget_in_forked_child
-from probate_processes.procfs import Kin, children_by_thread, pin
+from probate_processes.procfs import Lineage, children_by_thread, pin
 from probate_processes.subreaper import is_subreaper, set_subreaper
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _LOOKS: Final = 3
 
 
 @final
-class Forest:
+class TreeRegistry:
     """The trees by the pid of their leader; no ownership, which is the table's.
 
     While there is any, this process is a child subreaper, so that no orphan gets away.
@@ -44,7 +44,7 @@ class Forest:
         #: over by now, and who of them led no tree.
         self._seen: dict[str, _Seen] = {}
         #: The strangers as they were looked at last for a round of deaths, and for which one.
-        self._looked_at: tuple[int, list[Kin]] = (-1, [])
+        self._looked_at: tuple[int, list[Lineage]] = (-1, [])
         self._users = 0
         self._was_subreaper = False
         self._swept_at = 0.0
@@ -77,7 +77,7 @@ class Forest:
             if tree.mark is not None:
                 self._by_tag[tree.mark.tag] = tree
 
-    def note_loss(self, tree: Tree) -> None:
+    def leader_exited(self, tree: Tree) -> None:
         """A tree's leader has exited: somebody else may reap it, and its pid come round."""
         with self._lock:
             tree.has_lost_leader = True
@@ -98,7 +98,7 @@ class Forest:
                 self._by_tag.pop(tree.mark.tag, None)
             self.close()
 
-    def strangers(self) -> list[int]:
+    def unclaimed_children(self) -> list[int]:
         """The children of this host that lead no tree: its own, and orphans that came to it."""
         children = children_by_thread(os.getpid())
         with self._lock:
@@ -121,11 +121,11 @@ class Forest:
         watch began.
         """
         if self._looked_at[0] != death_round:
-            kin = self._look()
-            if kin is None:
+            lineage = self._look()
+            if lineage is None:
                 return True
-            self._looked_at = (death_round, kin)
-        return any(tree.claims(each) for each in self._looked_at[1])
+            self._looked_at = (death_round, lineage)
+        return any(tree.includes(each) for each in self._looked_at[1])
 
     def reap_orphans(self, death_round: int | None = None) -> None:
         """Reap what has ended of trees that live on, at most once in a while.
@@ -140,8 +140,8 @@ class Forest:
             self._swept_at = now
         looked_in, found = self._looked_at
         if looked_in != death_round:
-            kin = [Kin.of_child(os_pid) for os_pid in self.strangers()]
-            found = [each for each in kin if each is not None]
+            lineage = [Lineage.of_child(os_pid) for os_pid in self.unclaimed_children()]
+            found = [each for each in lineage if each is not None]
         # After the look at strangers: who was a leader then, and is none now, is not ours.
         for each in found:
             if not self._is_dead_orphan(each):
@@ -150,7 +150,7 @@ class Forest:
             if process is None:
                 continue
             with process, contextlib.suppress(ChildProcessError):
-                pinned = Kin.of_child(each.os_pid)
+                pinned = Lineage.of_child(each.os_pid)
                 if pinned is not None and self._is_dead_orphan(pinned):
                     process.exit_code(reap=True)
 
@@ -171,7 +171,7 @@ class Forest:
         new = words[len(before) :].split()
         return words, (*sifted, *(os_pid for os_pid in map(int, new) if os_pid not in self._trees))
 
-    def _look(self) -> list[Kin] | None:
+    def _look(self) -> list[Lineage] | None:
         """All strangers that there were at one moment; None if children go too fast to tell.
 
         Of children that are reaped meanwhile, the kernel may skip the next ones (proc(5)). Whoever
@@ -179,18 +179,18 @@ class Forest:
         """
         for _ in range(_LOOKS):
             reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
-            kin = [Kin.of_child(os_pid) for os_pid in self.strangers()]
+            lineage = [Lineage.of_child(os_pid) for os_pid in self.unclaimed_children()]
             if resource.getrusage(resource.RUSAGE_CHILDREN) == reaped:
-                return [each for each in kin if each is not None]
+                return [each for each in lineage if each is not None]
         return None
 
-    def _is_dead_orphan(self, kin: Kin) -> bool:
+    def _is_dead_orphan(self, lineage: Lineage) -> bool:
         """Whether a child of this host is a zombie, and certainly comes from a tree."""
         # One in a session of its own may have become the leader of a tree just now, whose status
         # must be kept; an orphan is in the session of another.
-        is_in_session = kin.session != kin.os_pid and kin.session in self._trees
-        is_ours = is_in_session or kin.tag in self._by_tag
-        return kin.is_zombie and is_ours and not self._leads(kin.os_pid)
+        is_in_session = lineage.session != lineage.os_pid and lineage.session in self._trees
+        is_ours = is_in_session or lineage.tag in self._by_tag
+        return lineage.is_zombie and is_ours and not self._leads(lineage.os_pid)
 
     def _leads(self, os_pid: int) -> bool:
         """Whether a process leads a tree: that which has this pid now, not one that had it."""

@@ -15,7 +15,7 @@ import pytest
 from children import exit_code_of_fork
 from spawn_kernel import changes_since
 
-from probate.process.thread import Settler
+from probate.process.terminationthread import TerminationThread
 from probate.testing.witness import KernelView
 
 if TYPE_CHECKING:
@@ -45,26 +45,26 @@ def noting(log: list[int], number: int) -> Make:
 
 def test_all_are_settled_and_nothing_of_it_remains() -> None:
     """From several threads, hundreds: each once; join waits for all, and for thread and loop."""
-    settler = Settler()
+    termination_thread = TerminationThread()
     log: list[int] = []
 
     def feed(start: int) -> None:
         for number in range(start, start + 100):
-            settler.settle(noting(log, number))
+            termination_thread.run(noting(log, number))
 
     threads = [threading.Thread(target=feed, args=(100 * index,)) for index in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
-    settler.join()
+    termination_thread.join()
 
     assert sorted(log) == list(range(800))
 
 
 def test_one_that_hangs_holds_up_no_other() -> None:
     """Those that come later are done while it waits; join waits for it as well."""
-    settler = Settler()
+    termination_thread = TerminationThread()
     log: list[int] = []
     begun, go_on = threading.Event(), asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
@@ -75,7 +75,7 @@ def test_one_that_hangs_holds_up_no_other() -> None:
         await go_on.wait()
         log.append(-1)
 
-    settler.settle(hang)
+    termination_thread.run(hang)
     assert begun.wait(PATIENCE)
     done = threading.Event()
 
@@ -83,12 +83,12 @@ def test_one_that_hangs_holds_up_no_other() -> None:
         done.set()
 
     for number in range(50):
-        settler.settle(noting(log, number))
-    settler.settle(last)
+        termination_thread.run(noting(log, number))
+    termination_thread.run(last)
 
     assert done.wait(PATIENCE)
     loops[0].call_soon_threadsafe(go_on.set)
-    settler.join()
+    termination_thread.join()
     assert sorted(log) == list(range(-1, 50))
 
 
@@ -103,15 +103,15 @@ def test_whatever_one_raises_is_logged_and_ends_no_other(
     caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
     """Not even a SystemExit ends the thread: those before, beside and after it are settled."""
-    settler = Settler()
+    termination_thread = TerminationThread()
     log: list[int] = []
     with caplog.at_level(logging.ERROR, "probate"):
-        settler.settle(noting(log, 0))
-        settler.settle(lambda: no_luck(error))
-        settler.settle(noting(log, 1))
-        settler.join()
-        settler.settle(noting(log, 2))
-        settler.join()
+        termination_thread.run(noting(log, 0))
+        termination_thread.run(lambda: no_luck(error))
+        termination_thread.run(noting(log, 1))
+        termination_thread.join()
+        termination_thread.run(noting(log, 2))
+        termination_thread.join()
 
     assert sorted(log) == [0, 1, 2]
     assert [record.exc_info and record.exc_info[0] for record in caplog.records] == [error]
@@ -121,16 +121,16 @@ def test_one_that_cannot_even_begin_is_logged_and_ends_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The call that makes the coroutine may fail as well."""
-    settler = Settler()
+    termination_thread = TerminationThread()
     log: list[int] = []
 
     def fail() -> Coroutine[object, object, object]:
         raise ValueError("no luck")
 
     with caplog.at_level(logging.ERROR, "probate"):
-        settler.settle(fail)
-        settler.settle(noting(log, 0))
-        settler.join()
+        termination_thread.run(fail)
+        termination_thread.run(noting(log, 0))
+        termination_thread.join()
 
     assert log == [0]
     assert len(caplog.records) == 1
@@ -138,43 +138,43 @@ def test_one_that_cannot_even_begin_is_logged_and_ends_no_other(
 
 def test_none_is_lost_that_comes_as_the_thread_ends() -> None:
     """Each comes at the very moment in which the one before is done: 300 rounds."""
-    settler = Settler()
+    termination_thread = TerminationThread()
     for turn in range(300):
         done = threading.Event()
 
         async def note(done: threading.Event = done) -> None:
             done.set()
 
-        settler.settle(note)
+        termination_thread.run(note)
 
         assert done.wait(PATIENCE), f"never settled, in round {turn}"
         for _ in range(turn % 20):
             time.sleep(0)
-    settler.join()
+    termination_thread.join()
 
-    assert [each for each in threading.enumerate() if each.name == "probate-settler"] == []
+    assert [each for each in threading.enumerate() if each.name == "probate-termination"] == []
 
 
 def test_join_from_what_is_being_settled_does_not_wait_for_itself() -> None:
     """On the loop, and on a thread that is called from it, as the hooks of plugins are."""
-    settler = Settler()
+    termination_thread = TerminationThread()
     joined: list[str] = []
 
     async def join() -> None:
-        settler.join()
+        termination_thread.join()
         joined.append("loop")
-        await asyncio.to_thread(settler.join)
+        await asyncio.to_thread(termination_thread.join)
         joined.append("thread")
 
-    settler.settle(join)
-    settler.join()
+    termination_thread.run(join)
+    termination_thread.join()
 
     assert joined == ["loop", "thread"]
 
 
 def test_without_descriptors_it_waits_for_some(caplog: pytest.LogCaptureFixture) -> None:
     """A host that has run into its limit settles its dead as soon as it can; it says so once."""
-    settler = Settler()
+    termination_thread = TerminationThread()
     log: list[int] = []
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.ExitStack() as stack:
@@ -184,14 +184,14 @@ def test_without_descriptors_it_waits_for_some(caplog: pytest.LogCaptureFixture)
             with contextlib.suppress(OSError):
                 while True:
                     stack.enter_context(open(os.devnull))
-            settler.settle(noting(log, 0))
-            settler.settle(noting(log, 1))
+            termination_thread.run(noting(log, 0))
+            termination_thread.run(noting(log, 1))
             while not caplog.records:
                 time.sleep(0.001)
             assert log == []
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    settler.join()
+    termination_thread.join()
 
     assert log == [0, 1]
     assert [record.name for record in caplog.records].count("probate") == 1
@@ -200,14 +200,14 @@ def test_without_descriptors_it_waits_for_some(caplog: pytest.LogCaptureFixture)
 def test_join_without_anything_to_settle_returns_at_once() -> None:
     """And starts nothing."""
     before = KernelView.take()
-    Settler().join()
+    TerminationThread().join()
 
     assert changes_since(before) == []
 
 
 def test_a_forked_child_settles_for_itself() -> None:
     """What the parent is settling is not done again in the child, nor waited for."""
-    settler = Settler()
+    termination_thread = TerminationThread()
     begun, go_on = threading.Event(), threading.Event()
     log: list[int] = []
 
@@ -216,32 +216,32 @@ def test_a_forked_child_settles_for_itself() -> None:
         await asyncio.to_thread(go_on.wait, PATIENCE)
         log.append(0)
 
-    settler.settle(hang)
+    termination_thread.run(hang)
     assert begun.wait(PATIENCE)
 
     def child() -> None:
-        settler.join()
+        termination_thread.join()
         assert log == []
-        settler.settle(noting(log, 1))
-        settler.join()
+        termination_thread.run(noting(log, 1))
+        termination_thread.join()
         assert log == [1]
 
     assert exit_code_of_fork(child) == 0
     go_on.set()
-    settler.join()
+    termination_thread.join()
     assert log == [0]
 
 
 def settlers() -> list[int | None]:
-    return [each.ident for each in threading.enumerate() if each.name == "probate-settler"]
+    return [each.ident for each in threading.enumerate() if each.name == "probate-termination"]
 
 
 def test_kept_ready_it_settles_on_one_loop_until_it_is_let_go() -> None:
     """One thread and one loop serve all, also after a while in which there was nothing to do."""
-    settler = Settler()
+    termination_thread = TerminationThread()
     loops: set[asyncio.AbstractEventLoop] = set()
-    settler.keep_ready()
-    settler.keep_ready()
+    termination_thread.keep_ready()
+    termination_thread.keep_ready()
     ready = settlers()
     for _ in range(20):
         done = threading.Event()
@@ -250,18 +250,18 @@ def test_kept_ready_it_settles_on_one_loop_until_it_is_let_go() -> None:
             loops.add(asyncio.get_running_loop())
             done.set()
 
-        settler.settle(note)
+        termination_thread.run(note)
         assert done.wait(PATIENCE)
-        settler.let_go()
-        settler.keep_ready()
-    settler.let_go()
+        termination_thread.let_go()
+        termination_thread.keep_ready()
+    termination_thread.let_go()
 
     assert len(ready) == 1
     assert settlers() == ready
     assert len(loops) == 1
 
-    settler.let_go()
-    settler.join()
+    termination_thread.let_go()
+    termination_thread.join()
 
     assert settlers() == []
 
@@ -270,7 +270,7 @@ def test_kept_ready_without_descriptors_it_neither_waits_for_some_nor_complains(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """There is nothing to settle yet; when there is, it is settled."""
-    settler = Settler()
+    termination_thread = TerminationThread()
     log: list[int] = []
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.ExitStack() as stack:
@@ -280,14 +280,14 @@ def test_kept_ready_without_descriptors_it_neither_waits_for_some_nor_complains(
             with contextlib.suppress(OSError):
                 while True:
                     stack.enter_context(open(os.devnull))
-            settler.keep_ready()
-            settler.join()
+            termination_thread.keep_ready()
+            termination_thread.join()
             assert settlers() == []
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    settler.settle(noting(log, 0))
-    settler.let_go()
-    settler.join()
+    termination_thread.run(noting(log, 0))
+    termination_thread.let_go()
+    termination_thread.join()
 
     assert log == [0]
     assert caplog.records == []
@@ -295,39 +295,39 @@ def test_kept_ready_without_descriptors_it_neither_waits_for_some_nor_complains(
 
 def test_what_is_settled_while_it_is_let_go_is_not_lost() -> None:
     """The thread may be about to end as the next one comes: 300 rounds."""
-    settler = Settler()
+    termination_thread = TerminationThread()
     for turn in range(300):
         done = threading.Event()
 
         async def note(done: threading.Event = done) -> None:
             done.set()
 
-        settler.keep_ready()
+        termination_thread.keep_ready()
         for _ in range(turn % 20):
             time.sleep(0)
-        settler.let_go()
-        settler.settle(note)
+        termination_thread.let_go()
+        termination_thread.run(note)
 
         assert done.wait(PATIENCE), f"never settled, in round {turn}"
-    settler.join()
+    termination_thread.join()
 
     assert settlers() == []
 
 
 def test_a_forked_child_is_not_kept_ready_by_its_parent() -> None:
     """It has no thread, settles for itself, and leaves the parent's loop alone."""
-    settler = Settler()
-    settler.keep_ready()
+    termination_thread = TerminationThread()
+    termination_thread.keep_ready()
     log: list[int] = []
 
     def child() -> None:
-        settler.settle(noting(log, 1))
-        settler.join()
+        termination_thread.run(noting(log, 1))
+        termination_thread.join()
         assert log == [1]
         assert settlers() == []
 
     assert exit_code_of_fork(child) == 0
-    settler.settle(noting(log, 0))
-    settler.let_go()
-    settler.join()
+    termination_thread.run(noting(log, 0))
+    termination_thread.let_go()
+    termination_thread.join()
     assert log == [0]

@@ -39,7 +39,7 @@ _OFF_THE_TABLE: Final = 5.0
 
 
 @final
-class Books:
+class FileTable:
     """Who owns what; and what was last known to have a number, which says nothing of owners."""
 
     __slots__ = ("__weakref__", "_numbers", "table")
@@ -109,7 +109,7 @@ class Books:
         numbered = self._last_with(number)
         return numbered if numbered is not None and numbered.number == number else None
 
-    def tie(self, lock: FileLock) -> None:
+    def attach_lock(self, lock: FileLock) -> None:
         """Have the file that a lock was taken through know it, if that is owned here."""
         with contextlib.suppress(ValueError):
             file = self.with_number(lock.check())

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @final
-class Waker:
+class InterruptibleWait:
     """Lets threads wait for descriptors until it is closed."""
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""The guardian: continues what a host has stopped, should the host die, whatever it dies of.
+"""The reaper: continues what a host has stopped, should the host die, whatever it dies of.
 
 Run as a program with nothing but the standard library. Descriptor 0 is a SOCK_SEQPACKET socket.
-The host sends its own pidfd first, and gets the guardian's back: the guardian is ready. Then:
+The host sends its own pidfd first, and gets the reaper's back: the reaper is ready. Then:
 
     +NUMBER with a pidfd   guard this OS process: should the host die, continue it and its group
     -NUMBER                guard it no more
