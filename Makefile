@@ -6,6 +6,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# Tests wait more than they compute, so there are more workers than the smallest machine has cores.
+WORKERS ?= 3
+
 PLUGINS := $(sort $(wildcard plugins/*))
 EDITABLE := -e './core[cli]' $(foreach plugin,$(filter-out plugins/rings,$(PLUGINS)),-e ./$(plugin)) -e './plugins/rings[iouring]'
 PROJECTS := pyproject.toml constraints.txt core/pyproject.toml $(wildcard plugins/*/pyproject.toml)
@@ -20,14 +23,19 @@ help: ## this list
 demo: $(VENV)/.installed ## the main job on real resources
 	@$(BIN)/probate demo
 
+# make test WORKERS=0 runs all of it in one process.
 .PHONY: test
 test: $(VENV)/.installed-dev ## the whole test suite
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev ## ruff and mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory types
+
+.PHONY: types
+types: $(VENV)/.installed-dev ## mypy --strict alone
 	@$(BIN)/mypy --config-file pyproject.toml core/src $(addsuffix /src,$(PLUGINS)) tests examples benchmarks
 
 .PHONY: chaos
@@ -43,9 +51,26 @@ bench: $(VENV)/.installed-bench ## what it costs, beside its peers; renews docs/
 docs: $(VENV)/.installed-dev ## check that the documents agree with the code
 	@$(BIN)/python -m pytest -q tests/docs
 
+# A constraint per wheel: what `probate[all]` names of ours comes from dist/, whatever an index has
+# by that name, and everything else as it would for a user.
+.PHONY: dist
+dist: $(VENV)/.installed-dist ## build all distributions, check them, try them in a clean venv
+	@rm -rf dist build
+	@for project in core $(PLUGINS); do \
+		$(BIN)/python -m build --no-isolation --outdir dist ./$$project >/dev/null || exit 1; done
+	@$(BIN)/twine check --strict dist/*
+	@$(PYTHON) -m venv build/clean
+	@for wheel in dist/*.whl; do \
+		name=$${wheel##*/}; echo "$${name%%-*} @ file://$(CURDIR)/$$wheel"; done >build/ours.txt
+	@build/clean/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt -c build/ours.txt 'probate[all]'
+	@build/clean/bin/probate plugins
+	@test "$$(build/clean/bin/probate plugins --json | grep -c '"status": "loaded"')" = $(words $(PLUGINS)) \
+		|| { echo "not every one of these is loaded: $(notdir $(PLUGINS))" >&2; exit 1; }
+	@build/clean/bin/probate demo
+
 .PHONY: clean
-clean: ## remove the venv and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## remove the venv, what was built, and caches
+	rm -rf $(VENV) .nox dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find core plugins -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -66,6 +91,11 @@ $(VENV)/.installed: $(VENV)/.created $(PROJECTS)
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing the tools for development"
 	@$(PIP) install -q -c constraints.txt --group dev
+	@touch $@
+
+$(VENV)/.installed-dist: $(VENV)/.installed
+	@echo "installing the tools for building"
+	@$(PIP) install -q -c constraints.txt --group dist
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING
+import os
+import resource
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -13,6 +15,23 @@ from probate.testing.witness import KernelView
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+#: Descriptors that the suite may need at once, with its hundreds of pidfds and sockets.
+DESCRIPTORS: Final = 4096
+
+
+def pytest_configure() -> None:
+    """Raise the soft limit of descriptors, as far as that is allowed: a login shell's is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < DESCRIPTORS:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, hard), hard))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what only root may do, and say what that is."""
+    marker = item.get_closest_marker("needs_root")
+    if marker is not None and os.geteuid() != 0:
+        pytest.skip(f"needs root: {marker.kwargs['reason']}")
 
 
 @pytest.fixture(scope="session", autouse=True)
