@@ -6,13 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from probate_rings import (
-    IoUringManager,
-    IoUringUnavailableError,
-    RingResource,
-    binding,
-    syscalls,
-)
+from probate_rings import IoUringManager, IoUringUnavailableError, RingResource
 
 if TYPE_CHECKING:
     from probate import ProcessManager
@@ -32,18 +26,7 @@ def zerocopy(rings: RingResource) -> ZeroCopyIpc:
 
 
 @pytest.fixture
-def package(monkeypatch: pytest.MonkeyPatch) -> binding.Binding:
-    """The package liburing, or what stands in for it; where it is not installed, that too."""
-    try:
-        return binding.load()
-    except IoUringUnavailableError:
-        loaded = cast("binding.Binding", syscalls)
-        monkeypatch.setattr(binding, "load", lambda: loaded)
-        return loaded
-
-
-@pytest.fixture
-def iouring(rings: RingResource, package: binding.Binding) -> IoUringManager:
+def iouring(rings: RingResource) -> IoUringManager:
     """Its io_uring half; skips where the kernel has, or allows, no io_uring."""
     probe = IoUringManager()
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -171,7 +170,8 @@ def test_machines_of_weaker_order_are_refused(
     process = manager.create_process("arm")
     ring = zerocopy.create_ring(process.pid)
     before = KernelView.take()
-    monkeypatch.setattr(platform, "machine", lambda: machine)
+    uname = os.uname_result((*os.uname()[:4], machine))
+    monkeypatch.setattr(os, "uname", lambda: uname)
 
     with pytest.raises(UnsupportedMachineError, match=machine):
         zerocopy.create_ring(process.pid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -10,15 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from probate import ProbateError
-from probate_rings import IoUringUnavailableError, RingResource, binding
+from probate_rings import IoUringUnavailableError, RingResource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from probate_rings import IoUringManager
 
 #: What every case ends with: the error is said, and a message goes through a zero-copy ring.
 SAY = """
-from probate_rings import IoUringUnavailableError, RingResource, binding
+from probate_rings import IoUringUnavailableError, RingResource
 
 resource = RingResource()
 try:
@@ -53,53 +53,6 @@ assert libc.prctl(22, 2, program) == 0, ctypes.get_errno()  # PR_SET_SECCOMP, fi
 """
 
 
-def run(script: str, *arguments: str) -> str:
-    """Run a script in an interpreter of its own; return what it says."""
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stderr
-
-    return done.stdout
-
-
-@pytest.fixture
-def fake_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A liburing that comes before the installed one, if any; a test writes what is in it."""
-    package = tmp_path / "liburing"
-    package.mkdir()
-    monkeypatch.syspath_prepend(tmp_path)
-    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name == "liburing"}
-    yield package / "__init__.py"
-    sys.modules.pop("liburing", None)
-    sys.modules.update(kept)
-
-
-def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what to install; nothing imports the package before create_ring."""
-    said = run("import sys; sys.modules['liburing'] = None\n" + SAY)
-
-    assert "io_uring is not available: the package liburing is not installed" in said
-    assert "pip install 'probate-rings[iouring]'" in said
-    assert "zero-copy rings work without it" in said
-
-
-def test_the_package_is_imported_late() -> None:
-    """Importing the plugin, and using its zero-copy half, costs nothing of io_uring."""
-    said = run(
-        "import sys\nfrom probate_rings import RingResource\n"
-        "RingResource().zerocopy.create_ring(1).close()\n"
-        "print('liburing' in sys.modules, 'subprocess' in sys.modules)"
-    )
-
-    assert said.split()[0] == "False"
-
-
 @pytest.mark.parametrize(
     ("number", "words"),
     [
@@ -109,77 +62,45 @@ def test_the_package_is_imported_late() -> None:
 )
 def test_without_the_kernel(number: int, words: str) -> None:
     """A kernel that refuses io_uring_setup: what to look at."""
-    said = run(
-        FILTER
-        + "from probate_rings import syscalls\n"
-        + SAY.replace("resource =", "binding.load = lambda: syscalls\nresource ="),
-        str(number),
+    done = subprocess.run(
+        [sys.executable, "-c", FILTER + SAY, str(number)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
 
-    assert "io_uring is not available" in said
-    assert words in said
+    assert done.returncode == 0, done.stderr
+    assert "io_uring is not available" in done.stdout
+    assert "zero-copy rings work without it" in done.stdout
+    assert words in done.stdout
 
 
-def test_the_installed_package_and_a_kernel_that_refuses() -> None:
-    """The trial of the real package in a child says nothing of the kernel, which speaks itself."""
-    try:
-        binding.load()
-    except IoUringUnavailableError as error:
-        pytest.skip(str(error))
-    said = run(FILTER + SAY, str(errno.ENOSYS))
+def test_machines_of_weaker_order_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queues are shared with the kernel, in the order in which x86-64 loads and stores."""
+    uname = os.uname()
+    arm = os.uname_result((*uname[:4], "aarch64"))
+    monkeypatch.setattr(os, "uname", lambda: arm)
 
-    assert "does not have it (ENOSYS)" in said
-
-
-def test_a_build_for_another_cpu_is_stood_in_for(fake_package: Path) -> None:
-    """A package that dies of SIGILL does so in a child, once; system calls do its work then."""
-    fake_package.write_text(
-        "import os, signal\n"
-        "def Ring():\n"
-        f"    open({str(fake_package.parent / 'tries')!r}, 'a').write('x')\n"
-        "    os.kill(os.getpid(), signal.SIGILL)\n"
-    )
-    resource = RingResource()
-    for _ in range(2):
-        ring = resource.iouring.create_ring(7, 8)
-        ring.nop()
-        ring.submit()
-
-        assert [each.result for each in ring.reap(1, 5.0)] == [0]
-
-    assert (fake_package.parent / "tries").read_text() == "x"
-    assert resource.cleanup(7).resources_freed == 2
-
-
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        ("raise ImportError('no libc')", "does not work: ImportError: no libc"),
-        ("Ring = Cqe = object", "does not work: AttributeError"),
-        ("raise SystemExit", "does not work: no reason given"),
-    ],
-)
-def test_a_package_that_does_not_work(fake_package: Path, source: str, words: str) -> None:
-    """Another package of that name, or half of one, is found out before it is used."""
-    fake_package.write_text(source)
-
-    with pytest.raises(IoUringUnavailableError, match=words):
+    with pytest.raises(IoUringUnavailableError, match="memory order of x86-64"):
         RingResource().iouring.create_ring(7, 8)
 
 
-def test_without_an_interpreter_to_try_it(
-    fake_package: Path, monkeypatch: pytest.MonkeyPatch
+def test_other_refusals_are_the_kernels_own(
+    iouring: IoUringManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Embedded, there may be none: refused, since a crash would be the alternative."""
-    fake_package.write_text("")
-    monkeypatch.setattr(sys, "executable", "")
-
-    with pytest.raises(IoUringUnavailableError, match=r"sys\.executable names no interpreter"):
-        RingResource().iouring.create_ring(7, 8)
-
-
-def test_other_refusals_are_the_kernels_own(package: object) -> None:
     """ENOMEM or EMFILE are about this one ring: OSError as it comes."""
-    assert binding.unavailable(OSError(errno.ENOMEM, "no memory")) is None
+
+    def refuse(*arguments: object) -> int:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("probate_rings.kernelring._syscall", refuse)
+
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        type(iouring)().create_ring(1, 8)
+
+
+def test_the_error_is_one_of_ours() -> None:
+    """It is caught as any error of Probate, and as a RuntimeError."""
     assert issubclass(IoUringUnavailableError, ProbateError)
     assert issubclass(IoUringUnavailableError, RuntimeError)

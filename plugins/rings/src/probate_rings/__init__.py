@@ -11,8 +11,7 @@ memory.py     sealed memfds and their mappings
 peer.py       whether the OS process at the other end is alive
 uring.py      IoUring: one io_uring instance
 operation.py  operations, and what they need alive until they complete
-binding.py    the liburing package, imported when first needed
-syscalls.py   what stands in for a build of it for another CPU
+kernelring.py its system calls, and the memory that it shares with the kernel
 interruptible.py waits that can be ended from elsewhere
 errors.py     what goes wrong with rings
 """

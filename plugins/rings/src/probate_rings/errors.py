@@ -6,7 +6,7 @@ ProbateError
 ├── RingFormatError           the descriptors are no ring's (also a ValueError)
 ├── RingFullError             too much is in flight (also a BlockingIOError)
 ├── UnsupportedMachineError   memory is ordered too loosely here (also a RuntimeError)
-└── IoUringUnavailableError   no package, or no kernel, for io_uring (also a RuntimeError)
+└── IoUringUnavailableError   the kernel has or allows no io_uring here (also a RuntimeError)
 """
 
 from __future__ import annotations

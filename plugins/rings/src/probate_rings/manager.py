@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import final
 
 from probate import pid_or_current
-from probate_rings import binding, layout, memory, queues
+from probate_rings import layout, memory, queues
 from probate_rings.errors import RingFormatError
 from probate_rings.layout import Geometry
 from probate_rings.ringmanager import RingManager
@@ -91,31 +91,24 @@ class ZeroCopyIpc(RingManager):
 
 @final
 class IoUringManager(RingManager):
-    """Makes io_uring instances, by the package liburing (extra `iouring`).
+    """Makes io_uring instances.
 
     Every method takes the owner's pid first; within `with manager.process(...)` it may be left
-    out. The package is imported, after a trial in a child process, when the first one is made.
+    out.
     """
 
     @pid_or_current
     def create_ring(self, pid: int, entries: int) -> IoUring:
         """Make an io_uring of 1 to 32768 entries, rounded up to a power of two.
 
-        As many as one likes for each process. Raises IoUringUnavailableError where the package
-        or the kernel does not have it, TypeError or ValueError for bad entries,
-        ProcessTerminatedError, ProcessNotFoundError or ResourceLimitExceeded before anything
-        is acquired, and OSError from the kernel (io_uring_setup(2)).
+        As many as one likes for each process. Raises IoUringUnavailableError where the kernel
+        does not have or allow it, or memory is not ordered as on x86-64; TypeError or
+        ValueError for bad entries; ProcessTerminatedError, ProcessNotFoundError or
+        ResourceLimitExceeded before anything is acquired; OSError from the kernel
+        (io_uring_setup(2)).
         """
         rounded = checked_entries(entries)
-
-        def make() -> IoUring:
-            package = binding.load()
-            try:
-                return IoUring(package, rounded)
-            except OSError as error:
-                raise binding.unavailable(error) or error from error
-
-        return self._acquire(pid, make, queue_bytes(rounded))
+        return self._acquire(pid, lambda: IoUring(rounded), queue_bytes(rounded))
 
     @pid_or_current
     def close(self, pid: int, ring: IoUring) -> None:

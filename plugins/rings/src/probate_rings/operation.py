@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import struct
 from typing import TYPE_CHECKING, Final, NamedTuple, final
+
+from probate_rings.kernelring import Opcode, pack_entry
 
 if TYPE_CHECKING:
     from _typeshed import HasFileno
-
-    from probate_rings.binding import Binding, SqeHandle
 
 #: Bytes that one read(2) or write(2) moves at most.
 _MAX_TRANSFER: Final = 0x7FFFF000
@@ -55,26 +57,35 @@ class Operation:
     nothing but its address.
     """
 
-    __slots__ = ("_arguments", "_call", "_pin", "buffer", "token")
+    __slots__ = ("_opcode", "_pin", "buffer", "entry", "token")
 
     def __init__(
-        self, token: int, call: str, *arguments: object, buffer: bytes | bytearray | None = None
+        self,
+        token: int,
+        opcode: Opcode,
+        pin: memoryview | None = None,
+        *,
+        fd: int = -1,
+        offset: int = 0,
+        length: int = 0,
     ) -> None:
+        """`pin` is the memory that the kernel is given the address of."""
         self.token = token
-        self.buffer = buffer
-        self._pin = None if buffer is None else memoryview(buffer)
-        #: What fills in the entry; kernel structures among the arguments must live as well.
-        self._call = call
-        self._arguments = arguments
+        self.buffer: bytes | bytearray | None = None
+        self._opcode = opcode
+        self._pin = pin
+        address = 0 if pin is None else _address_of(pin)
+        #: What is pushed into the submission queue.
+        self.entry = pack_entry(opcode, token, fd=fd, offset=offset, address=address, length=length)
 
     def __repr__(self) -> str:
-        return f"{self._call.removeprefix('io_uring_prep_')} #{self.token}"
+        return f"{self._opcode.name.lower()} #{self.token}"
 
     @classmethod
     def read(
         cls, token: int, fd: int | HasFileno, into: int | bytearray, offset: int | None
     ) -> Operation:
-        """A read into a bytearray, or into a new one of so many bytes.
+        """Make a read into a bytearray, or into a new one of so many bytes.
 
         Raises TypeError or ValueError for what cannot be one.
         """
@@ -82,44 +93,55 @@ class Operation:
             into = bytearray(_checked_size(into))
         elif not isinstance(into, bytearray):
             raise TypeError(f"a read goes into a bytearray or a number of bytes, not {into!r}")
-        _checked_size(len(into))
-        number, position = _descriptor(fd), _position(offset)
-        return cls(token, "io_uring_prep_read", number, into, position, buffer=into)
+        return cls._transfer(token, Opcode.READ, fd, into, offset)
 
     @classmethod
     def write(
         cls, token: int, fd: int | HasFileno, data: bytes | bytearray, offset: int | None
     ) -> Operation:
-        """A write. Raises TypeError or ValueError for what cannot be one."""
+        """Make a write. Raises TypeError or ValueError for what cannot be one."""
         if not isinstance(data, (bytes, bytearray)):
             raise TypeError(f"bytes or a bytearray can be written, not {data!r}")
-        _checked_size(len(data))
-        number, position = _descriptor(fd), _position(offset)
-        return cls(token, "io_uring_prep_write", number, data, position, buffer=data)
+        return cls._transfer(token, Opcode.WRITE, fd, data, offset)
 
     @classmethod
-    def timeout(cls, token: int, binding: Binding, seconds: float) -> Operation:
-        """A timeout. Raises TypeError or ValueError."""
+    def _transfer(
+        cls,
+        token: int,
+        opcode: Opcode,
+        fd: int | HasFileno,
+        buffer: bytes | bytearray,
+        offset: int | None,
+    ) -> Operation:
+        length = _checked_size(len(buffer))
+        number, position = _descriptor(fd), _position(offset)
+        self = cls(token, opcode, memoryview(buffer), fd=number, offset=position, length=length)
+        self.buffer = buffer
+        return self
+
+    @classmethod
+    def timeout(cls, token: int, seconds: float) -> Operation:
+        """Make a timeout. Raises TypeError or ValueError."""
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
             raise TypeError(f"a timeout is a number of seconds, got {seconds!r}")
         if not (math.isfinite(seconds) and 0 <= seconds <= _MAX_TIMEOUT):
             raise ValueError(f"a timeout is 0 to {_MAX_TIMEOUT:.0f} seconds, got {seconds}")
-        return cls(token, "io_uring_prep_timeout", binding.timespec(float(seconds)), 0, 0)
-
-    def prepare(self, binding: Binding, sqe: SqeHandle) -> None:
-        """Fill in a submission queue entry."""
-        # Should that fail midway, the entry must not be what it was the last time round.
-        binding.io_uring_prep_nop(sqe)
-        sqe.user_data = self.token
-        getattr(binding, self._call)(sqe, *self._arguments)
-        sqe.user_data = self.token
+        # A `struct __kernel_timespec`, and one of them.
+        limit = struct.pack("=qq", int(seconds), int(seconds % 1 * 1e9))
+        return cls(token, Opcode.TIMEOUT, memoryview(limit), length=1)
 
     def finish(self, result: int) -> Completion:
         """Let go of the buffer: the kernel is done with it."""
-        self._arguments = ()
         if self._pin is not None:
             self._pin.release()
         return Completion(self.token, result, self.buffer)
+
+
+def _address_of(memory: memoryview) -> int:
+    owner = memory.obj
+    if isinstance(owner, bytes):
+        return ctypes.cast(ctypes.c_char_p(owner), ctypes.c_void_p).value or 0
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
 def _checked_size(nbytes: int) -> int:

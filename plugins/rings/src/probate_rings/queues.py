@@ -20,9 +20,10 @@ and attached on x86-64 and by CPython only.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 from probate_rings import layout
 from probate_rings.errors import RingCorruptedError, UnsupportedMachineError
@@ -32,27 +33,20 @@ if TYPE_CHECKING:
 
     from probate_rings.layout import Geometry
 
-_ORDERED: Final = frozenset({"x86_64", "AMD64"})
-
 
 def is_strongly_ordered() -> bool:
     """Whether loads and stores of this interpreter keep their order: CPython on x86-64."""
-    # Late: it takes as long to import as half of this plugin.
-    import platform
-
     is_cpython = sys.implementation.name == "cpython"
-    return is_cpython and platform.machine() in _ORDERED and sys.maxsize >= 1 << 32
+    return is_cpython and os.uname().machine == "x86_64" and sys.maxsize >= 1 << 32
 
 
 def check_memory_order() -> None:
     """Raise UnsupportedMachineError where memory is not ordered as the queues need it."""
     if not is_strongly_ordered():
-        import platform
-
-        machine, interpreter = platform.machine(), sys.implementation.name
+        machine, interpreter = os.uname().machine, sys.implementation.name
         raise UnsupportedMachineError(
             f"zero-copy rings need the memory order of x86-64 and 64-bit CPython, and this is "
-            f"{interpreter} on {machine}: use a pipe or a socket (io_uring works everywhere)"
+            f"{interpreter} on {machine}: use a pipe or a socket"
         )
 
 

@@ -14,12 +14,19 @@ from typing import TYPE_CHECKING, Final, Self, final
 from probate import BusyResourceError, Outcome, forget_in_forked_child
 from probate_rings.errors import RingClosedError, RingFullError
 from probate_rings.interruptible import InterruptibleWait
+from probate_rings.kernelring import (
+    CANCEL_ALL,
+    CANCEL_ANY,
+    CQE_SIZE,
+    SQE_SIZE,
+    KernelRing,
+    Opcode,
+    pack_entry,
+)
 from probate_rings.operation import Completion, Operation
 
 if TYPE_CHECKING:
     from _typeshed import HasFileno
-
-    from probate_rings.binding import Binding, RingHandle
 
 #: The kernel's own limit (IORING_MAX_ENTRIES).
 MAX_ENTRIES: Final = 32768
@@ -30,9 +37,6 @@ PATIENCE: Final = 1.0
 #: Seconds between two cancellations: one that comes while an operation is being set up, or
 #: taken up by a kernel worker, misses it.
 _CANCEL_AGAIN: Final = 0.05
-
-#: Bytes of a submission and of a completion queue entry.
-_SQE_SIZE, _CQE_SIZE = 64, 16
 
 
 def checked_entries(entries: object) -> int:
@@ -46,7 +50,7 @@ def checked_entries(entries: object) -> int:
 
 def queue_bytes(entries: int) -> int:
     """Bytes of the entries of both queues; the completion queue has twice as many."""
-    return entries * (_SQE_SIZE + 2 * _CQE_SIZE)
+    return entries * (SQE_SIZE + 2 * CQE_SIZE)
 
 
 @final
@@ -62,24 +66,20 @@ class IoUring:
     otherwise. Made by `IoUringManager` only.
     """
 
-    def __init__(self, binding: Binding, entries: int) -> None:
+    def __init__(self, entries: int) -> None:
         self.entries = entries
         self._is_stopped = self._is_released = self._is_inherited = False
-        self._binding = binding
         #: None when closed: nothing may touch its memory then.
-        self._ring: RingHandle | None = None
+        self._ring: KernelRing | None = None
         self._tokens = itertools.count(1)
         self._pending: list[Operation] = []
         #: What the kernel has, by token.
         self._in_flight: dict[int, Operation] = {}
         self._completed: deque[Completion] = deque()
-        self._cqe = binding.Cqe()
         self._make_locks()
         forget_in_forked_child(self)
-        ring = binding.Ring()
-        binding.io_uring_queue_init(entries, ring, 0)
-        self._ring = ring
-        self._fd = ring.ring_fd
+        self._ring = KernelRing(entries)
+        self._fd = self._ring.fd
         try:
             self._wait = InterruptibleWait()
         except BaseException:
@@ -154,14 +154,14 @@ class IoUring:
 
     def nop(self) -> int:
         """Prepare an operation that does nothing but complete; return the token."""
-        return self._prepare(Operation(next(self._tokens), "io_uring_prep_nop"))
+        return self._prepare(Operation(next(self._tokens), Opcode.NOP))
 
     def timeout(self, seconds: float) -> int:
         """Prepare a completion in so many seconds from its submission; return the token.
 
         Raises TypeError or ValueError for what is no number of seconds, RingFullError.
         """
-        return self._prepare(Operation.timeout(next(self._tokens), self._binding, seconds))
+        return self._prepare(Operation.timeout(next(self._tokens), seconds))
 
     def submit(self) -> int:
         """Give the kernel all that is prepared; return how many operations that are.
@@ -216,6 +216,7 @@ class IoUring:
                 return
             self._is_stopped = True
             for operation in self._pending:
+                self._in_flight.pop(operation.token, None)
                 self._completed.append(operation.finish(-errno.ECANCELED))
             self._pending.clear()
             self._cancel()
@@ -274,7 +275,7 @@ class IoUring:
     # -- inside: the lock is held --------------------------------------------
 
     def _make_locks(self) -> None:
-        #: Guards all state, and each call of the binding but none that could wait.
+        #: Guards all state, and each system call, of which none waits.
         self._lock = threading.Lock()
         # Who waits for completions, so that each is seen by somebody.
         self._turn = threading.Lock()
@@ -289,28 +290,25 @@ class IoUring:
 
     def _submit(self) -> int:
         ring = self._handle()
-        count = len(self._pending)
-        pending, self._pending = deque(self._pending), []
+        count, start = len(self._pending), ring.pushed
         try:
-            while pending:
-                if not self._binding.io_uring_sq_space_left(ring):
+            for operation in self._pending:
+                if ring.is_full:
                     self._enter(ring)
-                sqe = self._binding.io_uring_get_sqe(ring)
-                if sqe is None:
+                if ring.is_full:
                     raise OSError(errno.EBUSY, f"{self!r}: the submission queue stays full")
-                operation = pending.popleft()
-                # From here on the kernel may get it, whatever is raised.
+                # First: once it is pushed the kernel may get it, whatever is raised.
                 self._in_flight[operation.token] = operation
-                operation.prepare(self._binding, sqe)
-            self._enter(ring)
+                ring.push(operation.entry)
         finally:
-            self._pending.extend(pending)
+            del self._pending[: ring.pushed - start]
+        self._enter(ring)
         return count
 
-    def _enter(self, ring: RingHandle) -> None:
-        while self._binding.io_uring_sq_ready(ring):
+    def _enter(self, ring: KernelRing) -> None:
+        while ring.waiting:
             try:
-                taken = self._binding.io_uring_submit(ring)
+                taken = ring.enter()
             except InterruptedError:
                 continue
             if not taken:
@@ -319,36 +317,27 @@ class IoUring:
     def _collect(self) -> None:
         ring = self._handle()
         while True:
-            while self._binding.io_uring_cq_ready(ring):
-                self._binding.io_uring_peek_cqe(ring, self._cqe)
-                entry = self._cqe[0]
-                token = entry.user_data
-                try:
-                    result = entry.res
-                except OSError as error:
-                    result = -(error.errno or 0)
-                self._binding.io_uring_cqe_seen(ring, entry)
+            while (completion := ring.peek()) is not None:
+                token, result = completion
                 operation = self._in_flight.pop(token, None)
                 # A cancellation completes as well, and is nobody's.
                 if operation is not None:
                     self._completed.append(operation.finish(result))
-            if not self._binding.io_uring_cq_has_overflow(ring):
+                ring.advance()
+            # The kernel kept what found no room.
+            if not ring.flush_overflow():
                 return
-            # The kernel kept what found no room; have it put that into the queue now.
-            self._binding.io_uring_get_events(ring)
 
     def _cancel(self) -> None:
         if not self._in_flight:
             return
         ring = self._handle()
-        flags = self._binding.IORING_ASYNC_CANCEL_ANY | self._binding.IORING_ASYNC_CANCEL_ALL
         # What the kernel cannot take now is taken when `drain` comes by again.
         with contextlib.suppress(OSError):
             self._enter(ring)
-            sqe = self._binding.io_uring_get_sqe(ring)
-            if sqe is not None:
-                self._binding.io_uring_prep_cancel64(sqe, 0, flags)
-                sqe.user_data = next(self._tokens)
+            if not ring.is_full:
+                token, flags = next(self._tokens), CANCEL_ANY | CANCEL_ALL
+                ring.push(pack_entry(Opcode.CANCEL, token, flags=flags))
                 self._enter(ring)
 
     def _exit(self) -> Outcome:
@@ -356,7 +345,7 @@ class IoUring:
         self._is_released = True
         if ring is None:
             return Outcome.ALREADY_GONE
-        self._binding.io_uring_queue_exit(ring)
+        ring.close()
         return Outcome.RELEASED
 
     def _take_completed(self) -> list[Completion]:
@@ -376,7 +365,7 @@ class IoUring:
             raise RingClosedError(f"{self!r} is the parent's: a forked child makes its own")
         self._handle()
 
-    def _handle(self) -> RingHandle:
+    def _handle(self) -> KernelRing:
         if self._ring is None:
             raise RingClosedError(f"{self!r}: make a new one")
         return self._ring
