@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 3
 
 PLUGINS := $(sort $(wildcard plugins/*))
-EDITABLE := -e './core[cli]' $(foreach plugin,$(filter-out plugins/rings,$(PLUGINS)),-e ./$(plugin)) -e './plugins/rings[iouring]'
+EDITABLE := -e './core[cli]' $(PLUGINS:%=-e ./%)
 PROJECTS := pyproject.toml constraints.txt core/pyproject.toml $(wildcard plugins/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
