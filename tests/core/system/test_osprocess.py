@@ -103,6 +103,28 @@ def test_one_that_has_been_reaped_is_not_found() -> None:
             start_time_of(popen.pid)
 
 
+@pytest.mark.parametrize("has_successor", [False, True], ids=["free", "taken"])
+def test_one_that_is_reaped_while_it_is_opened_is_not_found(
+    monkeypatch: pytest.MonkeyPatch, has_successor: bool
+) -> None:
+    """Its pid is free or another's by then: it never gets that one's start time, nor is returned."""
+    with sleeper() as popen, contextlib.ExitStack() as stack:
+
+        def look(os_pid: int) -> int:
+            # After the pid was pinned, and before the start time is known.
+            before = start_time_of(os_pid)
+            popen.kill()
+            popen.wait(10)
+            if not has_successor:
+                return before
+            stack.enter_context(successor(os_pid))
+            return start_time_of(os_pid)
+
+        monkeypatch.setattr("probate.system.osprocess.start_time_of", look)
+        with pytest.raises(ProcessLookupError, match=str(popen.pid)):
+            OsProcess.open(popen.pid)
+
+
 @pytest.mark.parametrize(
     ("script", "code"),
     [
