@@ -107,7 +107,7 @@ def test_one_that_has_been_reaped_is_not_found() -> None:
 def test_one_that_is_reaped_while_it_is_opened_is_not_found(
     monkeypatch: pytest.MonkeyPatch, has_successor: bool
 ) -> None:
-    """Its pid is free or another's by then: it never gets that one's start time, nor is returned."""
+    """Its pid is free or another's by then: it never gets that one's start time."""
     with sleeper() as popen, contextlib.ExitStack() as stack:
 
         def look(os_pid: int) -> int:
