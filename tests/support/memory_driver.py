@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any
 
-import sysv_ipc  # type: ignore[import-not-found]  # it is a bare extension, without types
+import sysv_ipc
 from drivers import Driver
 
 from probate_memory import UntrackedSharedMemory

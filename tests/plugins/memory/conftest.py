@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import sysv_ipc  # type: ignore[import-not-found]  # it is a bare extension, without types
+import sysv_ipc
 from memory_kernel import own_sysv_segments, shm_names
 
 if TYPE_CHECKING:

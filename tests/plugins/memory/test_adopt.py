@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import sysv_ipc  # type: ignore[import-not-found]  # it is a bare extension, without types
+import sysv_ipc
 from children import exit_code_of_fork
 from memory_kernel import descriptors_of, said, script, shm_names, sysv_segments
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import sysv_ipc  # type: ignore[import-not-found]  # it is a bare extension, without types
+import sysv_ipc
 from memory_kernel import said, script, sysv_segments
 
 from probate import BusyResourceError, NotOwnedError, Outcome, RefusedResourceError
@@ -137,7 +137,7 @@ def test_a_segment_is_wiped_before_it_is_removed(
 
     remove = sysv.remove
 
-    def look_and_remove(native: sysv.SysvSharedMemory) -> None:
+    def look_and_remove(native: sysv_ipc.SharedMemory) -> None:
         native.attach()
         seen.append(native.read())
         native.detach()

@@ -8,7 +8,7 @@ posixsegment.py  POSIX shared memory as owner or as user: unlinking, closing
 untracked.py     SharedMemory that the interpreter's resource tracker knows nothing of
 tracker.py       taking a segment off that tracker's list
 sysvsegment.py   SysV segments as owner or as user: detaching, removing
-sysv.py          sysv_ipc, with types and with the exceptions of the os module
+sysv.py          sysv_ipc, with the exceptions of the os module
 wiping.py        zeros to write over what is to be given back
 referrers.py     whether anything else refers to what a close would pull from under it
 peaks.py         the most bytes that a process has held

@@ -7,6 +7,8 @@ import secrets
 from multiprocessing.shared_memory import ShareableList, SharedMemory
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
+import sysv_ipc
+
 from probate import NotOwnedError, OwnershipTable, pid_or_current
 from probate_memory import posixsegment, sysv, sysvsegment
 from probate_memory.allocation import Allocation
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import CleanupStats, Outcome, ResourceId, ResourceUsage
-    from probate_memory.sysv import SysvSharedMemory
 
 Memory = Allocation | PosixSegment | SysvSegment
 M = TypeVar("M", Allocation, PosixSegment, SysvSegment)
@@ -171,7 +172,7 @@ class MemoryManager:
         mode: int = 0o600,
         *,
         wipe: bool = False,
-    ) -> SysvSharedMemory:
+    ) -> sysv_ipc.SharedMemory:
         """Create a SysV segment of `size` zeros, owned by `pid`, and attach it.
 
         A `sysv_ipc.SharedMemory`; others attach it by its `id`, or by its `key`, which is a free
@@ -194,26 +195,26 @@ class MemoryManager:
         return self._acquire(pid, make, nbytes).native
 
     @pid_or_current
-    def attach_segment(self, pid: int, segment_id: int) -> SysvSharedMemory:
+    def attach_segment(self, pid: int, segment_id: int) -> sysv_ipc.SharedMemory:
         """Attach the SysV segment of that id as a user. Raises FileNotFoundError."""
         checked = checked_id(segment_id)
         return self._attach_segment(pid, lambda: sysv.attach(checked))
 
     @pid_or_current
-    def attach_segment_by_key(self, pid: int, key: int) -> SysvSharedMemory:
+    def attach_segment_by_key(self, pid: int, key: int) -> sysv_ipc.SharedMemory:
         """Attach the SysV segment of that key as a user. Raises FileNotFoundError."""
         checked = checked_key(key, for_attaching=True)
         return self._attach_segment(pid, lambda: sysv.attach_by_key(checked))
 
     @pid_or_current
     def adopt_segment(
-        self, pid: int, segment: SysvSharedMemory, *, as_owner: bool, wipe: bool = False
+        self, pid: int, segment: sysv_ipc.SharedMemory, *, as_owner: bool, wipe: bool = False
     ) -> ResourceId:
         """Own a `sysv_ipc.SharedMemory` made elsewhere, as owner of its segment or as user.
 
         Raises ValueError if it has been removed, or is a user's and not attached.
         """
-        if not sysv.is_shared_memory(segment):
+        if not isinstance(segment, sysv_ipc.SharedMemory):
             raise TypeError(f"expected a sysv_ipc.SharedMemory, got {segment!r}")
         is_owner = _checked_role(as_owner, wipe=wipe)
         return self._add(pid, SysvSegment(segment, is_owner=is_owner, wipe=wipe))
@@ -257,7 +258,7 @@ class MemoryManager:
             native = resource.shm if isinstance(resource, ShareableList) else resource
             is_owner = posixsegment.has_created(native)
             return self.adopt_shared_memory(pid, native, as_owner=is_owner)
-        if sysv.is_shared_memory(resource):
+        if isinstance(resource, sysv_ipc.SharedMemory):
             return self.adopt_segment(pid, resource, as_owner=sysvsegment.has_created(resource))
         return None
 
@@ -284,7 +285,9 @@ class MemoryManager:
         self._peaks.note(pid)
         return resource_id
 
-    def _attach_segment(self, pid: int, attach: Callable[[], SysvSharedMemory]) -> SysvSharedMemory:
+    def _attach_segment(
+        self, pid: int, attach: Callable[[], sysv_ipc.SharedMemory]
+    ) -> sysv_ipc.SharedMemory:
         def make() -> SysvSegment:
             native = attach()
             try:
@@ -341,15 +344,15 @@ def _checked_role(as_owner: object, *, wipe: bool) -> bool:
     return as_owner
 
 
-def _checked_segment(segment: object) -> SharedMemory | SysvSharedMemory:
+def _checked_segment(segment: object) -> SharedMemory | sysv_ipc.SharedMemory:
     if isinstance(segment, ShareableList):
         return segment.shm
-    if isinstance(segment, SharedMemory) or sysv.is_shared_memory(segment):
+    if isinstance(segment, (SharedMemory, sysv_ipc.SharedMemory)):
         return segment
     raise TypeError(f"expected a SharedMemory or a sysv_ipc.SharedMemory, got {segment!r}")
 
 
-def _is_detached(native: SharedMemory | SysvSharedMemory) -> bool:
+def _is_detached(native: SharedMemory | sysv_ipc.SharedMemory) -> bool:
     if isinstance(native, SharedMemory):
         return posixsegment.is_closed(native)
     return not native.attached

@@ -1,13 +1,13 @@
-"""sysv_ipc, with types and with the exceptions of the os module."""
+"""sysv_ipc's segments, with the exceptions of the os module."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeGuard, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-import sysv_ipc  # type: ignore[import-not-found]  # it is a bare extension, without types
+import sysv_ipc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,38 +15,6 @@ if TYPE_CHECKING:
 #: Bit of a segment's mode: it has been removed, and goes with the last who is attached
 #: (shmctl(2), IPC_STAT).
 _SHM_DEST: Final = 0o1000
-
-
-class SysvSharedMemory(Protocol):
-    """What is used of `sysv_ipc.SharedMemory`; most attributes are a look by shmctl(2)."""
-
-    id: int
-    key: int
-    size: int
-    #: Whether this object is attached.
-    attached: bool
-    #: How often the segment is, by any process.
-    number_attached: int
-    creator_pid: int
-    last_pid: int
-    last_change_time: int
-    cuid: int
-    mode: int
-
-    def attach(self) -> None:
-        """Map the segment."""
-
-    def detach(self) -> None:
-        """Unmap it. Whatever was made of it is a dangling pointer then."""
-
-    def read(self, byte_count: int = 0, offset: int = 0) -> bytes:
-        """Copy bytes out."""
-
-    def write(self, s: bytes, offset: int = 0) -> None:
-        """Copy bytes in."""
-
-    def remove(self) -> None:
-        """Mark the segment as to be destroyed (shmctl(2), IPC_RMID)."""
 
 
 @final
@@ -62,7 +30,7 @@ class Status(NamedTuple):
     last_pid: int
 
 
-def create(size: int, key: int | None, mode: int) -> SysvSharedMemory:
+def create(size: int, key: int | None, mode: int) -> sysv_ipc.SharedMemory:
     """Create and attach a segment of zeros, with a free key if none is given.
 
     Raises FileExistsError if there is one of that key, and other OSErrors.
@@ -70,38 +38,30 @@ def create(size: int, key: int | None, mode: int) -> SysvSharedMemory:
     what = f"segment of {size} bytes" if key is None else f"segment with key {key}"
     # IPC_PRIVATE always makes a new one, and with IPC_EXCL as well (shmget(2)).
     with _as_os_errors(what, errno.EEXIST):
-        native: SysvSharedMemory = sysv_ipc.SharedMemory(
+        return sysv_ipc.SharedMemory(
             key, sysv_ipc.IPC_CREX, mode=mode, size=size, init_character=b"\0"
         )
-    return native
 
 
-def attach(segment_id: int) -> SysvSharedMemory:
+def attach(segment_id: int) -> sysv_ipc.SharedMemory:
     """Attach the segment with that id. Raises FileNotFoundError, and other OSErrors."""
     what = f"segment {segment_id}"
     with _as_os_errors(what, errno.ENOENT):
         try:
-            native: SysvSharedMemory = sysv_ipc.attach(segment_id)
+            return sysv_ipc.attach(segment_id)
         except ValueError:
             # EINVAL, which says of an id and no address that there is no such id (shmat(2)).
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), what) from None
-    return native
 
 
-def attach_by_key(key: int) -> SysvSharedMemory:
+def attach_by_key(key: int) -> sysv_ipc.SharedMemory:
     """Attach the segment with that key. Raises FileNotFoundError, and other OSErrors."""
     with _as_os_errors(f"segment with key {key}", errno.ENOENT):
-        native: SysvSharedMemory = sysv_ipc.SharedMemory(key)
-    return native
+        return sysv_ipc.SharedMemory(key)
 
 
-def is_shared_memory(resource: object) -> TypeGuard[SysvSharedMemory]:
-    """Whether it is a `sysv_ipc.SharedMemory`."""
-    return isinstance(resource, sysv_ipc.SharedMemory)
-
-
-def status_of(native: SysvSharedMemory) -> Status | None:
-    """Look at the segment; None if it has been removed, even if it is attached still.
+def status_of(native: sysv_ipc.SharedMemory) -> Status | None:
+    """Look at a segment; None if it has been removed, even if it is attached still.
 
     Raises PermissionError if the kernel does not tell us.
     """
@@ -120,8 +80,8 @@ def status_of(native: SysvSharedMemory) -> Status | None:
         return None
 
 
-def remove(native: SysvSharedMemory) -> None:
-    """Mark the segment as to be destroyed. Raises FileNotFoundError, PermissionError."""
+def remove(native: sysv_ipc.SharedMemory) -> None:
+    """Mark a segment as to be destroyed. Raises FileNotFoundError, PermissionError."""
     with _as_os_errors(f"segment {native.id}", errno.ENOENT):
         native.remove()
 

@@ -8,12 +8,15 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from probate import Outcome, RefusedResourceError
 from probate_memory import sysv
 from probate_memory.referrers import has_other_referrers, still_in_use
 from probate_memory.wiping import zeros_over
+
+if TYPE_CHECKING:
+    import sysv_ipc
 
 
 @final
@@ -27,7 +30,7 @@ class SysvSegment:
     __slots__ = ("_lock", "_origin", "_wipe", "is_owner", "native", "nbytes")
 
     def __init__(
-        self, native: sysv.SysvSharedMemory, *, is_owner: bool, wipe: bool = False
+        self, native: sysv_ipc.SharedMemory, *, is_owner: bool, wipe: bool = False
     ) -> None:
         status = sysv.status_of(native)
         if status is None or not (is_owner or native.attached):
@@ -130,7 +133,7 @@ class SysvSegment:
         self._wipe = False
 
 
-def has_created(native: sysv.SysvSharedMemory) -> bool:
+def has_created(native: sysv_ipc.SharedMemory) -> bool:
     """Whether this OS process created the segment, as far as the kernel tells (shm_cpid).
 
     A forked child has a pid of its own, and so has not. A creator that died before we began may
@@ -151,7 +154,7 @@ def _origin(status: sysv.Status) -> tuple[int, int, int]:
     return status.creator_pid, status.creator_uid, status.size
 
 
-def _is_exported(native: sysv.SysvSharedMemory) -> bool:
+def _is_exported(native: sysv_ipc.SharedMemory) -> bool:
     """Whether a memoryview looks at it: sysv_ipc would detach all the same, and it would dangle.
 
     sysv_ipc counts no exports, so what memoryviews share is looked for by its type. An array on

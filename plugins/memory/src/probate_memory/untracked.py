@@ -2,8 +2,8 @@
 
 That tracker notes names, not who made them: it unlinks what a process merely attached, once that
 process has ended (cpython#82300), and complains of names that somebody else unlinked
-(cpython#140485). Python 3.13 has `track=False`; 3.11 and 3.12 have not, and get no new features,
-so for them the constructor is written anew, on the attributes that the other methods go by.
+(cpython#140485). Python 3.13 has `track=False`; for 3.11 and 3.12, which have not, the opening is
+written anew, on the attributes that the other methods go by.
 """
 
 from __future__ import annotations
@@ -40,20 +40,17 @@ class UntrackedSharedMemory(SharedMemory):
     _buf: memoryview | None
     _size: int
 
-    #: Whether `unlink` is called by the constructor, of which not even the name need be ours.
-    _is_attaching = False
+    #: Whether the name may be unlinked: not while an opening can still fail that creates nothing.
+    _may_unlink = True
 
     def __init__(self, name: str, create: bool = False, size: int = 0) -> None:
-        if sys.version_info >= (3, 13):
-            self._is_attaching = not create
-            try:
-                super().__init__(name, create, size, track=False)
-            except BaseException:
-                self.close()
-                raise
-            self._is_attaching = False
-        else:
+        self._may_unlink = create
+        try:
             self._open(name, create=create, size=size)
+        except BaseException:
+            self.close()
+            raise
+        self._may_unlink = True
 
     def __del__(self) -> None:
         # The map goes with the last that lies on it, and not from under that, as by close().
@@ -66,24 +63,28 @@ class UntrackedSharedMemory(SharedMemory):
 
         Says nothing to the tracker, which prints a KeyError at the second time that it is told.
         """
-        if not self._is_attaching:
+        if self._may_unlink:
             os.unlink(path_of(self.name))  # noqa: PTH108  a path as the kernel has it
 
-    def _open(self, name: str, *, create: bool, size: int) -> None:
-        # As shm_open(3) does it.
-        self._flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
-        path = path_of(name)
-        fd = os.open(path, self._flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            if create:
-                os.ftruncate(fd, size)
-            self._size = os.fstat(fd).st_size
-            self._mmap = mmap.mmap(fd, self._size)
-        except BaseException:
-            os.close(fd)
-            if create:
-                os.unlink(path)  # noqa: PTH108  as above
-            raise
-        self._name = f"/{name}"
-        self._buf = memoryview(self._mmap)
-        self._fd = fd
+    if sys.version_info >= (3, 13):
+
+        def _open(self, name: str, *, create: bool, size: int) -> None:
+            super().__init__(name, create, size, track=False)
+
+    else:
+
+        def _open(self, name: str, *, create: bool, size: int) -> None:
+            # As shm_open(3) does it.
+            self._flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
+            flags = self._flags | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._fd = os.open(path_of(name), flags, 0o600)
+            self._name = f"/{name}"
+            try:
+                if create:
+                    os.ftruncate(self._fd, size)
+                self._size = os.fstat(self._fd).st_size
+                self._mmap = mmap.mmap(self._fd, self._size)
+            except BaseException:
+                self.unlink()
+                raise
+            self._buf = memoryview(self._mmap)
