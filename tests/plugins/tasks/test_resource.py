@@ -78,17 +78,17 @@ def test_the_hooks_by_hand() -> None:
         for holds in (True, False):
             task = resource.manager.spawn(7, asyncio.sleep(3600))
             await asyncio.sleep(0)
-            endings = list(resource.quiesce(7))
+            requests = list(resource.quiesce(7))
 
-            assert len(endings) == 1
+            assert len(requests) == 1
 
             if not holds:
-                endings.clear()
+                requests.clear()
             await asyncio.wait([task])
 
             # It is over, and is the owner's until the cleanup has counted it.
             assert resource.has_resources(7)
-            assert [ending.done() for ending in endings] == [True] * holds
+            assert [request.done() for request in requests] == [True] * holds
             assert resource.cleanup(7).resources_freed == 1
             assert not resource.has_resources(7)
 
@@ -110,17 +110,17 @@ def test_one_future_stands_for_all_that_are_asked() -> None:
 
         tasks = [resource.manager.spawn(7, work(event)) for event in events]
         await asyncio.sleep(0)
-        endings = [*resource.quiesce(7), *resource.quiesce(7)]
+        requests = [*resource.quiesce(7), *resource.quiesce(7)]
 
-        assert len(endings) == 2
+        assert len(requests) == 2
 
         for event, task in zip(events, tasks, strict=True):
-            assert [ending.done() for ending in endings] == [False, False]
+            assert [request.done() for request in requests] == [False, False]
 
             event.set()
             await asyncio.wait([task])
 
-        assert [ending.done() for ending in endings] == [True, True]
+        assert [request.done() for request in requests] == [True, True]
         assert resource.cleanup(7).resources_freed == 3
 
     asyncio.run(main())
@@ -169,10 +169,10 @@ def test_what_ends_between_two_looks_is_counted_or_forgotten(looks_again: bool) 
     future = resource.manager.submit(7, go.wait, 10)
     eventually(future.running)
     # A termination holds these until it is through.
-    endings = resource.quiesce(7)
+    requests = resource.quiesce(7)
     first = resource.cleanup(7)
     go.set()
-    concurrent.futures.wait(endings, 5)
+    concurrent.futures.wait(requests, 5)
 
     assert first.errors_encountered == 1
     assert resource.has_resources(7)
@@ -182,7 +182,7 @@ def test_what_ends_between_two_looks_is_counted_or_forgotten(looks_again: bool) 
 
         assert (second.resources_freed, second.errors_encountered) == (1, 0)
         assert not resource.has_resources(7)
-    endings.clear()
+    requests.clear()
     eventually(lambda: not resource.has_resources(7))
 
 

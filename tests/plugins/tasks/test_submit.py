@@ -193,7 +193,7 @@ def test_callbacks_are_part_of_the_call(manager: ProcessManager, tasks: AsyncTas
     future.add_done_callback(call_back)
     assert started.wait(5)
     # Asked to stop before the function has returned.
-    endings = tasks.quiesce(process.pid)
+    requests = tasks.quiesce(process.pid)
     go.set()
     assert calling_back.wait(5)
     stats = manager.orchestrator["tasks"].cleanup(process.pid)
@@ -203,7 +203,7 @@ def test_callbacks_are_part_of_the_call(manager: ProcessManager, tasks: AsyncTas
     assert "call_back" in stats.errors[0].message
 
     called.set()
-    concurrent.futures.wait(endings, 5)
+    concurrent.futures.wait(requests, 5)
     stats = manager.orchestrator["tasks"].cleanup(process.pid)
 
     assert stats.resources_freed == 1

@@ -1,16 +1,16 @@
 """Probate's kind `tasks`.
 
-resource.py   TaskResource: the hooks
-manager.py    AsyncTaskManager: starts tasks and calls for processes, forgets what has ended
-job.py        what the table keeps: asked to stop, reported, over
-ending.py     what whoever asks jobs to stop waits for
-looptask.py   asyncio tasks and futures, which only their own loop may touch
-call.py       calls in our threads, and futures of other executors
-workers.py    the threads, for each process, none of them idle
-late.py       jobs that end between two looks of a termination
-chains.py     what really runs behind a future
-stacks.py     where a task or a thread stands
-status.py     what has become of a task, a call, a future
+resource.py     TaskResource: the hooks
+manager.py      AsyncTaskManager: starts tasks and calls for processes, forgets what has ended
+job.py          what the table keeps: asked to stop, reported, over
+stoprequest.py  a request that jobs stop, and the future that tells when they have
+looptask.py     asyncio tasks and futures, which only their own loop may touch
+loopcontext.py  which event loop runs on this thread, and which of its tasks
+call.py         calls in our threads, and futures of other executors
+workers.py      the threads, for each process, none of them idle
+chains.py       what really runs behind a future
+stacks.py       where a task or a thread stands
+status.py       what has become of a task, a call, a future
 """
 
 from __future__ import annotations

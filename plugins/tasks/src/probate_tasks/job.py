@@ -12,8 +12,9 @@ from probate_tasks.status import status_of
 if TYPE_CHECKING:
     import weakref
 
-    from probate_tasks.ending import Ending, LoopContext
+    from probate_tasks.loopcontext import LoopContext
     from probate_tasks.status import Native, TaskStatus
+    from probate_tasks.stoprequest import StopRequest
 
 
 class Job(ABC):
@@ -24,13 +25,12 @@ class Job(ABC):
 
     __slots__ = (
         "__weakref__",
-        "_endings",
+        "_requests",
         "future",
         "is_asked",
         "is_caller",
+        "is_counted",
         "is_reported",
-        "is_settled",
-        "is_told",
         "native",
     )
 
@@ -39,17 +39,15 @@ class Job(ABC):
         self.future = future
         #: Whether its owner's end has asked it to stop: that it then stops is our doing.
         self.is_asked = False
-        #: Whether a cleanup has found it still running.
+        #: Whether a cleanup has looked, and may have found it still running.
         self.is_reported = False
-        #: Whether a cleanup has found it over.
-        self.is_settled = False
+        #: Whether a cleanup has found it over, and counts it.
+        self.is_counted = False
         #: Whether it is itself what terminates its owner.
         self.is_caller = False
-        #: Whether all who waited for it have been told that it is over.
-        self.is_told = False
-        #: Of everybody who has asked it to stop; dead if they care no more. Only atomic
+        #: By everybody who has asked it to stop; dead if they wait no more. Only atomic
         #: operations of the list touch it.
-        self._endings: list[weakref.ref[Ending]] = []
+        self._requests: list[weakref.ref[StopRequest]] = []
 
     # -- what sorts of job may differ in -------------------------------------
 
@@ -68,15 +66,9 @@ class Job(ABC):
         """Whether there is somebody to run it to its end."""
         return True
 
-    def may_wait(self) -> bool:
+    def may_block(self) -> bool:
         """Whether its release may wait for somebody."""
         return True
-
-    def settle(self) -> None:
-        """Note that a cleanup has found it over."""
-        self.is_settled = True
-        if not self.is_told:
-            self.notify()
 
     @abstractmethod
     def is_running_here(self) -> bool:
@@ -95,69 +87,63 @@ class Job(ABC):
 
     @property
     def is_awaited(self) -> bool:
-        """Whether whoever asked it to stop still cares: as long as that termination lasts."""
-        return any(reference() is not None for reference in list(self._endings))
+        """Whether whoever asked it to stop still waits: as long as that termination lasts."""
+        return any(reference() is not None for reference in list(self._requests))
 
-    def ask_to_stop(self, ending: Ending | None = None, here: LoopContext | None = None) -> bool:
-        """Cancel it, and tell `ending` when it is over; False if there is no use waiting.
+    def ask_to_stop(
+        self, request: StopRequest | None = None, here: LoopContext | None = None
+    ) -> bool:
+        """Cancel it, and tell `request` when it is over; False if there is no use waiting.
 
         `here` is where this is called, if the caller knows.
         """
         del here
-        if self.is_over():
-            return False
         # Waiting for whoever waits would be waiting for ever.
         self.is_caller = self.is_running_here()
-        if self.is_caller:
+        if self.is_caller or self.is_over():
             return False
-        self._note_asked(ending)
+        self._note_asked(request)
         self.cancel()
         if self.is_over():
-            # It may have ended before it could know of this `ending`.
+            # It may have ended before it could know of this request.
             self.notify()
-        if self.can_end():
-            return True
-        if ending is not None:
-            self._endings.remove(ending.reference)
-        return False
+        return self.can_end()
 
     def notify(self) -> None:
         """Tell whoever waits that it is over."""
-        for reference in list(self._endings):
-            if (ending := reference()) is not None:
-                ending.note(self)
-        self.is_told = True
+        for reference in list(self._requests):
+            if (request := reference()) is not None:
+                request.note_over(id(self))
+
+    def note_counted(self) -> None:
+        """Note that a cleanup has found it over, and counts it."""
+        self.is_counted = True
+        self.notify()
 
     def release(self) -> Outcome:
         """Let go of it if it is over. Raises BusyResourceError if it is not."""
-        was_asked = self.is_asked
+        is_ours = self.is_asked
         # Said before looking: whoever ends later sees that it was said, and whoever ended
         # earlier is seen to be over.
         self.is_reported = True
-        if self.is_over():
-            self.settle()
-            return Outcome.RELEASED if was_asked else Outcome.ALREADY_GONE
-        if not was_asked and not self.is_caller:
+        if not (is_ours or self.is_caller or self.is_over()):
             self.ask_to_stop()
-            self.is_reported = True
-            if self.is_over():
-                self.settle()
-                return Outcome.RELEASED
+            is_ours = self.is_reported = True
+        if self.is_over():
+            self.note_counted()
+            return Outcome.RELEASED if is_ours else Outcome.ALREADY_GONE
         if self.is_caller:
             raise BusyResourceError(
                 "it terminates its own process, and goes on; it is forgotten when it returns"
             )
         return self.release_by_force()
 
-    def _note_asked(self, ending: Ending | None) -> None:
-        """Note that it is asked to stop, and by whom."""
-        endings = self._endings
-        if endings:
-            for reference in list(endings):
-                if reference() is None:
-                    with contextlib.suppress(ValueError):
-                        endings.remove(reference)
-        if ending is not None:
-            endings.append(ending.reference)
+    def _note_asked(self, request: StopRequest | None) -> None:
+        for reference in list(self._requests):
+            if reference() is None:
+                with contextlib.suppress(ValueError):
+                    self._requests.remove(reference)
+        if request is not None:
+            self._requests.append(request.reference)
         self.is_reported = False
         self.is_asked = True

@@ -10,13 +10,14 @@ from probate import BusyResourceError, Outcome
 from probate.system.lazy import lazy_module
 from probate_tasks import stacks
 from probate_tasks.job import Job
+from probate_tasks.loopcontext import LoopContext
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from probate_tasks.ending import Ending, LoopContext
     from probate_tasks.status import Native
+    from probate_tasks.stoprequest import StopRequest
 else:
     asyncio = lazy_module("asyncio")
 
@@ -45,24 +46,24 @@ class LoopTask(Job):
 
     def when_over(self, callback: Callable[[object], None]) -> None:
         """Have `callback` called on the loop, with the future, when the task is done."""
-        if is_running_here(self._loop):
+        if LoopContext.find().loop is self._loop:
             self.future.add_done_callback(callback)
         else:
             # A closed loop runs no callbacks, and no task.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self.future.add_done_callback, callback)
 
-    def ask_to_stop(self, ending: Ending | None = None, here: LoopContext | None = None) -> bool:
+    def ask_to_stop(
+        self, request: StopRequest | None = None, here: LoopContext | None = None
+    ) -> bool:
         """As any job; where its own loop asks, without finding out for each what is so for all."""
         future = self.future
         if here is None or here.loop is not self._loop:
-            return super().ask_to_stop(ending)
-        if future.done():
-            return False
+            return super().ask_to_stop(request)
         self.is_caller = future is here.task
-        if self.is_caller:
+        if self.is_caller or future.done():
             return False
-        self._note_asked(ending)
+        self._note_asked(request)
         future.cancel()
         if future.done():
             self.notify()
@@ -76,13 +77,13 @@ class LoopTask(Job):
         """Whether its loop runs."""
         return self._loop.is_running()
 
-    def may_wait(self) -> bool:
+    def may_block(self) -> bool:
         """Whether its coroutine is to be closed here, for want of a loop."""
         return not self.future.done() and self._loop.is_closed()
 
     def is_running_here(self) -> bool:
         """Whether it is its loop's current task, on this thread."""
-        return is_running_here(self._loop) and asyncio.current_task() is self.future
+        return LoopContext.find().task is self.future
 
     def release_by_force(self) -> Outcome:
         """Close what no loop will ever run again; of anything else, tell where it stands."""
@@ -113,7 +114,7 @@ class LoopTask(Job):
             # cannot be scheduled any more, which is the RuntimeError.
             with contextlib.suppress(RuntimeError):
                 asyncio.Future.cancel(self.future)
-            self.settle()
+            self.note_counted()
 
 
 def cancel_on_loop(future: asyncio.Future[Any]) -> bool:
@@ -121,21 +122,13 @@ def cancel_on_loop(future: asyncio.Future[Any]) -> bool:
     if future.done():
         return False
     loop = future.get_loop()
-    if is_running_here(loop):
+    if LoopContext.find().loop is loop:
         return future.cancel()
     try:
         loop.call_soon_threadsafe(future.cancel)
     except RuntimeError:
         return False
     return True
-
-
-def is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether `loop` runs on this very thread."""
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
 
 
 def _close_coroutine(task: asyncio.Task[Any]) -> None:

@@ -9,14 +9,14 @@ import weakref
 from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final, overload
 
-from probate import NotOwnedError, OwnershipTable, pid_or_current
+from probate import NotOwnedError, OwnershipTable, pid_or_current, runs_inline
 from probate.system.lazy import lazy_module
 from probate_tasks.call import ExecutorCall, ThreadCall
 from probate_tasks.chains import behind
-from probate_tasks.ending import Ending, LoopContext
-from probate_tasks.late import LateEnders
+from probate_tasks.loopcontext import LoopContext
 from probate_tasks.looptask import LoopTask
 from probate_tasks.status import TaskStatus, is_native, status_of
+from probate_tasks.stoprequest import StopRequest
 from probate_tasks.workers import Workers
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ else:
 
 T = TypeVar("T")
 
-_MAY_WAIT: Final = methodcaller("may_wait")
+_MAY_BLOCK: Final = methodcaller("may_block")
 
 
 @final
@@ -56,7 +56,6 @@ class AsyncTaskManager:
         self._table: OwnershipTable[Job] = OwnershipTable("tasks", identity=attrgetter("native"))
         #: Whether `pid` owns any task or call: the table's own word.
         self.owns_any: Callable[[int], bool] = self._table.__contains__
-        self._late = LateEnders(self._forget)
         self._workers = Workers(_checked_limit(max_threads), self._serve)
 
     # -- making --------------------------------------------------------------
@@ -194,36 +193,36 @@ class AsyncTaskManager:
         job.when_over(self._end_of(pid, job))
         return resource_id
 
-    def quiesce(self, pid: int) -> list[Ending]:
+    @runs_inline
+    def quiesce(self, pid: int) -> list[StopRequest]:
         """Ask all that `pid` owns to cancel, each on its own loop; newest first.
 
+        Inline, since only the thread that terminates can tell whether it is one of its own jobs.
         One future stands for all that there is use waiting for.
         """
         jobs = self._table.resources(pid)
-        ending, here = Ending(jobs), LoopContext.find()
+        request = StopRequest(map(id, jobs), functools.partial(self._forget_ended, pid))
+        here = LoopContext.find()
         is_of_use = False
         for job in reversed(jobs):
-            if job.ask_to_stop(ending, here):
+            if job.ask_to_stop(request, here):
                 is_of_use = True
             else:
-                ending.note(job)
-        return [ending] if is_of_use else []
+                request.note_over(id(job))
+        return [request] if is_of_use else []
 
-    def may_wait(self, pid: int) -> bool:
+    def may_block(self, pid: int) -> bool:
         """Whether the cleanup of `pid` may wait for code that is not ours, or for a thread."""
-        return any(map(_MAY_WAIT, self._table.resources(pid)))
+        return any(map(_MAY_BLOCK, self._table.resources(pid)))
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Drop what has ended; what has not is BUSY, with its stack."""
         try:
             return self._table.cleanup(pid, _release, release_many=_release_stopped)
         finally:
-            for job in self._table.resources(pid):
-                # One that ended while it was out of the table could not forget itself.
-                if job.is_over() and not job.is_awaited:
-                    self._forget(pid, job)
-            self._workers.see_out(pid)
-            self._late.see_out()
+            # One that ended while it was out of the table could not forget itself.
+            self._forget_ended(pid)
+            self._workers.join_idle(pid)
 
     def usage(self, pid: int) -> ResourceUsage:
         """The tasks and calls of `pid`."""
@@ -257,13 +256,7 @@ class AsyncTaskManager:
         return functools.partial(self._when_over, pid, weakref.ref(job))
 
     def _when_over(self, pid: int, reference: weakref.ref[Job], _: object) -> None:
-        job = reference()
-        if job is None:
-            return
-        if job.is_asked and not job.is_reported:
-            # As a rule: the cleanup that follows counts it.
-            job.notify()
-        else:
+        if (job := reference()) is not None:
             self._on_end(pid, job)
 
     def _when_cancelled(self, pid: int, reference: weakref.ref[ThreadCall], _: object) -> None:
@@ -275,15 +268,19 @@ class AsyncTaskManager:
 
     def _on_end(self, pid: int, job: Job) -> None:
         """Forget a job that is over, unless a termination is to count it; on any thread."""
-        if job.is_settled or (job.is_asked and not job.is_reported):
-            # A cleanup has found it over, or the one that follows will, and counts it.
-            pass
-        elif job.is_asked and job.is_awaited:
-            # Found busy, in a termination that is not through: it will look again, and count it.
-            self._late.add(pid, job)
-        else:
+        is_to_be_counted = job.is_asked and (not job.is_reported or job.is_awaited)
+        if not (job.is_counted or is_to_be_counted):
             self._forget(pid, job)
         job.notify()
+
+    def _forget_ended(self, pid: int, _: object = None) -> None:
+        """Forget the jobs that are over, if no termination will look again and count them.
+
+        After a cleanup, and when a termination is through: it holds its request until then.
+        """
+        for job in self._table.resources(pid):
+            if job.is_reported and job.is_over() and not job.is_awaited:
+                self._forget(pid, job)
 
     def _forget(self, pid: int, job: Job) -> None:
         self._table.disown(pid, job.native)
@@ -307,9 +304,7 @@ def _release_stopped(jobs: list[Job]) -> None:
         job = jobs[-1]
         if not job.is_asked or not job.is_over():
             return
-        job.is_settled = True
-        if not job.is_told:
-            job.notify()
+        job.note_counted()
         jobs.pop()
 
 

@@ -9,7 +9,7 @@ from probate_tasks.manager import AsyncTaskManager
 
 if TYPE_CHECKING:
     from probate import CleanupStats, ResourceId, ResourceUsage
-    from probate_tasks.ending import Ending
+    from probate_tasks.stoprequest import StopRequest
 
 
 @final
@@ -30,15 +30,15 @@ class TaskResource:
     # Inline, since only the thread that terminates can tell whether it is one of its own tasks.
     @hookimpl
     @runs_inline
-    def quiesce(self, pid: int) -> list[Ending]:
+    def quiesce(self, pid: int) -> list[StopRequest]:
         return self.manager.quiesce(pid)
 
-    def _may_wait(self, pid: int) -> bool:
-        return self.manager.may_wait(pid)
+    def _may_block(self, pid: int) -> bool:
+        return self.manager.may_block(pid)
 
     # Closing a coroutine whose loop is gone runs its `finally`, which may hang.
     @hookimpl
-    @runs_inline(unless=_may_wait)
+    @runs_inline(unless=_may_block)
     def cleanup(self, pid: int) -> CleanupStats:
         return self.manager.cleanup(pid)
 

@@ -1,7 +1,7 @@
 """Threads for calls: so many at most for each process, and none that idles.
 
 A `ThreadPoolExecutor` keeps its threads until it is shut down, and the interpreter waits for
-them. LoopContext a thread ends as soon as there is nothing left to call, at the price of starting
+them. Here a thread ends as soon as there is nothing left to call, at the price of starting
 another for the next call, and is a daemon: a call that never returns keeps nobody from exiting.
 One process's calls never wait for another's.
 """
@@ -89,7 +89,7 @@ class Workers:
             crew = self._crews.get(pid)
             return crew is not None and crew.queue.pop(call, self) is None
 
-    def see_out(self, pid: int) -> None:
+    def join_idle(self, pid: int) -> None:
         """Wait until the threads that `pid` has no more work for are gone."""
         with self._lock:
             threads = list(self._leaving)
