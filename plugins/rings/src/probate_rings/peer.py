@@ -8,73 +8,36 @@ by pidfd (pidfd_open(2)); pid and start time together are never used twice.
 from __future__ import annotations
 
 import os
-import select
 from pathlib import Path
-from typing import NamedTuple, Self, final
+from typing import final
 
+from probate import PidfdUnavailableError
+from probate.system.osprocess import OsProcess, start_time_of
 from probate_rings import layout
-
-
-@final
-class OsProcess(NamedTuple):
-    """An OS process, told so that another one can find it."""
-
-    pid: int
-    #: Clock ticks since boot (proc(5), field 22 of stat).
-    started: int
-    #: Inode of the pid namespace, in which alone the pid means something.
-    namespace: int
-
-    @classmethod
-    def this(cls) -> Self:
-        """The calling one."""
-        pid = os.getpid()
-        return cls(pid, _start_time(pid), _pid_namespace())
-
-    def open_pidfd(self) -> int | None:
-        """Return a pidfd to watch it by; None if that needs, or makes, no sense here.
-
-        Raises ProcessLookupError if it is dead.
-        """
-        if self.pid == os.getpid() or not self.pid or self.namespace != _pid_namespace():
-            return None
-        try:
-            pidfd = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            raise
-        except (OSError, OverflowError):
-            # What the other end wrote is no pid, or the kernel does not let us.
-            return None
-        try:
-            # Now that it is held, the number means one process only.
-            is_the_one = _start_time(self.pid) == self.started
-        except OSError:
-            is_the_one = False
-        if not is_the_one:
-            os.close(pidfd)
-            raise ProcessLookupError
-        return pidfd
 
 
 @final
 class Presence:
     """What the two ends of a ring tell of themselves in shared memory. Not thread-safe."""
 
-    __slots__ = ("_is_dead", "_other", "_own", "_pidfd", "_words")
+    __slots__ = ("_is_dead", "_is_known", "_other", "_own", "_process", "_words")
 
     def __init__(self, words: memoryview, *, is_owner: bool) -> None:
         self._words = words
         self._own, self._other = (
             (layout.OWNER, layout.PEER) if is_owner else (layout.PEER, layout.OWNER)
         )
-        #: None until it is known whom to watch, -1 if there is nobody.
-        self._pidfd: int | None = None
+        #: Whether it is known whom to watch; and whom, if that makes sense here.
+        self._is_known = False
+        self._process: OsProcess | None = None
         self._is_dead = False
 
     def announce(self) -> None:
         """Say that this end is open, and which OS process has it."""
-        at = self._own
-        self._words[at + 1], self._words[at + 2], self._words[at + 3] = OsProcess.this()
+        at, pid = self._own, os.getpid()
+        self._words[at + 1] = pid
+        self._words[at + 2] = start_time_of(pid)
+        self._words[at + 3] = _pid_namespace()
         self._words[at] = layout.OPEN
 
     def withdraw(self) -> None:
@@ -95,35 +58,45 @@ class Presence:
         """Whether the OS process at the other end has died. A system call: for idle moments."""
         if self._is_dead or self._words[self._other] != layout.OPEN:
             return self._is_dead
-        if self._pidfd is None:
-            other = OsProcess(*self._words[self._other + 1 : self._other + 4].tolist())
+        if not self._is_known:
             try:
-                pidfd = other.open_pidfd()
+                self._process = self._pin_other()
             except ProcessLookupError:
                 self._is_dead = True
                 return True
-            self._pidfd = -1 if pidfd is None else pidfd
-        if self._pidfd != -1:
-            poll = select.poll()
-            poll.register(self._pidfd, select.POLLIN)
-            self._is_dead = bool(poll.poll(0))
+            self._is_known = True
+        if self._process is not None:
+            self._is_dead = self._process.has_exited()
         return self._is_dead
 
     def watched(self) -> list[int]:
         """What becomes readable when the other end dies: a pidfd, or nothing."""
-        return [] if self._pidfd is None or self._pidfd == -1 else [self._pidfd]
+        return [] if self._process is None else [self._process.fileno()]
 
     def close(self) -> None:
         """Watch no more."""
-        if self._pidfd is not None and self._pidfd != -1:
-            os.close(self._pidfd)
-        self._pidfd = -1
+        self._is_known, self._process = True, None
 
+    def _pin_other(self) -> OsProcess | None:
+        """Pin the other end's OS process; None if that needs, or makes, no sense here.
 
-def _start_time(pid: int) -> int:
-    # The command name, in parentheses, may contain anything.
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        Raises ProcessLookupError if it is dead.
+        """
+        pid, started, namespace = self._words[self._other + 1 : self._other + 4].tolist()
+        if pid == os.getpid() or namespace != _pid_namespace():
+            return None
+        try:
+            process = OsProcess.open(pid)
+        except ProcessLookupError:
+            raise
+        except (OSError, ValueError, PidfdUnavailableError):
+            # What the other end wrote is no pid, or the kernel does not let us.
+            return None
+        if process.start_time != started:
+            raise ProcessLookupError
+        return process
 
 
 def _pid_namespace() -> int:
+    """Inode of the pid namespace, in which alone a pid means something."""
     return Path("/proc/self/ns/pid").stat().st_ino
