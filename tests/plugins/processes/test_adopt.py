@@ -104,6 +104,32 @@ def test_descendants_from_before_the_adoption_are_its_too(
         assert kernel.none_of([popen.pid, *child])
 
 
+#: Starts a child, whose pid is in $0.child. As soon as $0.go is there, that one leaves an orphan
+#: in a session of its own, with nothing in its environment, and ends.
+DAEMONISING_CHILD = """
+sh -c 'echo $$ > "$0.child"; while [ ! -e "$0.go" ]; do sleep 0.005; done
+(env -i setsid sh -c "echo \\$\\$ > \\"\\$0\\"; exec sleep 300" "$0" &)' "$0" & exec sleep 300
+"""
+
+
+def test_the_orphans_of_descendants_from_before_the_adoption(
+    manager: ProcessManager, tmp_path: Path, pin: Pin
+) -> None:
+    """Whoever is there at the adoption is tagged, and so is what it forks from then on."""
+    pids = tmp_path / "pids"
+    process = manager.create_process("owner")
+    with subprocess.Popen(["sh", "-c", DAEMONISING_CHILD, str(pids)]) as popen:
+        child = pin(*pids_in(tmp_path / "pids.child"))
+        process.adopt(popen)
+        (tmp_path / "pids.go").touch()
+        kernel.wait_for_exit(child)
+        orphan = pin(*pids_in(pids))
+        kernel.eventually(lambda: kernel.parent(orphan.os_pid) == os.getpid(), "it came to us")
+        process.terminate()
+
+        assert orphan.has_exited()
+
+
 def test_a_psutil_process_that_is_a_child(manager: ProcessManager, tmp_path: Path) -> None:
     """By whatever object it was started: its status is left for this one."""
     process = manager.create_process("owner")

@@ -12,10 +12,15 @@ import psutil
 import pytest
 from processes_kernel import SLEEP, pids_in
 
+from probate import OsProcess
+from probate_processes.native import native_of
+from probate_processes.procfs import Lineage, Mark, set_tag, tag_of
+from probate_processes.tree import Members, Tree, close_all
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from probate import OsProcess, ProcessManager
+    from probate import ProcessManager
     from probate_processes import ProcessTreeManager
 
     Pin = Callable[[int], OsProcess]
@@ -192,3 +197,38 @@ def test_a_child_that_was_reaped_behind_all_backs(manager: ProcessManager, tmp_p
     assert successor.wait(5) == -9
     # The object could not know.
     popen.returncode = 0
+
+
+@pytest.mark.parametrize("has_successor", [False, True], ids=["free", "taken"])
+def test_one_that_is_reaped_while_it_is_looked_at_is_no_member(
+    monkeypatch: pytest.MonkeyPatch, has_successor: bool
+) -> None:
+    """Nor is the next one with its pid, which is not tagged either, and so never taken for one."""
+    leader, child = subprocess.Popen(SLEEP), subprocess.Popen(SLEEP)
+    native, mark = native_of(leader), Mark.new()
+    assert native is not None
+    successors: list[subprocess.Popen[bytes]] = []
+
+    def look(os_pid: int) -> Lineage | None:
+        lineage = of_child(os_pid)
+        end(child)
+        if has_successor:
+            successors.append(start_with_pid(os_pid))
+        return lineage
+
+    of_child = Lineage.of_child
+    monkeypatch.setattr(Lineage, "of_child", look)
+    set_tag(child.pid, mark.tag)
+    try:
+        with OsProcess.open(leader.pid) as pinned:
+            members: Members = {}
+            tree = Tree(native, pinned, None, mark)
+            tree.scan(members, lambda: [child.pid])
+            found = sorted(members)
+            close_all(members)
+
+        assert found == [leader.pid]
+        assert [tag_of(each.pid) for each in successors] == [tag_of(os.getpid())] * has_successor
+    finally:
+        for each in (leader, *successors):
+            end(each)
