@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
 from documents import REPOSITORY, code_blocks
 
 if TYPE_CHECKING:
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 README = REPOSITORY / "README.md"
 
 
-def test_the_example_can_be_pasted_and_run(tmp_path: Path) -> None:
-    """The first example runs as it stands, and prints what the README says it prints."""
+@pytest.mark.parametrize("page", ["README.md", "core/README.md"])
+def test_the_example_can_be_pasted_and_run(page: str, tmp_path: Path) -> None:
+    """The first example runs as it stands, and prints what the page says it prints."""
     script = tmp_path / "example.py"
-    script.write_text(code_blocks(README, "python")[0])
+    script.write_text(code_blocks(REPOSITORY / page, "python")[0])
 
     ran = subprocess.run(
         [sys.executable, "-W", "error", script],
@@ -31,7 +33,7 @@ def test_the_example_can_be_pasted_and_run(tmp_path: Path) -> None:
     )
     printed = re.sub(r"(127\.0\.0\.1:)\d+", r"\1...", ran.stdout)
 
-    assert printed == code_blocks(README, "text")[0]
+    assert printed == code_blocks(REPOSITORY / page, "text")[0]
     assert ran.returncode == 0
 
 
