@@ -19,7 +19,21 @@ _PRELUDE = """
 import os, signal, sys
 from multiprocessing.shared_memory import SharedMemory
 from probate import ProcessManager, ResourceOrchestrator
-from probate_memory import MemoryResource
+from probate_memory import MemoryResource, UntrackedSharedMemory
+
+names = set()
+
+
+def noting(make):
+    def note(shm, *arguments, **keywords):
+        make(shm, *arguments, **keywords)
+        names.add(shm.name)
+
+    return note
+
+
+for each in (SharedMemory, UntrackedSharedMemory):
+    each.__init__ = noting(each.__init__)
 
 
 def say(*words):
@@ -60,9 +74,8 @@ def own_sysv_segments() -> set[int]:
 
 
 def shm_names() -> set[str]:
-    """Names of POSIX segments (shm_overview(7)), as tests and managers here name them."""
-    ours = ("probate-", "psm_", "test-")
-    return {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(ours)}
+    """Names of all POSIX segments there are, whoever's (shm_overview(7))."""
+    return {path.name for path in Path("/dev/shm").iterdir()}
 
 
 def buffer_of(shm: SharedMemory) -> memoryview:
@@ -87,7 +100,10 @@ def is_mapped(name: str) -> bool:
 
 
 def run_script(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a script to its end, after a prelude that makes `memory`, `manager` and `pid`."""
+    """Run a script to its end, after a prelude that makes `memory`, `manager` and `pid`.
+
+    `names` are those of all POSIX segments that it made or opened.
+    """
     return subprocess.run(
         _command(source, arguments), capture_output=True, text=True, timeout=30, check=False
     )

@@ -100,10 +100,12 @@ def test_an_object_has_one_owner_and_a_refused_one_is_left_as_it_was(
     assert descriptors_of(shm.name) == 3
 
 
-def test_a_closed_object_cannot_be_adopted(manager: ProcessManager, memory: MemoryManager) -> None:
+def test_a_closed_object_cannot_be_adopted(
+    manager: ProcessManager, memory: MemoryManager, name: str
+) -> None:
     """There is nothing in it, and its segment may be anybody's by now."""
     process = manager.create_process("late")
-    shm = UntrackedSharedMemory("test-closed", create=True, size=1)
+    shm = UntrackedSharedMemory(name, create=True, size=1)
     shm.close()
     with pytest.raises(ValueError, match="closed"):
         memory.adopt_shared_memory(process.pid, shm, as_owner=True)
@@ -126,7 +128,7 @@ def test_a_forked_child_does_not_guess_whose_an_inherited_object_is(
     """A child that adopted its parent's object would unlink live memory: it has to say so."""
     process = manager.create_process("parent")
     shm = memory.create_shared_memory(process.pid, size=10)
-    used = memory.attach_shared_memory(process.pid, shm.name)
+    used = memory.open_shared_memory(process.pid, shm.name)
     segment = memory.create_segment(process.pid, 10)
 
     def child() -> None:

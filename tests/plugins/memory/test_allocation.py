@@ -192,7 +192,7 @@ def test_the_peak_is_the_most_that_was_held_and_ends_with_the_process(
     assert memory.peak(process.pid) == 0
     block = memory.allocate(process.pid, 1000)
     shm = memory.create_shared_memory(process.pid, size=500)
-    memory.attach_shared_memory(other.pid, shm.name)
+    memory.open_shared_memory(other.pid, shm.name)
     memory.free(process.pid, block)
     memory.close(process.pid, shm)
     memory.allocate(process.pid, 10)
@@ -235,9 +235,9 @@ def test_a_process_is_current_by_default(manager: ProcessManager, memory: Memory
     with manager.process("current") as process:
         block = memory.allocate(64)
         shm = memory.create_shared_memory(size=64)
-        memory.attach_shared_memory(shm.name)
+        memory.open_shared_memory(shm.name)
         segment = memory.create_segment(64)
-        memory.attach_segment(segment.id)
+        memory.open_segment(segment.id)
 
         assert manager.orchestrator.usage(process.pid)["memory"].count == 5
         assert memory.peak() == 192

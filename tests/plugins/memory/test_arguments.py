@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from probate import UnadoptableError
+from probate import NotOwnedError, UnadoptableError
 
 if TYPE_CHECKING:
     from probate import ProcessManager
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
         ("create_shared_memory", ("a/b",), {"size": 1}, ValueError),
         ("create_shared_memory", ("a\0b",), {"size": 1}, ValueError),
         ("create_shared_memory", ("x" * 256,), {"size": 1}, ValueError),
-        ("attach_shared_memory", (7,), {}, TypeError),
-        ("attach_shared_memory", ("../etc/passwd",), {}, ValueError),
+        ("open_shared_memory", (7,), {}, TypeError),
+        ("open_shared_memory", ("../etc/passwd",), {}, ValueError),
         ("create_segment", (0,), {}, ValueError),
         ("create_segment", (1 << 70,), {}, ValueError),
-        ("create_segment", (8, "key"), {}, TypeError),
-        ("create_segment", (8, 2**31), {}, ValueError),
+        ("create_segment", (8,), {"key": "key"}, TypeError),
+        ("create_segment", (8,), {"key": 2**31}, ValueError),
         ("create_segment", (8,), {"mode": 0o1600}, ValueError),
         ("create_segment", (8,), {"mode": "rw"}, TypeError),
-        ("attach_segment", (-1,), {}, ValueError),
-        ("attach_segment", ("1",), {}, TypeError),
-        ("attach_segment_by_key", (2**31,), {}, ValueError),
-        ("attach_segment_by_key", (0,), {}, ValueError),
+        ("open_segment", (-1,), {}, ValueError),
+        ("open_segment", ("1",), {}, TypeError),
+        ("open_segment_by_key", (2**31,), {}, ValueError),
+        ("open_segment_by_key", (0,), {}, ValueError),
         ("adopt_shared_memory", (b"x",), {"as_owner": True}, TypeError),
         ("adopt_segment", (b"x",), {"as_owner": True}, TypeError),
         ("close", (b"x",), {}, TypeError),
-        ("close", (memoryview(b"x"),), {}, TypeError),
+        ("close", (memoryview(b"x"),), {}, NotOwnedError),
         ("unlink", ("name",), {}, TypeError),
     ],
 )
@@ -75,7 +75,7 @@ def test_the_role_is_said_plainly(manager: ProcessManager, memory: MemoryManager
     """Owner or user, and a mere user has nothing to wipe."""
     process = manager.create_process("bad")
     shm = memory.create_shared_memory(process.pid, size=1)
-    other = memory.attach_shared_memory(process.pid, shm.name)
+    other = memory.open_shared_memory(process.pid, shm.name)
     wrong: Any = 1
 
     with pytest.raises(TypeError, match="True or False"):

@@ -15,7 +15,7 @@ from probate import BusyResourceError, NotOwnedError, Outcome, RefusedResourceEr
 from probate_memory import UntrackedSharedMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from probate import ProcessManager
     from probate_memory import MemoryManager
@@ -27,13 +27,6 @@ def _shm(name: str) -> Path:
     return Path("/dev/shm", name)
 
 
-@pytest.fixture
-def successor() -> Iterator[str]:
-    """A name that is removed at the end, whoever's it is."""
-    yield "test-successor"
-    _shm("test-successor").unlink(missing_ok=True)
-
-
 def test_the_owners_end_unlinks_and_a_users_does_not(
     manager: ProcessManager, memory: MemoryManager
 ) -> None:
@@ -41,8 +34,8 @@ def test_the_owners_end_unlinks_and_a_users_does_not(
     owner, user = manager.create_process("owner"), manager.create_process("user")
     shm = memory.create_shared_memory(owner.pid, size=5000)
     brief = manager.create_process("brief")
-    memory.attach_shared_memory(brief.pid, shm.name)
-    attached = memory.attach_shared_memory(user.pid, shm.name)
+    memory.open_shared_memory(brief.pid, shm.name)
+    attached = memory.open_shared_memory(user.pid, shm.name)
     buffer_of(shm)[:5] = b"hello"
 
     assert manager.terminate_process(brief.pid).stats.by_type == {"memory": 1}
@@ -62,50 +55,52 @@ def test_the_owners_end_unlinks_and_a_users_does_not(
 
 
 def test_a_segment_is_open_to_its_user_only_and_has_the_name_asked_for(
-    manager: ProcessManager, memory: MemoryManager
+    manager: ProcessManager, memory: MemoryManager, name: str
 ) -> None:
     """Mode 0600; a leading slash is none of the name; a taken name is refused."""
     process = manager.create_process("owner")
-    shm = memory.create_shared_memory(process.pid, "/test-named", size=1)
+    shm = memory.create_shared_memory(process.pid, f"/{name}", size=1)
 
-    assert shm.name == "test-named"
-    assert _shm("test-named").stat().st_mode & 0o777 == 0o600
+    assert shm.name == name
+    assert _shm(name).stat().st_mode & 0o777 == 0o600
 
     with pytest.raises(FileExistsError):
-        memory.create_shared_memory(process.pid, "test-named", size=1)
+        memory.create_shared_memory(process.pid, name, size=1)
 
     assert manager.terminate_process(process.pid).stats.resources_freed == 1
 
 
-def test_a_failed_creation_leaves_no_name(manager: ProcessManager, memory: MemoryManager) -> None:
+def test_a_failed_creation_leaves_no_name(
+    manager: ProcessManager, memory: MemoryManager, name: str
+) -> None:
     """A segment that the kernel will not map is unlinked again."""
     process = manager.create_process("greedy")
 
     with pytest.raises(OSError, match=r"Cannot allocate|too large|No space|Invalid"):
-        memory.create_shared_memory(process.pid, "test-greedy", size=1 << 62)
+        memory.create_shared_memory(process.pid, name, size=1 << 62)
 
-    assert "test-greedy" not in shm_names()
+    assert name not in shm_names()
     assert not manager.orchestrator.has_resources(process.pid)
 
 
 def test_a_failed_attachment_unlinks_nothing(
-    manager: ProcessManager, memory: MemoryManager, successor: str
+    manager: ProcessManager, memory: MemoryManager, name: str
 ) -> None:
     """The interpreter's constructor unlinks what it cannot map; a user's failure never does."""
     process = manager.create_process("user")
-    _shm(successor).touch()
+    _shm(name).touch()
 
     with pytest.raises(ValueError, match="empty"):
-        memory.attach_shared_memory(process.pid, successor)
+        memory.open_shared_memory(process.pid, name)
     with pytest.raises(FileNotFoundError):
-        memory.attach_shared_memory(process.pid, "test-nobody")
+        memory.open_shared_memory(process.pid, f"{name}-nobody")
 
-    assert successor in shm_names()
-    assert descriptors_of(successor) == 0
+    assert name in shm_names()
+    assert descriptors_of(name) == 0
 
 
 def test_a_successor_of_the_same_name_is_left_alone(
-    manager: ProcessManager, memory: MemoryManager, successor: str
+    manager: ProcessManager, memory: MemoryManager, name: str
 ) -> None:
     """The old server deleted its successor's path: device and inode are compared, while pinned.
 
@@ -113,18 +108,18 @@ def test_a_successor_of_the_same_name_is_left_alone(
     """
     for close in (False, True):
         process = manager.create_process("old")
-        shm = memory.create_shared_memory(process.pid, successor, size=10)
+        shm = memory.create_shared_memory(process.pid, name, size=10)
         if close:
             shm.close()
-        _shm(successor).unlink()
-        _shm(successor).write_bytes(b"successor")
+        _shm(name).unlink()
+        _shm(name).write_bytes(b"successor")
         result = manager.terminate_process(process.pid)
 
         assert result.is_success
         assert result.stats.resources_freed == (0 if close else 1)
-        assert _shm(successor).read_bytes() == b"successor"
+        assert _shm(name).read_bytes() == b"successor"
 
-        _shm(successor).unlink()
+        _shm(name).unlink()
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
@@ -150,7 +145,7 @@ def test_what_was_closed_and_unlinked_directly_is_already_gone(
     """Neither counted nor complained of."""
     process = manager.create_process("owner")
     shm = memory.create_shared_memory(process.pid, size=10)
-    user = memory.attach_shared_memory(process.pid, shm.name)
+    user = memory.open_shared_memory(process.pid, shm.name)
     user.close()
     shm.close()
     shm.unlink()
@@ -166,7 +161,7 @@ def test_close_is_owner_checked_and_idempotent(
     """A user's close detaches, the owner's unlinks; each once."""
     a, b = manager.create_process("a"), manager.create_process("b")
     shm = memory.create_shared_memory(a.pid, size=10)
-    attached = memory.attach_shared_memory(b.pid, shm.name)
+    attached = memory.open_shared_memory(b.pid, shm.name)
 
     with pytest.raises(NotOwnedError, match=f"process {a.pid} does"):
         memory.close(b.pid, shm)
@@ -186,7 +181,7 @@ def test_unlink_is_the_owners_and_keeps_the_mapping(
     """An unlinked segment is nobody's to find, and works on until it is closed."""
     a, b = manager.create_process("a"), manager.create_process("b")
     shm = memory.create_shared_memory(a.pid, size=10)
-    attached = memory.attach_shared_memory(b.pid, shm.name)
+    attached = memory.open_shared_memory(b.pid, shm.name)
 
     with pytest.raises(RefusedResourceError, match="attached only"):
         memory.unlink(b.pid, attached)
@@ -262,7 +257,7 @@ def test_an_owner_holds_three_descriptors_of_a_segment_and_a_user_two(
 
     assert descriptors_of(shm.name) == 3
 
-    memory.attach_shared_memory(process.pid, shm.name)
+    memory.open_shared_memory(process.pid, shm.name)
 
     assert descriptors_of(shm.name) == 5
 
@@ -274,7 +269,7 @@ def test_a_segment_is_wiped_before_its_owner_lets_go(
     """Zeros for whoever still maps it, also if the owner's object was closed, or is busy."""
     owner, user = manager.create_process("owner"), manager.create_process("user")
     shm = memory.create_shared_memory(owner.pid, size=3 << 20, wipe=True)
-    attached = memory.attach_shared_memory(user.pid, shm.name)
+    attached = memory.open_shared_memory(user.pid, shm.name)
     buffer_of(shm)[:6] = buffer_of(shm)[-6:] = b"secret"
     held = [buffer_of(shm)[:1]] if how == "busy" else []
     if how == "by hand":
@@ -302,7 +297,7 @@ def test_a_user_wipes_nothing(manager: ProcessManager, memory: MemoryManager) ->
     owner, user = manager.create_process("owner"), manager.create_process("user")
     shm = memory.create_shared_memory(owner.pid, size=10)
     buffer_of(shm)[0] = 7
-    memory.attach_shared_memory(user.pid, shm.name)
+    memory.open_shared_memory(user.pid, shm.name)
     manager.terminate_process(user.pid)
 
     assert buffer_of(shm)[0] == 7

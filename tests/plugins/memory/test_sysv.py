@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,8 @@ def test_a_segment_goes_with_its_owner(manager: ProcessManager, memory: MemoryMa
     """Made with the bytes asked for, found by id and by key, detached by its users, removed."""
     owner, user = manager.create_process("owner"), manager.create_process("user")
     segment = memory.create_segment(owner.pid, 5000)
-    by_id = memory.attach_segment(user.pid, segment.id)
-    by_key = memory.attach_segment_by_key(user.pid, segment.key)
+    by_id = memory.open_segment(user.pid, segment.id)
+    by_key = memory.open_segment_by_key(user.pid, segment.key)
     segment.write(b"hello")
 
     assert by_id.read(5) == by_key.read(5) == b"hello"
@@ -55,7 +56,7 @@ def test_a_segment_with_another_process_attached_is_refused_and_kept(
     segment = memory.create_segment(first.pid, 100)
     segment.write(b"live")
     with script(
-        "say(memory.attach_segment(pid, int(sys.argv[1])).read(4)); wait()", str(segment.id)
+        "say(memory.open_segment(pid, int(sys.argv[1])).read(4)); wait()", str(segment.id)
     ) as other:
         assert said(other) == "b'live'"
 
@@ -87,7 +88,7 @@ def test_a_refused_close_changes_nothing(manager: ProcessManager, memory: Memory
     owner, user = manager.create_process("owner"), manager.create_process("user")
     segment = memory.create_segment(owner.pid, 100, wipe=True)
     segment.write(b"kept")
-    attached = memory.attach_segment(user.pid, segment.id)
+    attached = memory.open_segment(user.pid, segment.id)
 
     with pytest.raises(RefusedResourceError, match="attached 1 more times"):
         memory.close(owner.pid, segment)
@@ -112,7 +113,7 @@ def test_a_refused_segment_is_not_wiped(manager: ProcessManager, memory: MemoryM
     owner, user = manager.create_process("owner"), manager.create_process("user")
     segment = memory.create_segment(owner.pid, 100, wipe=True)
     segment.write(b"kept")
-    attached = memory.attach_segment(user.pid, segment.id)
+    attached = memory.open_segment(user.pid, segment.id)
 
     assert not manager.terminate_process(owner.pid).is_success
     assert attached.read(4) == b"kept"
@@ -207,7 +208,7 @@ def test_a_segment_unlinked_early_goes_with_its_last_user(
 
     assert segment.read(5) == b"still"
     with pytest.raises(FileNotFoundError):
-        memory.attach_segment_by_key(process.pid, segment.key)
+        memory.open_segment_by_key(process.pid, segment.key)
 
     memory.close(process.pid, segment)
 
@@ -222,14 +223,14 @@ def test_the_kernels_refusals_are_plain_oserrors(
     segment = memory.create_segment(process.pid, 100)
 
     with pytest.raises(FileExistsError, match=str(segment.key)):
-        memory.create_segment(process.pid, 100, segment.key)
+        memory.create_segment(process.pid, 100, key=segment.key)
 
     memory.close(process.pid, segment)
 
     with pytest.raises(FileNotFoundError, match=f"segment {segment.id}"):
-        memory.attach_segment(process.pid, segment.id)
+        memory.open_segment(process.pid, segment.id)
     with pytest.raises(FileNotFoundError, match=str(segment.key)):
-        memory.attach_segment_by_key(process.pid, segment.key)
+        memory.open_segment_by_key(process.pid, segment.key)
     with pytest.raises(OSError, match="segment of"):
         memory.create_segment(process.pid, 1 << 62)
 
@@ -239,9 +240,9 @@ def test_the_kernels_refusals_are_plain_oserrors(
 def test_key_mode_and_private_segments(manager: ProcessManager, memory: MemoryManager) -> None:
     """As asked for; of IPC_PRIVATE there may be several."""
     process = manager.create_process("owner")
-    key = 0x70726F62
-    segment = memory.create_segment(process.pid, 100, key, 0o640)
-    private = [memory.create_segment(process.pid, 8, sysv_ipc.IPC_PRIVATE) for _ in range(2)]
+    key = secrets.randbelow(2**31)
+    segment = memory.create_segment(process.pid, 100, key=key, mode=0o640)
+    private = [memory.create_segment(process.pid, 8, key=sysv_ipc.IPC_PRIVATE) for _ in range(2)]
 
     assert (segment.key, segment.mode & 0o777) == (key, 0o640)
     assert len({each.id for each in private}) == 2

@@ -15,7 +15,6 @@ from memory_driver import drivers
 from memory_kernel import (
     buffer_of,
     descriptors_of,
-    own_sysv_segments,
     said,
     script,
     shm_names,
@@ -45,26 +44,19 @@ pytestmark = pytest.mark.usefixtures("nothing_remains")
 DRIVERS = ["allocation", "shared memory", "adopted shared memory", "segment", "adopted segment"]
 
 
-@pytest.fixture
-def clean_kernel() -> Callable[[], bool]:
-    """Says whether there is no more shared memory than there was."""
-    names, ids = shm_names(), own_sysv_segments()
-    return lambda: (shm_names(), own_sysv_segments()) == (names, ids)
-
-
 def _one_of_each(memory: MemoryManager, pid: int) -> None:
     memory.allocate(pid, 100)
     shm = memory.create_shared_memory(pid, size=100)
-    memory.attach_shared_memory(pid, shm.name)
+    memory.open_shared_memory(pid, shm.name)
     segment = memory.create_segment(pid, 100)
-    memory.attach_segment(pid, segment.id)
+    memory.open_segment(pid, segment.id)
 
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_everything_goes_in_one_termination(
     manager: ProcessManager,
     memory: MemoryManager,
-    clean_kernel: Callable[[], bool],
+    remaining: Callable[[], set[str | int]],
     is_async: bool,
 ) -> None:
     """Newest first, so that a process's own users leave before its segments are removed."""
@@ -83,7 +75,7 @@ def test_everything_goes_in_one_termination(
     assert str(result) == (
         f"PID {process.pid} cleanup: 5 resources freed, 300 bytes freed, 0 errors"
     )
-    assert clean_kernel()
+    assert remaining() == set()
 
 
 def test_a_second_cleanup_finds_nothing(manager: ProcessManager, memory: MemoryManager) -> None:
@@ -121,7 +113,7 @@ def test_a_process_that_ends_normally_has_its_leaks_listed(
 def test_limits_refuse_before_anything_is_acquired(
     manager: ProcessManager,
     memory: MemoryManager,
-    clean_kernel: Callable[[], bool],
+    remaining: Callable[[], set[str | int]],
     method: str,
 ) -> None:
     """By bytes and by count; no segment appears that the limit refuses."""
@@ -136,7 +128,7 @@ def test_limits_refuse_before_anything_is_acquired(
 
     with pytest.raises(ResourceLimitExceeded, match="at most 1000 bytes"):
         makers[method](401)
-    assert clean_kernel()
+    assert remaining() == set()
 
     makers[method](400)
     with pytest.raises(ResourceLimitExceeded, match="at most 2 resources"):
@@ -148,7 +140,7 @@ def test_limits_refuse_before_anything_is_acquired(
 
 
 def test_a_terminated_owner_gets_nothing(
-    manager: ProcessManager, memory: MemoryManager, clean_kernel: Callable[[], bool]
+    manager: ProcessManager, memory: MemoryManager, remaining: Callable[[], set[str | int]]
 ) -> None:
     """Late registration for a terminated pid leaked for ever: it is refused."""
     process = manager.create_process("dead")
@@ -161,12 +153,12 @@ def test_a_terminated_owner_gets_nothing(
     ):
         with pytest.raises(ProcessTerminatedError):
             make()
-    assert clean_kernel()
+    assert remaining() == set()
 
 
 @pytest.mark.parametrize("name", DRIVERS)
 def test_acquisitions_race_a_termination(
-    manager: ProcessManager, clean_kernel: Callable[[], bool], name: str
+    manager: ProcessManager, remaining: Callable[[], set[str | int]], name: str
 ) -> None:
     """Either it is owned, and freed by the termination, or it is refused; never anything else."""
     driver = drivers(manager.orchestrator)[name]
@@ -192,12 +184,12 @@ def test_acquisitions_race_a_termination(
         assert result.is_success, result.errors
         assert not manager.orchestrator.has_resources(process.pid)
     assert refused
-    assert clean_kernel()
+    assert remaining() == set()
 
 
 @pytest.mark.parametrize("name", DRIVERS)
 def test_giving_back_races_a_termination(
-    manager: ProcessManager, clean_kernel: Callable[[], bool], name: str
+    manager: ProcessManager, remaining: Callable[[], set[str | int]], name: str
 ) -> None:
     """Each is released once, by one of the two: no descriptor is closed twice."""
     driver = drivers(manager.orchestrator)[name]
@@ -222,16 +214,16 @@ def test_giving_back_races_a_termination(
 
         assert outcome[0] is None or isinstance(outcome[0], (ProcessError, NotOwnedError))
         assert result.is_success, result.errors
-    assert clean_kernel()
+    assert remaining() == set()
 
 
 @pytest.mark.parametrize("name", DRIVERS)
-def test_drivers_leave_nothing(name: str) -> None:
+def test_drivers_leave_nothing(name: str, remaining: Callable[[], set[str | int]]) -> None:
     """Made and given back, made and closed natively, made and terminated: the kernel agrees."""
     orchestrator = ResourceOrchestrator().discover(only=["memory"])
     driver = drivers(orchestrator)[name]
     gc.collect()
-    before, names, ids = KernelView.take(), shm_names(), own_sysv_segments()
+    before = KernelView.take()
     for pid in range(1, 21):
         driver.give_back(pid, driver.make(pid))
         driver.make(pid)
@@ -245,7 +237,7 @@ def test_drivers_leave_nothing(name: str) -> None:
     gc.collect()
 
     assert before.changes() == []
-    assert (shm_names(), own_sysv_segments()) == (names, ids)
+    assert remaining() == set()
 
 
 def test_a_forked_child_owns_nothing(manager: ProcessManager, memory: MemoryManager) -> None:
@@ -257,7 +249,7 @@ def test_a_forked_child_owns_nothing(manager: ProcessManager, memory: MemoryMana
     block[0] = 7
 
     def child() -> None:
-        assert not memory.owns_any(process.pid)
+        assert process.pid not in memory.table
         assert memory._peaks._highest == {}
         assert memory.cleanup(process.pid).resources_freed == 0
         gc.collect()
@@ -278,7 +270,7 @@ def test_a_child_that_is_attached_keeps_a_segment(
     # An interpreter in between: forking with threads around is asking for trouble.
     with script(
         """
-        segment = memory.attach_segment(pid, int(sys.argv[1]))
+        segment = memory.open_segment(pid, int(sys.argv[1]))
         child = os.fork()
         if child == 0:
             signal.pause()
@@ -303,16 +295,16 @@ def test_a_child_that_is_attached_keeps_a_segment(
 
 
 def test_a_failure_to_unlink_is_an_error_and_the_rest_is_freed(
-    manager: ProcessManager, memory: MemoryManager, monkeypatch: pytest.MonkeyPatch
+    manager: ProcessManager, memory: MemoryManager, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One failure never keeps the next from being tried; the map and descriptors are closed."""
     process = manager.create_process("owner")
     first = memory.create_shared_memory(process.pid, size=10)
-    second = memory.create_shared_memory(process.pid, "test-failing", size=10)
+    second = memory.create_shared_memory(process.pid, name, size=10)
     unlink = os.unlink
 
     def failing(path: str) -> None:
-        if path.endswith("failing"):
+        if path.endswith(name):
             raise PermissionError(1, "Operation not permitted", path)
         unlink(path)
 
@@ -322,10 +314,10 @@ def test_a_failure_to_unlink_is_an_error_and_the_rest_is_freed(
     second.unlink()
 
     assert [(str(error.outcome), error.kind) for error in result.errors] == [("failed", "memory")]
-    assert "test-failing" in result.errors[0].message
+    assert name in result.errors[0].message
     assert result.stats.resources_freed == 1
     assert first.name not in shm_names()
-    assert descriptors_of("test-failing") == 0
+    assert descriptors_of(name) == 0
 
 
 def test_memory_is_cleaned_last(orchestrator: ResourceOrchestrator) -> None:

@@ -22,8 +22,8 @@ CASES = {
     "creator, unlinked natively": (
         "s = memory.create_shared_memory(pid, size=9); s.close(); s.unlink(); process.terminate()"
     ),
-    "attacher": "s = memory.attach_shared_memory(pid, NAME)",
-    "attacher, terminated": "s = memory.attach_shared_memory(pid, NAME); process.terminate()",
+    "attacher": "s = memory.open_shared_memory(pid, NAME)",
+    "attacher, terminated": "s = memory.open_shared_memory(pid, NAME); process.terminate()",
     "adopted creator": (
         "s = SharedMemory(create=True, size=9); process.adopt(s); process.terminate()"
     ),
@@ -41,25 +41,25 @@ CASES = {
 
 
 @pytest.fixture
-def name(manager: ProcessManager, memory: MemoryManager) -> str:
-    """A segment that lives on."""
+def living(manager: ProcessManager, memory: MemoryManager) -> str:
+    """The name of a segment that lives on."""
     return memory.create_shared_memory(manager.create_process("owner").pid, size=100).name
 
 
-def test_the_tracker_has_nothing_to_say(name: str) -> None:
+def test_the_tracker_has_nothing_to_say(living: str) -> None:
     """False "leaked" warnings and KeyErrors: keyed by owner and object, and told exactly once.
 
     An attaching process's exit unlinks nothing.
     """
-    before = shm_names()
     source = "\n".join(f"NAME = sys.argv[1]\n{case}" for case in CASES.values())
     # All in one interpreter, whose tracker they share, and each alone where it matters most.
     alone = ["attacher", "adopted attacher", "adopted creator, unlinked natively"]
     for script_source in [_fresh(source), *(f"NAME = sys.argv[1]\n{CASES[key]}" for key in alone)]:
-        done = run_script(script_source, name)
+        done = run_script(f"{script_source}\nsay(*names)", living)
 
         assert (done.returncode, done.stderr) == (0, ""), script_source
-        assert shm_names() == before
+        assert shm_names() & set(done.stdout.split()) <= {living}
+        assert living in shm_names()
 
 
 def _fresh(source: str) -> str:
@@ -69,21 +69,21 @@ def _fresh(source: str) -> str:
     ).replace("(pid, ", "(process.pid, ")
 
 
-def test_without_us_the_interpreter_unlinks_what_it_merely_attached(name: str) -> None:
+def test_without_us_the_interpreter_unlinks_what_it_merely_attached(living: str) -> None:
     """The claim that is guarded against, so that the tests above can fail (cpython#82300)."""
-    done = run_script("s = SharedMemory(sys.argv[1])", name)
+    done = run_script("s = SharedMemory(sys.argv[1])", living)
 
     assert "leaked" in done.stderr
-    assert name not in shm_names()
+    assert living not in shm_names()
 
 
 @pytest.mark.parametrize("adopting", [False, True])
-def test_an_attacher_that_is_killed_unlinks_nothing(name: str, adopting: bool) -> None:
+def test_an_attacher_that_is_killed_unlinks_nothing(living: str, adopting: bool) -> None:
     """SIGKILL of the attacher, whose tracker lives on to clean up after it: nothing to clean."""
     attach = "s = SharedMemory(sys.argv[1]); process.adopt(s)"
     if not adopting:
-        attach = "memory.attach_shared_memory(pid, sys.argv[1])"
-    with script(f"{attach}; say('attached'); wait()", name) as other:
+        attach = "memory.open_shared_memory(pid, sys.argv[1])"
+    with script(f"{attach}; say('attached'); wait()", living) as other:
         assert said(other) == "attached"
 
         other.kill()
@@ -91,7 +91,7 @@ def test_an_attacher_that_is_killed_unlinks_nothing(name: str, adopting: bool) -
         _, stderr = other.communicate(timeout=30)
 
     assert stderr == ""
-    assert name in shm_names()
+    assert living in shm_names()
 
 
 def test_the_death_of_an_owner_that_is_terminated_unlinks() -> None:
@@ -135,7 +135,7 @@ def child(shm, name, barrier, how):
         shm.buf[0] += 1
         process.adopt(shm)
     elif how == "attached":
-        memory.attach_shared_memory(process.pid, name)
+        memory.open_shared_memory(process.pid, name)
     else:
         barrier.wait()
         native = SharedMemory(name)

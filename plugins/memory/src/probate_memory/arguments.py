@@ -36,16 +36,16 @@ def checked_name(name: object) -> str:
     return bare
 
 
-def checked_key(key: object, *, for_attaching: bool = False) -> int:
+def checked_key(key: object, *, for_opening: bool = False) -> int:
     """Return the key of a SysV segment. Raises TypeError, or ValueError out of range.
 
     Key 0 is IPC_PRIVATE: of that key there may be any number of segments, found by id alone.
-    Who asks for it by key gets a new one (shmget(2)), so it is no key `for_attaching`.
+    Who asks for it by key gets a new one (shmget(2)), so it is no key `for_opening`.
     """
     key = _checked_int("the key of a segment", key)
     if not -_INT_MAX - 1 <= key <= _INT_MAX:
         raise ValueError(f"a key is a C int, {-_INT_MAX - 1} to {_INT_MAX}, got {key}")
-    if for_attaching and key == 0:
+    if for_opening and key == 0:
         raise ValueError("segments of key 0, IPC_PRIVATE, are attached by their id")
     return key
 

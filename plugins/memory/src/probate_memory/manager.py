@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from functools import partial
 from multiprocessing.shared_memory import ShareableList, SharedMemory
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
@@ -27,10 +28,11 @@ from probate_memory.untracked import UntrackedSharedMemory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from probate import CleanupStats, Outcome, ResourceId, ResourceUsage
+    from probate import CleanupStats, Outcome, ResourceId
 
 Memory = Allocation | PosixSegment | SysvSegment
 M = TypeVar("M", Allocation, PosixSegment, SysvSegment)
+N = TypeVar("N")
 
 #: What names of segments begin with where none was asked for: /dev/shm tells whose they are.
 _NAME_PREFIX: Final = "probate-"
@@ -51,12 +53,10 @@ class MemoryManager:
     """
 
     def __init__(self) -> None:
-        self._table: OwnershipTable[Memory] = OwnershipTable(
+        self.table: OwnershipTable[Memory] = OwnershipTable(
             "memory", describe=str, identity=_identity, alias=_native_of
         )
-        #: Whether `pid` owns any memory: the table's own word.
-        self.owns_any: Callable[[int], bool] = self._table.__contains__
-        self._peaks = Peaks(self._table)
+        self._peaks = Peaks(self.table)
 
     # -- private memory ------------------------------------------------------
 
@@ -70,18 +70,6 @@ class MemoryManager:
         size = checked_size(nbytes)
         allocation = self._acquire(pid, lambda: Allocation(size, wipe=wipe), size)
         return allocation.native
-
-    @pid_or_current
-    def free(self, pid: int, block: memoryview) -> None:
-        """Give back what `allocate` returned. Idempotent.
-
-        If it raises, it stays owned: BusyResourceError while a buffer of it is exported or an
-        array lies on it; `block` itself may be released by then, and the bytes be wiped if they
-        were to be. NotOwnedError if it is another's, or a view of a block and not the block.
-        """
-        if not isinstance(block, memoryview):
-            raise TypeError(f"expected a block from allocate(), got {block!r}")
-        self._close(pid, block, is_closed=_is_released(block))
 
     @pid_or_current
     def peak(self, pid: int) -> int:
@@ -116,17 +104,15 @@ class MemoryManager:
         return self._acquire(pid, make, nbytes).native
 
     @pid_or_current
-    def attach_shared_memory(self, pid: int, name: str) -> UntrackedSharedMemory:
-        """Attach a segment as a user, whoever made it. Raises FileNotFoundError.
+    def open_shared_memory(self, pid: int, name: str) -> UntrackedSharedMemory:
+        """Open and map a segment as a user, whoever made it. Raises FileNotFoundError.
 
         Its size is that of the segment. The end of `pid` unmaps it and never unlinks it.
         """
         wanted = checked_name(name)
-
-        def make() -> PosixSegment:
-            return PosixSegment(UntrackedSharedMemory(wanted), is_owner=False)
-
-        return self._acquire(pid, make).native
+        return self._acquire(
+            pid, lambda: PosixSegment(UntrackedSharedMemory(wanted), is_owner=False)
+        ).native
 
     @pid_or_current
     def adopt_shared_memory(
@@ -143,22 +129,14 @@ class MemoryManager:
         UntrackedSharedMemory. Of a ShareableList, its `shm` is adopted, and to be closed and
         transferred. Raises ValueError if it is closed, AlreadyOwnedError.
         """
-        native = shm.shm if isinstance(shm, ShareableList) else shm
-        if not isinstance(native, SharedMemory):
-            raise TypeError(f"expected a SharedMemory or a ShareableList, got {shm!r}")
+        native = _checked_native(shm, SharedMemory)
         segment = PosixSegment(native, is_owner=_checked_role(as_owner, wipe=wipe), wipe=wipe)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(segment.abandon)
             resource_id = self._add(pid, segment)
-        except BaseException:
-            segment.abandon()
-            raise
-        try:
+            undo.callback(self.table.release, pid, resource_id)
             segment.forget_tracking()
-        except BaseException:
-            with contextlib.suppress(NotOwnedError):
-                self._table.release(pid, resource_id)
-            segment.abandon()
-            raise
+            undo.pop_all()
         return resource_id
 
     # -- SysV segments -------------------------------------------------------
@@ -168,9 +146,9 @@ class MemoryManager:
         self,
         pid: int,
         size: int,
+        *,
         key: int | None = None,
         mode: int = 0o600,
-        *,
         wipe: bool = False,
     ) -> sysv_ipc.SharedMemory:
         """Create a SysV segment of `size` zeros, owned by `pid`, and attach it.
@@ -195,16 +173,18 @@ class MemoryManager:
         return self._acquire(pid, make, nbytes).native
 
     @pid_or_current
-    def attach_segment(self, pid: int, segment_id: int) -> sysv_ipc.SharedMemory:
-        """Attach the SysV segment of that id as a user. Raises FileNotFoundError."""
-        checked = checked_id(segment_id)
-        return self._attach_segment(pid, lambda: sysv.attach(checked))
+    def open_segment(self, pid: int, segment_id: int) -> sysv_ipc.SharedMemory:
+        """Attach the SysV segment of that id as a user, whoever made it.
+
+        The end of `pid` detaches it and never removes it. Raises FileNotFoundError.
+        """
+        return self._open_segment(pid, partial(sysv.attach, checked_id(segment_id)))
 
     @pid_or_current
-    def attach_segment_by_key(self, pid: int, key: int) -> sysv_ipc.SharedMemory:
-        """Attach the SysV segment of that key as a user. Raises FileNotFoundError."""
-        checked = checked_key(key, for_attaching=True)
-        return self._attach_segment(pid, lambda: sysv.attach_by_key(checked))
+    def open_segment_by_key(self, pid: int, key: int) -> sysv_ipc.SharedMemory:
+        """As `open_segment`, of the segment of that key."""
+        wanted = checked_key(key, for_opening=True)
+        return self._open_segment(pid, partial(sysv.attach_by_key, wanted))
 
     @pid_or_current
     def adopt_segment(
@@ -214,23 +194,39 @@ class MemoryManager:
 
         Raises ValueError if it has been removed, or is a user's and not attached.
         """
-        if not isinstance(segment, sysv_ipc.SharedMemory):
-            raise TypeError(f"expected a sysv_ipc.SharedMemory, got {segment!r}")
+        native = _checked_native(segment, sysv_ipc.SharedMemory)
         is_owner = _checked_role(as_owner, wipe=wipe)
-        return self._add(pid, SysvSegment(segment, is_owner=is_owner, wipe=wipe))
+        return self._add(pid, SysvSegment(native, is_owner=is_owner, wipe=wipe))
 
     # -- giving back ---------------------------------------------------------
 
     @pid_or_current
-    def close(self, pid: int, segment: object) -> None:
-        """Unmap shared memory of this process; if it is the owner, remove the segment. Idempotent.
+    def close(self, pid: int, memory: object) -> None:
+        """Give back a block, or shared memory; of its owner, the segment goes as well. Idempotent.
 
-        If it raises, the segment is as it was: BusyResourceError while a buffer of it is
-        exported or an array lies on it; for SysV, RefusedResourceError to the owner while others
-        are attached; NotOwnedError if it is another's.
+        What raises BusyResourceError stays owned, and a segment is as it was: while a buffer of
+        it is exported or an array lies on it and, for the owner of a SysV segment, while others
+        are attached. A block may have been wiped, and its own view released, by then. Raises
+        NotOwnedError if it is another's, or a view of a block and not the block.
         """
-        native = _checked_segment(segment)
-        self._close(pid, native, is_closed=_is_detached(native))
+        native = _checked_native(memory, memoryview, SharedMemory, sysv_ipc.SharedMemory)
+        # What a transfer has brought in is seen here at the latest.
+        self._peaks.note(pid)
+        try:
+            found = self.table.get(pid, self.table.find(pid, native))
+        except NotOwnedError as error:
+            if error.owner is None and _is_closed(native):
+                return
+            # A termination takes it out before it gives it back; say why.
+            self.table.check_admitted(pid)
+            raise
+        # Closed first: a cleanup at the same time finds it closed, and a failure finds it owned.
+        found.close()
+        with contextlib.suppress(NotOwnedError):
+            self.table.release(pid, self.table.find(pid, native))
+
+    #: The field's word for it, of what `allocate` returned.
+    free = close
 
     @pid_or_current
     def unlink(self, pid: int, segment: object) -> None:
@@ -240,12 +236,12 @@ class MemoryManager:
         Raises RefusedResourceError to a mere user and, for SysV, while others are attached;
         NotOwnedError if it is another's.
         """
-        native = _checked_segment(segment)
-        found = self._table.get(pid, self._table.find(pid, native))
+        native = _checked_native(segment, SharedMemory, sysv_ipc.SharedMemory)
+        found = self.table.get(pid, self.table.find(pid, native))
         if not isinstance(found, Allocation):
             found.unlink()
 
-    # -- settling, for the resource ------------------------------------------
+    # -- for the resource's hooks --------------------------------------------
 
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
         """Own a SharedMemory, ShareableList or `sysv_ipc.SharedMemory`; None for anything else.
@@ -265,27 +261,23 @@ class MemoryManager:
     def cleanup(self, pid: int) -> CleanupStats:
         """Give back all memory of `pid`, newest first."""
         try:
-            return self._table.cleanup(pid, _release)
+            return self.table.cleanup(pid, _release)
         finally:
             self._peaks.drop(pid)
-
-    def usage(self, pid: int) -> ResourceUsage:
-        """The memory of `pid`."""
-        return self._table.usage(pid)
 
     # -- inside --------------------------------------------------------------
 
     def _acquire(self, pid: int, make: Callable[[], M], nbytes: int = 0) -> M:
-        memory = self._table.acquire(pid, make, _release, nbytes)
+        memory = self.table.acquire(pid, make, _release, nbytes)
         self._peaks.note(pid)
         return memory  # type: ignore[return-value]  # what make has made
 
     def _add(self, pid: int, memory: Memory) -> ResourceId:
-        resource_id = self._table.add(pid, memory, memory.nbytes)
+        resource_id = self.table.add(pid, memory, memory.nbytes)
         self._peaks.note(pid)
         return resource_id
 
-    def _attach_segment(
+    def _open_segment(
         self, pid: int, attach: Callable[[], sysv_ipc.SharedMemory]
     ) -> sysv_ipc.SharedMemory:
         def make() -> SysvSegment:
@@ -297,22 +289,6 @@ class MemoryManager:
                 raise
 
         return self._acquire(pid, make).native
-
-    def _close(self, pid: int, native: object, *, is_closed: bool) -> None:
-        try:
-            memory = self._table.get(pid, self._table.find(pid, native))
-        except NotOwnedError as error:
-            if error.owner is None and is_closed:
-                return
-            # A termination takes it out before it gives it back; say why.
-            self._table.check_admitted(pid)
-            raise
-        # What a transfer has brought in is seen here at the latest.
-        self._peaks.note(pid)
-        # Closed first: a cleanup at the same time finds it closed, and a failure finds it owned.
-        memory.close()
-        with contextlib.suppress(NotOwnedError):
-            self._table.release(pid, self._table.find(pid, native))
 
 
 def _release(memory: Memory) -> Outcome:
@@ -344,22 +320,22 @@ def _checked_role(as_owner: object, *, wipe: bool) -> bool:
     return as_owner
 
 
-def _checked_segment(segment: object) -> SharedMemory | sysv_ipc.SharedMemory:
-    if isinstance(segment, ShareableList):
-        return segment.shm
-    if isinstance(segment, (SharedMemory, sysv_ipc.SharedMemory)):
-        return segment
-    raise TypeError(f"expected a SharedMemory or a sysv_ipc.SharedMemory, got {segment!r}")
+def _checked_native(memory: object, *kinds: type[N]) -> N:
+    native = _native_of(memory)
+    if not isinstance(native, kinds):
+        names = " or ".join(f"{kind.__module__}.{kind.__name__}" for kind in kinds)
+        raise TypeError(f"expected a {names}, got {memory!r}")
+    return native
 
 
-def _is_detached(native: SharedMemory | sysv_ipc.SharedMemory) -> bool:
+def _is_closed(native: object) -> bool:
+    """Whether a block or a segment that nobody owns was given back before."""
     if isinstance(native, SharedMemory):
         return posixsegment.is_closed(native)
-    return not native.attached
-
-
-def _is_released(block: memoryview) -> bool:
+    if isinstance(native, sysv_ipc.SharedMemory):
+        return not native.attached
     try:
-        return block.nbytes < 0
+        memoryview(native)  # type: ignore[arg-type]  # it is one
     except ValueError:
         return True
+    return False

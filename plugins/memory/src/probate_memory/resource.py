@@ -24,7 +24,7 @@ class MemoryResource:
 
     @hookimpl
     def has_resources(self, pid: int) -> bool:
-        return self.manager.owns_any(pid)
+        return pid in self.manager.table
 
     # Wiping, and giving back what is large, takes its time, so it is not marked as running inline.
     @hookimpl
@@ -37,4 +37,4 @@ class MemoryResource:
 
     @hookimpl
     def usage(self, pid: int) -> ResourceUsage:
-        return self.manager.usage(pid)
+        return self.manager.table.usage(pid)
