@@ -156,7 +156,7 @@ def test_output_can_be_read_after_the_end(
 ) -> None:
     """The pipe to it is closed with it, the pipes from it are the caller's."""
     owner = manager.create_process("owner")
-    script = "echo out; echo err >&2; read line; exec sleep 300"
+    script = "echo err >&2; echo out; read line; exec sleep 300"
     child = trees.spawn(owner.pid, ["sh", "-c", script], stdin=-1, stdout=-1, stderr=-1)
     assert child.stdin
     assert child.stdout

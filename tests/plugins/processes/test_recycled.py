@@ -14,8 +14,8 @@ from processes_kernel import SLEEP, pids_in
 
 from probate import OsProcess
 from probate_processes.native import native_of
-from probate_processes.procfs import Lineage, Mark, set_tag, tag_of
-from probate_processes.tree import Members, Tree, close_all
+from probate_processes.procfs import Lineage, Mark, Members, close_all, set_tag, tag_of
+from probate_processes.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable

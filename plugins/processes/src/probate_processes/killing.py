@@ -9,8 +9,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from probate import BusyResourceError, Outcome, ReleaseError, ReleaseTimeoutError
-from probate_processes.procfs import is_exhaustion
-from probate_processes.tree import Members, close_all
+from probate_processes.procfs import Members, close_all, is_exhaustion
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,16 @@ from probate_processes.cgroup import Cgroup
 from probate_processes.killing import kill
 from probate_processes.limits import limit_tree, set_rlimits
 from probate_processes.native import Child
-from probate_processes.procfs import MARKER, Descent, Mark, last_os_pid, set_tag
-from probate_processes.tree import Members, Tree, close_all
+from probate_processes.procfs import (
+    MARKER,
+    Descent,
+    Mark,
+    Members,
+    close_all,
+    last_os_pid,
+    set_tag,
+)
+from probate_processes.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,10 +101,10 @@ def launch(
     Raises OSError if it cannot be executed, ValueError for limits that cannot be enforced.
     """
     mark = Mark.new()
-    trees.open()
-    cgroup: Cgroup | None = None
-    try:
-        cgroup = Cgroup.create()
+    with contextlib.ExitStack() as undo:
+        trees.open()
+        undo.callback(trees.close)
+        cgroup = _create_cgroup(undo)
         rlimits = limit_tree(limits, cgroup)
         popen = _ContainedPopen(
             mark.tag,
@@ -120,63 +128,48 @@ def launch(
             raise
         child = Child(popen, argv, leader)
         tree = Tree(child, leader, cgroup, mark)
-        try:
-            contain(tree, trees, has_leader=popen.is_contained)
-            trees.add(tree)
-        except BaseException:
-            _undo(tree, trees, popen)
-            raise
-    except BaseException:
-        if cgroup is not None:
-            cgroup.remove()
-        trees.close()
-        raise
+        undo.callback(_undo, tree, trees, popen)
+        contain(tree, trees, has_leader=popen.is_contained)
+        trees.add(tree)
+        undo.pop_all()
     return tree, child
 
 
 def adopt_tree(trees: TreeRegistry, native: Native) -> Tree:
     """Make a tree of a process that was started elsewhere.
 
-    It can be contained if it is a child of this host. Raises ProcessLookupError if it is gone,
-    ValueError if it leads a tree.
+    It is marked, and can be contained, if it is a child of this host. Raises ProcessLookupError
+    if it is gone, ValueError if it leads a tree.
     """
-    trees.open()
-    cgroup: Cgroup | None = None
-    try:
+    with contextlib.ExitStack() as undo:
+        trees.open()
+        undo.callback(trees.close)
         leader = OsProcess.open(native.os_pid)
-        try:
-            mark: Mark | None = None
-            # A stranger's limits and cgroup are not ours to change.
-            if Descent.of(leader.os_pid).parent == os.getpid():
-                mark = Mark.new()
-                cgroup = Cgroup.create()
-            elif native.is_child:
-                # It was reaped, and its pid given to another, before its object learned of it.
-                raise ProcessLookupError(errno.ESRCH, f"no child {leader.os_pid}")
-            tree = Tree(native, leader, cgroup, mark)
-            trees.add(tree)
-            if mark is not None:
-                # Not before: whom another tree owns keeps its tag.
-                set_tag(leader.os_pid, mark.tag)
-        except BaseException:
-            leader.close()
-            raise
-    except BaseException:
-        if cgroup is not None:
-            cgroup.remove()
-        trees.close()
-        raise
+        undo.callback(leader.close)
+        mark: Mark | None = None
+        cgroup: Cgroup | None = None
+        # A stranger's limits and cgroup are not ours to change.
+        if Descent.of(leader.os_pid).parent == os.getpid():
+            mark = Mark.new()
+            cgroup = _create_cgroup(undo)
+        elif native.is_child:
+            # It was reaped, and its pid given to another, before its object learned of it.
+            raise ProcessLookupError(errno.ESRCH, f"no child {leader.os_pid}")
+        tree = Tree(native, leader, cgroup, mark)
+        trees.add(tree)
+        if mark is not None:
+            # Not before: whom another tree owns keeps its tag.
+            set_tag(leader.os_pid, mark.tag)
+        undo.pop_all()
     return tree
 
 
 def contain(tree: Tree, trees: TreeRegistry, *, has_leader: bool = False) -> None:
     """Mark the members of a tree, and move them into its cgroup, if it has one.
 
-    With `has_leader`, that one is inside already.
-
-    Whatever they fork from then on is born inside. Those that were forked just before are looked
-    for until all are inside. One that keeps forking outside of it, faster than that, is still
-    found by its descent, session and marks.
+    With `has_leader`, that one is inside already. What they fork from then on is born inside;
+    those that were forked just before are looked for until all are inside. One that forks outside
+    of it faster than that is still found by its descent, session and marks.
     """
     cgroup = tree.cgroup
     if not has_leader:
@@ -201,6 +194,13 @@ def contain(tree: Tree, trees: TreeRegistry, *, has_leader: bool = False) -> Non
                 cgroup.add(member.os_pid)
     finally:
         close_all(members)
+
+
+def _create_cgroup(undo: contextlib.ExitStack) -> Cgroup | None:
+    cgroup = Cgroup.create()
+    if cgroup is not None:
+        undo.callback(cgroup.remove)
+    return cgroup
 
 
 def _undo(tree: Tree, trees: TreeRegistry, popen: subprocess.Popen[bytes]) -> None:

@@ -21,9 +21,8 @@ from probate_processes.accounting import os_usage
 from probate_processes.killing import NotPermittedError, kill, reap, reap_if_deserted
 from probate_processes.launch import Stdio, adopt_tree, contain, launch
 from probate_processes.native import Child, native_of
-from probate_processes.procfs import is_ancestor
+from probate_processes.procfs import Members, close_all, is_ancestor
 from probate_processes.stopping import Stopping
-from probate_processes.tree import Members, Tree, close_all
 from probate_processes.treeregistry import TreeRegistry
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from probate import CleanupStats, ResourceId, ResourceLimits, ResourceUsage
     from probate.process.argv import Argument
     from probate_processes.native import Native
+    from probate_processes.tree import Tree
 
 
 @final
@@ -180,7 +180,8 @@ class ProcessTreeManager:
                 tree.is_asked = True
                 if tree.stopping is not None:
                     close_all(tree.stopping.hand_over())
-                tree.stopping = stopping = Stopping(tree, self._trees.unclaimed_children)
+                scan = partial(tree.scan, unclaimed_children=self._trees.unclaimed_children)
+                tree.stopping = stopping = Stopping(scan, tree.reap)
                 stopping.ask()
             futures.append(stopping.stopped)
         return futures
@@ -201,14 +202,14 @@ class ProcessTreeManager:
         self._trees.reap_orphans()
         with tree.lock:
             if not tree.is_over:
-                death_watch.watch(tree.leader.fileno(), partial(self._note_death, tree))
+                death_watch.watch(tree.leader.fileno(), partial(self._leader_exited, tree))
 
-    def _note_death(self, tree: Tree) -> None:
+    def _leader_exited(self, tree: Tree) -> None:
         """The leader has exited. On the watch's thread: nothing here waits for processes."""
         with tree.lock:
             if tree.is_over or tree.is_being_killed:
                 return
-            self._trees.leader_exited(tree)
+            self._trees.expect_exit(tree)
             tree.native.record_exit(tree.leader)
             if reap_if_deserted(tree, self._trees, death_watch.round):
                 self._finish(tree)
@@ -223,24 +224,24 @@ class ProcessTreeManager:
             with tree.lock:
                 tree.is_being_killed = not tree.is_over
                 if tree.is_being_killed:
-                    self._trees.leader_exited(tree)
+                    self._trees.expect_exit(tree)
             if tree.is_being_killed:
                 try:
                     tree.is_asked |= kill(tree, self._trees.unclaimed_children)
                 except NotPermittedError:
-                    self._note_survival(tree)
+                    self._kill_failed(tree)
                     # No later try would be any better.
                     self._abandon(tree)
                     raise
                 except BaseException:
-                    self._note_survival(tree)
+                    self._kill_failed(tree)
                     raise
                 with tree.lock:
                     self._finish(tree)
                 tree.native.resolve_exited()
         return Outcome.RELEASED if tree.is_asked else Outcome.ALREADY_GONE
 
-    def _note_survival(self, tree: Tree) -> None:
+    def _kill_failed(self, tree: Tree) -> None:
         """Not all could be killed, but the leader may have been."""
         with tree.lock:
             tree.is_being_killed = False

@@ -31,6 +31,9 @@ _NUMBER_BITS: Final = 32
 _numbers: Final = itertools.count(1)
 _TAG: Final = re.compile(rb"^Max file locks +(\d+)", re.MULTILINE)
 
+#: Pinned processes, zombies included, by pid.
+Members = dict[int, OsProcess]
+
 
 @final
 class Descent(NamedTuple):
@@ -193,6 +196,13 @@ def pin(os_pid: int) -> OsProcess | None:
         return OsProcess.open(os_pid)
     except ProcessLookupError:
         return None
+
+
+def close_all(members: Members) -> None:
+    """Let go of all; the processes are left as they are."""
+    for process in members.values():
+        process.close()
+    members.clear()
 
 
 def is_ancestor(os_pid: int) -> bool:

@@ -15,35 +15,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import OsProcess
-    from probate_processes.tree import Members, Tree
+    from probate_processes.procfs import Members
 
 
 @final
 class Stopping:
     """A tree that has been asked to stop: SIGTERM to all of it, and SIGCONT.
 
-    Descendants that turn up later are asked as well. Nothing blocks; no polling.
+    Descendants that turn up later are asked as well. Nothing blocks; no polling. `scan` finds
+    and pins the members of the tree that are not known yet; `reap` reaps a dead one.
     """
 
-    def __init__(self, tree: Tree, unclaimed_children: Callable[[], list[int]]) -> None:
+    def __init__(
+        self, scan: Callable[[Members], object], reap: Callable[[OsProcess], None]
+    ) -> None:
         #: Done when nobody of the tree runs any more.
         self.stopped: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._tree = tree
-        self._unclaimed_children = unclaimed_children
+        self._scan = scan
+        self._reap = reap
         self._lock = threading.RLock()
         #: Asked, watched, and not yet known to have exited.
         self._asked: dict[int, OsProcess] = {}
         self._members: Members = {}
 
     def ask(self) -> None:
-        """Ask all that there are, and were not asked before."""
+        """Ask all members that were not asked before."""
         with self._lock:
             if self.stopped.done():
                 return
-            if not self._tree.is_over:
-                # As far as there are descriptors for it: those who are left out are killed.
-                with contextlib.suppress(OSError):
-                    self._tree.scan(self._members, self._unclaimed_children)
+            # As far as there are descriptors for it: those who are left out are killed.
+            with contextlib.suppress(OSError):
+                self._scan(self._members)
             for os_pid, process in list(self._members.items()):
                 if os_pid in self._asked:
                     continue
@@ -89,7 +91,7 @@ class Stopping:
     def _note_exit(self, process: OsProcess) -> None:
         with self._lock:
             self._asked.pop(process.os_pid, None)
-            self._tree.reap(process)
+            self._reap(process)
             if not process.is_there():
                 self._members.pop(process.os_pid, None)
                 process.close()

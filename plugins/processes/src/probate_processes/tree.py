@@ -7,7 +7,6 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, final
 
-from probate import OsProcess
 from probate_processes.procfs import (
     Descent,
     Lineage,
@@ -20,13 +19,11 @@ from probate_processes.procfs import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from probate import OsProcess
     from probate_processes.cgroup import Cgroup
     from probate_processes.native import Native
-    from probate_processes.procfs import Mark
+    from probate_processes.procfs import Mark, Members
     from probate_processes.stopping import Stopping
-
-#: The pinned members of a tree, zombies included, by pid.
-Members = dict[int, OsProcess]
 
 
 @final
@@ -49,12 +46,12 @@ class Tree:
         self.owner = 0
         #: Whether we have asked it to stop, so that its end is our doing.
         self.is_asked = False
-        #: By whom it was asked last, if it was.
+        #: How it was asked last, if it was.
         self.stopping: Stopping | None = None
         #: Whether somebody is killing it, and does what there is to do at its end.
         self.is_being_killed = False
-        #: Whether the leader has exited. Somebody else may reap it, and its pid come round.
-        self.has_lost_leader = False
+        #: Whether the leader may exit at any moment, somebody else reap it, and its pid come round.
+        self.may_lack_leader = False
         #: Whether it is over: nobody is left, and the leader is reaped.
         self.is_over = False
         #: Guards these; never held while anybody waits for processes.
@@ -71,11 +68,11 @@ class Tree:
         return self.leader.os_pid
 
     def scan(self, members: Members, unclaimed_children: Callable[[], list[int]]) -> bool:
-        """Add those members that are not known yet, pinned; whether there were any.
+        """Find and pin those members that are not known yet; whether there were any.
 
-        `strangers` gives the children of this host that lead no tree. What forks meanwhile may
-        be missed: whoever needs all scans until there are no more. Raises OSError if there are
-        no descriptors for all of them; as many as can be are pinned then.
+        `unclaimed_children` gives the children of this host that lead no tree. What is forked
+        meanwhile may be missed: whoever needs all scans until there are no more. Raises OSError
+        if there are no descriptors for all of them; as many as can be are pinned then.
         """
         found = self._consider(self.os_pid, members, self.leader.is_there)
         queue = list(members)
@@ -176,10 +173,3 @@ def _is_child(os_pid: int, parent: OsProcess) -> bool:
         return Descent.of(os_pid).parent == parent.os_pid and parent.is_there()
     except ProcessLookupError:
         return False
-
-
-def close_all(members: Members) -> None:
-    """Let go of all; the processes are left as they are."""
-    for process in members.values():
-        process.close()
-    members.clear()

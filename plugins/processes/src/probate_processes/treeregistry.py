@@ -36,14 +36,14 @@ class TreeRegistry:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._trees: dict[int, Tree] = {}
-        #: Of these, those whose leader has exited.
+        #: Of these, those whose leader may be gone.
         self._leaderless: dict[int, Tree] = {}
         #: Those that are marked, by their tag.
         self._by_tag: dict[int, Tree] = {}
         #: By thread: the list of children that was seen last, without the leaders of trees that are
         #: over by now, and who of them led no tree.
         self._seen: dict[str, _Seen] = {}
-        #: The strangers as they were looked at last for a round of deaths, and for which one.
+        #: The unclaimed children as they were found for a round of deaths, and for which one.
         self._looked_at: tuple[int, list[Lineage]] = (-1, [])
         self._users = 0
         self._was_subreaper = False
@@ -77,15 +77,15 @@ class TreeRegistry:
             if tree.mark is not None:
                 self._by_tag[tree.mark.tag] = tree
 
-    def leader_exited(self, tree: Tree) -> None:
-        """A tree's leader has exited: somebody else may reap it, and its pid come round."""
+    def expect_exit(self, tree: Tree) -> None:
+        """From now on ask whether the leader of a tree is there: its pid may come round."""
         with self._lock:
-            tree.has_lost_leader = True
+            tree.may_lack_leader = True
             if self._trees.get(tree.os_pid) is tree:
                 self._leaderless[tree.os_pid] = tree
 
     def discard(self, tree: Tree) -> None:
-        """Take a tree out that is over, once, and `close`."""
+        """Take out a tree that is over, and `close`."""
         with self._lock:
             if self._trees.get(tree.os_pid) is tree:
                 del self._trees[tree.os_pid]
@@ -121,10 +121,10 @@ class TreeRegistry:
         watch began.
         """
         if self._looked_at[0] != death_round:
-            lineage = self._look()
-            if lineage is None:
+            found = self._look()
+            if found is None:
                 return True
-            self._looked_at = (death_round, lineage)
+            self._looked_at = (death_round, found)
         return any(tree.includes(each) for each in self._looked_at[1])
 
     def reap_orphans(self, death_round: int | None = None) -> None:
@@ -140,9 +140,8 @@ class TreeRegistry:
             self._swept_at = now
         looked_in, found = self._looked_at
         if looked_in != death_round:
-            lineage = [Lineage.of_child(os_pid) for os_pid in self.unclaimed_children()]
-            found = [each for each in lineage if each is not None]
-        # After the look at strangers: who was a leader then, and is none now, is not ours.
+            found = self._lineages()
+        # After that look: who was a leader then, and is none now, is not ours.
         for each in found:
             if not self._is_dead_orphan(each):
                 continue
@@ -171,17 +170,21 @@ class TreeRegistry:
         new = words[len(before) :].split()
         return words, (*sifted, *(os_pid for os_pid in map(int, new) if os_pid not in self._trees))
 
+    def _lineages(self) -> list[Lineage]:
+        found = (Lineage.of_child(os_pid) for os_pid in self.unclaimed_children())
+        return [each for each in found if each is not None]
+
     def _look(self) -> list[Lineage] | None:
-        """All strangers that there were at one moment; None if children go too fast to tell.
+        """The unclaimed children at one moment; None if children go too fast to tell.
 
         Of children that are reaped meanwhile, the kernel may skip the next ones (proc(5)). Whoever
         is reaped adds what it has used to that of the children reaped so far (getrusage(2)).
         """
         for _ in range(_LOOKS):
             reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
-            lineage = [Lineage.of_child(os_pid) for os_pid in self.unclaimed_children()]
+            found = self._lineages()
             if resource.getrusage(resource.RUSAGE_CHILDREN) == reaped:
-                return [each for each in lineage if each is not None]
+                return found
         return None
 
     def _is_dead_orphan(self, lineage: Lineage) -> bool:
@@ -195,7 +198,7 @@ class TreeRegistry:
     def _leads(self, os_pid: int) -> bool:
         """Whether a process leads a tree: that which has this pid now, not one that had it."""
         tree = self._trees.get(os_pid)
-        return tree is not None and (not tree.has_lost_leader or tree.leader.is_there())
+        return tree is not None and (not tree.may_lack_leader or tree.leader.is_there())
 
 
 def _has(words: bytes, os_pid: int) -> bool:
