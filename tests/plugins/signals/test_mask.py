@@ -275,4 +275,4 @@ def test_a_mask_and_a_queue_behave_as_a_model_of_them(
         assert (got, signals.pending(1)) == (expected, queue)
 
     assert signals.cleanup(1).resources_freed == 2 + len(mask) + len(queue)
-    assert not signals.owns_any(1)
+    assert 1 not in signals.table

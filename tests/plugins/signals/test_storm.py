@@ -142,10 +142,10 @@ def test_deliveries_that_were_put_off_do_not_nest(
     def work(left: int) -> None:
         depths.append(len(inspect.stack(0)))
         if left:
-            main_thread.shielded(lambda: main_thread.put_off(lambda: work(left - 1)))
+            main_thread.shielded(lambda: main_thread.defer(lambda: work(left - 1)))
             signals.block(process.pid, [USR1])
 
-    main_thread.shielded(lambda: main_thread.put_off(lambda: work(300)))
+    main_thread.shielded(lambda: main_thread.defer(lambda: work(300)))
 
     assert len(depths) == 301
     assert max(depths) - min(depths) < 10

@@ -8,7 +8,7 @@ dispatch.py     one signal, its OS-level handler, and whom it is delivered to
 disposition.py  what a signal did before us, kept so that it can be put back
 sigaction.py    the kernel's side of a disposition
 delivery.py     calling handlers so that one's failure is not the others'
-mainthread.py   what only the main thread may do, asked of it from any thread
+mainthread.py   asks the main thread for what it alone may do
 """
 
 from __future__ import annotations

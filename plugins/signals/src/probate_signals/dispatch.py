@@ -26,85 +26,71 @@ if TYPE_CHECKING:
 
 @final
 class Dispatcher:
-    """Delivers one signal to all handlers that are plugged in, oldest first.
+    """Delivers one signal to all of its handlers, oldest first.
 
     `queue` is called for a process that has the signal blocked. The OS-level handler is
     installed with the first handler and taken out with the last, by the main thread, as soon as
-    it can. A forked child starts with none plugged in.
+    it can. A forked child starts without handlers.
     """
 
     __slots__ = (
         "__weakref__",
-        "_handlers",
         "_is_installed",
         "_is_wanted",
-        "_link",
+        "_os_handler",
         "_queue",
         "blocked",
+        "handlers",
+        "passing",
         "signum",
-        "walks",
     )
 
     def __init__(self, signum: int, queue: Callable[[Blocked], None]) -> None:
         self.signum = signum
         #: By pid, whoever has the signal blocked.
         self.blocked: dict[int, Blocked] = {}
-        #: Our links that are passing a signal on just now, each with the frame it interrupted.
-        self.walks: list[tuple[Link, FrameType | None]] = []
+        #: Who gets signals, in order of registration; a dict as an ordered set.
+        self.handlers: dict[Handler, None] = {}
+        #: OS-level handlers that pass a signal on just now, each with the frame it interrupted.
+        self.passing: list[tuple[OsHandler, FrameType | None]] = []
         self._queue = queue
-        #: In order of registration; a dict as an ordered set.
-        self._handlers: dict[Handler, None] = {}
-        #: Whether somebody has registered since the main thread last looked.
+        #: Whether somebody has registered since the last update.
         self._is_wanted = False
         #: Whether there is an OS-level handler to be taken out when nobody is left.
         self._is_installed = False
         #: The OS-level handler as installed last.
-        self._link: Link | None = None
+        self._os_handler: OsHandler | None = None
         forget_in_forked_child(self)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nobody handles the signal."""
-        return not self._handlers
-
-    def is_plugged(self, handler: Handler) -> bool:
-        """Whether a handler gets signals."""
-        return handler in self._handlers
-
-    def plugged(self) -> list[Handler]:
-        """All handlers that get signals, oldest first."""
-        return list(self._handlers)
-
-    def plug(self, handler: Handler) -> None:
+    def add(self, handler: Handler) -> None:
         """Have a handler get signals from now on."""
-        self._handlers[handler] = None
+        self.handlers[handler] = None
         self._is_wanted = True
-        self.settle()
+        self.schedule_update()
 
-    def unplug(self, handler: Handler) -> None:
+    def remove(self, handler: Handler) -> None:
         """Have a handler get no more signals. Idempotent."""
-        if not self.take(handler):
-            self.settle()
+        if not self.discard(handler):
+            self.schedule_update()
 
-    def take(self, handler: Handler) -> bool:
-        """As `unplug`, but False if it is left to the caller to have the main thread `look`."""
-        handlers = self._handlers
-        handlers.pop(handler, None)
-        return bool(handlers) or not self._is_installed
+    def discard(self, handler: Handler) -> bool:
+        """As `remove`, but False if it is left to the caller to have the main thread `update`."""
+        self.handlers.pop(handler, None)
+        return bool(self.handlers) or not self._is_installed
 
-    def settle(self) -> None:
+    def schedule_update(self) -> None:
         """Have the main thread install the OS-level handler, or take it out, as is needed.
 
         What others install over it stays. But whoever registers after that is to get signals
         too: then it is installed anew, over theirs, and passes on to them.
         """
-        main_thread.run(self.look)
+        main_thread.run(self.update)
 
     def deliver(self, frame: FrameType | None, errors: list[BaseException]) -> bool:
         """Call all handlers, or queue for their processes; whether there was any."""
         is_handled = False
-        for handler in self.plugged():
-            if not self.is_plugged(handler):
+        for handler in list(self.handlers):
+            if handler not in self.handlers:
                 # One before it in this round has ended its registration.
                 continue
             is_handled = True
@@ -121,38 +107,38 @@ class Dispatcher:
     def forget_parent(self) -> None:
         """Deliver to nobody, in a forked child; the OS-level handler has come along, idle."""
         self.blocked = {}
-        self.walks = []
-        self._handlers = {}
+        self.passing = []
+        self.handlers = {}
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Install the OS-level handler, or take it out; for the main thread, shielded."""
         while True:
-            link = self._link
-            if self._handlers:
+            installed = self._os_handler
+            if self.handlers:
                 if not self._is_wanted:
                     return
-                # First of all: whoever is the last to unplug is to have us look again.
+                # First of all: whoever removes the last handler is to have us look again.
                 self._is_installed = True
-                if link is None or signal.getsignal(self.signum) is not link:
-                    self._link = Link(self)
-                    self._link.install()
+                if installed is None or signal.getsignal(self.signum) is not installed:
+                    self._os_handler = OsHandler(self)
+                    self._os_handler.install()
                 # Only now: if an exception out of another signal's handler ends us before, the
-                # next look tries again.
+                # next update tries again.
                 self._is_wanted = False
-            elif link is not None and link.below.is_replaced_by(link):
-                link.take_out()
+            elif installed is not None and installed.below.is_replaced_by(installed):
+                installed.take_out()
                 # Whoever registered meanwhile has found it still installed.
                 self._is_wanted = True
                 self._is_installed = False
-                if not self._handlers:
+                if not self.handlers:
                     return
             else:
-                # Somebody's may be over ours, and be taken out by the next look.
+                # Somebody's may be over ours, and be taken out by the next update.
                 return
 
 
 @final
-class Link:
+class OsHandler:
     """Our OS-level handler, installed once, and the disposition that it was installed over.
 
     Where others have installed theirs over ours, and we again over theirs, several of one
@@ -174,13 +160,13 @@ class Link:
         if self.below.is_raising:
             # We are calling a C handler, and this is what it makes of the signal. One that truly
             # arrives just now is taken for it, as if the kernel had merged the two (signal(7)).
-            self.below.echo(frame)
+            self.below.take_back(frame)
             return
         # Python calls a handler right on top of the frame that the signal has interrupted.
         caller = sys._getframe(1)  # noqa: SLF001  inspect.currentframe() would leave a cycle
         arrival = _Arrival(self, frame, is_direct=caller is frame)
         if main_thread.is_shielded:
-            main_thread.put_off(partial(self._deliver, arrival))
+            main_thread.defer(partial(self._deliver, arrival))
         else:
             self._deliver(arrival)
 
@@ -191,46 +177,46 @@ class Link:
     def take_out(self) -> None:
         """Put back what was there before, past others of ours that are idle by now."""
         below = self.below
-        while isinstance(link := below.function, Link) and link.dispatcher.is_idle:
-            below = link.below
+        while isinstance(ours := below.function, OsHandler) and not ours.dispatcher.handlers:
+            below = ours.below
         below.put_back()
 
-    def walk(self, arrival: _Arrival) -> None:
+    def pass_on(self, arrival: _Arrival) -> None:
         """Deliver a signal, and pass it on down the chain.
 
         A frame is not interrupted again before the handlers for its interruption have returned.
         So one that comes round once more means that somebody chains to us.
         """
-        walks = self.dispatcher.walks
-        walk = (self, arrival.frame)
-        if walk in walks:
+        passing = self.dispatcher.passing
+        step = (self, arrival.frame)
+        if step in passing:
             # Somebody's handler is both over and beneath ours: the chain is a circle.
             return
-        is_first = all(frame is not arrival.frame for _, frame in walks)
+        is_first = all(frame is not arrival.frame for _, frame in passing)
         try:
-            walks.append(walk)
+            passing.append(step)
             if is_first and self.dispatcher.deliver(arrival.frame, arrival.errors):
                 arrival.is_handled = True
-            if isinstance(beneath := self.below.function, Link):
-                beneath.walk(arrival)
+            if isinstance(beneath := self.below.function, OsHandler):
+                beneath.pass_on(arrival)
             else:
-                self._honour(arrival)
+                self._carry_out(arrival)
         finally:
-            if walk in walks:
-                walks.remove(walk)
+            if step in passing:
+                passing.remove(step)
 
     def _deliver(self, arrival: _Arrival) -> None:
-        self.walk(arrival)
+        self.pass_on(arrival)
         raise_collected(arrival.errors)
 
-    def _honour(self, arrival: _Arrival) -> None:
+    def _carry_out(self, arrival: _Arrival) -> None:
         """Pass a signal on to the disposition at the end of the chain."""
         is_last_resort = arrival.is_direct and not arrival.is_handled
         if is_last_resort:
             # Its last owner is gone. First put back what was there, if that is still to be done.
-            arrival.entered.dispatcher.settle()
+            arrival.entered.dispatcher.schedule_update()
         try:
-            self.below.honour(arrival.frame, may_raise=is_last_resort)
+            self.below.carry_out(arrival.frame, may_raise=is_last_resort)
         except BaseException as error:
             arrival.errors.append(error)
 
@@ -241,7 +227,7 @@ class _Arrival:
 
     __slots__ = ("entered", "errors", "frame", "is_direct", "is_handled")
 
-    def __init__(self, entered: Link, frame: FrameType | None, *, is_direct: bool) -> None:
+    def __init__(self, entered: OsHandler, frame: FrameType | None, *, is_direct: bool) -> None:
         #: Where it came to the first of ours.
         self.entered = entered
         #: What it has interrupted.

@@ -69,7 +69,7 @@ class Disposition:
         # Python's call drops flags such as SA_RESTART, and any C handler.
         sigaction.write(self.signum, self._native)
 
-    def honour(self, frame: FrameType | None, *, may_raise: bool) -> None:
+    def carry_out(self, frame: FrameType | None, *, may_raise: bool) -> None:
         """Do what it would have done with the signal that has just arrived.
 
         With `may_raise`, the signal is nobody else's: if this is the kernel's disposition again,
@@ -85,7 +85,7 @@ class Disposition:
         elif self._address != signal.SIG_DFL:
             self._raise_beneath()
 
-    def echo(self, frame: FrameType | None) -> None:
+    def take_back(self, frame: FrameType | None) -> None:
         """Take the signal back from a C handler that passes it on to Python.
 
         It goes to the Python function over which that C handler was installed.

@@ -1,9 +1,9 @@
-"""What only the main thread may do, asked of it from any thread.
+"""Asks the main thread, from any thread, for what it alone may do.
 
 `signal.signal` works in the main thread alone, and Python-level signal handlers run there,
 between any two bytecodes (signal, "Execution of Python signal handlers"): also between two that
 hold a lock, which the handler would then wait for in vain. So there are moments in which the
-main thread is shielded, and work put off until they are over.
+main thread is shielded, and work is deferred until they are over.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ T = TypeVar("T")
 _add_pending_call: Final = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.py_object)(
     ("Py_AddPendingCall", ctypes.pythonapi)
 )
-#: What is called is `PyObject_IsTrue(inbox)`: an `int (*)(void *)` of Python's own, so that what
-#: `__bool__` raises is raised in the main thread. A ctypes callback would print and drop it.
+#: What is called is `PyObject_IsTrue(main_thread)`: an `int (*)(void *)` of Python's own, so that
+#: what `__bool__` raises is raised in the main thread. A ctypes callback would print and drop it.
 _is_true: Final = ctypes.cast(ctypes.pythonapi.PyObject_IsTrue, ctypes.c_void_p)
 
 
 @final
 class MainThread:
-    """The main thread's inbox. There is one main thread, and so one of these."""
+    """Runs in the main thread what it is asked for. There is one, and so one of these."""
 
     def __init__(self) -> None:
         self._ident = threading.main_thread().ident
-        #: Short, and calling nobody's code but ours.
-        self._chores: deque[Callable[[], None]] = deque()
+        #: Short ones, that call nobody's code but ours.
+        self._calls: deque[Callable[[], None]] = deque()
         #: Calling handlers, which may do anything.
         self._deliveries: deque[Callable[[], None]] = deque()
         self._is_delivering = False
@@ -51,20 +51,20 @@ class MainThread:
         """Whether the main thread must not run anybody's code just now."""
         return self._shield.locked()
 
-    def run(self, *chores: Callable[[], None]) -> None:
-        """Have the main thread do chores, shielded: at once if this is it and it can.
+    def run(self, *calls: Callable[[], None]) -> None:
+        """Have the main thread make calls, shielded: at once if this is it and it can.
 
         Otherwise that is when its shield is down, or between two bytecodes. A main thread that
         is in a system call, or in C code, gets to it when it comes back to Python.
         """
-        self._chores.extend(chores)
+        self._calls.extend(calls)
         if threading.get_ident() == self._ident:
-            self.catch_up()
-        elif chores:
+            self.run_waiting()
+        elif calls:
             self._post()
 
-    def put_off(self, delivery: Callable[[], None]) -> None:
-        """Have the main thread, which is shielded, do a delivery right after that.
+    def defer(self, delivery: Callable[[], None]) -> None:
+        """Have the main thread, which is shielded, make a delivery right after that.
 
         What it raises is raised there.
         """
@@ -78,19 +78,19 @@ class MainThread:
             with self._shield:
                 return function()
         finally:
-            self.catch_up()
+            self.run_waiting()
 
-    def catch_up(self) -> None:
-        """Do what is waiting, if this is the main thread, and it is not shielded.
+    def run_waiting(self) -> None:
+        """Make the calls and deliveries that wait, if this is the main thread, unshielded.
 
         Deliveries that come in while one is being made are made after it, by the same loop:
         within one another, a storm of signals would nest them without end.
         """
         if threading.get_ident() != self._ident or self._shield.locked():
             return
-        while self._chores:
+        while self._calls:
             with self._shield:
-                self._do_chore()
+                self._make_call()
         if self._is_delivering:
             return
         try:
@@ -106,7 +106,7 @@ class MainThread:
     def forget_parent(self) -> None:
         """Have nothing to do, in a forked child; its main thread is the one that forked."""
         self._ident = threading.get_ident()
-        self._chores = deque()
+        self._calls = deque()
         self._deliveries = deque()
         self._is_delivering = False
         self._is_posted = False
@@ -115,22 +115,22 @@ class MainThread:
     def __bool__(self) -> bool:
         """Called by the interpreter, on the main thread, after `_post`."""
         self._is_posted = False
-        self.catch_up()
+        self.run_waiting()
         return False
 
-    def _do_chore(self) -> None:
+    def _make_call(self) -> None:
         try:
-            chore = self._chores.popleft()
+            call = self._calls.popleft()
         except IndexError:
-            # A signal's handler has just done them all.
+            # A signal's handler has just made them all.
             return
         try:
-            chore()
+            call()
         except Exception:
             raise
         except BaseException:
             # Ctrl-C and the like, which have nothing to do with it: it is to be done all the same.
-            self._chores.appendleft(chore)
+            self._calls.appendleft(call)
             self._post()
             raise
 

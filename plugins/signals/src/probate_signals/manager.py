@@ -16,7 +16,7 @@ from probate_signals.signums import check_handler, checked_signum, checked_signu
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from probate import CleanupStats, ResourceId, ResourceUsage
+    from probate import CleanupStats, ResourceId
     from probate_signals.delivery import HandlerFunction
 
 
@@ -48,9 +48,8 @@ class SignalManager:
     """
 
     def __init__(self) -> None:
-        self._table: OwnershipTable[Entry] = OwnershipTable("signals", describe=str)
-        #: Whether `pid` owns any handler, or has signals blocked or pending: the table's own word.
-        self.owns_any: Callable[[int], bool] = self._table.__contains__
+        #: Each process's handlers, blocked and pending signals.
+        self.table: OwnershipTable[Entry] = OwnershipTable("signals", describe=str)
         #: By signal number, made when first needed.
         self._dispatchers: dict[int, Dispatcher] = {}
 
@@ -73,7 +72,7 @@ class SignalManager:
         entry = Handler(pid, dispatcher.signum, handler)
 
         def make() -> Handler:
-            dispatcher.plug(entry)
+            dispatcher.add(entry)
             return entry
 
         self._acquire(entry, make)
@@ -96,11 +95,14 @@ class SignalManager:
             and (handler is None or entry.function == handler)
         ]
         if not found and handler is not None:
-            for other in dispatcher.plugged():
+            for other in list(dispatcher.handlers):
                 if other.function == handler and other.pid != pid:
-                    raise NotOwnedError(self._table.kind, pid, str(other), other.pid)
+                    raise NotOwnedError(self.table.kind, pid, str(other), other.pid)
         for resource_id, entry in found:
             self._give_back(resource_id, entry)
+
+    #: As other kinds call it.
+    close = unregister
 
     # -- the mask ------------------------------------------------------------
 
@@ -112,7 +114,7 @@ class SignalManager:
         blocked then that was not before.
         """
         dispatchers = [self._dispatcher(signum) for signum in checked_signums(signums)]
-        self._table.check_admitted(pid)
+        self.table.check_admitted(pid)
         added: list[Blocked] = []
         try:
             for dispatcher in dispatchers:
@@ -149,10 +151,10 @@ class SignalManager:
         ResourceLimitExceeded if there is no room in the queue.
         """
         dispatcher = self._dispatcher(checked_signum(signum))
-        self._table.check_admitted(pid)
+        self.table.check_admitted(pid)
         if pid in dispatcher.blocked:
             pending = Pending(pid, dispatcher.signum)
-            main_thread.shielded(lambda: self._table.add(pid, pending))
+            main_thread.shielded(lambda: self.table.add(pid, pending))
             # Somebody may have unblocked it, and looked for what is pending before it was there.
             return 0 if pid in dispatcher.blocked else self._deliver_pending(pid)
         errors: list[BaseException] = []
@@ -166,27 +168,23 @@ class SignalManager:
         """The numbers of the signals that wait to be unblocked, oldest first."""
         return [entry.signum for _, entry in self._owned(pid) if isinstance(entry, Pending)]
 
-    # -- settling, for the resource ------------------------------------------
+    # -- for the resource's hooks --------------------------------------------
 
     def quiesce(self, pid: int) -> None:
         """Deliver nothing more to `pid`. A handler that runs already is not interrupted."""
         dispatchers = self._dispatchers
-        looks = [
-            dispatchers[entry.signum].look
-            for entry in self._table.resources(pid)
-            if isinstance(entry, Handler) and not dispatchers[entry.signum].take(entry)
+        updates = [
+            dispatchers[entry.signum].update
+            for entry in self.table.resources(pid)
+            if isinstance(entry, Handler) and not dispatchers[entry.signum].discard(entry)
         ]
-        main_thread.run(*looks)
+        main_thread.run(*updates)
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Drop all handlers of `pid`, its pending signals and its mask."""
         return main_thread.shielded(
-            lambda: self._table.cleanup(pid, self._release, release_many=self._release_many)
+            lambda: self.table.cleanup(pid, self._release, release_many=self._release_many)
         )
-
-    def usage(self, pid: int) -> ResourceUsage:
-        """What `pid` has registered, blocked and pending."""
-        return self._table.usage(pid)
 
     # -- inside --------------------------------------------------------------
 
@@ -198,7 +196,7 @@ class SignalManager:
 
     def _owned(self, pid: int) -> list[tuple[ResourceId, Entry]]:
         """All that `pid` owns, oldest first."""
-        return self._table.owned(pid)[::-1]
+        return self.table.owned(pid)[::-1]
 
     def _block(self, pid: int, dispatcher: Dispatcher) -> list[Blocked]:
         """Block one signal; empty if another thread was quicker."""
@@ -220,7 +218,7 @@ class SignalManager:
 
         def acquire() -> None:
             try:
-                self._table.acquire(entry.pid, make, self._release)
+                self.table.acquire(entry.pid, make, self._release)
             except BaseException:
                 self._release(entry)
                 raise
@@ -233,7 +231,7 @@ class SignalManager:
 
         def add() -> None:
             with contextlib.suppress(ProbateError):
-                self._table.add(pending.pid, pending)
+                self.table.add(pending.pid, pending)
                 blocked.has_arrival = True
 
         main_thread.shielded(add)
@@ -261,7 +259,7 @@ class SignalManager:
         dispatcher = self._dispatcher(signum)
         called = 0
         for handler in handlers:
-            if handler.signum == signum and dispatcher.is_plugged(handler):
+            if handler.signum == signum and handler in dispatcher.handlers:
                 call_handler(handler.function, signum, None, errors)
                 called += 1
         return called
@@ -269,14 +267,14 @@ class SignalManager:
     def _unblock(self, blocked: Blocked) -> None:
         # Not owned: another thread is about to own it, or to unblock it, and so comes after us.
         with contextlib.suppress(NotOwnedError):
-            self._give_back(self._table.find(blocked.pid, blocked), blocked)
+            self._give_back(self.table.find(blocked.pid, blocked), blocked)
 
     def _give_back(self, resource_id: ResourceId, entry: Entry) -> bool:
         """End an ownership and release; False if somebody else has, or is just doing so."""
 
         def release() -> bool:
             try:
-                return self._table.release(entry.pid, resource_id) is not None
+                return self.table.release(entry.pid, resource_id) is not None
             finally:
                 # Even if a Ctrl-C comes in between.
                 self._release(entry)
@@ -288,7 +286,7 @@ class SignalManager:
         dispatchers = self._dispatchers
         while entries:
             entry = entries[-1]
-            if not isinstance(entry, Handler) or not dispatchers[entry.signum].take(entry):
+            if not isinstance(entry, Handler) or not dispatchers[entry.signum].discard(entry):
                 self._release(entry)
             entries.pop()
 
@@ -296,7 +294,7 @@ class SignalManager:
         """Take something out of its place, if it is there."""
         dispatcher = self._dispatcher(entry.signum)
         if isinstance(entry, Handler):
-            dispatcher.unplug(entry)
+            dispatcher.remove(entry)
         elif isinstance(entry, Blocked) and dispatcher.blocked.get(entry.pid) is entry:
             dispatcher.blocked.pop(entry.pid, None)
 

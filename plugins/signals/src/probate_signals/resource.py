@@ -26,7 +26,7 @@ class SignalResource:
 
     @hookimpl
     def has_resources(self, pid: int) -> bool:
-        return self.manager.owns_any(pid)
+        return pid in self.manager.table
 
     @hookimpl
     @runs_inline
@@ -41,4 +41,4 @@ class SignalResource:
 
     @hookimpl
     def usage(self, pid: int) -> ResourceUsage:
-        return self.manager.usage(pid)
+        return self.manager.table.usage(pid)
