@@ -11,7 +11,7 @@ from kinds import PRIORITIES
 from plugins_things import ThingResource, orchestrate
 
 from probate import Ordering, OrderingCycleError
-from probate.ordering import cleanup_order
+from probate.plugins.order import cleanup_order
 
 
 def test_the_highest_priority_is_cleaned_first() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import re
@@ -25,41 +26,44 @@ PACKAGES = sorted({path.parent for path in SOURCES})
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "probate_spec")]
 
 
-def imported(statements: list[ast.stmt]) -> dict[str, str]:
-    """Name to module, of the `from ... import ...` among these statements."""
+#: The public faces that load their names when they are first used.
+FACES = ["probate", "probate.process", "probate.system"]
+
+
+def shown_to_checkers(face: str) -> dict[str, str]:
+    """Name to module, as the face's `if TYPE_CHECKING` block tells checkers."""
+    package = ast.parse(Path(importlib.import_module(face).__file__ or "").read_text()).body
+    first = next(node for node in package if isinstance(node, ast.If))
     return {
         alias.name: node.module or ""
-        for node in statements
+        for node in first.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
 
 
-PACKAGE = ast.parse(Path(probate.__file__).read_text()).body
-#: What the package imports at once, and what its TYPE_CHECKING block tells checkers.
-EAGER = imported(PACKAGE)
-[LAZY] = [imported(node.body) for node in PACKAGE if isinstance(node, ast.If)]
+@pytest.mark.parametrize("face", FACES)
+def test_every_public_name_resolves_where_checkers_are_told(face: str) -> None:
+    """The one map, and the block for checkers, say the same; and it is so."""
+    module = importlib.import_module(face)
+
+    assert shown_to_checkers(face) == module._HOMES
+    for name, home in module._HOMES.items():
+        assert getattr(module, name) is getattr(importlib.import_module(home), name)
 
 
-@pytest.mark.parametrize("name", probate.__all__)
-def test_every_public_name_resolves_where_checkers_are_told(name: str) -> None:
-    """The lazy table and the TYPE_CHECKING block say the same."""
-    home = {**EAGER, **LAZY}[name]
+@pytest.mark.parametrize("face", FACES)
+def test_all_is_sorted_and_complete(face: str) -> None:
+    """`__all__` has every name once, in order."""
+    names = importlib.import_module(face).__all__
 
-    assert getattr(probate, name) is getattr(importlib.import_module(home), name)
-
-
-def test_all_is_sorted_and_complete() -> None:
-    """`__all__` has every name once, in order; so has the block for checkers."""
-    assert sorted(set(probate.__all__)) == probate.__all__
-    assert set(LAZY) <= set(probate.__all__) <= {*LAZY, *EAGER}
-    assert set(probate.__all__) <= set(dir(probate))
+    assert sorted(set(names)) == names
 
 
 def test_nonsense_is_an_attribute_error() -> None:
     """As for any module; `from probate import nonsense` is an ImportError."""
     with pytest.raises(AttributeError, match="module 'probate' has no attribute 'nonsense'"):
-        probate.nonsense  # noqa: B018  the access is the test
+        probate.nonsense  # type: ignore[attr-defined]  # noqa: B018  the access is the test
     with pytest.raises(ImportError):
         exec("from probate import nonsense")
 
@@ -154,6 +158,86 @@ def test_the_exception_tree_is_as_drawn() -> None:
     assert not issubclass(probate.InterruptedCleanup, Exception)
 
 
+#: Rooms of the core, lowest first: each imports only from those before it, and its own.
+ROOMS = [
+    "version", "outcome", "ordering", "errors", "system", "models", "hookspecs", "ownership",
+    "plugins", "termination", "orchestrator", "settings", "process", "testing", "cli", "__main__",
+]  # fmt: skip
+
+
+def room_of(name: str) -> str:
+    return name.removeprefix("probate").removeprefix(".").partition(".")[0]
+
+
+def test_no_room_imports_from_a_higher_one() -> None:
+    """A newcomer reads from the ground up: what is imported anywhere at run time lies below."""
+    wrong = []
+    for path in CORE.rglob("*.py"):
+        name = module_name(path)
+        if name == "probate":
+            continue
+        height = ROOMS.index(room_of(name))
+        wrong += [
+            f"{name} imports {other}"
+            for other in imports_at_import_time(path)
+            if other.startswith("probate.") and ROOMS.index(room_of(other)) > height
+        ]
+
+    assert wrong == []
+
+
+def test_plugins_import_from_the_public_faces_only() -> None:
+    """What plugins need is public: the names that the core's faces list, from these faces."""
+    faces = {
+        "probate",
+        "probate.errors",
+        "probate.hookspecs",
+        "probate.models",
+        "probate.ownership",
+    }
+    faces |= {"probate.process", "probate.settings", "probate.system", "probate.testing"}
+    wrong = []
+    for path in REPOSITORY.glob("plugins/*/src/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                not isinstance(node, ast.ImportFrom)
+                or (node.module or "").split(".")[0] != "probate"
+            ):
+                continue
+            if node.module not in faces:
+                wrong.append(f"{path.name} imports from {node.module}")
+                continue
+            public = getattr(importlib.import_module(node.module), "__all__", None)
+            wrong += [
+                f"{path.name} imports {alias.name} from {node.module}"
+                for alias in node.names
+                if public is not None and alias.name not in public
+            ]
+
+    assert wrong == []
+
+
+def test_the_longest_import_chain_is_short() -> None:
+    """From any module of the core but the cli's, at most twelve imports down to the ground."""
+    modules = {module_name(path): path for path in CORE.rglob("*.py") if "cli" not in path.parts}
+    graph = {
+        name: {other for other in imports_at_import_time(path) & modules.keys() if other != name}
+        for name, path in modules.items()
+    }
+
+    @functools.cache
+    def depth(name: str) -> int:
+        below = [depth(other) for other in graph[name] if not name.startswith(f"{other}.")]
+        return 1 + max(below, default=0)
+
+    assert max(map(depth, graph)) <= 12
+
+
+def test_the_root_is_small() -> None:
+    """At most ten modules at the root: a newcomer knows each."""
+    assert len(list(CORE.glob("*.py"))) <= 10
+
+
 def module_name(path: Path) -> str:
     parts = path.relative_to(next(p for p in path.parents if p.name == "src")).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -178,7 +262,8 @@ def test_arrows_point_one_way() -> None:
         text = path.read_text()
         if CORE in path.parents and re.search(r"(?m)^\s*(?:import|from) probate_\w+", text):
             wrong.append(f"{path} imports a plugin")
-        if CORE / "cli" not in path.parents and re.search(r"(?:import|from) probate\.cli", text):
+        is_cli = CORE / "cli" in path.parents or path.name == "__main__.py"
+        if not is_cli and re.search(r"(?:import|from) probate\.cli", text):
             wrong.append(f"{path} imports the cli")
 
     assert wrong == []

@@ -1,195 +1,171 @@
 """Probate settles the estate of dead processes.
 
     hookspecs.py      the contract with plugins: read this first
-    models.py         accounts, records, limits (pydantic)
-    errors.py         the exception tree
-    outcome.py        what can become of one resource
-    ordering.py       where a kind stands in the cleanup order
-    orchestrator.py   a mapping of kind to plugin; cleans one pid over all kinds
+    models.py         what goes in and comes out: accounts, records, limits (pydantic)
+    errors.py         every exception, in one tree
+    outcome.py        what can become of a resource and of a plugin; ids
+    ordering.py       Ordering: where a kind stands in the cleanup order
+    orchestrator.py   a mapping of kind to plugin; ends one pid over all kinds
     settings.py       settings from outside (extra: settings)
-    interruption.py   Ctrl-C past a finished cleanup
-    wording.py        errors and resources in words
     version.py        the version
-    ownership/        who owns what
-    plugins/          from entry points to a sorted registry
+    __main__.py       `python -m probate`
+    ownership/        who owns what: the table, the holdings behind it, releasing, admission
+    plugins/          from entry points to a sorted registry; ResourceKind
     termination/      one end: its steps, and waiting
-    process/          processes, their tree, their manager
+    process/          owners, their tree, their manager
     system/           what the kernel and the interpreter offer
     cli/              the `probate` command (extra: cli)
     testing/          what the kernel says, for tests
 
-Importing this package imports pluggy and little else; each public name is loaded when it is
-first used (PEP 562).
+Public are the names that this package, `probate.hookspecs`, `.models`, `.errors`, `.settings`,
+`.ownership`, `.process`, `.system` and `.testing` list; all other modules are private. Importing
+this package imports little: each name is loaded when it is first used (PEP 562).
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Final
 
-from probate.hookspecs import hookimpl, runs_inline
-from probate.system.forking import forget_in_forked_child
-from probate.version import __version__
+from probate.system.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from probate.errors import (
-        AlreadyOwnedError,
-        BusyResourceError,
-        DuplicateKindError,
-        HookOrderError,
-        InvalidOrderingError,
-        MissingHookError,
-        NoCurrentProcessError,
-        NotOwnedError,
-        OrderingCycleError,
-        OwnershipError,
-        PidfdUnavailableError,
-        PluginError,
-        ProbateError,
-        ProcessError,
-        ProcessNotFoundError,
-        ProcessTerminatedError,
-        RefusedResourceError,
-        ReleaseError,
-        ReleaseTimeoutError,
-        ResourceLimitExceeded,
-        TerminationDeadlockError,
-        UnadoptableError,
-        UnknownHookError,
-        UnknownKindError,
-        UnusablePluginError,
-    )
-    from probate.interruption import InterruptedCleanup
-    from probate.models import (
-        CleanupFailure,
-        CleanupResult,
-        CleanupStats,
-        KindLimits,
-        Leak,
-        OsUsage,
-        PluginRecord,
-        PluginStatus,
-        ProcessInfo,
-        ProcessState,
-        ResourceInfo,
-        ResourceLimits,
-        ResourceRecord,
-        ResourceUsage,
-    )
-    from probate.orchestrator import MissingKindWarning, ResourceOrchestrator
-    from probate.ordering import Ordering
-    from probate.outcome import Outcome
-    from probate.ownership.table import OwnershipTable, ResourceId
-    from probate.process.builder import ProcessManagerBuilder
-    from probate.process.current import current_process, pid_or_current
-    from probate.process.manager import ProcessManager
-    from probate.process.process import Pid, Process
-    from probate.process.scheduling import SchedulingPolicy
-    from probate.system.deathwatch import DeathWatch, death_watch
-    from probate.system.osprocess import OsProcess
+    from probate.errors import AlreadyOwnedError as AlreadyOwnedError
+    from probate.errors import BusyResourceError as BusyResourceError
+    from probate.errors import DuplicateKindError as DuplicateKindError
+    from probate.errors import HookOrderError as HookOrderError
+    from probate.errors import InterruptedCleanup as InterruptedCleanup
+    from probate.errors import InvalidOrderingError as InvalidOrderingError
+    from probate.errors import MissingHookError as MissingHookError
+    from probate.errors import NoCurrentProcessError as NoCurrentProcessError
+    from probate.errors import NotOwnedError as NotOwnedError
+    from probate.errors import OrderingCycleError as OrderingCycleError
+    from probate.errors import OwnershipError as OwnershipError
+    from probate.errors import PidfdUnavailableError as PidfdUnavailableError
+    from probate.errors import PluginError as PluginError
+    from probate.errors import ProbateError as ProbateError
+    from probate.errors import ProcessError as ProcessError
+    from probate.errors import ProcessNotFoundError as ProcessNotFoundError
+    from probate.errors import ProcessTerminatedError as ProcessTerminatedError
+    from probate.errors import RefusedResourceError as RefusedResourceError
+    from probate.errors import ReleaseError as ReleaseError
+    from probate.errors import ReleaseTimeoutError as ReleaseTimeoutError
+    from probate.errors import ResourceLimitExceeded as ResourceLimitExceeded
+    from probate.errors import TerminationDeadlockError as TerminationDeadlockError
+    from probate.errors import UnadoptableError as UnadoptableError
+    from probate.errors import UnknownHookError as UnknownHookError
+    from probate.errors import UnknownKindError as UnknownKindError
+    from probate.errors import UnusablePluginError as UnusablePluginError
+    from probate.hookspecs import hookimpl as hookimpl
+    from probate.hookspecs import runs_inline as runs_inline
+    from probate.models import CleanupFailure as CleanupFailure
+    from probate.models import CleanupResult as CleanupResult
+    from probate.models import CleanupStats as CleanupStats
+    from probate.models import KindLimits as KindLimits
+    from probate.models import Leak as Leak
+    from probate.models import OsUsage as OsUsage
+    from probate.models import PluginRecord as PluginRecord
+    from probate.models import ProcessInfo as ProcessInfo
+    from probate.models import ProcessState as ProcessState
+    from probate.models import ResourceInfo as ResourceInfo
+    from probate.models import ResourceLimits as ResourceLimits
+    from probate.models import ResourceRecord as ResourceRecord
+    from probate.models import ResourceUsage as ResourceUsage
+    from probate.orchestrator import MissingKindWarning as MissingKindWarning
+    from probate.orchestrator import ResourceOrchestrator as ResourceOrchestrator
+    from probate.ordering import Ordering as Ordering
+    from probate.outcome import Outcome as Outcome
+    from probate.outcome import PluginStatus as PluginStatus
+    from probate.outcome import ResourceId as ResourceId
+    from probate.ownership.callback import Callback as Callback
+    from probate.ownership.table import OwnershipTable as OwnershipTable
+    from probate.plugins.kind import ResourceKind as ResourceKind
+    from probate.plugins.wiring import UnwiredKindWarning as UnwiredKindWarning
+    from probate.process.builder import ProcessManagerBuilder as ProcessManagerBuilder
+    from probate.process.current import current_process as current_process
+    from probate.process.current import pid_or_current as pid_or_current
+    from probate.process.manager import ProcessManager as ProcessManager
+    from probate.process.process import Pid as Pid
+    from probate.process.process import Process as Process
+    from probate.process.scheduling import SchedulingPolicy as SchedulingPolicy
+    from probate.system.deathwatch import DeathWatch as DeathWatch
+    from probate.system.deathwatch import death_watch as death_watch
+    from probate.system.forking import forget_in_forked_child as forget_in_forked_child
+    from probate.system.osprocess import OsProcess as OsProcess
+    from probate.version import __version__ as __version__
 
-__all__ = [
-    "AlreadyOwnedError",
-    "BusyResourceError",
-    "CleanupFailure",
-    "CleanupResult",
-    "CleanupStats",
-    "DeathWatch",
-    "DuplicateKindError",
-    "HookOrderError",
-    "InterruptedCleanup",
-    "InvalidOrderingError",
-    "KindLimits",
-    "Leak",
-    "MissingHookError",
-    "MissingKindWarning",
-    "NoCurrentProcessError",
-    "NotOwnedError",
-    "Ordering",
-    "OrderingCycleError",
-    "OsProcess",
-    "OsUsage",
-    "Outcome",
-    "OwnershipError",
-    "OwnershipTable",
-    "Pid",
-    "PidfdUnavailableError",
-    "PluginError",
-    "PluginRecord",
-    "PluginStatus",
-    "ProbateError",
-    "Process",
-    "ProcessError",
-    "ProcessInfo",
-    "ProcessManager",
-    "ProcessManagerBuilder",
-    "ProcessNotFoundError",
-    "ProcessState",
-    "ProcessTerminatedError",
-    "RefusedResourceError",
-    "ReleaseError",
-    "ReleaseTimeoutError",
-    "ResourceId",
-    "ResourceInfo",
-    "ResourceLimitExceeded",
-    "ResourceLimits",
-    "ResourceOrchestrator",
-    "ResourceRecord",
-    "ResourceUsage",
-    "SchedulingPolicy",
-    "TerminationDeadlockError",
-    "UnadoptableError",
-    "UnknownHookError",
-    "UnknownKindError",
-    "UnusablePluginError",
-    "__version__",
-    "current_process",
-    "death_watch",
-    "forget_in_forked_child",
-    "hookimpl",
-    "pid_or_current",
-    "runs_inline",
-]
-
-#: Where each lazily loaded name lives; the TYPE_CHECKING block above says the same to checkers.
+#: Where each public name lives; the block above says the same to checkers.
 _HOMES: Final = {
-    "probate.errors": (
-        "AlreadyOwnedError BusyResourceError DuplicateKindError HookOrderError "
-        "InvalidOrderingError MissingHookError NoCurrentProcessError NotOwnedError "
-        "OrderingCycleError OwnershipError PidfdUnavailableError PluginError ProbateError "
-        "ProcessError ProcessNotFoundError ProcessTerminatedError RefusedResourceError "
-        "ReleaseError ReleaseTimeoutError ResourceLimitExceeded TerminationDeadlockError "
-        "UnadoptableError UnknownHookError UnknownKindError UnusablePluginError"
-    ),
-    "probate.interruption": "InterruptedCleanup",
-    "probate.models": (
-        "CleanupFailure CleanupResult CleanupStats KindLimits Leak OsUsage PluginRecord "
-        "PluginStatus ProcessInfo ProcessState ResourceInfo ResourceLimits ResourceRecord "
-        "ResourceUsage"
-    ),
-    "probate.orchestrator": "MissingKindWarning ResourceOrchestrator",
-    "probate.ordering": "Ordering",
-    "probate.outcome": "Outcome",
-    "probate.ownership.table": "OwnershipTable ResourceId",
-    "probate.process.builder": "ProcessManagerBuilder",
-    "probate.process.current": "current_process pid_or_current",
-    "probate.system.deathwatch": "DeathWatch death_watch",
-    "probate.process.manager": "ProcessManager",
-    "probate.system.osprocess": "OsProcess",
-    "probate.process.process": "Pid Process",
-    "probate.process.scheduling": "SchedulingPolicy",
+    "AlreadyOwnedError": "probate.errors",
+    "BusyResourceError": "probate.errors",
+    "Callback": "probate.ownership.callback",
+    "CleanupFailure": "probate.models",
+    "CleanupResult": "probate.models",
+    "CleanupStats": "probate.models",
+    "DeathWatch": "probate.system.deathwatch",
+    "DuplicateKindError": "probate.errors",
+    "HookOrderError": "probate.errors",
+    "InterruptedCleanup": "probate.errors",
+    "InvalidOrderingError": "probate.errors",
+    "KindLimits": "probate.models",
+    "Leak": "probate.models",
+    "MissingHookError": "probate.errors",
+    "MissingKindWarning": "probate.orchestrator",
+    "NoCurrentProcessError": "probate.errors",
+    "NotOwnedError": "probate.errors",
+    "Ordering": "probate.ordering",
+    "OrderingCycleError": "probate.errors",
+    "OsProcess": "probate.system.osprocess",
+    "OsUsage": "probate.models",
+    "Outcome": "probate.outcome",
+    "OwnershipError": "probate.errors",
+    "OwnershipTable": "probate.ownership.table",
+    "Pid": "probate.process.process",
+    "PidfdUnavailableError": "probate.errors",
+    "PluginError": "probate.errors",
+    "PluginRecord": "probate.models",
+    "PluginStatus": "probate.outcome",
+    "ProbateError": "probate.errors",
+    "Process": "probate.process.process",
+    "ProcessError": "probate.errors",
+    "ProcessInfo": "probate.models",
+    "ProcessManager": "probate.process.manager",
+    "ProcessManagerBuilder": "probate.process.builder",
+    "ProcessNotFoundError": "probate.errors",
+    "ProcessState": "probate.models",
+    "ProcessTerminatedError": "probate.errors",
+    "RefusedResourceError": "probate.errors",
+    "ReleaseError": "probate.errors",
+    "ReleaseTimeoutError": "probate.errors",
+    "ResourceId": "probate.outcome",
+    "ResourceInfo": "probate.models",
+    "ResourceKind": "probate.plugins.kind",
+    "ResourceLimitExceeded": "probate.errors",
+    "ResourceLimits": "probate.models",
+    "ResourceOrchestrator": "probate.orchestrator",
+    "ResourceRecord": "probate.models",
+    "ResourceUsage": "probate.models",
+    "SchedulingPolicy": "probate.process.scheduling",
+    "TerminationDeadlockError": "probate.errors",
+    "UnadoptableError": "probate.errors",
+    "UnknownHookError": "probate.errors",
+    "UnknownKindError": "probate.errors",
+    "UnusablePluginError": "probate.errors",
+    "UnwiredKindWarning": "probate.plugins.wiring",
+    "__version__": "probate.version",
+    "current_process": "probate.process.current",
+    "death_watch": "probate.system.deathwatch",
+    "forget_in_forked_child": "probate.system.forking",
+    "hookimpl": "probate.hookspecs",
+    "pid_or_current": "probate.process.current",
+    "runs_inline": "probate.hookspecs",
 }
-_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names.split()}
-
-
-def __getattr__(name: str) -> object:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
+__all__ = list(_HOMES)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if not TYPE_CHECKING:
+    # Unseen by checkers, to whom a misspelt name is an error.
+    __getattr__ = lazy_names(__name__, _HOMES)

@@ -1,4 +1,4 @@
-"""Every exception that Probate raises, in one tree.
+"""Every exception that Probate raises, in one tree; and errors in words, for accounts.
 
     ProbateError
     ├── PluginError                     a plugin cannot be used as it is
@@ -26,7 +26,7 @@
         ├── ReleaseTimeoutError         did not come free in time
         └── RefusedResourceError        not ours, or still in use by others
 
-`InterruptedCleanup`, in a module of its own, stands outside the tree: it is a BaseException.
+`InterruptedCleanup` stands outside the tree: it is a BaseException.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, final
 
 from probate.outcome import Outcome
-from probate.wording import safe_repr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from probate.models import CleanupStats
 
 
 class ProbateError(Exception):
@@ -240,10 +241,17 @@ class AlreadyOwnedError(OwnershipError):
 class UnadoptableError(ProbateError, TypeError):
     """No registered kind takes responsibility for this object."""
 
-    def __init__(self, resource: object, kinds: Sequence[str]) -> None:
+    def __init__(
+        self, resource: object, kinds: Sequence[str], *, is_callback: bool = False
+    ) -> None:
+        way_out = (
+            "pip install probate-callbacks, the kind that calls functions"
+            if is_callback
+            else "say how it is given back: adopt(thing, release=thing.close)"
+        )
         super().__init__(
             f"no kind adopts a {type(resource).__qualname__}: {safe_repr(resource)}; "
-            f"asked: {', '.join(kinds) or 'none registered'}"
+            f"asked: {', '.join(kinds) or 'none registered'}; {way_out}"
         )
 
 
@@ -294,3 +302,46 @@ class RefusedResourceError(ReleaseError):
     """Not ours to release, or still in use by others: let go of, untouched."""
 
     outcome = Outcome.REFUSED
+
+
+@final
+class InterruptedCleanup(BaseException):
+    """A KeyboardInterrupt or SystemExit came in mid-cleanup; everything was tried all the same.
+
+    `interrupt` is that exception (also the `__cause__`), `stats` the account of what was done.
+    The orchestrator raises `interrupt` itself when the whole termination is finished.
+    """
+
+    def __init__(self, interrupt: BaseException, stats: CleanupStats) -> None:
+        super().__init__(f"{type(interrupt).__name__} during a cleanup, which was completed")
+        self.interrupt = interrupt
+        self.stats = stats
+
+
+# -- in words ----------------------------------------------------------------
+
+
+def describe_error(error: BaseException) -> str:
+    """The type and message of an error; never raises."""
+    name = type(error).__name__
+    message = safe_repr(error, str, otherwise="")
+    return f"{name}: {message}" if message else name
+
+
+def safe_repr(
+    thing: object, speak: Callable[..., object] = repr, *, otherwise: str | None = None
+) -> str:
+    """What `speak` says of `thing`; never raises.
+
+    If it raises or says no text, `otherwise`, by default the plainest repr that there is.
+    Undecodable file names (PEP 383) come out in backslashes: an account must fit into JSON.
+    """
+    try:
+        text = speak(thing)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        text = None
+    if not isinstance(text, str):
+        text = object.__repr__(thing) if otherwise is None else otherwise
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -13,8 +13,7 @@ from typing import Annotated, Any, ClassVar, Final, TypeVar, final
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, computed_field
 
 from probate.ordering import Ordering
-from probate.outcome import Outcome
-from probate.plugins.fate import PluginStatus
+from probate.outcome import Outcome, PluginStatus
 
 __all__ = [
     "CleanupFailure",

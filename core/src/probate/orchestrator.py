@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Self, final
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final, overload
 
-from probate.errors import NotOwnedError, ProbateError, UnadoptableError, UnknownKindError
+from probate.errors import (
+    AlreadyOwnedError,
+    NotOwnedError,
+    ProbateError,
+    UnadoptableError,
+    UnknownKindError,
+    safe_repr,
+)
+from probate.outcome import ResourceId
 from probate.ownership.admission import Admission
-from probate.plugins.fate import in_order
+from probate.ownership.callback import Callback
 from probate.plugins.registry import PluginRegistry
+from probate.system.arguments import checked_int
 from probate.termination.waiting import run, run_async
 
 if TYPE_CHECKING:
@@ -18,12 +28,15 @@ if TYPE_CHECKING:
     import pluggy
 
     from probate.models import CleanupResult, PluginRecord, ResourceUsage
-    from probate.ownership.table import ResourceId
-    from probate.plugins.fate import DiscoveredPlugin
+    from probate.outcome import Outcome
+    from probate.ownership.table import OwnershipTable
+    from probate.plugins.discovery import DiscoveredPlugin
     from probate.plugins.registered import RegisteredKind
-    from probate.plugins.registry import KindsInUse
     from probate.termination.steps import Termination
     from probate.termination.waiting import Wait
+
+P = TypeVar("P")
+T = TypeVar("T")
 
 #: Seconds that users of resources get to stop.
 DEFAULT_GRACE: Final = 5.0
@@ -45,11 +58,8 @@ class ResourceOrchestrator(Mapping[str, Any]):
     """
 
     def __init__(self) -> None:
-        self.admission = Admission()
-        self._registry = PluginRegistry(self.admission)
-        #: Which kinds hold something of a pid, as the plugins say; never raises.
-        self.kinds_in_use: Callable[[int], KindsInUse] = self._registry.kinds_in_use
-        self._fates: list[DiscoveredPlugin] = []
+        self._registry = PluginRegistry(Admission())
+        self._discovered: list[DiscoveredPlugin] = []
 
     def __repr__(self) -> str:
         return f"<ResourceOrchestrator {self.registered_types()!r}>"
@@ -87,7 +97,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         from probate.plugins import discovery
 
         _load_what_settles()
-        self._fates = discovery.discover(self._registry, only, disable, priorities)
+        self._discovered = discovery.discover(self._registry, only, disable, priorities)
         return self
 
     def check_pending(self) -> None:
@@ -97,7 +107,9 @@ class ResourceOrchestrator(Mapping[str, Any]):
     @property
     def records(self) -> list[PluginRecord]:
         """What became of each entry point found: loaded kinds in cleanup order, then the others."""
-        return [fate.record() for fate in in_order(self._fates, list(self))]
+        from probate.plugins.discovery import in_order
+
+        return [each.record() for each in in_order(self._discovered, list(self))]
 
     @property
     def plugin_manager(self) -> pluggy.PluginManager:
@@ -106,13 +118,30 @@ class ResourceOrchestrator(Mapping[str, Any]):
 
     # -- the mapping ---------------------------------------------------------
 
-    def __getitem__(self, kind: str) -> Any:
-        registered = self._registry.get(kind)
-        if registered is None:
+    @overload
+    def __getitem__(self, kind: type[P]) -> P: ...
+    @overload
+    def __getitem__(self, kind: str) -> Any: ...
+    def __getitem__(self, kind: str | type[P]) -> Any:
+        """Return the plugin of a kind, or, typed, the one plugin of a class.
+
+        Raises UnknownKindError; LookupError for a class of which there are several.
+        """
+        if isinstance(kind, str):
+            if (registered := self._registry.get(kind)) is not None:
+                return registered.plugin
             raise UnknownKindError(kind, self.registered_types())
-        return registered.plugin
+        found = self._of_class(kind)
+        if not found:
+            raise UnknownKindError(kind.__qualname__, self.registered_types())
+        if len(found) > 1:
+            kinds = ", ".join(each.kind for each in found)
+            raise LookupError(f"several plugins are a {kind.__qualname__}: ask by name ({kinds})")
+        return found[0].plugin
 
     def __contains__(self, kind: object) -> bool:
+        if isinstance(kind, type):
+            return bool(self._of_class(kind))
         return isinstance(kind, str) and self._registry.get(kind) is not None
 
     def __iter__(self) -> Iterator[str]:
@@ -162,19 +191,28 @@ class ResourceOrchestrator(Mapping[str, Any]):
         """What `pid` owns, by kind, in cleanup order; kinds it has nothing of are left out."""
         return {holder.kind: holder.usage_of(pid) for holder in self._kinds_in_use(pid)}
 
-    def owners(self) -> set[int]:
-        """All pids that own something, by the plugins' tables."""
-        return {
-            pid for kind in self._registry.frozen() for table in kind.tables for pid in table.pids()
-        }
-
-    def adopt(self, pid: int, resource: object) -> ResourceId:
+    @overload
+    def adopt(self, pid: int, resource: object) -> ResourceId: ...
+    @overload
+    def adopt(
+        self, pid: int, resource: T, release: Callable[[T], object] | Callable[[], object]
+    ) -> ResourceId: ...
+    def adopt(
+        self, pid: int, resource: Any, release: Callable[..., object] | None = None
+    ) -> ResourceId:
         """Have `pid` own an object that was made elsewhere; the first kind to take it releases it.
+
+        With `release`, what no kind knows is given back by the function: `release(resource)`, or
+        `release()` for a method of the object itself. A coroutine function runs on the event loop
+        that runs here now, or on a new one (kind `callbacks`). Without, the kinds are asked.
 
         Raises UnadoptableError if no kind takes it, AlreadyOwnedError if it has an owner,
         ProcessTerminatedError, ProcessNotFoundError, ResourceLimitExceeded.
         """
-        self.admission.check(_checked_pid(pid))
+        self._registry.admission.check(_checked_pid(pid))
+        if release is not None:
+            self._check_unowned(resource)
+            resource = Callback.releasing(resource, release)
         errors: list[Exception] = []
         for kind in self._registry.frozen():
             try:
@@ -188,10 +226,33 @@ class ResourceOrchestrator(Mapping[str, Any]):
             else:
                 if resource_id is not None:
                     return resource_id
-        unadoptable = UnadoptableError(resource, self.registered_types())
+        unadoptable = UnadoptableError(
+            resource, self.registered_types(), is_callback=isinstance(resource, Callback)
+        )
         if errors:
             raise unadoptable from ExceptionGroup("some plugins failed to look at it", errors)
         raise unadoptable
+
+    def give_back(self, pid: int, thing: object) -> Outcome:
+        """Release now what `pid` owns: an object, or the id that `adopt` returned (any int).
+
+        What is BUSY or TIMEOUT stays owned. Raises NotOwnedError if `pid` does not own it, and
+        what its release raises.
+        """
+        table, resource_id = self._find(pid, thing, ints_are_ids=True)
+        return table.give_back_id(pid, resource_id)
+
+    async def give_back_async(self, pid: int, thing: object) -> Outcome:
+        """As `give_back`, without blocking the event loop, which coroutine releases may need."""
+        return await asyncio.to_thread(self.give_back, pid, thing)
+
+    def disown(self, pid: int, thing: object) -> None:
+        """Forget what `pid` owns, an object or an id, without releasing it: it is the caller's.
+
+        Raises NotOwnedError if `pid` does not own it.
+        """
+        table, resource_id = self._find(pid, thing, ints_are_ids=True)
+        table.release(pid, resource_id)
 
     def transfer(self, pid: int, resource: object, to: int) -> ResourceId:
         """Make `to` the owner of a native object that `pid` owns; return its id, which it keeps.
@@ -199,18 +260,9 @@ class ResourceOrchestrator(Mapping[str, Any]):
         Raises NotOwnedError if `pid` does not own it; and, `pid` owning it still,
         ProcessTerminatedError, ProcessNotFoundError or ResourceLimitExceeded if `to` may not.
         """
-        refusal: NotOwnedError | None = None
-        for kind in self._registry.frozen():
-            for table in kind.tables:
-                try:
-                    resource_id = table.find(pid, resource)
-                except NotOwnedError as error:
-                    # The table that knows another owner has more to say than the others.
-                    refusal = error if error.owner is not None or refusal is None else refusal
-                else:
-                    table.transfer(pid, resource_id, to)
-                    return resource_id
-        raise refusal or NotOwnedError("no kind", pid, repr(resource))
+        table, resource_id = self._find(pid, resource)
+        table.transfer(pid, resource_id, to)
+        return resource_id
 
     def cleanup_process(
         self,
@@ -228,7 +280,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         Raises TypeError for a pid that is no int, ValueError for a negative number. A
         KeyboardInterrupt or SystemExit ends the grace, and is raised when all is released.
         """
-        termination = self.termination(_checked_pid(pid), deadline)
+        termination = self._termination(_checked_pid(pid), deadline)
         ended = run(self._steps(termination, checked_seconds("grace", grace)))
         if (interrupt := ended.interrupt or termination.interrupt) is not None:
             raise interrupt
@@ -245,28 +297,49 @@ class ResourceOrchestrator(Mapping[str, Any]):
 
         A cancellation ends the grace, and is raised when all is released.
         """
-        termination = self.termination(_checked_pid(pid), deadline)
+        termination = self._termination(_checked_pid(pid), deadline)
         ended = await run_async(self._steps(termination, checked_seconds("grace", grace)))
         if (interrupt := ended.interrupt or termination.interrupt) is not None:
             raise interrupt
         return ended.value
 
-    def termination(
-        self,
-        pid: int,
-        deadline: float | None,
-        *,
-        with_leaks: bool = False,
-        in_use: KindsInUse | None = None,
-    ) -> Termination:
-        """Prepare the settling of `pid`, for whoever runs its steps; `holders` if known."""
+    # -- inside --------------------------------------------------------------
+
+    def _termination(self, pid: int, deadline: float | None) -> Termination:
         from probate.termination.steps import Termination
 
         if deadline is not None:
             checked_seconds("deadline", deadline)
-        return Termination(
-            pid, self._registry, deadline=deadline, with_leaks=with_leaks, in_use=in_use
-        )
+        return Termination(pid, self._registry, deadline=deadline)
+
+    def _of_class(self, kind: type[object]) -> list[RegisteredKind]:
+        return [each for each in self._registry.frozen() if isinstance(each.plugin, kind)]
+
+    def _tables(self) -> Iterator[OwnershipTable[Any]]:
+        for kind in self._registry.frozen():
+            yield from kind.tables
+
+    def _check_unowned(self, resource: object) -> None:
+        """Raise AlreadyOwnedError if any kind has the object already."""
+        for table in self._tables():
+            if (owner := table.owner_of(resource)) is not None:
+                raise AlreadyOwnedError(table.kind, safe_repr(resource), owner)
+
+    def _find(
+        self, pid: int, thing: object, *, ints_are_ids: bool = False
+    ) -> tuple[OwnershipTable[Any], ResourceId]:
+        """Find the table in which `pid` owns an object. Raises NotOwnedError."""
+        refusal: NotOwnedError | None = None
+        for table in self._tables():
+            try:
+                if ints_are_ids and type(thing) is int:
+                    table.get(pid, ResourceId(thing))
+                    return table, ResourceId(thing)
+                return table, table.find(pid, thing)
+            except NotOwnedError as error:
+                # The table that knows another owner has more to say than the others.
+                refusal = error if error.owner is not None or refusal is None else refusal
+        raise refusal or NotOwnedError("no kind", pid, safe_repr(thing))
 
     def _kinds_in_use(self, pid: int) -> list[RegisteredKind]:
         kinds_in_use = self._registry.kinds_in_use(_checked_pid(pid))
@@ -277,7 +350,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
     def _steps(
         self, termination: Termination, grace: float
     ) -> Generator[Wait, None, CleanupResult]:
-        with self.admission.refuse_while(termination.pid):
+        with self._registry.admission.refuse_while(termination.pid):
             yield from termination.quiesce()
             if grace and termination.futures:
                 yield termination.grace(grace)
@@ -289,10 +362,13 @@ def _load_what_settles() -> None:
     import probate.termination.steps  # noqa: F401
 
 
+def registry_of(orchestrator: ResourceOrchestrator) -> PluginRegistry:
+    """Hand out what a process manager settles with: not for plugins, nor for users."""
+    return orchestrator._registry  # noqa: SLF001  its own, in its own module
+
+
 def _checked_pid(pid: int) -> int:
-    if not isinstance(pid, int) or isinstance(pid, bool):
-        raise TypeError(f"a pid must be an int, got {pid!r}")
-    return pid
+    return checked_int("a pid", pid)
 
 
 def checked_seconds(name: str, seconds: float) -> float:

@@ -1,8 +1,12 @@
-"""What can become of one resource."""
+"""What can become of a resource and of a plugin, and the number that names a resource."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final, NewType
+
+#: Names one resource for as long as the interpreter lives; never reused.
+ResourceId = NewType("ResourceId", int)
 
 
 class Outcome(StrEnum):
@@ -43,5 +47,19 @@ def checked_outcome(answer: object) -> Outcome:
     return answer
 
 
-_STAYS_OWNED = frozenset({Outcome.BUSY, Outcome.TIMEOUT})
-_ERRORS = _STAYS_OWNED | {Outcome.FAILED, Outcome.REFUSED}
+_STAYS_OWNED: Final = frozenset({Outcome.BUSY, Outcome.TIMEOUT})
+_ERRORS: Final = _STAYS_OWNED | {Outcome.FAILED, Outcome.REFUSED}
+
+
+class PluginStatus(StrEnum):
+    """What became of an entry point that was found."""
+
+    LOADED = "loaded"
+    #: Asked for by nobody, or switched off by name; never imported.
+    DISABLED = "disabled"
+    #: Another distribution serves the same kind.
+    DUPLICATE = "duplicate"
+    #: Its distribution asks for another version of the core; never imported.
+    INCOMPATIBLE = "incompatible"
+    #: Its import, constructor or contract went wrong.
+    FAILED = "failed"

@@ -262,7 +262,7 @@ def test_an_identity_that_the_release_changes_leaves_no_trace() -> None:
     stats = table.cleanup(A, release)
 
     assert stats.resources_freed == 1
-    assert len(table._index) == 0
+    assert len(table._index.ids) == 0
     assert table.add(B, [native])
 
 
@@ -301,7 +301,7 @@ def test_the_dead_leave_no_tombstones() -> None:
             table.transfer(pid, first, other)
             table.cleanup(other, Thing.release)
         table.cleanup(pid, Thing.release)
-    internals = (table._by_owner._by_pid, table._index, table._sites)
+    internals = (table._by_owner._by_pid, table._index.ids, table._sites)
 
     assert table.pids() == []
     assert [len(internal) for internal in internals] == [0, 0, 0]

@@ -30,7 +30,7 @@ def test_a_thing_outlives_the_owner_that_gave_it_away() -> None:
 def test_only_its_owner_gives_a_thing_away() -> None:
     """NotOwnedError names the owner if there is one, and nothing has changed."""
     plugin = ThingResource()
-    plugin.table._identity = lambda thing: thing
+    plugin.table._index.identity = lambda thing: thing
     with managed(ThingResource("other", 9), plugin) as manager:
         owner, thief = (manager.create_process(name) for name in "ab")
         plugin.table.add(owner.pid, thing := Thing())

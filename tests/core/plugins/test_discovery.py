@@ -166,7 +166,7 @@ def test_order_does_not_depend_on_names_or_on_the_order_of_installation(site: Pa
 def test_a_kind_registered_by_hand_is_kept(site: Path) -> None:
     """Discovery does not replace what the program has chosen."""
     install_good(site, "one", "plugin_one", "leases")
-    by_hand = ResourceOrchestrator().discover(only=["leases"])["leases"]
+    by_hand = type(ResourceOrchestrator().discover(only=["leases"])["leases"])()
 
     orchestrator = ResourceOrchestrator().register(by_hand, "leases").discover()
 

@@ -16,6 +16,8 @@ from probate import (
     ResourceLimitExceeded,
     ResourceLimits,
     ResourceOrchestrator,
+    UnusablePluginError,
+    UnwiredKindWarning,
     hookimpl,
 )
 
@@ -55,7 +57,7 @@ class Direct(Hooks):
 
 class Manager:
     def __init__(self) -> None:
-        self._things: Table = OwnershipTable("things")
+        self.things: Table = OwnershipTable("things")
 
 
 class ThroughManager(Hooks):
@@ -63,54 +65,21 @@ class ThroughManager(Hooks):
         self.manager = Manager()
 
     def all_tables(self) -> list[Table]:
-        return [self.manager._things]
-
-
-class Slotted:
-    __slots__ = ("__weakref__", "things")
-
-    def __init__(self) -> None:
-        self.things: Table = OwnershipTable("things")
-
-
-class ThroughSlots(Hooks):
-    __slots__ = ("inner",)
-
-    def __init__(self) -> None:
-        self.inner = Slotted()
-
-    def all_tables(self) -> list[Table]:
-        return [self.inner.things]
-
-
-class PrivateSlot(Hooks):
-    __slots__ = ("__table",)
-
-    def __init__(self) -> None:
-        self.__table: Table = OwnershipTable("things")
-
-    def all_tables(self) -> list[Table]:
-        return [self.__table]
-
-
-class Collections(Hooks):
-    def __init__(self) -> None:
-        self.listed: list[Table] = [OwnershipTable("things")]
-        self.mapped = {"one": (OwnershipTable[Any]("things"), Manager())}
-
-    def all_tables(self) -> list[Table]:
-        table, manager = self.mapped["one"]
-        return [*self.listed, table, manager._things]
+        return [self.manager.things]
 
 
 class OnTheClass(Hooks):
-    table: Table = OwnershipTable("things")
+    table: Table
+
+    def __init__(self) -> None:
+        # Anew for each, or two orchestrators would share it, which is refused.
+        type(self).table = OwnershipTable("things")
 
     def all_tables(self) -> list[Table]:
         return [self.table]
 
 
-SHAPES = [Direct, ThroughManager, ThroughSlots, PrivateSlot, Collections, OnTheClass]
+SHAPES = [Direct, ThroughManager, OnTheClass]
 
 
 @pytest.mark.parametrize("make", SHAPES)
@@ -127,12 +96,38 @@ def test_every_table_of_a_plugin_is_found(make: Callable[[], Hooks]) -> None:
                 table.add(pid, Thing())
 
         assert orchestrator.usage(pid)["things"].count == len(plugin.all_tables())
-        assert orchestrator.owners() == {pid}
 
         manager.terminate_process(pid)
         for table in plugin.all_tables():
             with pytest.raises(ProcessTerminatedError):
                 table.add(pid, Thing())
+
+
+class Hidden(Hooks):
+    def __init__(self) -> None:
+        self.tables: list[Table] = [OwnershipTable("things")]
+
+    def all_tables(self) -> list[Table]:
+        return self.tables
+
+
+def test_a_table_that_is_not_found_is_said_at_registration() -> None:
+    """An unwired table would accept the dead silently, so the silence ends before they die."""
+    with pytest.warns(UnwiredKindWarning, match="kind 'things' keeps no OwnershipTable") as caught:
+        ResourceOrchestrator().register(Hidden(), "things")
+
+    assert caught[0].filename == __file__
+
+
+def test_one_plugin_object_serves_one_orchestrator() -> None:
+    """Two managers both issue pid 1: ending one's process would release the other's thing."""
+    plugin = Direct()
+    ResourceOrchestrator().register(plugin, "things")
+    other = ResourceOrchestrator()
+
+    with pytest.raises(UnusablePluginError, match="serves another orchestrator"):
+        other.register(plugin, "things")
+    assert list(other) == []
 
 
 def test_the_kind_is_the_name_or_the_attribute_or_the_tables() -> None:

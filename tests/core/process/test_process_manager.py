@@ -162,7 +162,7 @@ def test_a_hook_that_waits_for_its_own_process_is_told(
 
 def size_of(manager: ProcessManager, parent: Process) -> int:
     """How much a manager and its orchestrator's admission hold in all their containers."""
-    admission = manager.orchestrator.admission
+    admission = manager._registry.admission
     containers: tuple[Sized, ...] = (
         manager._processes,
         manager._history._remembered,

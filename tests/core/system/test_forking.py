@@ -105,7 +105,7 @@ def hold(lock: Any, entered: threading.Event, over: threading.Event) -> None:
     "find_lock",
     [
         lambda manager, plugin, pid: manager._lock,
-        lambda manager, plugin, pid: manager.orchestrator.admission._lock,
+        lambda manager, plugin, pid: manager._registry.admission._lock,
         lambda manager, plugin, pid: plugin.table._by_owner._transfer_lock,
         lambda manager, plugin, pid: plugin.table._by_owner.get(pid).lock,
         lambda manager, plugin, pid: manager.orchestrator._registry._lock,

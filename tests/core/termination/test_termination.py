@@ -114,11 +114,12 @@ def test_a_user_that_failed_has_stopped_too() -> None:
 
 def test_the_grace_ends_at_the_deadline() -> None:
     """A deadline bounds the whole termination, the grace of a manager's too."""
-    plugin = ThingResource()
-    plugin.futures.append(concurrent.futures.Future())
-    plugin.give(PID)
+    plugin, other = ThingResource(), ThingResource()
+    for each in (plugin, other):
+        each.futures.append(concurrent.futures.Future())
+    other.give(PID)
     began = time.monotonic()
-    orchestrate(plugin).cleanup_process(PID, grace=3, deadline=0.2)
+    orchestrate(other).cleanup_process(PID, grace=3, deadline=0.2)
     alone = time.monotonic() - began
     with managed(plugin, grace=3, deadline=0.2) as manager:
         pid = manager.create_process("p").pid
@@ -323,7 +324,7 @@ def test_many_pids_from_many_threads_on_one_orchestrator(plugin: type[ThingResou
         for result in results:
             assert result.stats.by_type == {"a": 1, "b": 2, "c": 3}
             assert result.stats.bytes_freed == 6 * result.pid
-    assert orchestrator.owners() == set()
+    assert [plugin.table.pids() for plugin in plugins] == [[], [], []]
 
 
 @pytest.mark.parametrize("seconds", [-1, -0.1, float("nan"), "1", None, True])

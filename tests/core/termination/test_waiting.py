@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from probate.system.thread import WatchedThread
+from probate.system.callthread import CallThread
 from probate.termination.waiting import Wait, run, run_async
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def test_a_watched_call_runs_in_its_callers_context() -> None:
     """Context variables, such as the current process, are there."""
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
     variable.set("set")
-    thread = WatchedThread("test")
+    thread = CallThread("test")
 
     assert thread.submit(variable.get).result(5) == "set"
 
@@ -170,7 +170,7 @@ def test_a_watched_call_runs_in_its_callers_context() -> None:
 
 def test_a_watched_thread_serves_call_after_call() -> None:
     """One thread for all; whatever a call raises is in its future; it is gone when closed."""
-    thread = WatchedThread("test-watched")
+    thread = CallThread("test-watched")
 
     def fail() -> None:
         raise GeneratorExit
@@ -188,7 +188,7 @@ def test_a_watched_thread_serves_call_after_call() -> None:
 
 def test_an_abandoned_call_keeps_its_thread_and_nothing_else() -> None:
     """The next call gets a fresh thread; the old one ends when its call does."""
-    thread, over = WatchedThread("test-hung"), threading.Event()
+    thread, over = CallThread("test-hung"), threading.Event()
     hung = thread.submit(lambda: over.wait(10))
     [old] = [each for each in threading.enumerate() if each.name == "test-hung"]
     thread.abandon()
@@ -208,7 +208,7 @@ def test_an_abandoned_call_keeps_its_thread_and_nothing_else() -> None:
 def test_a_call_for_which_there_is_no_thread_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its caller makes it; the next one gets a thread if there is one by then."""
     calls: list[str] = []
-    thread = WatchedThread("test-none-left")
+    thread = CallThread("test-none-left")
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -231,7 +231,7 @@ def test_a_call_that_was_begun_before_an_interrupt_is_made_once(
     start = threading.Thread.start
     begun, over = threading.Event(), threading.Event()
     calls: list[str] = []
-    thread = WatchedThread("test-interrupted")
+    thread = CallThread("test-interrupted")
 
     def first() -> None:
         begun.set()

@@ -223,7 +223,7 @@ def test_an_exit_that_hangs_on_a_closed_loop_is_left_behind(
     spawn_on(quiet_loop, tasks, process.pid, work())
     quiet_loop.close()
     threads = threading.active_count()
-    manager.orchestrator.admission.revoke(process.pid)
+    manager._admission.revoke(process.pid)
     result = manager.orchestrator.cleanup_process(process.pid, deadline=0.1)
 
     assert [error.outcome for error in result.errors] == [Outcome.TIMEOUT]

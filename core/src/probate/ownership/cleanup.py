@@ -7,17 +7,18 @@ from collections import deque
 from itertools import islice, repeat
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
-from probate.errors import ReleaseError
-from probate.interruption import InterruptedCleanup
+from probate.errors import InterruptedCleanup, ReleaseError, describe_error, safe_repr
 from probate.outcome import Outcome, checked_outcome
+from probate.ownership.index import key_of
 from probate.system.lazy import lazy_module
-from probate.wording import describe_error, safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import models
-    from probate.ownership.holdings import Holdings, ResourceId
+    from probate.outcome import ResourceId
+    from probate.ownership.holdings import Holdings
+    from probate.ownership.index import IdentityIndex
 else:
     models = lazy_module("probate.models")
 
@@ -30,14 +31,6 @@ _PLAIN_WORDS: Final = {
     Outcome.FAILED: "its release failed",
     Outcome.REFUSED: "not ours to release, or still in use by others",
 }
-
-
-def key_of(identity: object) -> int:
-    """What an index has for an object: its address; of an int, which may have many, its value."""
-    if type(identity) is int and identity >= 0:
-        # Addresses are positive, so the two are never confused.
-        return ~identity
-    return id(identity)
 
 
 @final
@@ -73,15 +66,14 @@ class Cleanup(Generic[T]):
         kind: str,
         describe: Callable[[T], str],
         holdings: Holdings[T],
-        identity_of: Callable[[T], object] | None,
-        index: dict[int, ResourceId],
+        index: IdentityIndex[T],
         sites: dict[ResourceId, str],
     ) -> None:
         self._kind = kind
         self._describe = describe
         self._holdings = holdings
-        self._identity_of = identity_of
-        self._index = index
+        self._identity_of = index.identity
+        self._index = index.ids
         self._sites = sites
         self._started = time.perf_counter()
         self._failures: list[models.CleanupFailure] = []
@@ -98,6 +90,25 @@ class Cleanup(Generic[T]):
         self._answered: Outcome | None = None
         #: Of those that are released at once: what is left, oldest first; None before that.
         self._left: list[T] | None = None
+
+    def run(
+        self,
+        release: Callable[[T], object],
+        release_many: Callable[[list[T]], object] | None,
+        drop_if_empty: Callable[[], bool],
+    ) -> None:
+        """Release everything until `drop_if_empty` says that nothing has come in meanwhile."""
+        while True:
+            try:
+                if release_many is not None and len(self._holdings) > 1:
+                    self.at_once(release_many)
+                    # Once: what it leaves is the other's.
+                    release_many = None
+                self.one_by_one(release)
+                if drop_if_empty():
+                    return
+            except (KeyboardInterrupt, SystemExit) as error:
+                self.recover(error)
 
     def one_by_one(self, release: Callable[[T], object]) -> None:
         """Release all that is in the holdings, newest first."""

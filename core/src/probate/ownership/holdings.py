@@ -12,23 +12,25 @@ from __future__ import annotations
 
 import threading
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Final, Generic, NewType, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, final
 
 from probate.errors import ResourceLimitExceeded
+from probate.outcome import ResourceId
+from probate.system.lazy import lazy_module
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
+    from probate import models
     from probate.models import KindLimits
     from probate.ownership.admission import Admission
+else:
+    models = lazy_module("probate.models")
 
 T = TypeVar("T")
 
 #: Holdings that share a lock hold each other up for some nanoseconds, if at all.
 _LOCKS: Final = 16
-
-#: Names one resource for as long as the interpreter lives; never reused.
-ResourceId = NewType("ResourceId", int)
 
 
 @final
@@ -106,6 +108,22 @@ class Holdings(dict[ResourceId, T]):
             extra.nbytes -= nbytes
         return nbytes
 
+    def usage(
+        self, kind: str, describe: Callable[[T], str], sites: Mapping[ResourceId, str]
+    ) -> models.ResourceUsage:
+        """What there is, each resource described, oldest first."""
+        infos = tuple(
+            models.ResourceInfo(
+                id=resource_id,
+                description=describe(resource),
+                nbytes=self.size_of(resource_id),
+                acquired_at=sites.get(resource_id),
+            )
+            for resource_id, resource in list(self.items())
+        )
+        total = sum(info.nbytes for info in infos)
+        return models.ResourceUsage(kind=kind, count=len(infos), nbytes=total, resources=infos)
+
     def with_extra(self) -> Extra:
         """What there is besides, set up if there is nothing. The lock is held."""
         if self.extra is None:
@@ -171,6 +189,11 @@ class HoldingsByOwner(Generic[T]):
         return [
             pid for pid, holdings in list(self._by_pid.items()) if holdings or holdings.is_moving
         ]
+
+    def size_of(self, pid: int, resource_id: ResourceId) -> int:
+        """The bytes of a resource; 0 if `pid` does not own it."""
+        holdings = self.get(pid)
+        return 0 if holdings is None else holdings.size_of(resource_id)
 
     def owner_of(self, resource_id: ResourceId) -> int | None:
         """Who owns an id. O(owners): for error messages."""
@@ -304,7 +327,7 @@ class HoldingsByOwner(Generic[T]):
 
     # -- limits --------------------------------------------------------------
 
-    def reservation(self, pid: int, kind: str, limits: KindLimits, nbytes: int) -> Reservation:
+    def reserve(self, pid: int, kind: str, limits: KindLimits, nbytes: int) -> Reservation:
         """Count an acquisition under way against the limits.
 
         Raises ResourceLimitExceeded, with nothing charged.

@@ -1,25 +1,33 @@
-"""Who owns what: the one bookkeeping of every plugin, first-party or third-party."""
+"""OwnershipTable: who owns which resources of one kind, and how they are released."""
 
 from __future__ import annotations
 
 import itertools
 import traceback
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast, final
 
-from probate.errors import AlreadyOwnedError, NotOwnedError, ProcessTerminatedError
-from probate.ownership.cleanup import Cleanup, key_of
-from probate.ownership.holdings import HoldingsByOwner, ResourceId
+from probate.errors import (
+    AlreadyOwnedError,
+    NotOwnedError,
+    ProcessTerminatedError,
+    ReleaseError,
+    safe_repr,
+)
+from probate.outcome import Outcome, ResourceId, checked_outcome
+from probate.ownership.cleanup import Cleanup
+from probate.ownership.holdings import HoldingsByOwner
+from probate.ownership.index import IdentityIndex
+from probate.ownership.release import Releaser
 from probate.system.forking import forget_in_forked_child
 from probate.system.lazy import lazy_module
-from probate.wording import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from probate import models
-    from probate.outcome import Outcome
     from probate.ownership.admission import Admission
     from probate.ownership.holdings import Reservation
 else:
@@ -28,10 +36,11 @@ else:
 __all__ = ["OwnershipTable", "ResourceId"]
 
 T = TypeVar("T")
+M = TypeVar("M")
 
 _ids: Final = cast("Iterator[ResourceId]", itertools.count(1))
 
-#: What stands in for a charge where there are no limits.
+#: What stands in for a reservation where there are no limits.
 _NO_RESERVATION: Final[AbstractContextManager[None]] = nullcontext()
 
 #: Frames kept of an acquisition's stack; the innermost ones tell the most.
@@ -40,13 +49,18 @@ _SITE_DEPTH: Final = 12
 
 @final
 class OwnershipTable(Generic[T]):
-    """Who owns which resources of one kind.
+    """Keeps who owns which resources of one kind, and releases them.
 
-    `kind` names the resources in errors and accounts. `describe` turns a resource into a short
-    text, for accounts and usage. `identity` gives the object that may have one owner at a time
-    only, the resource itself or what it wraps; it can then be found by that object, in O(1), at
-    the price of an index. An int, such as a descriptor, is found by its value. `alias` turns what
-    a user may hold in its place, such as a wrapper, into that object.
+    `kind` names the resources in errors and accounts. `release` gives one back: it may return an
+    Outcome (None is RELEASED) or raise, as `cleanup` says, and may be a coroutine function, which
+    runs on the event loop that ran where the resource was added, or on a new one if none did.
+    `release_many` is for what is cheaper by the dozen, see `cleanup`.
+
+    `describe` turns a resource into a short text, for accounts and usage. `identity` gives the
+    object that may have one owner at a time only, the resource itself or what it wraps; it can
+    then be found by that object, in O(1), at the price of an index. An int, such as a descriptor,
+    is found by its value. `alias` turns what a user may hold in its place, such as a wrapper, into
+    that object.
 
     Thread-safe. A forked child starts with an empty table: it owns nothing, and what it
     inherited is kept from being finalised there. Resources are never None.
@@ -55,21 +69,23 @@ class OwnershipTable(Generic[T]):
     def __init__(
         self,
         kind: str,
+        release: Callable[[T], object] | None = None,
         *,
+        release_many: Callable[[list[T]], object] | None = None,
         describe: Callable[[T], str] = repr,
         identity: Callable[[T], object] | None = None,
         alias: Callable[[object], object] | None = None,
     ) -> None:
         self.kind = kind
+        #: How its resources are released.
+        self.releaser = Releaser(release)
+        self._release_many = release_many
         self._describe = describe
-        self._identity = identity
-        self._alias = alias
         self._by_owner: HoldingsByOwner[T] = HoldingsByOwner()
         #: The book's own; nothing is asked more often.
         self._holdings_of = self._by_owner.get
         self._sites: dict[ResourceId, str] = {}
-        #: Key of the identity to id of the resource; empty without `identity`.
-        self._index: dict[int, ResourceId] = {}
+        self._index = IdentityIndex(identity, alias)
         self._inherited: list[object] = []
         forget_in_forked_child(self)
 
@@ -120,13 +136,12 @@ class OwnershipTable(Generic[T]):
         O(1) with an `identity`, else O(own). Raises NotOwnedError if it does not own it.
         """
         owner = None
-        if self._alias is not None:
-            identity = self._alias(identity)
-        if self._identity is None:
+        if self._index.identity is None:
+            native = self._index.resolve(identity)
             for resource_id, resource in self.owned(pid):
-                if resource is identity:
+                if resource is native:
                     return resource_id
-        elif (found := self._index.get(key_of(identity))) is not None:
+        elif (found := self._index.find(identity)) is not None:
             if found in (self._by_owner.get(pid) or ()):
                 return found
             owner = self._by_owner.owner_of(found)
@@ -134,7 +149,7 @@ class OwnershipTable(Generic[T]):
 
     def owner_of(self, identity: object) -> int | None:
         """Who owns this very object; None if nobody does. O(owners); needs an `identity`."""
-        found = self._index.get(key_of(self._alias(identity) if self._alias else identity))
+        found = self._index.find(identity)
         return None if found is None else self._by_owner.owner_of(found)
 
     def usage(self, pid: int) -> models.ResourceUsage:
@@ -142,17 +157,7 @@ class OwnershipTable(Generic[T]):
         holdings = self._by_owner.get(pid)
         if holdings is None:
             return models.ResourceUsage(kind=self.kind)
-        infos = tuple(
-            models.ResourceInfo(
-                id=resource_id,
-                description=self.describe(resource),
-                nbytes=holdings.size_of(resource_id),
-                acquired_at=self._sites.get(resource_id),
-            )
-            for resource_id, resource in list(holdings.items())
-        )
-        total = sum(info.nbytes for info in infos)
-        return models.ResourceUsage(kind=self.kind, count=len(infos), nbytes=total, resources=infos)
+        return holdings.usage(self.kind, self.describe, self._sites)
 
     def describe(self, resource: T) -> str:
         """A short text for accounts; never raises."""
@@ -178,7 +183,7 @@ class OwnershipTable(Generic[T]):
         admission = book.admission
         turn = 0 if admission is None else admission.revocations
         is_free = admission is None or (pid in admission.unlimited and not admission.record_sites)
-        if nbytes or self._identity is not None or not is_free:
+        if nbytes or self._index.identity is not None or self.releaser.is_async or not is_free:
             with self._admitted(pid, nbytes) as reservation:
                 return self._record(pid, resource, nbytes, reservation)[0]
         # Of what is merely owned there is nothing else to be written down.
@@ -195,23 +200,62 @@ class OwnershipTable(Generic[T]):
         return resource_id
 
     def acquire(
-        self, pid: int, make: Callable[[], T], release: Callable[[T], object], nbytes: int = 0
-    ) -> T:
-        """Make a resource and have `pid` own it, or have nothing made at all.
+        self,
+        pid: int,
+        make: Callable[[], M],
+        release: Callable[[M], object] | None = None,
+        nbytes: int = 0,
+    ) -> M:
+        """Make a resource and have `pid` own it, or have nothing made at all; return it.
 
         Refusals, as in `add`, come before `make` is called. If the owner ends while it runs,
-        `release` gives the new resource back. Returns the resource.
+        `release`, by default the table's, gives the new resource back. Raises TypeError where
+        neither is given.
         """
+        undo = self.releaser.choose(release)
         with self._admitted(pid, nbytes) as reservation:
-            resource = make()
+            made = make()
             try:
-                _, is_still_owned = self._record(pid, resource, nbytes, reservation)
+                _, is_still_owned = self._record(pid, cast("T", made), nbytes, reservation)
             except BaseException:
-                release(resource)
+                undo(cast("T", made))
                 raise
         if not is_still_owned:
             raise ProcessTerminatedError(pid)
-        return resource
+        return made
+
+    def give_back(
+        self, pid: int, native: object, release: Callable[[T], object] | None = None
+    ) -> Outcome:
+        """Release, now and by hand, this very object of `pid`; return what came of it.
+
+        `release` stands in for the table's. What is BUSY or TIMEOUT, returned or raised, stays
+        owned under its id; after all else nobody owns it. Raises NotOwnedError if `pid` does not
+        own it, and whatever the release raises.
+        """
+        return self.give_back_id(pid, self.find(pid, native), release)
+
+    def give_back_id(
+        self, pid: int, resource_id: ResourceId, release: Callable[[T], object] | None = None
+    ) -> Outcome:
+        """As `give_back`, for the resource with this id."""
+        releaser = self.releaser.choose(release)
+        nbytes = self._by_owner.size_of(pid, resource_id)
+        resource = self._take_out(pid, resource_id)
+        if resource is None:
+            return Outcome.ALREADY_GONE
+        stays = False
+        try:
+            outcome = checked_outcome(releaser(resource))
+            stays = outcome.stays_owned
+        except ReleaseError as error:
+            stays = error.outcome.stays_owned
+            raise
+        finally:
+            if stays:
+                self._index.claim(resource, resource_id)
+                self._by_owner.put_back(pid, [(resource_id, resource, nbytes)])
+        return outcome
 
     def release(self, pid: int, resource_id: ResourceId) -> T | None:
         """End the ownership; return the resource, which the caller now releases.
@@ -219,22 +263,8 @@ class OwnershipTable(Generic[T]):
         Returns None if the resource is gone already. Raises NotOwnedError if another process
         owns it, or the id was never issued.
         """
-        holdings = self._by_owner.get(pid)
-        if holdings is not None and (self._identity is not None or self._sites):
-            found = holdings.get(resource_id)
-            if found is not None:
-                # Before it is taken out: should an interrupt come in between, it is still owned.
-                self._forget(resource_id, self._identity_of(found))
-        resource = None if holdings is None else holdings.pop(resource_id, None)
-        if holdings is None or resource is None:
-            # Ids ascend: one that was issued, and that nobody owns, has been released.
-            if self._by_owner.owner_of(resource_id) is None and 0 < resource_id < next(_ids):
-                return None
-            raise self._not_owned(pid, resource_id)
-        if holdings.extra is not None:
-            holdings.take_size(resource_id)
-        if not holdings:
-            self._by_owner.drop_if_empty(pid, holdings)
+        resource = self._take_out(pid, resource_id)
+        self.releaser.forget(resource)
         return resource
 
     def disown(self, pid: int, identity: object) -> T | None:
@@ -260,8 +290,7 @@ class OwnershipTable(Generic[T]):
         self.get(pid, resource_id)
         if to == pid:
             return
-        holdings = self._by_owner.get(pid)
-        nbytes = 0 if holdings is None else holdings.size_of(resource_id)
+        nbytes = self._by_owner.size_of(pid, resource_id)
         with self._admitted(to, nbytes) as reservation:
             if not self._by_owner.move(pid, resource_id, to, reservation):
                 raise self._not_owned(pid, resource_id)
@@ -269,44 +298,38 @@ class OwnershipTable(Generic[T]):
     def cleanup(
         self,
         pid: int,
-        release: Callable[[T], Outcome | None],
+        release: Callable[[T], object] | None = None,
         *,
         release_many: Callable[[list[T]], object] | None = None,
     ) -> models.CleanupStats:
         """Release all that `pid` owns, newest first, each once; return the account.
 
-        `release` may return an Outcome (None is RELEASED), or raise: a ReleaseError says its
-        outcome, anything else is FAILED. What is BUSY or TIMEOUT stays owned. Every resource
-        is taken out before its release is called, so none is released twice, and one failure
-        never keeps the next from being tried: not even a KeyboardInterrupt or SystemExit,
-        which is raised as InterruptedCleanup when all is done.
+        `release` stands in for the table's. It may return an Outcome (None is RELEASED), or
+        raise: a ReleaseError says its outcome, anything else is FAILED. What is BUSY or TIMEOUT
+        stays owned. Every resource is taken out before its release is called, so none is released
+        twice, and one failure never keeps the next from being tried: not even a KeyboardInterrupt
+        or SystemExit, which is raised as InterruptedCleanup when all is done. Raises TypeError
+        where neither the table nor the call has a release.
 
-        `release_many` is for what is cheaper by the dozen. It is first given a list of all,
-        oldest first, and takes off the end of it what it has released; the rest, if any, is
-        `release`'s, also if it raises.
+        The table's `release_many` is first given a list of all, oldest first, and takes off the
+        end of it what it has released; the rest, if any, is `release`'s, also if it raises.
         """
+        releaser = self.releaser.choose(release)
+        release_many = self._release_many if release is None else release_many
         holdings = self._by_owner.get(pid)
         if holdings is None:
             return models.NOTHING
-        emptying = Cleanup(
-            self.kind, self.describe, holdings, self._identity, self._index, self._sites
-        )
-        while True:
-            try:
-                if release_many is not None and len(holdings) > 1:
-                    emptying.at_once(release_many)
-                    # Once: what it leaves is the other's.
-                    release_many = None
-                emptying.one_by_one(release)
-                if self._by_owner.drop_if_empty(pid, holdings):
-                    break
-            except (KeyboardInterrupt, SystemExit) as error:
-                emptying.recover(error)
-        if emptying.kept:
-            self._by_owner.put_back(pid, reversed(emptying.kept))
-        return emptying.account()
+        cleanup = Cleanup(self.kind, self.describe, holdings, self._index, self._sites)
+        cleanup.run(releaser, release_many, partial(self._by_owner.drop_if_empty, pid, holdings))
+        if cleanup.kept:
+            self._by_owner.put_back(pid, reversed(cleanup.kept))
+        return cleanup.account()
 
     # -- the core's wiring, never a plugin's business -------------------------
+
+    def is_wired_elsewhere(self, admission: Admission) -> bool:
+        """Whether it serves another orchestrator: the pids of two would be taken for one."""
+        return self._by_owner.admission not in (None, admission)
 
     def wire(self, kind: str, admission: Admission) -> None:
         """Have `admission` decide who may own, and serve `kind`."""
@@ -316,14 +339,31 @@ class OwnershipTable(Generic[T]):
     def forget_parent(self) -> None:
         """Own nothing, in a forked child; finalise nothing that the parent still uses."""
         self._inherited.append(self._by_owner)
-        admission = self._by_owner.admission
-        self._by_owner = HoldingsByOwner()
-        self._by_owner.admission = admission
+        self._by_owner, before = HoldingsByOwner(), self._by_owner
+        self._by_owner.admission = before.admission
         self._holdings_of = self._by_owner.get
         self._sites = {}
-        self._index = {}
+        self._index.ids = {}
 
     # -- inside --------------------------------------------------------------
+
+    def _take_out(self, pid: int, resource_id: ResourceId) -> T | None:
+        """End the ownership, as `release`; the event loop stays noted."""
+        holdings = self._by_owner.get(pid)
+        if holdings is not None and (found := holdings.get(resource_id)) is not None:
+            # Before it is taken out: should an interrupt come in between, it is still owned.
+            self._forget(resource_id, found)
+        resource = None if holdings is None else holdings.pop(resource_id, None)
+        if holdings is None or resource is None:
+            # Ids ascend: one that was issued, and that nobody owns, has been released.
+            if self._by_owner.owner_of(resource_id) is None and 0 < resource_id < next(_ids):
+                return None
+            raise self._not_owned(pid, resource_id)
+        if holdings.extra is not None:
+            holdings.take_size(resource_id)
+        if not holdings:
+            self._by_owner.drop_if_empty(pid, holdings)
+        return resource
 
     def _admitted(self, pid: int, nbytes: int) -> AbstractContextManager[Reservation | None]:
         """Refuse `pid`, or let it in, charged against its limits if it has any."""
@@ -333,19 +373,17 @@ class OwnershipTable(Generic[T]):
         limits = None if admission is None else admission.check(pid)
         if limits is None:
             return _NO_RESERVATION
-        return self._by_owner.reservation(pid, self.kind, limits.of(self.kind), nbytes)
+        return self._by_owner.reserve(pid, self.kind, limits.of(self.kind), nbytes)
 
     def _record(
         self, pid: int, resource: T, nbytes: int, reservation: Reservation | None
     ) -> tuple[ResourceId, bool]:
         """Issue an id and put the resource in; the flag is `HoldingsByOwner.insert`'s."""
         resource_id = next(_ids)
-        identity = self._identity_of(resource)
-        if self._identity is not None:
-            found = self._index.setdefault(key_of(identity), resource_id)
-            if found != resource_id:
-                owner = self._by_owner.owner_of(found)
-                raise AlreadyOwnedError(self.kind, self.describe(resource), owner)
+        if (found := self._index.claim(resource, resource_id)) != resource_id:
+            owner = self._by_owner.owner_of(found)
+            raise AlreadyOwnedError(self.kind, self.describe(resource), owner)
+        self.releaser.note(resource)
         admission = self._by_owner.admission
         if admission is not None and admission.record_sites:
             frames = traceback.extract_stack(limit=_SITE_DEPTH + 2)[:-2]
@@ -355,16 +393,11 @@ class OwnershipTable(Generic[T]):
                 pid, resource_id, resource, nbytes, reservation
             )
         except BaseException:
-            self._forget(resource_id, identity)
+            self._forget(resource_id, resource)
             raise
 
-    def _identity_of(self, resource: T) -> object:
-        """What may have one owner only; None if the table does not mind."""
-        return None if self._identity is None else self._identity(resource)
-
-    def _forget(self, resource_id: ResourceId, identity: object) -> None:
-        if self._identity is not None:
-            self._index.pop(key_of(identity), None)
+    def _forget(self, resource_id: ResourceId, resource: T) -> None:
+        self._index.remove(resource)
         if self._sites:
             self._sites.pop(resource_id, None)
 

@@ -1,4 +1,4 @@
-"""Finding plugins: entry points in, registered plugins and their fates out.
+"""Finding plugins: entry points in, registered plugins out, and what became of each.
 
 What is found, disabled, duplicate or incompatible is told from metadata alone, before anything
 is imported. stevedore does the loading, of one chosen entry point at a time; its cache, which
@@ -15,18 +15,37 @@ from stevedore import NamedExtensionManager
 
 from probate.errors import UnknownKindError
 from probate.hookspecs import ENTRY_POINT_GROUP
-from probate.plugins.fate import DiscoveredPlugin, PluginStatus
+from probate.outcome import PluginStatus
 from probate.plugins.requirement import canonical_name, unmet
 from probate.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from email.message import Message
 
     from stevedore.extension import Extension
 
+    from probate.models import PluginRecord
     from probate.plugins.registered import RegisteredKind
     from probate.plugins.registry import PluginRegistry
+
+
+@final
+class DiscoveredPlugin(NamedTuple):
+    """One entry point, and what became of it: field by field what a `PluginRecord` says."""
+
+    kind: str
+    distribution: str
+    version: str
+    priority: int | None
+    status: PluginStatus
+    reason: str
+
+    def record(self) -> PluginRecord:
+        """The same, as it crosses the border."""
+        from probate.models import PluginRecord
+
+        return PluginRecord(**self._asdict())
 
 
 @final
@@ -40,7 +59,7 @@ class Found(NamedTuple):
     #: The requirement on the core that this core does not meet; empty if it does.
     unmet: str
 
-    def fate(
+    def became(
         self, status: PluginStatus, reason: str = "", priority: int | None = None
     ) -> DiscoveredPlugin:
         """What became of it."""
@@ -69,13 +88,15 @@ def discover(
         if kind not in installed:
             raise UnknownKindError(kind, sorted(installed))
 
-    fates: list[DiscoveredPlugin] = []
+    discovered: list[DiscoveredPlugin] = []
     usable: list[tuple[Found, RegisteredKind]] = []
     for each in choose(found, only, disable):
         if isinstance(each, DiscoveredPlugin):
-            fates.append(each)
+            discovered.append(each)
         elif registry.get(each.kind) is not None:
-            fates.append(each.fate(PluginStatus.DUPLICATE, "this kind was registered before"))
+            discovered.append(
+                each.became(PluginStatus.DUPLICATE, "this kind was registered before")
+            )
         else:
             try:
                 # First: another's misspelling must not look like this one's.
@@ -86,20 +107,32 @@ def discover(
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                fates.append(each.fate(PluginStatus.FAILED, _reason(error)))
+                discovered.append(each.became(PluginStatus.FAILED, _reason(error)))
             else:
                 if examined is None:
-                    fates.append(each.fate(PluginStatus.LOADED))
+                    discovered.append(each.became(PluginStatus.LOADED))
                 else:
                     usable.append((each, examined))
     refused = registry.add([examined for _, examined in usable])
     for each, examined in usable:
         if each.kind in refused:
-            fates.append(each.fate(PluginStatus.FAILED, _reason(refused[each.kind])))
+            discovered.append(each.became(PluginStatus.FAILED, _reason(refused[each.kind])))
         else:
             priority = examined.ordering.priority
-            fates.append(each.fate(PluginStatus.LOADED, priority=priority))
-    return fates
+            discovered.append(each.became(PluginStatus.LOADED, priority=priority))
+    return discovered
+
+
+def in_order(found: Iterable[DiscoveredPlugin], kinds: Sequence[str]) -> list[DiscoveredPlugin]:
+    """Loaded kinds as they stand in `kinds`, the cleanup order; then the others."""
+    place = {kind: index for index, kind in enumerate(kinds)}
+    last = len(place)
+
+    def rank(each: DiscoveredPlugin) -> tuple[int, str, str]:
+        is_loaded = each.status is PluginStatus.LOADED
+        return place.get(each.kind, last) if is_loaded else last, each.kind, each.distribution
+
+    return sorted(found, key=rank)
 
 
 def scan() -> list[Found]:
@@ -125,24 +158,24 @@ def scan() -> list[Found]:
 def choose(
     found: Collection[Found], only: Collection[str] | None, disable: Collection[str]
 ) -> Iterator[Found | DiscoveredPlugin]:
-    """Say which entry points to load; of the others, give the fate."""
+    """Say which entry points to load; of the others, what becomes of them."""
     chosen: dict[str, Found] = {}
     # The distribution that is named for the kind has the first claim, then the alphabet decides.
     for each in sorted(found, key=lambda each: each.distribution != f"probate-{each.kind}"):
         if each.kind in disable:
-            yield each.fate(PluginStatus.DISABLED, "disabled by name")
+            yield each.became(PluginStatus.DISABLED, "disabled by name")
         elif only is not None and each.kind not in only:
-            yield each.fate(PluginStatus.DISABLED, "not among the kinds asked for")
+            yield each.became(PluginStatus.DISABLED, "not among the kinds asked for")
         elif each.unmet:
             reason = (
                 f"asks for {each.unmet}, and this is probate {__version__}; upgrade one of them"
             )
-            yield each.fate(PluginStatus.INCOMPATIBLE, reason)
+            yield each.became(PluginStatus.INCOMPATIBLE, reason)
         elif (first := chosen.setdefault(each.kind, each)) is each:
             yield each
         else:
             reason = f"{first.distribution} serves this kind too; uninstall one of them"
-            yield each.fate(PluginStatus.DUPLICATE, reason)
+            yield each.became(PluginStatus.DUPLICATE, reason)
 
 
 def load(found: Found) -> Any:

@@ -13,6 +13,7 @@ import pluggy
 
 from probate import hookspecs
 from probate.hookspecs import PROJECT
+from probate.plugins.kind import ResourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +37,10 @@ class HookManager(pluggy.PluginManager):
         self.add_hookspecs(hookspecs)
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> HookimplOpts | None:
-        """As pluggy's, which takes its time over each attribute: not over those of any object."""
-        return None if name in _PLAIN else super().parse_hookimpl_opts(plugin, name)
+        """As pluggy's, but for what any object has, and for what a kind has nothing behind."""
+        if name in _PLAIN or (isinstance(plugin, ResourceKind) and not plugin.implements(name)):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
 
     def register(self, plugin: Any, name: str | None = None) -> str | None:
         """As pluggy's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
@@ -15,11 +16,11 @@ from probate.errors import (
     UnusablePluginError,
 )
 from probate.hookspecs import REQUIRED_HOOKS
-from probate.ordering import cleanup_order
 from probate.plugins.contract import check_usable, hooks_of, ordering_of, take_just_a_pid
 from probate.plugins.hookmanager import HookManager
+from probate.plugins.order import cleanup_order
 from probate.plugins.registered import RegisteredKind
-from probate.plugins.wiring import find_tables
+from probate.plugins.wiring import UnwiredKindWarning, find_tables
 from probate.system.forking import forget_in_forked_child
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ class KindsInUse(NamedTuple):
 NO_KINDS: Final = KindsInUse([], [], None, ())
 
 
+_UNWIRED: Final = (
+    "kind {!r} keeps no OwnershipTable in an attribute of the plugin or of its `manager`: it "
+    "accepts the dead, and knows no limits; keep one as `plugin.table`"
+)
+
+
 @final
 class PluginRegistry:
     """Resource plugins by kind, in cleanup order; observers beside them."""
@@ -57,7 +64,8 @@ class PluginRegistry:
         self.plugin_manager = HookManager()
         # One that pluggy refuses half-way would stay half registered.
         self._trial = HookManager()
-        self._admission = admission
+        #: Who may acquire, in all tables.
+        self.admission = admission
         self._lock = threading.RLock()
         self._by_kind: dict[str, RegisteredKind] = {}
         # Replaced as a whole, so that a reader needs no lock.
@@ -93,7 +101,7 @@ class PluginRegistry:
         if wrapped and not any(hook in methods for hook in REQUIRED_HOOKS):
             self.plugin_manager.register(plugin, name)
             return None
-        tables = find_tables(plugin, name or "")
+        tables = find_tables(plugin)
         kind = name or self._kind_of(plugin, tables)
         missing = [hook for hook in REQUIRED_HOOKS if hook not in methods]
         if missing:
@@ -137,7 +145,11 @@ class PluginRegistry:
                 return refused
             for registered in added:
                 for table in registered.tables:
-                    table.wire(registered.kind, self._admission)
+                    table.wire(registered.kind, self.admission)
+                if not registered.tables:
+                    warnings.warn(
+                        _UNWIRED.format(registered.kind), UnwiredKindWarning, stacklevel=4
+                    )
             # Odd while pluggy is being changed, so that a call across it can be told.
             self._generation += 1
             self._feed(order)
@@ -157,6 +169,10 @@ class PluginRegistry:
     def frozen(self) -> tuple[RegisteredKind, ...]:
         """All kinds in cleanup order, their callers built."""
         return self._frozen
+
+    def owners(self) -> set[int]:
+        """All pids that own something, by the plugins' tables."""
+        return {pid for kind in self._frozen for table in kind.tables for pid in table.pids()}
 
     def is_watched(self) -> bool:
         """Whether anybody takes part in calls besides the plugins themselves."""
@@ -257,6 +273,12 @@ class PluginRegistry:
         kind, manager = registered.kind, self.plugin_manager
         if kind in by_kind or manager.has_plugin(kind):
             raise DuplicateKindError(kind)
+        if any(table.is_wired_elsewhere(self.admission) for table in registered.tables):
+            raise UnusablePluginError(
+                kind,
+                "this very object serves another orchestrator, and the pids of two would be taken "
+                "for one: make a new one for each (an entry point names a class or a function)",
+            )
         others = [other.kind for other in by_kind.values() if other.plugin is registered.plugin]
         if others or manager.is_registered(registered.plugin):
             other = others[0] if others else manager.get_name(registered.plugin)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self, Unpack, final
 
 from probate.errors import ProcessNotFoundError, ProcessTerminatedError
 from probate.models import CleanupResult, ProcessState, nothing_of
-from probate.orchestrator import checked_seconds
+from probate.orchestrator import checked_seconds, registry_of
 from probate.plugins.registry import NO_KINDS
 from probate.process.builder import ProcessManagerBuilder
 from probate.process.history import TerminationHistory
@@ -24,6 +24,7 @@ from probate.process.process import Pid, Process
 from probate.process.scope import ProcessScope
 from probate.process.spawning import Spawner, SpawnOptions
 from probate.system.forking import forget_in_forked_child
+from probate.termination.steps import Termination
 from probate.termination.waiting import RunResult, Wait, run, run_async
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class ProcessManager:
 
     def __init__(self, options: ManagerOptions) -> None:
         self.orchestrator = options.orchestrator
-        self._admission = self.orchestrator.admission
+        self._registry = registry_of(self.orchestrator)
+        self._admission = self._registry.admission
         self._grace = options.grace
         self._deadline = options.deadline
         self._limits = options.limits
@@ -57,7 +59,7 @@ class ProcessManager:
         self._is_closed = False
         self.orchestrator.check_pending()
         # Whatever is owned by plain keys so far must not fall to a process of ours.
-        after = max(self.orchestrator.owners(), default=0)
+        after = max(self._registry.owners(), default=0)
         self._spawner = Spawner(self, self._withdraw, options.scheduling, options.has_status)
         self._admission.claim(self, after=after, record_sites=options.record_sites)
         self._spawner.open()
@@ -324,9 +326,7 @@ class ProcessManager:
             self._admission.revoke(process.pid)
             self._ender_loops[process.pid] = loop
 
-    def _conclude_if_empty(
-        self, ending: list[Process], awaited: list[Process]
-    ) -> KindsInUse | None:
+    def _conclude_if_empty(self, ending: list[Process], awaited: object) -> KindsInUse | None:
         """Settle a process that ends alone, and owns nothing; tell who holds something of it.
 
         None if it does not end alone, NO_KINDS if it is settled.
@@ -334,7 +334,7 @@ class ProcessManager:
         if len(ending) != 1 or awaited:
             return None
         process = ending[0]
-        in_use = self.orchestrator.kinds_in_use(process.pid)
+        in_use = self._registry.kinds_in_use(process.pid)
         if in_use is NO_KINDS:
             self._conclude(process, nothing_of(process.pid))
         return in_use
@@ -353,9 +353,7 @@ class ProcessManager:
         `holders`: those of the only one, if they are known.
         """
         terminations = [
-            self.orchestrator.termination(
-                process.pid, self._deadline, with_leaks=process is leaker, in_use=in_use
-            )
+            Termination(process.pid, self._registry, self._deadline, process is leaker, in_use)
             for process in ending
         ]
         return terminate_in_order(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, final
 
 from probate.errors import TerminationDeadlockError
 from probate.models import ProcessState
-from probate.termination.waiting import Wait, running_loop
+from probate.system.loops import running_loop
+from probate.termination.waiting import Wait
 
 if TYPE_CHECKING:
     import asyncio

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NewType, Protocol, final
+from typing import TYPE_CHECKING, Any, NewType, ParamSpec, Protocol, TypeVar, final, overload
 
 from probate.models import CleanupResult, ProcessInfo, ProcessState
+from probate.ownership.callback import Callback
 from probate.process.pending import PendingResult
 
 if TYPE_CHECKING:
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 
     from probate.models import ResourceUsage
     from probate.orchestrator import ResourceOrchestrator
-    from probate.ownership.table import ResourceId
+    from probate.outcome import Outcome, ResourceId
     from probate.process.child import OsChild
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Names a process; an int that its manager never issues twice.
 Pid = NewType("Pid", int)
@@ -148,9 +152,44 @@ class Process:
             returncode=self.returncode,
         )
 
-    def adopt(self, resource: object) -> ResourceId:
-        """Own an object that was made elsewhere; raises as `ResourceOrchestrator.adopt`."""
-        return self._manager.orchestrator.adopt(self.pid, resource)
+    @overload
+    def adopt(self, resource: object) -> ResourceId: ...
+    @overload
+    def adopt(
+        self, resource: T, release: Callable[[T], object] | Callable[[], object]
+    ) -> ResourceId: ...
+    def adopt(self, resource: Any, release: Callable[..., object] | None = None) -> ResourceId:
+        """Own an object that was made elsewhere, as `ResourceOrchestrator.adopt`.
+
+        What no kind knows is given back by `release`, a function of the object or its method.
+        """
+        if release is None:
+            return self._manager.orchestrator.adopt(self.pid, resource)
+        return self._manager.orchestrator.adopt(self.pid, resource, release)
+
+    def callback(
+        self, function: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> ResourceId:
+        """Have a function called when this process ends, as `contextlib.ExitStack.callback` does.
+
+        Newest first among themselves, before memory maps; a coroutine function on the event loop
+        that runs here now, or on a new one. What it raises is an error of the account. Returns
+        the id to `give_back` (call it now) or `disown` (never call it).
+        """
+        made = Callback(function, *args, **kwargs)
+        return self._manager.orchestrator.adopt(self.pid, made)
+
+    def give_back(self, thing: object) -> Outcome:
+        """Release now an object, or an id, that this process owns; as `ResourceOrchestrator`'s."""
+        return self._manager.orchestrator.give_back(self.pid, thing)
+
+    async def give_back_async(self, thing: object) -> Outcome:
+        """As `give_back`, without blocking the event loop, which coroutine releases may need."""
+        return await self._manager.orchestrator.give_back_async(self.pid, thing)
+
+    def disown(self, thing: object) -> None:
+        """Forget an object, or an id, without releasing it; as `ResourceOrchestrator.disown`."""
+        self._manager.orchestrator.disown(self.pid, thing)
 
     def transfer(self, resource: object, to: Process) -> ResourceId:
         """Make `to` the owner of an object; raises as `ResourceOrchestrator.transfer`."""

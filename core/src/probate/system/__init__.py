@@ -1,8 +1,65 @@
-"""What the kernel and the interpreter offer.
+"""What the kernel and the interpreter offer, for the core and for plugins alike.
 
-osprocess.py   one OS process, pinned by a pidfd
-deathwatch.py  the thread that the kernel tells of deaths
-forking.py     a forked child owns nothing
-thread.py      calls that may hang
-lazy.py        modules imported when first used
+osprocess.py   OsProcess: one OS process, pinned by a pidfd; what /proc says of it
+deathwatch.py  death_watch: the thread that the kernel tells of deaths
+identity.py    which file a number or path refers to; closed and unlinked only while it does
+forking.py     forget_in_forked_child: a forked child owns nothing
+callthread.py  CallThread: calls one after another, on a thread that can be left behind
+loops.py       calls on the event loop that a thing belongs to
+lazy.py        modules and names imported when first used
+arguments.py   checked_int: the one check for whole numbers
+
+Public: plugins import these names from here. Each is loaded when it is first used.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from probate.system.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from probate.system.arguments import checked_int as checked_int
+    from probate.system.callthread import CallThread as CallThread
+    from probate.system.deathwatch import DeathWatch as DeathWatch
+    from probate.system.deathwatch import death_watch as death_watch
+    from probate.system.forking import forget_in_forked_child as forget_in_forked_child
+    from probate.system.identity import FileIdentity as FileIdentity
+    from probate.system.identity import close_if_same as close_if_same
+    from probate.system.identity import identify as identify
+    from probate.system.identity import is_still as is_still
+    from probate.system.identity import path_of as path_of
+    from probate.system.identity import unlink_if_same as unlink_if_same
+    from probate.system.lazy import lazy_module as lazy_module
+    from probate.system.loops import call_on_loop as call_on_loop
+    from probate.system.loops import running_loop as running_loop
+    from probate.system.osprocess import OsProcess as OsProcess
+    from probate.system.osprocess import read_proc as read_proc
+    from probate.system.osprocess import start_time_of as start_time_of
+    from probate.system.osprocess import stat_of as stat_of
+
+#: Where each public name lives.
+_HOMES: Final = {
+    "CallThread": "probate.system.callthread",
+    "DeathWatch": "probate.system.deathwatch",
+    "FileIdentity": "probate.system.identity",
+    "OsProcess": "probate.system.osprocess",
+    "call_on_loop": "probate.system.loops",
+    "checked_int": "probate.system.arguments",
+    "close_if_same": "probate.system.identity",
+    "death_watch": "probate.system.deathwatch",
+    "forget_in_forked_child": "probate.system.forking",
+    "identify": "probate.system.identity",
+    "is_still": "probate.system.identity",
+    "lazy_module": "probate.system.lazy",
+    "path_of": "probate.system.identity",
+    "read_proc": "probate.system.osprocess",
+    "running_loop": "probate.system.loops",
+    "start_time_of": "probate.system.osprocess",
+    "stat_of": "probate.system.osprocess",
+    "unlink_if_same": "probate.system.identity",
+}
+__all__ = list(_HOMES)
+if not TYPE_CHECKING:
+    # Unseen by checkers, to whom a misspelt name is an error.
+    __getattr__ = lazy_names(__name__, _HOMES)

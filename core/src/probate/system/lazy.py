@@ -1,4 +1,4 @@
-"""Modules that are imported when they are first used.
+"""Modules and public names that are imported when they are first used.
 
 For what is slow to import, and needed by some resources only, or only once there is one. What a
 release uses must be there by then: whoever releases may have no descriptor left to import it with.
@@ -9,11 +9,17 @@ owned.
 from __future__ import annotations
 
 import importlib
-from typing import Any, final
+import sys
+from typing import TYPE_CHECKING, Any, final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 def lazy_module(name: str) -> Any:
-    """A stand-in for module `name`; checkers are to be shown the import itself.
+    """Stand in for module `name`, and import it at the first attribute that is asked for.
+
+    Checkers are to be shown the import itself:
 
     if TYPE_CHECKING:
         import asyncio
@@ -21,6 +27,24 @@ def lazy_module(name: str) -> Any:
         asyncio = lazy_module("asyncio")
     """
     return _Lazy(name)
+
+
+def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
+    """Make the `__getattr__` of a package that loads each public name at its first use (PEP 562).
+
+    `homes` says in which module each name is; the package's `if TYPE_CHECKING` block says the
+    same to checkers, and a test compares the two.
+    """
+
+    def load(name: str) -> object:
+        home = homes.get(name)
+        if home is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value: object = getattr(importlib.import_module(home), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return load
 
 
 @final

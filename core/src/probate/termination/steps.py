@@ -13,12 +13,12 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, final
 
-from probate.interruption import InterruptedCleanup
+from probate.errors import InterruptedCleanup, describe_error
 from probate.models import CleanupFailure, CleanupResult, CleanupStats, Leak, account_of
 from probate.outcome import Outcome
-from probate.system.thread import WatchedThread
+from probate.system.callthread import CallThread
+from probate.system.loops import giving_up_after, running_loop
 from probate.termination.waiting import Wait
-from probate.wording import describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -81,7 +81,6 @@ class Termination:
         self,
         pid: int,
         registry: PluginRegistry,
-        *,
         deadline: float | None,
         with_leaks: bool = False,
         in_use: KindsInUse | None = None,
@@ -98,7 +97,7 @@ class Termination:
         self._asked = in_use
         self._kinds_in_use: list[RegisteredKind] = []
         self._leaks: list[Leak] = []
-        self._thread: WatchedThread | None = None
+        self._thread: CallThread | None = None
         #: What the users of the resources were asked to finish.
         self.futures: list[AnyFuture] = []
 
@@ -201,9 +200,10 @@ class Termination:
         entry.busy = []
 
         def clean() -> CleanupStats:
-            if entry.bypass:
-                return _checked_stats([kind.clean_directly(self.pid)])
-            return _checked_stats(self._registry.clean(kind, self.pid))
+            with giving_up_after(self._allowance()):
+                if entry.bypass:
+                    return _checked_stats([kind.clean_directly(self.pid)])
+                return _checked_stats(self._registry.clean(kind, self.pid))
 
         stats, error = yield from self._call(kind, "cleanup", clean)
         if isinstance(error, InterruptedCleanup):
@@ -230,16 +230,18 @@ class Termination:
         self, kind: RegisteredKind, hook: str, function: Callable[[], T]
     ) -> Generator[Wait, None, _Answer[T]]:
         """Call a hook, on a thread of its own if it might hang and there is a deadline."""
-        if self._deadline is None or kind.runs_inline(hook, self.pid):
+        # Without a deadline there is nothing to be left behind, but perhaps a loop to keep free.
+        is_watched = self._deadline is not None or running_loop() is not None
+        if not is_watched or kind.runs_inline(hook, self.pid):
             return _answer(function)
         if self._thread is None:
-            self._thread = WatchedThread(f"probate-cleanup-{self.pid}")
+            self._thread = CallThread(f"probate-cleanup-{self.pid}")
         try:
             future = self._thread.submit(function)
         except RuntimeError:
             # No more threads can be started. Unwatched is better than not at all.
             return _answer(function)
-        yield Wait([future], max(self._time_left(), min(_LAST_ALLOWANCE, self._deadline)))
+        yield Wait([future], self._allowance())
         if not future.done():
             self._thread.abandon()
             return _Answer(None, _HookHungError())
@@ -289,6 +291,12 @@ class Termination:
     def _note_interrupt(self, error: BaseException) -> None:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             self.interrupt = self.interrupt or error
+
+    def _allowance(self) -> float:
+        """Seconds that a hook gets: what is left, or a little more after another has hung."""
+        if self._deadline is None:
+            return float("inf")
+        return max(self._time_left(), min(_LAST_ALLOWANCE, self._deadline))
 
     def _time_left(self) -> float:
         if self._deadline is None:

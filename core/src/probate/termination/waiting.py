@@ -13,6 +13,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, final
 
+from probate.system.loops import holding_up, running_loop
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
@@ -48,15 +50,16 @@ def run(steps: Generator[Wait, None, T]) -> RunResult[T]:
     """
     futures: Sequence[AnyFuture] = ()
     interrupt: BaseException | None = None
-    on_loop = running_loop() is not None
+    loop = running_loop()
     while True:
         try:
-            futures, timeout, is_grace = next(steps)
+            with holding_up(loop):
+                futures, timeout, is_grace = next(steps)
         except StopIteration as stop:
             # The traceback of an interrupt keeps what is here, while it counts who holds a future.
             futures = ()
             return RunResult(stop.value, interrupt)
-        if is_grace and (on_loop or interrupt is not None):
+        if is_grace and (loop is not None or interrupt is not None):
             continue
         done = threading.Event()
         _when_all_done(futures, done.set)
@@ -101,14 +104,6 @@ async def run_async(steps: Generator[Wait, None, T]) -> RunResult[T]:
                         break
         finally:
             timer.cancel()
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that runs on this thread, if any."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @final
-class WatchedThread:
+class CallThread:
     """Runs calls one after another on one daemon thread, started with the first.
 
     A call that hangs keeps the thread; `abandon` it, and the next call gets a fresh one. A

@@ -1,0 +1,72 @@
+"""What no kind knows: a function that gives something back, and where it has to be called."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, TypeVar, final
+
+from probate.errors import safe_repr
+from probate.outcome import Outcome
+from probate.system.loops import run_on_loop, running_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+
+@final
+class Callback:
+    """A function with its arguments, to be called when its owner ends; adoptable like a thing.
+
+    `Process.callback` and `adopt(thing, release=...)` make them; a plugin whose `adopt` takes
+    them (kind `callbacks`) owns them. What a coroutine function returns is awaited on the event
+    loop that ran where the callback was made, or on a new one if none did; a plain function is
+    called on the thread that ends the owner. Raises TypeError for what cannot be called.
+    """
+
+    __slots__ = ("_call", "_loop", "identity", "name")
+
+    def __init__(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        if not callable(function):
+            raise TypeError(f"expected a function to call, got {function!r}")
+        self._call: partial[Any] = partial(function, *args, **kwargs)
+        self._loop = running_loop()
+        #: What may have one owner only: the thing that is given back, or the callback itself.
+        self.identity: object = self
+        self.name = getattr(function, "__qualname__", None) or safe_repr(function)
+
+    @classmethod
+    def releasing(cls, thing: T, release: Callable[[T], object] | Callable[[], object]) -> Self:
+        """Make a callback that calls `release(thing)`, or `release()` for a method of the thing.
+
+        So both `release=Session.close` and `release=session.close` do what they say.
+        """
+        is_its_method = getattr(release, "__self__", None) is thing
+        made = cls(release) if is_its_method else cls(release, thing)
+        made.identity = thing
+        return made
+
+    def __repr__(self) -> str:
+        what = "" if self.identity is self else f" of {safe_repr(self.identity)}"
+        return f"{self.name}(){what}"
+
+    def __call__(self) -> Outcome:
+        """Call the function. Raises what it raises, and as `run_on_loop` for a coroutine's."""
+        if inspect.iscoroutinefunction(self._call.func):
+            answer = run_on_loop(self._call, self._loop)
+        else:
+            answer = self._call()
+            if inspect.isawaitable(answer):
+                answer = self._awaited(answer)
+        return answer if isinstance(answer, Outcome) else Outcome.RELEASED
+
+    def _awaited(self, answer: Awaitable[object]) -> object:
+        try:
+            return run_on_loop(lambda: answer, self._loop)
+        except BaseException:
+            if inspect.iscoroutine(answer):
+                # Perhaps it never began: the interpreter need not complain of that as well.
+                answer.close()
+            raise

@@ -1,0 +1,57 @@
+"""Finding resources by the object that they stand for, of which each has one owner."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar, final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from probate.outcome import ResourceId
+
+T = TypeVar("T")
+
+
+def key_of(identity: object) -> int:
+    """What an index has for an object: its address; of an int, which may have many, its value."""
+    if type(identity) is int and identity >= 0:
+        # Addresses are positive, so the two are never confused.
+        return ~identity
+    return id(identity)
+
+
+@final
+class IdentityIndex(Generic[T]):
+    """Identity to id, for a table that has an `identity` function; empty for one without."""
+
+    __slots__ = ("_alias", "identity", "ids")
+
+    def __init__(
+        self,
+        identity: Callable[[T], object] | None,
+        alias: Callable[[object], object] | None,
+    ) -> None:
+        #: Gives the object that may have one owner only; None if the table does not mind.
+        self.identity = identity
+        self._alias = alias
+        #: Key of the identity to id of the resource.
+        self.ids: dict[int, ResourceId] = {}
+
+    def resolve(self, native: object) -> object:
+        """Return what stands in the index for an object that a user may hold in its place."""
+        return native if self._alias is None else self._alias(native)
+
+    def find(self, native: object) -> ResourceId | None:
+        """Return the id of the resource with this identity, whoever owns it."""
+        return self.ids.get(key_of(self.resolve(native)))
+
+    def claim(self, resource: T, resource_id: ResourceId) -> ResourceId:
+        """Enter a resource; return its id, or that of the one that has the identity already."""
+        if self.identity is None:
+            return resource_id
+        return self.ids.setdefault(key_of(self.identity(resource)), resource_id)
+
+    def remove(self, resource: T) -> None:
+        """Take a resource out."""
+        if self.identity is not None:
+            self.ids.pop(key_of(self.identity(resource)), None)

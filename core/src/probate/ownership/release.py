@@ -1,0 +1,65 @@
+"""How the resources of one table are released: by its function, on the thread or loop it needs."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import TYPE_CHECKING, Any, final
+
+from probate.errors import ReleaseError
+from probate.outcome import Outcome, checked_outcome
+from probate.system.loops import run_on_loop, running_loop
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+
+@final
+class Releaser:
+    """The release function of a table, and where the resources of a coroutine function belong."""
+
+    __slots__ = ("_loops", "function", "is_async")
+
+    def __init__(self, function: Callable[[Any], object] | None) -> None:
+        #: The table's own; None if each cleanup brings one.
+        self.function = function
+        #: Whether it takes an event loop.
+        self.is_async = inspect.iscoroutinefunction(function)
+        #: The loop that ran where a resource was added, by the resource's address.
+        self._loops: dict[int, asyncio.AbstractEventLoop | None] = {}
+
+    def note(self, resource: object) -> None:
+        """Remember the loop that runs here, for a resource that is being added."""
+        if self.is_async:
+            self._loops[id(resource)] = running_loop()
+
+    def forget(self, resource: object) -> None:
+        """Forget what was noted for a resource that nobody owns any more."""
+        if self._loops:
+            self._loops.pop(id(resource), None)
+
+    def choose(self, function: Callable[[Any], object] | None) -> Callable[[Any], object]:
+        """Return what gives a resource back from this thread: `function`, else the table's.
+
+        Raises TypeError if there is neither.
+        """
+        chosen = self.function if function is None else function
+        if chosen is None:
+            raise TypeError("this table was made without a release function, so the call needs one")
+        if self.is_async if function is None else inspect.iscoroutinefunction(function):
+            return partial(self._run, chosen)
+        return chosen
+
+    def _run(self, function: Callable[[Any], Any], resource: object) -> Outcome:
+        loop = self._loops.get(id(resource), running_loop())
+        outcome = Outcome.FAILED
+        try:
+            outcome = checked_outcome(run_on_loop(partial(function, resource), loop))
+        except ReleaseError as error:
+            outcome = error.outcome
+            raise
+        finally:
+            if not outcome.stays_owned:
+                self.forget(resource)
+        return outcome

@@ -1,0 +1,127 @@
+"""ResourceKind: a kind made of a table, a place in the order, and at most a few functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from probate.hookspecs import hookimpl, is_inline, runs_inline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import psutil
+
+    from probate.hookspecs import AnyFuture
+    from probate.models import CleanupStats, ResourceRecord, ResourceUsage
+    from probate.ordering import Ordering
+    from probate.outcome import Outcome, ResourceId
+    from probate.ownership.table import OwnershipTable
+
+#: Hooks that a kind has only if it is given a function for them.
+_OPTIONAL: Final = ("quiesce", "adopt", "observe", "reclaim")
+
+
+class ResourceKind:
+    """Serves one kind of resource: the hooks of `probate.hookspecs`, written once.
+
+    `table` keeps the resources and knows how each is released; `ordering` is the kind's place in
+    the cleanup order. The functions stand in for the hooks of the same name. `may_block` says
+    whether a cleanup may block: False promises that it never does, and has it run without the
+    hand-over to a thread that can be left behind; a function is asked, with the pid, before each.
+    A `quiesce` marked with `probate.runs_inline` promises the same for itself.
+
+    An entry point names a function or class that makes a new one at each call. Raises ValueError
+    for a table without a release function and no `cleanup`, or one of coroutines that is said
+    never to block.
+    """
+
+    def __init__(
+        self,
+        table: OwnershipTable[Any],
+        ordering: Ordering,
+        *,
+        quiesce: Callable[[int], Iterable[AnyFuture] | None] | None = None,
+        adopt: Callable[[int, object], ResourceId | None] | None = None,
+        cleanup: Callable[[int], CleanupStats] | None = None,
+        usage: Callable[[int], ResourceUsage] | None = None,
+        observe: Callable[[psutil.Process], Iterable[ResourceRecord]] | None = None,
+        reclaim: Callable[[ResourceRecord, bool], Outcome] | None = None,
+        may_block: bool | Callable[[int], bool] = True,
+    ) -> None:
+        if cleanup is None and table.releaser.function is None:
+            raise ValueError(
+                f"table {table.kind!r} has no release function: give it one, as in "
+                "OwnershipTable(kind, release), or give the kind a cleanup"
+            )
+        if table.releaser.is_async and may_block is False:
+            raise ValueError(f"table {table.kind!r} releases by a coroutine function, which blocks")
+        #: Who owns what.
+        self.table = table
+        self._ordering = ordering
+        self._functions = {
+            "quiesce": quiesce, "adopt": adopt, "observe": observe, "reclaim": reclaim
+        }  # fmt: skip
+        self._cleanup = table.cleanup if cleanup is None else cleanup
+        self._usage = table.usage if usage is None else usage
+        self._may_block = may_block
+
+    def implements(self, hook: str) -> bool:
+        """Whether there is anything behind a hook: a function given, or a subclass's method."""
+        return (
+            hook not in _OPTIONAL
+            or self._functions[hook] is not None
+            or getattr(type(self), hook) is not getattr(ResourceKind, hook)
+        )
+
+    def _cleanup_may_block(self, pid: int) -> bool:
+        may_block = self._may_block
+        return may_block if isinstance(may_block, bool) else may_block(pid)
+
+    def _quiesce_may_block(self, _pid: int) -> bool:
+        return not is_inline(self._functions["quiesce"])
+
+    @hookimpl
+    def ordering(self) -> Ordering:
+        """Say where this kind stands."""
+        return self._ordering
+
+    @hookimpl
+    def has_resources(self, pid: int) -> bool:
+        """Whether `pid` owns anything: the table's own word."""
+        return pid in self.table
+
+    @hookimpl
+    @runs_inline(unless=_cleanup_may_block)
+    def cleanup(self, pid: int) -> CleanupStats:
+        """Release all that `pid` owns, newest first."""
+        return self._cleanup(pid)
+
+    @hookimpl
+    @runs_inline(unless=_quiesce_may_block)
+    def quiesce(self, pid: int) -> Iterable[AnyFuture]:
+        """Ask the users of its resources to stop."""
+        return self._call("quiesce", pid) or ()
+
+    @hookimpl
+    def adopt(self, pid: int, resource: object) -> ResourceId | None:
+        """Take responsibility for an object made elsewhere, if it is of this kind."""
+        return self._call("adopt", pid, resource)  # type: ignore[no-any-return]  # as it was given
+
+    @hookimpl
+    def usage(self, pid: int) -> ResourceUsage:
+        """What `pid` owns."""
+        return self._usage(pid)
+
+    @hookimpl
+    def observe(self, process: psutil.Process) -> Iterable[ResourceRecord]:
+        """Tell what a live foreign OS process holds of this kind."""
+        return self._call("observe", process) or ()
+
+    @hookimpl
+    def reclaim(self, record: ResourceRecord, dry_run: bool) -> Outcome:
+        """Release a named thing whose owner has died."""
+        return self._call("reclaim", record, dry_run)  # type: ignore[no-any-return]  # as it was given
+
+    def _call(self, hook: str, *args: object) -> Any:
+        function: Callable[..., Any] | None = self._functions[hook]
+        return None if function is None else function(*args)

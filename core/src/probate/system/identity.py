@@ -1,0 +1,114 @@
+"""Which file a descriptor number, or a path, refers to; closed and unlinked only while it does.
+
+The kernel hands out the lowest free number (open(2)), so that a number which somebody has closed
+soon means another file. What was there at acquisition is compared before a number is closed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from typing import Final, NamedTuple, final
+
+from probate.outcome import Outcome
+
+_ACCESS: Final = {os.O_RDONLY: "r", os.O_WRONLY: "w", os.O_RDWR: "rw"}
+
+#: The flags that stay as they were opened.
+_LASTING: Final = os.O_ACCMODE | os.O_PATH
+
+
+@final
+class FileIdentity(NamedTuple):
+    """What tells one open file from another, without holding it open.
+
+    Device and inode alone do not: both ends of a pipe share them, and so do all eventfds, epoll
+    and signal descriptors, which have the one inode of anonymous things.
+    """
+
+    device: int
+    inode: int
+    #: File type (inode(7)); 0 for the kernel's anonymous inodes.
+    file_type: int
+    #: Access mode and O_PATH, which stay as they were opened (fcntl(2), F_SETFL).
+    access: int
+    #: What /proc calls an anonymous inode, such as "anon_inode:[eventfd]"; else empty.
+    name: str
+
+    def __str__(self) -> str:
+        device = f"{os.major(self.device)}:{os.minor(self.device)}"
+        return f"device {device}, inode {self.inode}"
+
+    @property
+    def mode(self) -> str:
+        """How it may be used: "r", "w", "rw", or "path"."""
+        if self.access & os.O_PATH:
+            return "path"
+        return _ACCESS.get(self.access & os.O_ACCMODE, "?")
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether a write to it may wait for a reader: a pipe, a FIFO, a socket."""
+        return self.file_type in {stat.S_IFIFO, stat.S_IFSOCK}
+
+
+def identify(fd: int) -> FileIdentity:
+    """Tell what `fd` refers to now. Raises OSError (EBADF) if it is not open."""
+    status = os.fstat(fd)
+    file_type = stat.S_IFMT(status.st_mode)
+    access = fcntl.fcntl(fd, fcntl.F_GETFL) & _LASTING
+    name = "" if file_type else path_of(fd)
+    return FileIdentity(status.st_dev, status.st_ino, file_type, access, name)
+
+
+def is_still(fd: int, identity: FileIdentity) -> bool:
+    """Whether `fd` refers to the same file still."""
+    device, inode, file_type, access, name = identity
+    try:
+        status = os.fstat(fd)
+        return (
+            status.st_ino == inode
+            and status.st_dev == device
+            and stat.S_IFMT(status.st_mode) == file_type
+            and fcntl.fcntl(fd, fcntl.F_GETFL) & _LASTING == access
+            and (file_type != 0 or path_of(fd) == name)
+        )
+    except OSError:
+        return False
+
+
+def path_of(fd: int) -> str:
+    """What the kernel calls it: a path, or a name such as "pipe:[4711]" (proc(5)); or nothing."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
+
+
+def close_if_same(fd: int, identity: FileIdentity) -> Outcome:
+    """Close a descriptor number if it still refers to the file that it was noted for.
+
+    ALREADY_GONE if it does not: the number was closed elsewhere, and may be somebody else's by
+    now. Raises OSError from close(2); the number is free all the same then.
+    """
+    if not is_still(fd, identity):
+        return Outcome.ALREADY_GONE
+    os.close(fd)
+    return Outcome.RELEASED
+
+
+def unlink_if_same(path: str, status: os.stat_result) -> Outcome:
+    """Unlink a path if it is still the file that `status` tells of; else leave what is there.
+
+    By device and inode (inode(7)), which are a file's own only while it exists: whoever calls
+    keeps it open, or pinned by O_PATH. ALREADY_GONE if it is not there, or is another.
+    Raises OSError from unlink(2).
+    """
+    try:
+        if not os.path.samestat(os.lstat(path), status):
+            return Outcome.ALREADY_GONE
+        os.unlink(path)  # noqa: PTH108  as lstat, on the same string
+    except (FileNotFoundError, NotADirectoryError):
+        return Outcome.ALREADY_GONE
+    return Outcome.RELEASED

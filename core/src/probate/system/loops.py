@@ -1,0 +1,137 @@
+"""Calls on the event loop that a thing belongs to, from whatever thread lets go of it."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from probate.errors import BusyResourceError, ReleaseError, ReleaseTimeoutError
+from probate.system.callthread import CallThread
+from probate.system.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Iterator
+else:
+    asyncio = lazy_module("asyncio")
+
+#: The loop whose own thread waits for what is done around here, so that nothing moves on it.
+_held_up: Final[ContextVar[asyncio.AbstractEventLoop | None]] = ContextVar(
+    "probate_held_up_loop", default=None
+)
+
+#: When whoever waits around here gives up, on the monotonic clock.
+_give_up_at: Final[ContextVar[float]] = ContextVar("probate_give_up_at", default=float("inf"))
+
+#: Seconds between two looks whether a loop that is waited for still runs.
+_LOOK_EVERY: Final = 0.1
+
+#: The part of the remaining time that one call may take, so that some is left for the next.
+_SHARE: Final = 0.8
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs on this thread, None if none does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+@contextmanager
+def holding_up(loop: asyncio.AbstractEventLoop | None) -> Iterator[None]:
+    """Say to what is called meanwhile, on whichever thread, that `loop` waits for it."""
+    token = _held_up.set(loop)
+    try:
+        yield
+    finally:
+        _held_up.reset(token)
+
+
+@contextmanager
+def giving_up_after(seconds: float) -> Iterator[None]:
+    """Say to what is called meanwhile, on whichever thread, how long it is waited for."""
+    token = _give_up_at.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _give_up_at.reset(token)
+
+
+def run_on_loop(make: Callable[[], Awaitable[Any]], loop: asyncio.AbstractEventLoop | None) -> Any:
+    """Await what `make` makes on `loop`, from another thread; return what came of it.
+
+    Without a loop it is awaited on a new one, on a thread of its own (asyncio.run). Raises what
+    was raised there; ReleaseError if the loop is closed; BusyResourceError if it does not run, or
+    waits for this very call; ReleaseTimeoutError if it takes longer than a termination has time.
+    """
+    if loop is None:
+        thread = CallThread("probate-coroutine")
+        try:
+            return _result_of(thread.submit(partial(asyncio.run, _await(make))), None)
+        finally:
+            thread.abandon()
+    if loop.is_closed():
+        raise ReleaseError("its event loop is closed, so what had to run there did not")
+    if loop is running_loop() or loop is _held_up.get():
+        raise BusyResourceError(
+            "has to run on the event loop that waits for it here: end it from elsewhere, or with "
+            "the async form (terminate_process_async, give_back_async)"
+        )
+    if not loop.is_running():
+        raise BusyResourceError("has to run on its event loop, which does not run")
+    coroutine = _await(make)
+    try:
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    except RuntimeError:
+        coroutine.close()
+        raise ReleaseError("its event loop was closed before it could run there") from None
+    return _result_of(future, loop)
+
+
+def call_on_loop(
+    loop: asyncio.AbstractEventLoop, function: Callable[[], object]
+) -> concurrent.futures.Future[None] | None:
+    """Have a plain function called on `loop`, from any thread; None if the loop does not run.
+
+    The future is done a turn later: what the function has scheduled there has then run as well.
+    """
+    if loop.is_closed() or not loop.is_running():
+        return None
+    done: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def call() -> None:
+        function()
+        loop.call_soon(done.set_result, None)
+
+    try:
+        loop.call_soon_threadsafe(call)
+    except RuntimeError:
+        # It was closed meanwhile.
+        return None
+    return done
+
+
+async def _await(make: Callable[[], Awaitable[Any]]) -> Any:
+    return await make()
+
+
+def _result_of(
+    future: concurrent.futures.Future[Any], loop: asyncio.AbstractEventLoop | None
+) -> Any:
+    left = _give_up_at.get() - time.monotonic()
+    over = time.monotonic() + left * _SHARE
+    while not future.done():
+        left = over - time.monotonic()
+        if left <= 0:
+            future.cancel()
+            raise ReleaseTimeoutError("a coroutine did not end in time; it was cancelled")
+        concurrent.futures.wait([future], min(left, _LOOK_EVERY))
+        if loop is not None and not loop.is_running() and not future.done():
+            future.cancel()
+            raise BusyResourceError("has to run on its event loop, which was stopped meanwhile")
+    return future.result()
