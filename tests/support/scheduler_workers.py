@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING
 from processes_kernel import stat, state
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
+
+    from probate_scheduler import SchedulerManager
 
 BUSY = ("sh", "-c", "while :; do :; done")
 SLEEP = ("sleep", "120")
@@ -53,17 +56,27 @@ def processor_seconds(os_pid: int) -> float:
     return (int(found[11]) + int(found[12])) / _TICKS if found else 0.0
 
 
-def reapers() -> set[int]:
-    """The pids of all running reapers, whoever they guard."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            is_one = b"probate_scheduler/reaper.py" in path.read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if is_one:
-            found.add(int(path.parent.name))
-    return found
+def reaper_of(scheduler: SchedulerManager) -> int | None:
+    """The pid of the reaper that works for this scheduler, as the kernel has it; None without."""
+    reaper = scheduler._queue._reaper
+    if reaper is None or reaper.pidfd == -1:
+        return None
+    try:
+        text = Path(f"/proc/self/fdinfo/{reaper.pidfd}").read_text()
+    except FileNotFoundError:
+        return None
+    # Of a pidfd it says whom it refers to (proc(5)); -1 once that one was reaped.
+    info = dict(line.split(":", 1) for line in text.splitlines())
+    os_pid = int(info.get("Pid", -1))
+    return os_pid if os_pid > 0 else None
+
+
+def is_reaper(os_pid: int) -> bool:
+    """Whether this is a reaper, and runs."""
+    try:
+        return b"probate_scheduler/reaper.py" in Path(f"/proc/{os_pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def none_stopped(os_pids: Collection[int]) -> bool:
@@ -71,7 +84,11 @@ def none_stopped(os_pids: Collection[int]) -> bool:
     return all(state(os_pid) != "T" for os_pid in os_pids)
 
 
-def kill_all(os_pids: Iterable[int]) -> None:
-    """Kill what was started by somebody who is gone."""
-    for os_pid in os_pids:
-        os.kill(os_pid, signal.SIGKILL)
+@contextlib.contextmanager
+def ended(os_pids: Iterable[int]) -> Iterator[None]:
+    """Kill on leaving what was started by somebody who is gone by then."""
+    try:
+        yield
+    finally:
+        for os_pid in os_pids:
+            os.kill(os_pid, signal.SIGKILL)

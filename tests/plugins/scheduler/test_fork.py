@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from core_scripts import in_forked_child
 from processes_kernel import eventually
-from scheduler_workers import end, reapers, stopped
-from scheduler_workers import (
-    start as start_worker,
-)
+from scheduler_workers import end, is_reaper, reaper_of, stopped
+from scheduler_workers import start as start_worker
 
 from probate import SchedulingPolicy
 from probate.testing.witness import KernelView
@@ -35,19 +33,20 @@ def test_a_child_owns_nothing_and_the_parent_goes_on(
     manager: ProcessManager, scheduler: SchedulerManager, start: Start
 ) -> None:
     """Its queue is empty, its cleanup frees nothing, and it does not hold up the reaper."""
-    before = reapers()
     process = manager.create_process("parents")
     workers = [start() for _ in range(3)]
     for worker in workers:
         scheduler.add(process.pid, worker.pid)
     eventually(lambda: stopped(workers) == 2, "two of three are stopped")
+    reaper = reaper_of(scheduler)
+    assert reaper
 
     def child() -> object:
         freed = scheduler.cleanup(process.pid).resources_freed
         return (
             freed,
             scheduler.totals.entries,
-            scheduler.owns_any(process.pid),
+            process.pid in scheduler.table,
             len(KernelView.take().sockets),
         )
 
@@ -55,7 +54,7 @@ def test_a_child_owns_nothing_and_the_parent_goes_on(
     had = scheduler.totals.slices
     eventually(lambda: scheduler.totals.slices > had + 5, "slices go on in the parent")
     assert manager.terminate_process(process.pid).stats.resources_freed == 3
-    assert reapers() == before
+    assert not is_reaper(reaper)
 
 
 def test_a_child_has_a_queue_of_its_own(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from processes_kernel import eventually, state
 from scheduler_driver import drivers
-from scheduler_workers import BUSY, FAMILY, all_run, end, reapers, runs, stopped
+from scheduler_workers import BUSY, FAMILY, all_run, end, reaper_of, runs, stopped
 
 from probate import (
     AlreadyOwnedError,
@@ -59,7 +59,6 @@ def test_nobody_is_stopped_while_there_are_slots_enough(
     manager: ProcessManager, scheduler: SchedulerManager, start: Start
 ) -> None:
     """As many as there are slots run on, without a reaper and without switches."""
-    before = reapers()
     scheduler.configure(SchedulingPolicy.ROUND_ROBIN, 0.001, slots=2)
     process = manager.create_process("job")
     workers = [start(), start()]
@@ -71,7 +70,7 @@ def test_nobody_is_stopped_while_there_are_slots_enough(
     )
 
     assert stopped(workers) == 0
-    assert reapers() == before
+    assert reaper_of(scheduler) is None
     assert scheduler.totals.switches == 0
 
 

@@ -127,7 +127,7 @@ def test_dying_races_everything(
     eventually(lambda: all_run([neighbour]), "the neighbour runs")
 
 
-def test_the_thread_and_the_guardian_come_and_go(
+def test_the_thread_and_the_reaper_come_and_go(
     manager: ProcessManager, scheduler: SchedulerManager, start: Start
 ) -> None:
     """Two owners fill and empty the queue against one another; nothing is left of it."""

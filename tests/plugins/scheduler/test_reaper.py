@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from processes_kernel import eventually, state
-from scheduler_workers import all_run, end, kill_all, none_stopped, reapers, stopped
 from scheduler_workers import (
-    start as start_worker,
+    all_run,
+    end,
+    ended,
+    is_reaper,
+    none_stopped,
+    reaper_of,
+    stopped,
 )
+from scheduler_workers import start as start_worker
 
 from probate import SchedulingPolicy
 from probate_scheduler import ReaperUnavailableError, SchedulerManager
@@ -41,12 +47,15 @@ print(*(worker.pid for worker in workers), flush=True)
 {then}
 """
 
+#: In the host: its end of the reaper's socket.
+SOCKET = "scheduler._queue._reaper._socket"
+
 # From 3.12 on, os.fork() warns where there are several threads.
 forking = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 
-def fork_host(workers: list[subprocess.Popen[bytes]]) -> int:
-    """Fork an interpreter that slices `workers`; return its pid once it does."""
+def fork_host(workers: list[subprocess.Popen[bytes]]) -> tuple[int, int]:
+    """Fork an interpreter that slices `workers`; return its pid and its reaper's once it does."""
     reader, writer = os.pipe()
     host = os.fork()
     if host == 0:
@@ -56,16 +65,16 @@ def fork_host(workers: list[subprocess.Popen[bytes]]) -> int:
             for worker in workers:
                 scheduler.add(1, worker.pid)
             eventually(lambda: min(each.slices for each in scheduler.statistics(1)) > 1, "slices")
-            os.write(writer, b"!")
+            os.write(writer, b"%d" % (reaper_of(scheduler) or 0))
             signal.pause()
         finally:
             os._exit(1)
     os.close(writer)
     ready, _, _ = select.select([reader], [], [], 20)
     assert ready
-    assert os.read(reader, 1) == b"!"
+    reaper = int(os.read(reader, 20))
     os.close(reader)
-    return host
+    return host, reaper
 
 
 @forking
@@ -73,18 +82,18 @@ def fork_host(workers: list[subprocess.Popen[bytes]]) -> int:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_scheduler_killed_in_mid_slice_leaves_no_stopped_process(number: signal.Signals) -> None:
     """Twelve times each by the default disposition of SIGTERM and by SIGKILL; no reaper stays."""
-    before = reapers()
     workers = [start_worker() for _ in range(4)]
     try:
         for _ in range(12):
-            host = fork_host(workers)
+            host, reaper = fork_host(workers)
+            assert is_reaper(reaper)
             eventually(lambda: stopped(workers) == 3, "three of four are stopped")
             os.kill(host, number)
             _, status = os.waitpid(host, 0)
 
             assert os.waitstatus_to_exitcode(status) == -number
             eventually(lambda: all_run(workers), "all are continued")
-        eventually(lambda: reapers() <= before, "the reapers are gone")
+            eventually(lambda: not is_reaper(reaper), "its reaper is gone")  # noqa: B023  called at once
     finally:
         for worker in workers:
             end(worker)
@@ -97,38 +106,41 @@ def test_a_scheduler_killed_in_mid_slice_leaves_no_stopped_process(number: signa
         ("os._exit(3)", 3),
         ("sys.exit(4)", 4),
         ("os.execv('/bin/sh', ['sh', '-c', 'sleep 0.2; exit 5'])", 5),
-        # A child that has its end of the socket too outlives the host.
-        ("if os.fork() == 0: time.sleep(3); os._exit(0)\nos._exit(6)", 6),
+        # A child that outlives the host, having closed its end of the socket.
+        ("if os.fork() == 0: sys.stdin.read(); os._exit(0)\nos._exit(6)", 6),
+        # One that keeps it open: only the host's pidfd tells then.
+        (f"subprocess.Popen(['cat'], pass_fds=[{SOCKET}.fileno()])\nos._exit(7)", 7),
     ],
-    ids=["SIGTERM", "_exit", "exit", "exec", "fork"],
+    ids=["SIGTERM", "_exit", "exit", "exec", "fork", "inherited"],
 )
 def test_an_interpreter_that_ends_otherwise_leaves_no_stopped_process(
     then: str, code: int | None
 ) -> None:
     """Without any cleanup: killed, exited, replaced by another program, survived by a child."""
     host = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", HOST.format(then=then)], stdout=subprocess.PIPE
+        [sys.executable, "-W", "ignore", "-c", HOST.format(then=then)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
+    assert host.stdin is not None
     assert host.stdout is not None
     with host.stdout as stdout:
         os_pids = [int(word) for word in stdout.readline().split()]
-    try:
+    # What outlives the host lives until its standard input ends.
+    with host.stdin, ended(os_pids):
         assert len(os_pids) == 4
         if code is None:
             eventually(lambda: not none_stopped(os_pids), "some are stopped")
             host.send_signal(signal.SIGTERM)
 
         assert host.wait(20) == (-signal.SIGTERM if code is None else code)
-        eventually(lambda: none_stopped(os_pids), "all are continued", timeout=2.5)
-    finally:
-        kill_all(os_pids)
+        eventually(lambda: none_stopped(os_pids), "all are continued")
 
 
-def test_a_guardian_is_nobodys_child_and_holds_nothing(
+def test_a_reaper_is_nobodys_child_and_holds_nothing(
     manager: ProcessManager, scheduler: SchedulerManager, start: Start
 ) -> None:
     """Its own session, no parent here, one socket and pidfds; SIGTERM does not end it."""
-    before = reapers()
     process = manager.create_process("job")
     workers = [start(), start()]
     with open(os.devnull) as inheritable:
@@ -139,7 +151,8 @@ def test_a_guardian_is_nobodys_child_and_holds_nothing(
             lambda: min(each.switches for each in scheduler.statistics(process.pid)) > 0,
             "both have been stopped",
         )
-    (reaper,) = reapers() - before
+    reaper = reaper_of(scheduler)
+    assert reaper
     held = sorted(
         str(fd.readlink()).partition(":")[0] for fd in Path(f"/proc/{reaper}/fd").iterdir()
     )
@@ -152,20 +165,19 @@ def test_a_guardian_is_nobodys_child_and_holds_nothing(
     assert os.getsid(reaper) not in {os.getsid(0), os.getsid(workers[0].pid)}
     with open(f"/proc/{os.getpid()}/task/{os.getpid()}/children") as file:
         assert str(reaper) not in file.read().split()
-    assert reapers() - before == {reaper}
+    assert is_reaper(reaper)
     manager.terminate_process(process.pid)
-    assert reapers() == before
+    assert not is_reaper(reaper)
 
 
 @pytest.mark.usefixtures("nothing_remains")
-def test_a_guardian_that_dies_is_replaced(
+def test_a_reaper_that_dies_is_replaced(
     manager: ProcessManager,
     scheduler: SchedulerManager,
     start: Start,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Nobody is stopped without one: all run at once, until the next one guards them."""
-    before = reapers()
     process = manager.create_process("job")
     workers = [start(), start(), start()]
     for worker in workers:
@@ -173,9 +185,10 @@ def test_a_guardian_that_dies_is_replaced(
     scheduler.pause(process.pid, workers[0].pid)
     for _ in range(3):
         eventually(lambda: stopped(workers) == 2, "two of three are stopped")
-        (reaper,) = reapers() - before
+        reaper = reaper_of(scheduler)
+        assert reaper
         os.kill(reaper, signal.SIGKILL)
-        eventually(lambda: reapers() - before - {reaper}, "there is another one")  # noqa: B023  called at once
+        eventually(lambda: reaper_of(scheduler) not in {None, reaper}, "there is another one")  # noqa: B023  called at once
 
     assert "reaper has died" in caplog.text
     eventually(lambda: state(workers[0].pid) == "T", "the paused one is paused again")
@@ -183,7 +196,7 @@ def test_a_guardian_that_dies_is_replaced(
 
 @pytest.mark.usefixtures("nothing_remains")
 @pytest.mark.parametrize("program", ["/bin/false", "/nonexistent", ""])
-def test_without_a_guardian_nothing_is_stopped(
+def test_without_a_reaper_nothing_is_stopped(
     manager: ProcessManager,
     scheduler: SchedulerManager,
     start: Start,
@@ -209,7 +222,7 @@ def test_without_a_guardian_nothing_is_stopped(
 
 
 @pytest.mark.usefixtures("nothing_remains")
-def test_what_a_user_has_stopped_is_not_the_guardians_to_continue(start: Start) -> None:
+def test_what_a_user_has_stopped_is_not_the_reapers_to_continue(start: Start) -> None:
     """A host that dies leaves it as whoever stopped it made it."""
     held, *workers = start(), start(), start()
     os.kill(held.pid, signal.SIGSTOP)
@@ -227,5 +240,5 @@ def test_what_a_user_has_stopped_is_not_the_guardians_to_continue(start: Start) 
         eventually(lambda: stopped(workers) == 0, "the others are continued")
 
         assert state(held.pid) == "T"
-        scheduler._queue._guardian_died(reaper)
+        scheduler._queue._reaper_died(reaper)
     scheduler.cleanup(1)

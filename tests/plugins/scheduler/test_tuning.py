@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.usefixtures("nothing_remains"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="to better a niceness takes CAP_SYS_NICE"),
+    pytest.mark.needs_root(reason="to better a niceness takes CAP_SYS_NICE"),
 ]
 
 CPUS = os.sched_getaffinity(0)
+#: What all that is started here has at first.
+NICE = os.getpriority(os.PRIO_PROCESS, 0)
 THREADED = """
 import threading, time
 for _ in range(3):
@@ -84,7 +86,7 @@ def test_all_threads_are_changed_and_put_back(
 
     scheduler.remove(process.pid, worker.pid)
 
-    assert {nice_of(thread) for thread in others} == {0}
+    assert {nice_of(thread) for thread in others} == {NICE}
     assert nice_of(last) == 3
 
 
@@ -118,7 +120,7 @@ def test_a_restoration_that_the_kernel_refuses_is_in_the_account(
     def refuse(_thread: int, _nice: int) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(entry.tuning.nice, "_write", refuse)
+    monkeypatch.setattr(entry.niceness, "_write", refuse)
 
     result = manager.terminate_process(process.pid)
 
@@ -164,7 +166,7 @@ def test_a_failure_in_the_midst_changes_nothing(
     with pytest.raises(PermissionError, match="as told"):
         setting.apply(6)
 
-    assert {nice_of(thread) for thread in threads_of(worker.pid)} == {0}
+    assert {nice_of(thread) for thread in threads_of(worker.pid)} == {NICE}
 
 
 def test_a_recycled_pid_is_never_touched(start: Start) -> None:
@@ -178,13 +180,13 @@ def test_a_recycled_pid_is_never_touched(start: Start) -> None:
         pinned.os_pid = successor.pid
 
         with pytest.raises(ProcessLookupError):
-            entry.tuning.nice.apply(7)
+            entry.niceness.apply(7)
         with pytest.raises(ProcessLookupError):
-            entry.tuning.affinity.apply(frozenset({0}))
+            entry.affinity.apply(frozenset({0}))
         entry.stop()
         before = state(successor.pid)
         entry.resume()
 
     assert before in {"R", "S"}
-    assert nice_of(successor.pid) == 0
+    assert nice_of(successor.pid) == NICE
     assert os.sched_getaffinity(successor.pid) == CPUS

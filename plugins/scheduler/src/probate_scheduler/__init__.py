@@ -10,7 +10,7 @@ policies.py    who runs next
 dispatcher.py  a policy at work: slices begun and ended
 runqueue.py    the queue, and the thread that hands out its time slices
 guard.py       starts the reaper and tells it whom to guard
-reaper.py    the reaper: a small OS process that continues all should the host die
+reaper.py      the reaper: a small OS process that continues all should the host die
 signalling.py  SIGSTOP and SIGCONT by pidfd, to a process or its group
 tuning.py      niceness and CPU affinity, changed and put back
 """

@@ -8,15 +8,14 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate import SchedulingPolicy
 from probate_scheduler import policies
 from probate_scheduler.entry import NO_SLICE, OPEN_END
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from probate_scheduler.entry import RunQueueEntry
     from probate_scheduler.guard import Reaper
@@ -26,16 +25,13 @@ _HELD_RECHECK: Final = 0.05
 
 
 @final
-@dataclass(slots=True)
-class Dispatch:
+class Dispatch(NamedTuple):
     """What one look at the queue came to, beyond what was stopped and continued."""
 
     #: When to look again, on the monotonic clock in seconds, if nothing changes before.
-    wake_at: float = OPEN_END
+    wake_at: float
     #: Who could not be stopped for want of a reaper.
-    unguarded: list[RunQueueEntry] = field(default_factory=list)
-    #: Whom a reaper can forget, by number.
-    forgettable: list[tuple[Reaper, int]] = field(default_factory=list)
+    unguarded: Sequence[RunQueueEntry] = ()
 
 
 @final
@@ -62,23 +58,23 @@ class Dispatcher:
         self, entries: Collection[RunQueueEntry], reaper: Reaper | None, now: float
     ) -> Dispatch:
         """Stop and continue as the policy has it."""
-        result = Dispatch()
-        self._observe(entries, now, result)
-        runnable = [entry for entry in entries if not (entry.is_paused or entry.is_held)]
-        if len(runnable) <= self.slots:
-            for entry in runnable:
+        wake_at = OPEN_END
+        unguarded = []
+        self._observe(entries, now)
+        chosen = [entry for entry in entries if not (entry.is_paused or entry.is_held)]
+        if len(chosen) <= self.slots:
+            for entry in chosen:
                 entry.open_slice(now)
-            chosen = runnable
         else:
-            chosen = self._choose(runnable, now)
-            result.wake_at = min(entry.slice_ends for entry in chosen)
+            chosen = self._choose(chosen, now)
+            wake_at = min(entry.slice_ends for entry in chosen)
         running = {entry.number for entry in chosen}
         # All are stopped before any is continued: there are never more than slots.
         for entry in entries:
             if entry.number in running or entry.is_held or entry.is_stopped:
                 continue
             if reaper is None or entry.reaper is not reaper:
-                result.unguarded.append(entry)
+                unguarded.append(entry)
             else:
                 entry.end_slice(now)
                 if entry.stop() and not entry.is_paused:
@@ -86,10 +82,10 @@ class Dispatcher:
         for entry in chosen:
             entry.resume()
         if any(entry.is_held for entry in entries):
-            result.wake_at = min(result.wake_at, now + max(self.quantum, _HELD_RECHECK))
-        return result
+            wake_at = min(wake_at, now + max(self.quantum, _HELD_RECHECK))
+        return Dispatch(wake_at, unguarded)
 
-    def _observe(self, entries: Collection[RunQueueEntry], now: float, result: Dispatch) -> None:
+    def _observe(self, entries: Collection[RunQueueEntry], now: float) -> None:
         """See who is stopped, or continued, by somebody else."""
         is_contended = len(entries) > self.slots
         for entry in entries:
@@ -98,10 +94,6 @@ class Dispatcher:
                     self.enqueue(entry)
             elif is_contended and not entry.is_stopped and entry.slice_ends <= now:
                 entry.observe()
-            if entry.is_held and entry.reaper is not None:
-                # Should the host die, it stays as it was made by whoever stopped it.
-                result.forgettable.append((entry.reaper, entry.number))
-                entry.reaper = None
 
     def _choose(self, runnable: list[RunQueueEntry], now: float) -> list[RunQueueEntry]:
         for entry in runnable:

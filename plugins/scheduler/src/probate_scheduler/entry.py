@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
 from probate_scheduler import signalling
 from probate_scheduler.figures import EntryState, EntryStatistics
-from probate_scheduler.tuning import Tuning
+from probate_scheduler.tuning import Setting, affinity_of, niceness_of
 
 if TYPE_CHECKING:
     from probate import OsProcess
     from probate_scheduler.guard import Reaper
-
-_numbers: Final = itertools.count(1)
 
 #: The end of a slice that lasts until somebody else wants to run.
 OPEN_END: Final = float("inf")
@@ -23,67 +22,50 @@ NO_SLICE: Final = float("-inf")
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class RunQueueEntry:
     """An OS process on the run queue, as `SchedulerManager.find` gives it.
 
     What is public may be read at any time; it changes under the queue's lock, by the queue.
     """
 
-    __slots__ = (
-        "_since",
-        "_stopped_group",
-        "is_held",
-        "is_paused",
-        "is_removed",
-        "is_stopped",
-        "is_taken",
-        "number",
-        "paused_seconds",
-        "priority",
-        "process",
-        "reaper",
-        "run_seconds",
-        "slice_ends",
-        "slice_started",
-        "slices",
-        "switches",
-        "tuning",
-        "turn",
-        "virtual_time",
-        "waited_seconds",
-        "weight",
-    )
+    process: OsProcess
+    priority: int
+    weight: int
+    #: Never used again, unlike a pid: names it to the reaper.
+    number: int = field(default_factory=itertools.count(1).__next__)
+    #: Who continues it should this host die.
+    reaper: Reaper | None = None
+    is_paused: bool = False
+    #: Whether it was stopped by the queue.
+    is_stopped: bool = False
+    #: Whether it was found stopped otherwise.
+    is_held: bool = False
+    #: Whether it has left the queue, which is for good.
+    is_removed: bool = False
+    #: Whether it was taken off while its process lived, since its owner terminates.
+    is_taken: bool = False
+    #: Its place among equals: the lower, the longer it has waited.
+    turn: int = 0
+    #: On the monotonic clock, in seconds.
+    slice_started: float = 0.0
+    slice_ends: float = NO_SLICE
+    #: Seconds run in contended slices, divided by the weight at the time.
+    virtual_time: float = 0.0
+    slices: int = 0
+    switches: int = 0
+    run_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    paused_seconds: float = 0.0
+    #: Niceness and affinity, as they were.
+    niceness: Setting[int] = field(init=False)
+    affinity: Setting[frozenset[int]] = field(init=False)
+    _stopped_group: bool = False
+    _since: float = field(default_factory=time.monotonic)
 
-    def __init__(self, process: OsProcess, priority: int, weight: int) -> None:
-        self.process = process
-        self.priority = priority
-        self.weight = weight
-        #: Never used again, unlike a pid: names it to the reaper.
-        self.number = next(_numbers)
-        #: Niceness and affinity, as they were.
-        self.tuning = Tuning(process)
-        #: Who continues it should this host die.
-        self.reaper: Reaper | None = None
-        self.is_paused = False
-        #: Whether it was stopped by the queue.
-        self.is_stopped = False
-        #: Whether it was found stopped otherwise.
-        self.is_held = False
-        #: Whether it has left the queue, which is for good.
-        self.is_removed = False
-        #: Whether it was taken off while its process lived, since its owner terminates.
-        self.is_taken = False
-        #: Its place among equals: the lower, the longer it has waited.
-        self.turn = 0
-        #: On the monotonic clock, in seconds.
-        self.slice_started = 0.0
-        self.slice_ends = NO_SLICE
-        #: Seconds run in contended slices, divided by the weight at the time.
-        self.virtual_time = 0.0
-        self.slices = self.switches = 0
-        self.run_seconds = self.waited_seconds = self.paused_seconds = 0.0
-        self._stopped_group = False
-        self._since = time.monotonic()
+    def __post_init__(self) -> None:
+        self.niceness = niceness_of(self.process)
+        self.affinity = affinity_of(self.process)
 
     def __repr__(self) -> str:
         scheduling = f"priority {self.priority}, weight {self.weight}"
@@ -93,6 +75,11 @@ class RunQueueEntry:
     def os_pid(self) -> int:
         """Its pid; its own for as long as it is on the queue."""
         return self.process.os_pid
+
+    @property
+    def key(self) -> int:
+        """What tells its process from all others, of the same pid as well."""
+        return key_of(self.os_pid, self.process.start_time)
 
     @property
     def state(self) -> EntryState:
@@ -180,6 +167,13 @@ class RunQueueEntry:
             self.virtual_time += (now - self.slice_started) / self.weight
             self.slice_started = now
 
+    def restore(self) -> None:
+        """Put niceness and affinity back; raises PermissionError when both have been tried."""
+        try:
+            self.niceness.restore()
+        finally:
+            self.affinity.restore()
+
     def statistics(self) -> EntryStatistics:
         """Its figures of this moment."""
         self.account()
@@ -194,3 +188,8 @@ class RunQueueEntry:
             waited_seconds=self.waited_seconds,
             paused_seconds=self.paused_seconds,
         )
+
+
+def key_of(os_pid: int, start_time: int) -> int:
+    """One number for both. No pid has more than 32 bits."""
+    return start_time << 32 | os_pid

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, final
 
 from probate import (
-    AlreadyOwnedError,
     NotOwnedError,
     OsProcess,
     Outcome,
@@ -14,8 +16,9 @@ from probate import (
     SchedulingPolicy,
     pid_or_current,
 )
+from probate.system.osprocess import start_time_of
 from probate_scheduler import arguments
-from probate_scheduler.entry import RunQueueEntry
+from probate_scheduler.entry import RunQueueEntry, key_of
 from probate_scheduler.runqueue import RunQueue
 
 if TYPE_CHECKING:
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
 
     from probate import CleanupStats, ResourceId, ResourceUsage
     from probate_scheduler.figures import EntryStatistics, SchedulerStatistics
-    from probate_scheduler.tuning import Tuning
 
 
 @final
@@ -47,11 +49,10 @@ class SchedulerManager:
         *,
         slots: int | None = None,
     ) -> None:
-        self._table: OwnershipTable[RunQueueEntry] = OwnershipTable(
-            "scheduler", identity=lambda entry: entry
+        # By what tells it from its predecessors: an OS process can be on the queue once only.
+        self.table: OwnershipTable[RunQueueEntry] = OwnershipTable(
+            "scheduler", identity=attrgetter("key"), alias=_key
         )
-        #: Whether `pid` has anything on the queue: the table's own word.
-        self.owns_any: Callable[[int], bool] = self._table.__contains__
         self._queue = RunQueue(self._died)
         self.configure(policy, quantum, slots=slots)
 
@@ -94,27 +95,22 @@ class SchedulerManager:
             try:
                 process.send_signal(0)
                 entry = RunQueueEntry(process, *checked)
-                if (standing := self._queue.standing(entry)) is not None:
-                    raise self._already_queued(standing)
                 self._queue.prepare(entry)
             except BaseException:
                 process.close()
                 raise
             return entry
 
-        entry = self._table.acquire(pid, make, self._release)
+        entry = self.table.acquire(pid, make, self._release)
         try:
-            resource_id = self._table.find(pid, entry)
-            is_queued = self._queue.put(entry)
+            resource_id = self.table.find(pid, entry)
+            self._queue.put(entry)
         except NotOwnedError:
             # Cleaned up before it was ever on the queue.
             raise ProcessTerminatedError(pid) from None
         except BaseException:
             self._forget(pid, entry)
             raise
-        if not is_queued and (standing := self._queue.standing(entry)) is not None:
-            self._forget(pid, entry)
-            raise self._already_queued(standing)
         return resource_id
 
     @pid_or_current
@@ -130,7 +126,7 @@ class SchedulerManager:
             if error.owner is None and _is_gone(os_pid):
                 return
             raise
-        if self._table.release(pid, self._table.find(pid, entry)) is not None:
+        if self.table.release(pid, self.table.find(pid, entry)) is not None:
             try:
                 self._release(entry)
             finally:
@@ -140,11 +136,12 @@ class SchedulerManager:
     def find(self, pid: int, os_pid: int) -> RunQueueEntry:
         """Return the entry of an OS process, such as to transfer it to another owner."""
         arguments.checked_os_pid(os_pid)
-        for _, entry in self._table.owned(pid):
+        for _, entry in self.table.owned(pid):
             if entry.os_pid == os_pid:
                 return entry
-        standing = self._queue.at(os_pid)
-        owner = None if standing is None else self._table.owner_of(standing)
+        owner = None
+        with contextlib.suppress(ProcessLookupError):
+            owner = self.table.owner_of(key_of(os_pid, start_time_of(os_pid)))
         raise NotOwnedError("scheduler", pid, f"an entry for OS process {os_pid}", owner)
 
     # -- one of the queue ------------------------------------------------------
@@ -165,13 +162,13 @@ class SchedulerManager:
     @pid_or_current
     def pause_all(self, pid: int) -> None:
         """Stop all OS processes of this owner until they are resumed. Raises as `pause`."""
-        for _, entry in self._table.owned(pid):
+        for _, entry in self.table.owned(pid):
             self._queue.pause(entry)
 
     @pid_or_current
     def resume_all(self, pid: int) -> None:
         """Let all paused OS processes of this owner run again, each when its turn comes."""
-        for _, entry in self._table.owned(pid):
+        for _, entry in self.table.owned(pid):
             self._queue.resume(entry)
 
     @pid_or_current
@@ -195,7 +192,8 @@ class SchedulerManager:
         account then says so. Raises PermissionError, ProcessLookupError.
         """
         arguments.checked_nice(nice)
-        self._tune(pid, os_pid, lambda tuning: tuning.nice.apply(nice))
+        entry = self.find(pid, os_pid)
+        self._tune(pid, entry, partial(entry.niceness.apply, nice))
 
     @pid_or_current
     def set_affinity(self, pid: int, os_pid: int, cpus: Iterable[int]) -> None:
@@ -205,8 +203,9 @@ class SchedulerManager:
         Raises ValueError if it may run on none of them, PermissionError, ProcessLookupError.
         """
         checked = arguments.checked_cpus(cpus)
+        entry = self.find(pid, os_pid)
         try:
-            self._tune(pid, os_pid, lambda tuning: tuning.affinity.apply(checked))
+            self._tune(pid, entry, partial(entry.affinity.apply, checked))
         except (PermissionError, ProcessLookupError):
             raise
         except (OSError, OverflowError) as error:
@@ -219,7 +218,7 @@ class SchedulerManager:
     @pid_or_current
     def statistics(self, pid: int) -> tuple[EntryStatistics, ...]:
         """The figures of this owner's entries, oldest first."""
-        owned = self._table.owned(pid)[::-1]
+        owned = self.table.owned(pid)[::-1]
         return tuple(self._queue.statistics(entry) for _, entry in owned)
 
     @property
@@ -239,7 +238,7 @@ class SchedulerManager:
 
     def quiesce(self, pid: int) -> None:
         """Take all of `pid` off the queue for good, and continue what the queue has stopped."""
-        for _, entry in self._table.owned(pid):
+        for _, entry in self.table.owned(pid):
             # Else it has left by itself, and there is nothing to account for.
             entry.is_taken = not entry.process.has_exited()
             self._queue.remove(entry)
@@ -247,19 +246,19 @@ class SchedulerManager:
     def cleanup(self, pid: int) -> CleanupStats:
         """Let go of all OS processes of `pid`, running, niceness and affinity as before."""
         try:
-            return self._table.cleanup(pid, self._release)
+            return self.table.cleanup(pid, self._release)
         finally:
             self._queue.join_if_idle()
 
     def usage(self, pid: int) -> ResourceUsage:
         """The entries of `pid`."""
-        return self._table.usage(pid)
+        return self.table.usage(pid)
 
     # -- inside ----------------------------------------------------------------
 
-    def _tune(self, pid: int, os_pid: int, change: Callable[[Tuning], None]) -> None:
-        if not self._queue.tune(self.find(pid, os_pid), change):
-            raise NotOwnedError("scheduler", pid, f"an entry for OS process {os_pid}")
+    def _tune(self, pid: int, entry: RunQueueEntry, change: Callable[[], None]) -> None:
+        if not self._queue.tune(entry, change):
+            raise NotOwnedError("scheduler", pid, f"an entry for OS process {entry.os_pid}")
 
     def _release(self, entry: RunQueueEntry) -> Outcome:
         """End an entry that is nobody's any more. Raises PermissionError."""
@@ -284,12 +283,13 @@ class SchedulerManager:
 
     def _forget(self, pid: int, entry: RunQueueEntry) -> None:
         """Take an entry back, whoever owns it by now."""
-        if self._table.disown(pid, entry) is not None:
+        if self.table.disown(pid, entry) is not None:
             self._queue.remove(entry)
             self._queue.close(entry)
 
-    def _already_queued(self, standing: RunQueueEntry) -> AlreadyOwnedError:
-        return AlreadyOwnedError("scheduler", repr(standing), self._table.owner_of(standing))
+
+def _key(thing: object) -> object:
+    return thing.key if isinstance(thing, RunQueueEntry) else thing
 
 
 def _is_gone(os_pid: int) -> bool:

@@ -26,7 +26,7 @@ class SchedulerResource:
 
     @hookimpl
     def has_resources(self, pid: int) -> bool:
-        return self.manager.owns_any(pid)
+        return pid in self.manager.table
 
     @hookimpl
     @runs_inline

@@ -1,7 +1,7 @@
 """The run queue, and the thread that hands out its time slices.
 
-One lock guards the queue, and what stops or continues a process holds it: what the books say of
-a process is what the kernel was told. Nothing that blocks is done under it. Starting a reaper
+One lock guards the queue, and what stops or continues a process holds it: what an entry says of
+its process is what the kernel was told. Nothing that blocks is done under it. Starting a reaper
 and telling it whom to guard can block, so that comes before, under a lock of its own.
 
 The thread exists while anything is on the queue, and sleeps until the end of the next slice, or
@@ -16,6 +16,7 @@ import logging
 import os
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate import death_watch, forget_in_forked_child
@@ -25,10 +26,9 @@ from probate_scheduler.figures import EntryStatistics, SchedulerStatistics
 from probate_scheduler.guard import Reaper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from probate import SchedulingPolicy
-    from probate_scheduler.tuning import Tuning
 
 logger = logging.getLogger("probate")
 
@@ -68,18 +68,16 @@ class RunQueue:
     def _start_afresh(self) -> None:
         # Reentrant, as a signal handler may terminate processes while its thread holds it.
         self._changed = threading.Condition(threading.RLock())
-        #: By pid and start time, since a process can stand in the queue only once.
-        self._entries: dict[tuple[int, int], RunQueueEntry] = {}
+        #: By number.
+        self._entries: dict[int, RunQueueEntry] = {}
         self._thread: threading.Thread | None = None
         #: Threads that have found the queue empty and are on their way out.
         self._leaving: list[threading.Thread] = []
         self._reaper: Reaper | None = None
         #: Serialises the starting of reapers.
         self._guarding = threading.RLock()
-        #: Whom a reaper can forget, by number.
-        self._forgettable: list[tuple[Reaper, int]] = []
-        #: Guardians that have died.
-        self._gone: list[Reaper] = []
+        #: Calls to reapers, which may block: made by the thread, in this order.
+        self._errands: list[Callable[[], object]] = []
         #: When, on the monotonic clock, somebody may be stopped again after a failure.
         self._slicing_from = 0.0
         self._totals = _Totals()
@@ -103,15 +101,6 @@ class RunQueue:
                 entry.end_slice(time.monotonic())
             self._changed.notify_all()
 
-    def standing(self, entry: RunQueueEntry) -> RunQueueEntry | None:
-        """The entry of the same OS process that is on the queue, if there is one."""
-        return self._entries.get(_key(entry))
-
-    def at(self, os_pid: int) -> RunQueueEntry | None:
-        """The entry of an OS process, by pid alone. O(all): for error messages."""
-        with self._changed:
-            return next((each for each in self._entries.values() if each.os_pid == os_pid), None)
-
     def prepare(self, entry: RunQueueEntry) -> None:
         """Have a newcomer guarded if somebody will have to be stopped.
 
@@ -122,11 +111,12 @@ class RunQueue:
         if is_contended:
             self.guard([entry])
 
-    def put(self, entry: RunQueueEntry) -> bool:
-        """Put an entry on the queue; False if its process stands there, or it was removed."""
+    def put(self, entry: RunQueueEntry) -> None:
+        """Put an entry on the queue, unless it was removed by now."""
         with self._changed:
-            if entry.is_removed or self._entries.setdefault(_key(entry), entry) is not entry:
-                return False
+            if entry.is_removed:
+                return
+            self._entries[entry.number] = entry
             entry.account()
             self._dispatcher.enqueue(entry)
             try:
@@ -136,7 +126,6 @@ class RunQueue:
                 self.remove(entry)
                 raise
             self._changed.notify_all()
-        return True
 
     def remove(self, entry: RunQueueEntry) -> None:
         """Take an entry off the queue for good, and continue its process. Idempotent."""
@@ -149,10 +138,8 @@ class RunQueue:
             finally:
                 self._totals = self._totals.plus(entry)
                 entry.is_removed = True
-                if self._entries.get(_key(entry)) is entry:
-                    del self._entries[_key(entry)]
-                if entry.reaper is not None:
-                    self._forgettable.append((entry.reaper, entry.number))
+                self._entries.pop(entry.number, None)
+                self._unguard(entry)
                 self._changed.notify_all()
 
     def close(self, entry: RunQueueEntry) -> None:
@@ -197,17 +184,17 @@ class RunQueue:
                 entry.weight = weight
             self._changed.notify_all()
 
-    def tune(self, entry: RunQueueEntry, change: Callable[[Tuning], None]) -> bool:
+    def tune(self, entry: RunQueueEntry, change: Callable[[], None]) -> bool:
         """Change its niceness or affinity; False if it has left the queue. Raises OSError."""
         with self._changed:
             if not entry.is_removed:
-                change(entry.tuning)
+                change()
             return not entry.is_removed
 
     def restore(self, entry: RunQueueEntry) -> None:
         """Put niceness and affinity back. Raises PermissionError."""
         with self._changed:
-            entry.tuning.restore()
+            entry.restore()
 
     def statistics(self, entry: RunQueueEntry) -> EntryStatistics:
         """The figures of one."""
@@ -245,7 +232,7 @@ class RunQueue:
         Raises ReaperUnavailableError.
         """
         with self._guarding:
-            reaper = self._reaper or self._new_guardian()
+            reaper = self._reaper or self._new_reaper()
             for entry in entries:
                 with self._changed:
                     if entry.is_removed or entry.reaper is reaper:
@@ -259,12 +246,24 @@ class RunQueue:
                     os.close(pidfd)
                 self._note_guarded(entry, reaper)
 
-    def _new_guardian(self) -> Reaper:
+    def _note_guarded(self, entry: RunQueueEntry, reaper: Reaper) -> None:
+        with self._changed:
+            entry.reaper = reaper
+            if entry.is_removed:
+                # By another thread, since it was last looked at.
+                self._unguard(entry)
+
+    def _unguard(self, entry: RunQueueEntry) -> None:
+        if entry.reaper is not None:
+            self._errands.append(partial(entry.reaper.forget, entry.number))
+            entry.reaper = None
+
+    def _new_reaper(self) -> Reaper:
         reaper = Reaper.start()
         with self._changed:
             self._reaper = reaper
             try:
-                reaper.watch(self._guardian_died)
+                reaper.watch(self._reaper_died)
                 # Which ends the reaper too, when the queue is empty.
                 self._ensure_thread()
             except BaseException:
@@ -273,20 +272,13 @@ class RunQueue:
                 raise
         return reaper
 
-    def _note_guarded(self, entry: RunQueueEntry, reaper: Reaper) -> None:
-        with self._changed:
-            entry.reaper = reaper
-            if entry.is_removed:
-                # By another thread, since it was last looked at.
-                self._forgettable.append((reaper, entry.number))
-
-    def _guardian_died(self, reaper: Reaper) -> None:
+    def _reaper_died(self, reaper: Reaper) -> None:
         with self._changed:
             if self._reaper is not reaper:
                 return
             logger.warning("the scheduler's reaper has died; nobody is stopped without another")
             self._reaper = None
-            self._gone.append(reaper)
+            self._errands.append(reaper.close)
             self._let_all_run()
             self._changed.notify_all()
 
@@ -296,17 +288,16 @@ class RunQueue:
         try:
             while not self._leaves():
                 with self._changed:
-                    done = self._dispatch()
-                    forgettable = self._forgettable + done.forgettable
-                    gone = self._gone
-                    self._forgettable, self._gone = [], []
-                    if self._entries and not (done.unguarded or forgettable or gone):
-                        left = done.wake_at - time.monotonic()
+                    wake_at, unguarded = self._dispatch()
+                    errands, self._errands = self._errands, []
+                    if self._entries and not (unguarded or errands):
+                        left = wake_at - time.monotonic()
                         if left > 0:
                             self._changed.wait(None if left == OPEN_END else left)
                         continue
-                _settle(forgettable, gone)
-                self._guard_or_recover(done.unguarded)
+                for errand in errands:
+                    errand()
+                self._guard_or_recover(unguarded)
         except BaseException:
             logger.exception("the scheduler has failed; everybody runs, until somebody is added")
             self._leaves(by_force=True)
@@ -321,16 +312,19 @@ class RunQueue:
             if self._entries and not by_force:
                 return False
             self._let_all_run()
-            reapers = [*self._gone, *([self._reaper] if self._reaper is not None else [])]
-            forgettable = self._forgettable
-            self._reaper, self._thread = None, None
-            self._gone, self._forgettable = [], []
+            errands, self._errands = self._errands, []
+            if self._reaper is not None:
+                # After it was told whom to forget: who has left may since have been stopped by
+                # others, which is not a reaper's to undo.
+                errands.append(self._reaper.close)
+            self._reaper = self._thread = None
             self._leaving = [each for each in self._leaving if each.is_alive()]
             self._leaving.append(threading.current_thread())
-        _settle(forgettable, reapers)
+        for errand in errands:
+            errand()
         return True
 
-    def _guard_or_recover(self, unguarded: list[RunQueueEntry]) -> None:
+    def _guard_or_recover(self, unguarded: Sequence[RunQueueEntry]) -> None:
         try:
             if unguarded:
                 self.guard(unguarded)
@@ -343,12 +337,18 @@ class RunQueue:
         now = time.monotonic()
         if now >= self._slicing_from:
             try:
-                return self._dispatcher.dispatch(self._entries.values(), self._reaper, now)
+                done = self._dispatcher.dispatch(self._entries.values(), self._reaper, now)
             except Exception:
                 logger.exception("scheduling failed; nobody is stopped for %s s", _RECOVERY)
                 self._slicing_from = now + _RECOVERY
+            else:
+                for entry in self._entries.values():
+                    if entry.is_held:
+                        # Should the host die, it stays as it was made by whoever stopped it.
+                        self._unguard(entry)
+                return done
         self._let_all_run()
-        return Dispatch(wake_at=self._slicing_from)
+        return Dispatch(self._slicing_from)
 
     def _ensure_thread(self) -> None:
         if self._thread is None:
@@ -361,16 +361,3 @@ class RunQueue:
         for entry in self._entries.values():
             with contextlib.suppress(OSError):
                 entry.resume()
-
-
-def _settle(forgettable: list[tuple[Reaper, int]], ended: list[Reaper]) -> None:
-    # First those: who has left may since have been stopped by others, which is not a reaper's
-    # to undo.
-    for reaper, number in forgettable:
-        reaper.forget(number)
-    for reaper in ended:
-        reaper.close()
-
-
-def _key(entry: RunQueueEntry) -> tuple[int, int]:
-    return entry.os_pid, entry.process.start_time

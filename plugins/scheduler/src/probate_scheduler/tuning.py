@@ -12,7 +12,7 @@ import contextlib
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from probate import OsProcess
 
 V = TypeVar("V")
-
-#: How often new threads are looked for, that were started while the others were changed.
-_PASSES: Final = 8
 
 
 @final
@@ -44,8 +41,8 @@ class Setting(Generic[V]):
         self._write = write
         #: By thread, from before the first change.
         self._before: dict[int, V] = {}
-        #: By thread, as the kernel took it: it may take less than it is given.
-        self._applied: dict[int, V] = {}
+        #: What the kernel made of the last change: it may take less than it is given.
+        self._applied: set[V] = set()
 
     def apply(self, value: V) -> None:
         """Set it for all threads, or for none.
@@ -54,32 +51,25 @@ class Setting(Generic[V]):
         or OSError (EINVAL).
         """
         changed: dict[int, V] = {}
+        applied: set[V] = set()
         try:
-            for _ in range(_PASSES):
-                new = [thread for thread in self._threads() if thread not in changed]
-                for thread in new:
+            # Twice, for threads that were started meanwhile by those whose turn had not come.
+            for _ in range(2):
+                for thread in self._threads() - changed.keys():
                     with contextlib.suppress(ProcessLookupError):
-                        before = self._read(thread)
-                        self._check_there()
-                        self._write(thread, value)
-                        changed[thread] = before
-                if not new:
-                    break
+                        changed[thread] = self._exchange(thread, value)
+                        applied.add(self._read(thread))
+            self._check_there()
         except OSError:
             for thread, before in changed.items():
                 with contextlib.suppress(OSError):
-                    self._write(thread, before)
+                    self._exchange(thread, before)
             raise
-        self._check_there()
-        original = self._original()
         for thread, before in changed.items():
             # A thread that came with a value of ours had it from one that was changed before.
-            is_ours = original is not None and before in self._applied.values()
-            self._before.setdefault(
-                thread, original if is_ours and original is not None else before
-            )
-            with contextlib.suppress(ProcessLookupError):
-                self._applied[thread] = self._read(thread)
+            is_ours = before in self._applied
+            self._before.setdefault(thread, self._original() if is_ours else before)
+        self._applied = applied
 
     def restore(self) -> None:
         """Put back what was there, where it still is as we set it.
@@ -87,40 +77,42 @@ class Setting(Generic[V]):
         Raises PermissionError: a niceness can be worsened by everybody, and bettered with
         CAP_SYS_NICE or RLIMIT_NICE only (setpriority(2)).
         """
-        ours = set(self._applied.values())
-        before, original = self._before, self._original()
-        self._before, self._applied = {}, {}
-        if original is None:
-            return
         refused: OSError | None = None
         with contextlib.suppress(ProcessLookupError):
-            for thread in self._threads():
-                with contextlib.suppress(ProcessLookupError):
-                    now = self._read(thread)
-                    wanted = before.get(thread, original)
-                    if now in ours and now != wanted:
-                        self._check_there()
-                        try:
-                            self._write(thread, wanted)
-                        except PermissionError as error:
-                            refused = error
+            for thread in self._threads() if self._before else ():
+                wanted = self._before.get(thread, self._original())
+                try:
+                    if self._read(thread) in self._applied - {wanted}:
+                        self._exchange(thread, wanted)
+                except ProcessLookupError:
+                    continue
+                except PermissionError as error:
+                    refused = error
         if refused is not None:
             raise PermissionError(
                 refused.errno,
                 f"{self._name} of OS process {self._process.os_pid} stays as it was set: the "
-                f"kernel does not let this host put it back to {original!r} (see CAP_SYS_NICE, "
-                "RLIMIT_NICE)",
+                f"kernel does not let this host put it back to {self._original()!r} (see "
+                "CAP_SYS_NICE, RLIMIT_NICE)",
             ) from refused
 
-    def _original(self) -> V | None:
-        """What the first thread had, which is what one tells of the process; None if unchanged."""
-        return self._before.get(self._process.os_pid, next(iter(self._before.values()), None))
+    def _original(self) -> V:
+        """What the first thread had, which is what one tells of the process."""
+        first = next(iter(self._before.values()))
+        return self._before.get(self._process.os_pid, first)
 
-    def _threads(self) -> list[int]:
-        threads: list[int] = []
+    def _exchange(self, thread: int, value: V) -> V:
+        """Set it for one thread; return what it was."""
+        before = self._read(thread)
+        self._check_there()
+        self._write(thread, value)
+        return before
+
+    def _threads(self) -> set[int]:
+        threads: set[int] = set()
         with contextlib.suppress(FileNotFoundError):
             tasks = Path(f"/proc/{self._process.os_pid}/task")
-            threads += [int(task.name) for task in tasks.iterdir()]
+            threads |= {int(task.name) for task in tasks.iterdir()}
         self._check_there()
         return threads
 
@@ -129,29 +121,16 @@ class Setting(Generic[V]):
             raise ProcessLookupError(f"OS process {self._process.os_pid} is gone")
 
 
-@final
-class Tuning:
-    """Niceness and affinity of one OS process."""
+def niceness_of(process: OsProcess) -> Setting[int]:
+    """The niceness, -20 to 19."""
+    read = partial(os.getpriority, os.PRIO_PROCESS)
+    return Setting("the niceness", process, read, partial(os.setpriority, os.PRIO_PROCESS))
 
-    __slots__ = ("affinity", "nice")
 
-    def __init__(self, process: OsProcess) -> None:
-        self.nice: Setting[int] = Setting(
-            "the niceness",
-            process,
-            partial(os.getpriority, os.PRIO_PROCESS),
-            partial(os.setpriority, os.PRIO_PROCESS),
-        )
-        self.affinity: Setting[frozenset[int]] = Setting(
-            "the CPU affinity",
-            process,
-            lambda thread: frozenset(os.sched_getaffinity(thread)),
-            os.sched_setaffinity,
-        )
+def affinity_of(process: OsProcess) -> Setting[frozenset[int]]:
+    """The CPUs that it may run on."""
 
-    def restore(self) -> None:
-        """Put both back; raises PermissionError when both have been tried."""
-        try:
-            self.nice.restore()
-        finally:
-            self.affinity.restore()
+    def read(thread: int) -> frozenset[int]:
+        return frozenset(os.sched_getaffinity(thread))
+
+    return Setting("the CPU affinity", process, read, os.sched_setaffinity)
