@@ -1,0 +1,59 @@
+"""What CONTRIBUTING.md and the glossary say is so."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from typing import Any
+
+import pytest
+from documents import REPOSITORY, code_blocks
+
+from probate import Outcome, ProcessManager, ResourceOrchestrator
+
+CONTRIBUTING = REPOSITORY / "CONTRIBUTING.md"
+
+
+def test_the_kind_that_is_shown_works() -> None:
+    """As it stands: connects, is found by its order, interrupts, and closes at its owner's end."""
+    names: dict[str, Any] = {"__name__": "databases"}
+    [block] = code_blocks(CONTRIBUTING, "python")
+    exec(compile(block, CONTRIBUTING.name, "exec"), names)
+    orchestrator = ResourceOrchestrator().register(names["DatabaseResource"](), "databases")
+    with ProcessManager.builder().with_resource_orchestrator(orchestrator).build() as manager:
+        owner = manager.create_process("owner")
+        databases = orchestrator["databases"].manager
+        early, late = (databases.connect(owner.pid, ":memory:") for _ in range(2))
+
+        databases.close(owner.pid, early)
+        result = manager.terminate_process(owner.pid)
+
+    assert result.stats.by_type == {"databases": 1}
+    for connection in (early, late):
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("select 1")
+
+
+def test_every_target_is_listed_and_every_listed_one_is_a_target() -> None:
+    """Those that `make help` shows."""
+    makefile = (REPOSITORY / "Makefile").read_text()
+    named = set(re.findall(r"`make (\w+)`", CONTRIBUTING.read_text()))
+
+    assert named == set(re.findall(r"^(\w+):.*## ", makefile, re.MULTILINE)) - {"help"}
+
+
+def test_the_tests_that_are_named_exist() -> None:
+    """By path, and by name where one is given."""
+    [block] = [each for each in code_blocks(CONTRIBUTING, "sh") if "pytest" in each]
+    for path, _, name in re.findall(r"(tests/[\w/.]+)(::)?(\w+)?", block):
+        assert (REPOSITORY / path).exists()
+        assert not name or f"def {name}(" in (REPOSITORY / path).read_text()
+
+
+def test_the_glossary_has_each_outcome() -> None:
+    """In their order."""
+    rows = re.findall(
+        r"^\| ([A-Z_]+) \|", (REPOSITORY / "docs/glossary.md").read_text(), re.MULTILINE
+    )
+
+    assert rows == [outcome.name for outcome in Outcome]
