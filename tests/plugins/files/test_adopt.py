@@ -70,7 +70,7 @@ def test_adopt_fd_gives_the_id(manager: ProcessManager, files: FileManager) -> N
     fd = os.memfd_create("adopted")
     resource_id = files.adopt_fd(process.pid, fd)
 
-    assert [info.id for info in files.usage(process.pid).resources] == [resource_id]
+    assert [info.id for info in files.table.usage(process.pid).resources] == [resource_id]
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_what_is_in_the_way_stays(
         files.mkfifo(process.pid, tmp_path / "fifo")
 
     assert (tmp_path / "fifo").read_text() == "precious"
-    assert not files.owns_any(process.pid)
+    assert process.pid not in files.table
 
 
 def test_removing_by_hand(manager: ProcessManager, files: FileManager, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_removing_by_hand(manager: ProcessManager, files: FileManager, tmp_path:
     files.remove(process.pid, files.mkfifo(process.pid, tmp_path / "fifo"))
 
     assert list(tmp_path.iterdir()) == []
-    assert not files.owns_any(process.pid)
+    assert process.pid not in files.table
 
 
 def _wait_until_it_opens(pid: int) -> None:

@@ -233,7 +233,7 @@ def test_unlocking_by_hand(
     files.unlock(a.pid, file.fileno())
 
     assert locks_of(path) == []
-    assert files.usage(a.pid).count == 1
+    assert files.table.usage(a.pid).count == 1
     with pytest.raises(NotOwnedError):
         files.unlock(a.pid, file)
 
@@ -249,7 +249,7 @@ def test_closing_a_file_by_hand_gives_back_its_locks(
         files.lock_range(process.pid, file, 0, 10)
         files.close(process.pid, file)
 
-    assert not files.owns_any(process.pid)
+    assert process.pid not in files.table
     assert locks_of(path) == []
 
 
@@ -308,7 +308,7 @@ def test_a_wait_times_out(
         files.lock(process.pid, file, timeout=0.2)
 
     assert 0.2 <= time.monotonic() - started < 5
-    assert files.usage(process.pid).count == 1
+    assert files.table.usage(process.pid).count == 1
     assert files.lock(process.pid, file, shared=True, timeout=0).is_held
 
 

@@ -204,7 +204,7 @@ def test_usage_tells_path_mode_number_and_inode(
     files.mkfifo(process.pid, tmp_path / "fifo")
     inode = (tmp_path / "file").stat().st_ino
 
-    usage = files.usage(process.pid)
+    usage = files.table.usage(process.pid)
     descriptions = [info.description for info in usage.resources]
 
     assert (usage.kind, usage.count, usage.nbytes) == ("files", 5, 0)
@@ -257,7 +257,7 @@ def test_the_kernels_errors_come_through(
     with pytest.raises(FileNotFoundError, match="missing"):
         getattr(files, name)(process.pid, tmp_path / "missing")
 
-    assert not files.owns_any(process.pid)
+    assert process.pid not in files.table
 
 
 def test_a_terminated_owner_gets_nothing(

@@ -225,7 +225,7 @@ def test_numbers_beyond_the_small_ints_are_found(
     files.close(process.pid, int(str(high)))
 
     assert not is_open(high)
-    assert not files.owns_any(process.pid)
+    assert process.pid not in files.table
     os.close(low)
 
 

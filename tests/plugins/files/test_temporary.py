@@ -72,7 +72,7 @@ def test_closing_by_hand_unlinks(
 
     assert file.closed
     assert list(tmp_path.iterdir()) == []
-    assert not files.owns_any(process.pid)
+    assert process.pid not in files.table
 
 
 def test_a_file_that_was_closed_directly_still_loses_its_path(
@@ -198,7 +198,7 @@ def test_what_was_swapped_is_refused_and_both_are_left_alone(
     assert str(path) in result.errors[0].message
     assert (tmp_path / "ours").exists()
     assert (path / "theirs").exists()
-    assert not files.owns_any(process.pid)
+    assert process.pid not in files.table
 
 
 def test_a_link_in_the_place_of_a_folder_is_not_followed(

@@ -114,7 +114,7 @@ def test_a_second_cleanup_finds_nothing(
 
     assert orchestrator.cleanup_process(process.pid).stats.resources_freed == 2
 
-    stats = files.cleanup(process.pid)
+    stats = manager.orchestrator["files"].cleanup(process.pid)
 
     assert stats.model_copy(update={"duration_seconds": 0}) == CleanupStats()
 
@@ -157,7 +157,7 @@ def test_acquisitions_racing_a_termination_leave_nothing(
         assert {type(outcome[0]) for _, outcome in running} == {ProcessTerminatedError}
         assert result.is_success, result.errors
         assert result.stats.resources_freed >= sum(made)
-        assert not files.owns_any(process.pid)
+        assert process.pid not in files.table
 
     assert list(tmp_path.iterdir()) == [path]
 
@@ -206,7 +206,7 @@ def test_a_forked_child_owns_nothing(
 
     def child() -> None:
         assert not manager.orchestrator.has_resources(process.pid)
-        assert files.cleanup(process.pid).resources_freed == 0
+        assert manager.orchestrator["files"].cleanup(process.pid).resources_freed == 0
         gc.collect()
         assert is_open(fd)
         assert fifo.exists()

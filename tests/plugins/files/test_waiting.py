@@ -59,50 +59,41 @@ def derived_file() -> io.TextIOWrapper:
     return Derived(open(os.memfd_create("memory"), "wb"))
 
 
+def file_in_a_pipe() -> io.TextIOWrapper:
+    """What a reader, who is gone already, may let wait."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return open(writer, "w")
+
+
 @pytest.mark.parametrize(
-    ("make", "inline"),
+    ("things", "is_inline"),
     [
-        (memory_file, {"quiesce", "cleanup"}),
-        (lambda: os.memfd_create("memory"), {"quiesce", "cleanup"}),
-        (lambda: open("/proc/self/stat"), {"quiesce"}),
-        (lambda: tempfile.SpooledTemporaryFile(), {"quiesce"}),
-        (lambda: os.eventfd(0), {"quiesce"}),
-        (derived_file, set()),
+        ([memory_file, lambda: os.memfd_create("memory"), memory_file], True),
+        ([lambda: open("/proc/self/stat")], False),
+        ([tempfile.SpooledTemporaryFile], False),
+        ([lambda: os.eventfd(0)], False),
+        ([derived_file], False),
+        ([memory_file, file_in_a_pipe, memory_file], False),
     ],
-    ids=["memory", "memfd", "read", "spooled", "eventfd", "derived"],
+    ids=["memory", "read", "spooled", "eventfd", "derived", "a pipe among them"],
 )
 def test_what_can_wait_for_nobody_needs_no_watching(
-    manager: ProcessManager, make: Callable[[], Any], inline: set[str]
+    manager: ProcessManager, things: list[Callable[[], Any]], is_inline: bool
 ) -> None:
     """What may, even if most unlikely, runs on a thread that can be left behind."""
     watcher = ThreadWatcher()
     manager.orchestrator.register(watcher)
     process = manager.create_process("owner")
-    process.adopt(make())
+    for make in things:
+        process.adopt(make())
 
     result = process.terminate()
 
     assert result.is_success
-    assert result.stats.resources_freed == 1
-    here = {hook for hook, thread in watcher.threads.items() if thread == threading.get_ident()}
-    assert here == inline
-
-
-def test_one_pipe_among_files_in_memory_has_all_watched(manager: ProcessManager) -> None:
-    """Its reader may let it wait."""
-    watcher = ThreadWatcher()
-    manager.orchestrator.register(watcher)
-    process = manager.create_process("owner")
-    reader, writer = os.pipe()
-    process.adopt(memory_file())
-    process.adopt(open(writer, "w"))
-    process.adopt(memory_file())
-
-    result = process.terminate()
-
-    assert result.stats.resources_freed == 3
-    assert threading.get_ident() not in watcher.threads.values()
-    os.close(reader)
+    assert result.stats.resources_freed == len(things)
+    assert watcher.threads["quiesce"] == threading.get_ident()
+    assert (watcher.threads["cleanup"] == threading.get_ident()) is is_inline
 
 
 def test_a_close_that_fails_among_many_is_told_of_once(

@@ -7,17 +7,14 @@ entry.py        what every owned thing can do
 arguments.py    arguments, checked before anything is acquired
 adoption.py     what was made elsewhere, and is ours to release
 identity.py     which file a descriptor number refers to
-filesystem.py   which files live in memory
 descriptor.py   descriptors that no file object wraps
-layers.py       file objects, layer by layer, down to the descriptor
-outlet.py       where a file's buffered bytes go when it is flushed
 openfile.py     file objects: flushing and closing
+flushing.py     the same on threads that can be left behind
 temporary.py    temporary files and folders
 fifo.py         FIFOs
 pinned.py       paths, pinned so that no successor is taken for them
 locks.py        flock and open file description locks
 waiting.py      waiting for a lock that somebody else holds
-settling.py     all that one process owns, flushed and released together
 errors.py       buffered data that could not be written
 """
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from probate_files.arguments import STANDARD, descriptor_of
 from probate_files.descriptor import Descriptor
-from probate_files.layers import layers_of
-from probate_files.openfile import OpenFile
+from probate_files.openfile import OpenFile, layers_of
 from probate_files.temporary import SpooledFile, TemporaryFile, TemporaryFolder
 
 if TYPE_CHECKING:
@@ -47,13 +46,12 @@ def _open_file(file: object, native: object) -> OpenFile | None:
     if any(file is stream for stream in _standard_streams()):
         raise ValueError(f"a standard stream of the host is never one process's: {file!r}")
     _refuse_closed(file)
-    found = layers_of(file)
-    if found is None:
+    layers = layers_of(file)
+    if layers is None:
         return None
-    above, raw = found
-    _refuse_standard(raw.fileno())
-    descriptor_of(raw)
-    return OpenFile(file, above, raw, native)
+    _refuse_standard(layers[-1].fileno())
+    descriptor_of(layers[-1])
+    return OpenFile(file, native)
 
 
 def _descriptor(fd: int) -> Descriptor | None:

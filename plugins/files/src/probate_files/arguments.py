@@ -6,7 +6,7 @@ import codecs
 import io
 import math
 import os
-from typing import Final
+from typing import IO, Any, Final
 
 from probate_files.identity import identify
 
@@ -39,6 +39,17 @@ def descriptor_of(file: object) -> int:
     except (OSError, OverflowError):
         raise ValueError(f"no open descriptor: {file!r}") from None
     return fd
+
+
+def is_closed(file: IO[Any] | int) -> bool:
+    """Whether a file object, or a number, is closed."""
+    if not isinstance(file, int):
+        return file.closed
+    try:
+        descriptor_of(file)
+    except ValueError:
+        return True
+    return False
 
 
 def checked_path(path: object) -> str | bytes:

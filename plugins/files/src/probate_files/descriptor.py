@@ -1,56 +1,70 @@
-"""Descriptors that nothing is buffered in."""
+"""Descriptors that nothing is buffered in, and what the kernel says of any."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from typing import TYPE_CHECKING, final
 
 from probate import Outcome
-from probate_files.entry import PATIENCE
-from probate_files.filesystem import is_in_memory
-from probate_files.identity import identify, is_still, path_of
+from probate_files.entry import Entry
+from probate_files.identity import identify, is_still
 
 if TYPE_CHECKING:
-    import concurrent.futures
-
     from probate_files.locks import FileLock
 
 
+def path_of(fd: int) -> str:
+    """What the kernel calls it: a path, or a name such as "pipe:[4711]" (proc(5)); or nothing."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
+
+
+def is_in_memory(fd: int) -> bool:
+    """Whether it is a regular file on a tmpfs, or a memfd: those alone have seals (fcntl(2))."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return False
+    return True
+
+
 @final
-class Descriptor:
+class Descriptor(Entry):
     """A descriptor number that no file object wraps."""
 
-    __slots__ = ("__weakref__", "_is_over", "identity", "is_in_memory", "locks", "native", "path")
+    __slots__ = ("_is_over", "fd", "identity", "is_in_memory", "locks", "path")
 
     def __init__(self, fd: int) -> None:
         #: Raises OSError (EBADF) if it is not open.
         self.identity = identify(fd)
-        self.is_in_memory = is_in_memory(fd, self.identity)
+        self.is_in_memory = is_in_memory(fd)
         self.path = path_of(fd)
-        self.native = fd
+        self.fd = fd
         #: Locks that were taken through it here.
         self.locks: list[FileLock] = []
         self._is_over = False
 
     def __repr__(self) -> str:
-        return f"fd {self.native}: {self.path!r} (mode {self.identity.mode}, {self.identity})"
+        return f"fd {self.fd}: {self.path!r} (mode {self.identity.mode}, {self.identity})"
+
+    @property
+    def native(self) -> Descriptor:
+        """Itself: the number may mean another file by now, or the same one opened anew."""
+        return self
 
     @property
     def number(self) -> int | None:
         """The number, while it refers to the same file; else None."""
-        if self._is_over or not is_still(self.native, self.identity):
-            return None
-        return self.native
+        return None if self._is_over or not is_still(self.fd, self.identity) else self.fd
 
     def forget(self) -> None:
         """Never touch the number again: it was closed, and is another's."""
         self._is_over = True
 
-    def quiesce(self) -> concurrent.futures.Future[None] | None:
-        """Nothing is buffered."""
-        return None
-
-    def release(self, patience: float = PATIENCE) -> Outcome:  # noqa: ARG002  waits for nobody
+    def release(self) -> Outcome:
         """Close it while it is still the same file.
 
         A thread blocked in it is not woken by that (close(2)): its call ends when its peer does.

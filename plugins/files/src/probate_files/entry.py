@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import concurrent.futures
-
     from probate import Outcome
-
-#: Seconds that a release by itself waits for a flush that somebody's reader has to let through.
-PATIENCE = 0.1
+    from probate_files.openfile import OpenFile
 
 
-class Entry(Protocol):
+class Entry(ABC):
     """One owned thing, as the table has it. Its repr is its description."""
 
+    __slots__ = ("__weakref__",)
+
+    #: Whether it lives in memory, so that neither a flush nor a release can wait for anything.
+    is_in_memory: bool = False
+
     @property
+    @abstractmethod
     def native(self) -> object:
         """What the user has of it, by which it is found."""
 
     @property
-    def is_in_memory(self) -> bool:
-        """Whether neither its flush nor its release can wait for a disk, or for anybody."""
+    def open_file(self) -> OpenFile | None:
+        """The file object whose buffered data is written by its release; None if there is none."""
+        return None
 
-    def quiesce(self) -> concurrent.futures.Future[None] | None:
-        """Start flushing; a future if that goes on by itself."""
-
-    def release(self, patience: float = PATIENCE) -> Outcome:
-        """Give it back; waits for others for at most `patience` seconds."""
+    @abstractmethod
+    def release(self) -> Outcome:
+        """Give it back; waits for as long as the kernel takes."""

@@ -14,14 +14,14 @@ class LostDataError(ProbateError, OSError):
     """Buffered data could not be written; its descriptor is closed all the same.
 
     As OSError it has `errno` and `filename`: ENOSPC for a full disk, EPIPE for a pipe without a
-    reader, EAGAIN for a full pipe, EBADF for a descriptor that somebody else has closed.
+    reader, EBADF for a descriptor that somebody else has closed.
     """
 
-    #: How many bytes are lost; None where that cannot be known.
+    #: How many bytes are lost at least; None where that cannot be known, as of a pipe.
     nbytes: int | None
 
     def __init__(self, nbytes: int | None, path: str, number: int, reason: str = "") -> None:
-        amount = "an unknown number of" if nbytes is None else f"{nbytes}"
+        amount = "an unknown number of" if nbytes is None else f"at least {nbytes}"
         unit = "byte is" if nbytes == 1 else "bytes are"
         why = reason or os.strerror(number)
         super().__init__(number, f"{amount} buffered {unit} lost: {why}", path)

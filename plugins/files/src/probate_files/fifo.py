@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 from probate import Outcome
-from probate_files.entry import PATIENCE
+from probate_files.entry import Entry
 from probate_files.pinned import PinnedPath
 
 if TYPE_CHECKING:
-    import concurrent.futures
     from pathlib import Path
 
 
 @final
-class Fifo:
+class Fifo(Entry):
     """A named pipe that was made here. Its open ends are resources of their own."""
 
-    __slots__ = ("_pin", "native")
-
-    #: It has somebody on its other side.
-    is_in_memory: Final = False
+    __slots__ = ("_path", "_pin")
 
     def __init__(self, path: Path) -> None:
-        self.native = path
+        self._path = path
         self._pin = PinnedPath(os.fspath(path))
         if not stat.S_ISFIFO(self._pin.status.st_mode):
             raise FileExistsError(f"replaced while it was made, by what is no FIFO: {path}")
@@ -33,11 +29,12 @@ class Fifo:
     def __repr__(self) -> str:
         return f"FIFO {self._pin.path!r} (inode {self._pin.status.st_ino})"
 
-    def quiesce(self) -> concurrent.futures.Future[None] | None:
-        """Nothing is buffered outside the kernel."""
-        return None
+    @property
+    def native(self) -> Path:
+        """The path that it was made with."""
+        return self._path
 
-    def release(self, patience: float = PATIENCE) -> Outcome:  # noqa: ARG002  waits for nobody
+    def release(self) -> Outcome:
         """Let everybody through who waits in open(2), and unlink it. See `PinnedPath.look`."""
         if not self._pin.is_pinned:
             return Outcome.ALREADY_GONE

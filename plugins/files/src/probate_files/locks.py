@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate import Outcome
 from probate_files.arguments import descriptor_of
-from probate_files.entry import PATIENCE
-from probate_files.filesystem import is_in_memory
-from probate_files.identity import identify, is_still, path_of
+from probate_files.descriptor import is_in_memory, path_of
+from probate_files.entry import Entry
+from probate_files.identity import identify, is_still
 
 if TYPE_CHECKING:
-    import concurrent.futures
     from collections.abc import Iterator
 
 #: `struct flock`: type, whence, start, length, pid; the pid is 0 for these locks (fcntl(2)).
@@ -48,7 +47,7 @@ class Range(NamedTuple):
 
 
 @final
-class FileLock:
+class FileLock(Entry):
     """An advisory lock on an open file, of the whole file (flock) or of a range of it.
 
     Made by `FileManager.lock` and `lock_range`, given back by `unlock`.
@@ -68,7 +67,7 @@ class FileLock:
             self._identity = identify(fd)
         except OSError:
             raise self._closed() from None
-        self.is_in_memory = is_in_memory(fd, self._identity)
+        self.is_in_memory = is_in_memory(fd)
 
     def __repr__(self) -> str:
         how = "shared" if self.shared else "exclusive"
@@ -146,11 +145,7 @@ class FileLock:
         else:
             self._set(fd, fcntl.F_UNLCK)
 
-    def quiesce(self) -> concurrent.futures.Future[None] | None:
-        """Nothing to flush."""
-        return None
-
-    def release(self, patience: float = PATIENCE) -> Outcome:  # noqa: ARG002  waits for nobody
+    def release(self) -> Outcome:
         """Unlock, for duplicates and forked children too; ALREADY_GONE if its file is closed."""
         fd = self._fd()
         if fd is None or not self.is_taken_on(fd):

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import fcntl
 import os
 import threading
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, final
+from typing import IO, TYPE_CHECKING, Any, Final, final
 
-from probate import BusyResourceError, NotOwnedError, forget_in_forked_child, pid_or_current
-from probate_files import arguments, fifo, settling, temporary
+from probate import (
+    NotOwnedError,
+    ReleaseTimeoutError,
+    forget_in_forked_child,
+    pid_or_current,
+    runs_inline,
+)
+from probate_files import arguments, fifo, flushing, temporary
 from probate_files.adoption import entry_for
 from probate_files.descriptor import Descriptor
 from probate_files.locks import FileLock, Range
-from probate_files.openfile import OpenFile, opened
+from probate_files.openfile import OpenFile
 from probate_files.table import FileTable
 from probate_files.waiting import wait_for
 
 if TYPE_CHECKING:
-    import concurrent.futures
     import tempfile
     from collections.abc import Callable
 
-    from probate import CleanupStats, ResourceId, ResourceUsage
+    from probate import ResourceId
     from probate_files.temporary import TemporaryFile
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 TextPath = str | os.PathLike[str]
+
+#: Seconds between two looks of a close that waits at whether its owner is still alive.
+_LOOK: Final = 0.05
 
 
 @final
@@ -42,10 +51,9 @@ class FileManager:
     """
 
     def __init__(self) -> None:
-        self._books = FileTable()
-        self._table = self._books.table
-        #: Whether `pid` owns anything of this kind: the table's own word.
-        self.owns_any: Callable[[int], bool] = self._table.__contains__
+        self._files = FileTable()
+        #: Who owns what.
+        self.table = self._files.table
         #: Held while a lock is asked for, which never waits.
         self._taking = threading.Lock()
         forget_in_forked_child(self)
@@ -80,12 +88,12 @@ class FileManager:
         def make() -> OpenFile:
             file = open(name, mode, buffering, encoding, errors, newline)  # noqa: SIM115  owned
             try:
-                return opened(file)
+                return OpenFile(file)
             except BaseException:
                 file.close()
                 raise
 
-        return self._books.acquire(pid, make).file  # type: ignore[return-value]  # as opened
+        return self._files.acquire(pid, make).native  # type: ignore[return-value]  # as opened
 
     @pid_or_current
     def open_fd(self, pid: int, path: AnyPath, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
@@ -150,8 +158,7 @@ class FileManager:
         def make() -> TemporaryFile:
             return temporary.make_file(where, mode, buffering, encoding, errors, newline)
 
-        entry = self._books.acquire(pid, make)
-        return entry.file.file  # type: ignore[return-value]  # as opened
+        return self._files.acquire(pid, make).native  # type: ignore[return-value]  # as opened
 
     @pid_or_current
     def temporary_directory(
@@ -167,7 +174,7 @@ class FileManager:
         Links in it are removed, never followed. A folder that was renamed is kept.
         """
         where = arguments.checked_place(suffix, prefix, directory)
-        entry = self._books.acquire(pid, lambda: temporary.make_folder(*where))
+        entry = self._files.acquire(pid, lambda: temporary.make_folder(*where))
         return entry.native  # type: ignore[return-value]  # the path that it was made with
 
     @pid_or_current
@@ -179,7 +186,7 @@ class FileManager:
         """
         name = Path(arguments.absolute_path(path))
         arguments.checked_mode(mode)
-        return self._books.acquire(pid, lambda: fifo.make(name, mode)).native
+        return self._files.acquire(pid, lambda: fifo.make(name, mode)).native
 
     # -- locks ---------------------------------------------------------------
 
@@ -224,18 +231,18 @@ class FileManager:
         Idempotent for a lock. Raises NotOwnedError if it is another's, or the file has none.
         """
         if isinstance(lock, FileLock):
-            self._unlock(pid, lock)
+            self._give_back(pid, lock, lambda: not lock.is_held)
             return
         fd = arguments.descriptor_of(lock)
         found = [
             each
-            for _, each in self._table.owned(pid)
+            for each in self.table.resources(pid)
             if isinstance(each, FileLock) and each.is_through(fd)
         ]
         if not found:
-            raise NotOwnedError(self._table.kind, pid, f"a lock of {lock!r}")
+            raise NotOwnedError(self.table.kind, pid, f"a lock of {lock!r}")
         for each in found:
-            self._unlock(pid, each)
+            self.unlock(pid, each)
 
     # -- using and giving back -----------------------------------------------
 
@@ -244,7 +251,7 @@ class FileManager:
         """Flush a file object of this owner. Raises NotOwnedError if it is another's."""
         if not hasattr(file, "flush"):
             raise TypeError(f"expected a file object, got {file!r}")
-        self._books.find(pid, file)
+        self._files.find(pid, file)
         file.flush()
 
     @pid_or_current
@@ -259,27 +266,26 @@ class FileManager:
         if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "closed")):
             raise TypeError(f"expected a file object or a descriptor, got {file!r}")
         try:
-            resource_id = self._books.find(pid, file)
-        except NotOwnedError as error:
-            if error.owner is None:
-                if _is_closed(file):
-                    return
-                # A termination may be just about to close it.
-                self._table.check_admitted(pid)
-            raise
-        entry = self._table.get(pid, resource_id)
-        if (flushed := entry.quiesce()) is not None:
-            flushed.result()
+            entry = self._files.find(pid, file)
+        except NotOwnedError:
+            # Of a file that is closed nobody needs to be the owner.
+            self._give_back(pid, file, lambda: arguments.is_closed(file))
+            return
+        if (stream := entry.open_file) is not None and stream.is_stream:
+            self._wait_for(pid, flushing.flush(stream))
         for lock in list(getattr(entry, "locks", ())):
             with contextlib.suppress(NotOwnedError):
-                self._unlock(pid, lock)
-        try:
-            self._release(pid, resource_id)
-        except BusyResourceError:
-            # Its last bytes, such as a checksum, have filled the pipe anew.
-            if (flushed := entry.quiesce()) is not None:
-                flushed.result()
-            entry.release()
+                self.unlock(pid, lock)
+        while True:
+            try:
+                self._give_back(pid, file, lambda: arguments.is_closed(file))
+            except ReleaseTimeoutError:
+                # Its last bytes, such as a checksum, have filled the pipe anew.
+                if stream is None or stream.closing is None:
+                    raise
+                self._wait_for(pid, stream.closing)
+            else:
+                return
 
     @pid_or_current
     def remove(self, pid: int, path: TextPath | tempfile.TemporaryDirectory[Any]) -> None:
@@ -290,7 +296,7 @@ class FileManager:
         """
         if isinstance(path, (str, os.PathLike)):
             path = Path(arguments.absolute_path(path))
-        self._release(pid, self._books.find(pid, path))
+        self._release(pid, self._files.find(pid, path).native)
 
     @pid_or_current
     def adopt_fd(self, pid: int, fd: int) -> ResourceId:
@@ -305,7 +311,7 @@ class FileManager:
             raise TypeError(f"a descriptor is a plain int, got {fd!r}")
         return resource_id
 
-    # -- settling, for the resource ------------------------------------------
+    # -- for the resource ----------------------------------------------------
 
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
         """Own a descriptor, file object or temporary thing made elsewhere.
@@ -314,71 +320,55 @@ class FileManager:
         is closed and for the host's standard streams, AlreadyOwnedError.
         """
         entry = entry_for(resource)
-        return None if entry is None else self._books.adopt(pid, entry)
+        return None if entry is None else self._files.adopt(pid, entry)
 
-    def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
-        """Flush; the futures are of files whose readers have yet to read."""
-        return settling.flush(self._table, pid)
+    @runs_inline
+    def quiesce(self, pid: int) -> list[concurrent.futures.Future[Any]]:
+        """Flush; the futures are of files that may have to wait for their readers, or a disk."""
+        return flushing.quiesce(self.table, pid)
 
-    def may_wait(self, pid: int) -> bool:
-        """Whether `cleanup` may wait for a disk, or for anybody."""
-        return settling.may_wait(self._table, pid)
-
-    def may_wait_to_flush(self, pid: int) -> bool:
-        """Whether `quiesce` may."""
-        return settling.may_wait_to_flush(self._table, pid)
-
-    def cleanup(self, pid: int) -> CleanupStats:
-        """Flush, unlock, close and unlink all that `pid` owns, newest first."""
-        return settling.release(self._table, pid)
-
-    def usage(self, pid: int) -> ResourceUsage:
-        """What `pid` owns of this kind; bytes are not counted."""
-        return self._table.usage(pid)
+    def may_block(self, pid: int) -> bool:
+        """Whether a cleanup may wait for a disk, or for anybody."""
+        return not all(each.is_in_memory for each in self.table.resources(pid))
 
     # -- inside --------------------------------------------------------------
 
     def _acquire_fd(self, pid: int, make: Callable[[], int]) -> int:
-        def make_entry() -> Descriptor:
-            return Descriptor(make())
-
-        return self._books.acquire(pid, make_entry).native
+        return self._files.acquire(pid, lambda: Descriptor(make())).fd
 
     def _lock(self, pid: int, lock: FileLock, timeout: float | None) -> FileLock:
         seconds = arguments.checked_timeout(timeout)
 
         def take() -> FileLock:
-            return wait_for(lock, pid, self._books, self._taking, seconds)
+            return wait_for(lock, pid, self._files, self._taking, seconds)
 
-        self._books.acquire(pid, take)
-        self._books.attach_lock(lock)
+        self._files.acquire(pid, take)
+        self._files.attach_lock(lock)
         return lock
 
-    def _unlock(self, pid: int, lock: FileLock) -> None:
+    def _wait_for(self, pid: int, call: concurrent.futures.Future[Any]) -> None:
+        """Wait for a call in the background. Raises ProcessTerminatedError if `pid` ends first."""
+        while concurrent.futures.wait([call], _LOOK).not_done:
+            self.table.check_admitted(pid)
+
+    def _give_back(self, pid: int, native: object, is_gone: Callable[[], bool]) -> None:
         try:
-            resource_id = self._books.find(pid, lock)
+            self._release(pid, native)
         except NotOwnedError as error:
             if error.owner is None:
-                if not lock.is_held:
+                if is_gone():
                     return
-                self._table.check_admitted(pid)
+                # A termination may be just about to release it.
+                self.table.check_admitted(pid)
             raise
-        self._release(pid, resource_id)
 
-    def _release(self, pid: int, resource_id: ResourceId) -> None:
-        entry = self._table.release(pid, resource_id)
-        if entry is not None:
-            entry.release()
-            return
-        # A termination has been quicker; what became of it stands in its account.
-        self._table.check_admitted(pid)
-
-
-def _is_closed(file: IO[Any] | int) -> bool:
-    if not isinstance(file, int):
-        return file.closed
-    try:
-        arguments.descriptor_of(file)
-    except ValueError:
-        return True
-    return False
+    def _release(self, pid: int, native: object) -> None:
+        resource_id = self.table.find(pid, native)
+        try:
+            flushing.release(self.table.get(pid, resource_id))
+        except ReleaseTimeoutError:
+            raise
+        except BaseException:
+            self.table.release(pid, resource_id)
+            raise
+        self.table.release(pid, resource_id)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 from probate import Ordering, hookimpl, runs_inline
+from probate_files import flushing
 from probate_files.manager import FileManager
 
 if TYPE_CHECKING:
@@ -26,23 +27,20 @@ class FileResource:
 
     @hookimpl
     def has_resources(self, pid: int) -> bool:
-        return self.manager.owns_any(pid)
-
-    def _may_wait_to_flush(self, pid: int) -> bool:
-        return self.manager.may_wait_to_flush(pid)
+        return pid in self.manager.table
 
     @hookimpl
-    @runs_inline(unless=_may_wait_to_flush)
-    def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
+    @runs_inline
+    def quiesce(self, pid: int) -> list[concurrent.futures.Future[Any]]:
         return self.manager.quiesce(pid)
 
-    def _may_wait(self, pid: int) -> bool:
-        return self.manager.may_wait(pid)
+    def _may_block(self, pid: int) -> bool:
+        return self.manager.may_block(pid)
 
     @hookimpl
-    @runs_inline(unless=_may_wait)
+    @runs_inline(unless=_may_block)
     def cleanup(self, pid: int) -> CleanupStats:
-        return self.manager.cleanup(pid)
+        return self.manager.table.cleanup(pid, flushing.release, release_many=flushing.release_many)
 
     @hookimpl
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
@@ -50,4 +48,4 @@ class FileResource:
 
     @hookimpl
     def usage(self, pid: int) -> ResourceUsage:
-        return self.manager.usage(pid)
+        return self.manager.table.usage(pid)

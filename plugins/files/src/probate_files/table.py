@@ -1,79 +1,71 @@
 """The ownership table, and which entry has which descriptor number.
 
 A number is all that the user has of a plain descriptor, and the kernel gives it out again. So the
-table, which finds a thing by its native object, is told to forget a descriptor that was closed
-directly as soon as its number turns up anew.
+table has an entry for each, and knows them by number; an entry whose number was closed directly
+makes way as soon as that turns up anew.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
+import threading
 import weakref
+from operator import attrgetter, methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from typing import TYPE_CHECKING, Final, TypeVar, cast, final
 
 from probate import AlreadyOwnedError, OwnershipTable, forget_in_forked_child
 from probate_files.descriptor import Descriptor
+from probate_files.entry import Entry
 from probate_files.openfile import OpenFile
-from probate_files.temporary import TemporaryFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import ResourceId
-    from probate_files.entry import Entry
     from probate_files.locks import FileLock
 
 #: What has a number.
 Numbered = Descriptor | OpenFile
 
-E = TypeVar("E", bound="Entry")
-T = TypeVar("T")
+E = TypeVar("E", bound=Entry)
 
 #: Somebody to ask the table for, when the question is who owns a thing.
 _NOBODY: Final = -1
-
-#: Seconds that a cleanup may take between closing a number and taking it off the table.
-_OFF_THE_TABLE: Final = 5.0
 
 
 @final
 class FileTable:
     """Who owns what; and what was last known to have a number, which says nothing of owners."""
 
-    __slots__ = ("__weakref__", "_numbers", "table")
+    __slots__ = ("__weakref__", "_adopting", "_numbers", "table")
 
     def __init__(self) -> None:
-        self.table: OwnershipTable[Entry] = OwnershipTable("files", identity=_native_of)
+        self.table: OwnershipTable[Entry] = OwnershipTable(
+            "files",
+            identity=attrgetter("native"),
+            alias=self._entry_of_number,
+        )
         #: Without callbacks, which each end would pay for: no more than there are numbers.
         self._numbers: dict[int, weakref.ref[Numbered]] = {}
+        #: Held from the look at who owns a number until it is owned.
+        self._adopting = threading.Lock()
         forget_in_forked_child(self)
 
     def forget_parent(self) -> None:
         """Know no numbers, in a forked child."""
         self._numbers = {}
+        self._adopting = threading.Lock()
 
     def acquire(self, pid: int, make: Callable[[], E]) -> E:
         """Make a thing and have `pid` own it, or have nothing made; as the table's `acquire`."""
-        made: list[E] = []
 
-        def once() -> E:
-            if not made:
-                made.append(make())
-                self._note(made[0])
-            return made[0]
+        def make_noted() -> E:
+            entry = make()
+            self._note(entry)
+            return entry
 
-        def may_clash() -> bool:
-            return bool(made) and isinstance(made[0], Descriptor)
-
-        try:
-            _until_off_the_table(lambda: self.table.acquire(pid, once, _keep), may_clash)
-        except BaseException:
-            for each in made:
-                each.release()
-            raise
-        return made[0]
+        return cast("E", self.table.acquire(pid, make_noted, methodcaller("release")))
 
     def adopt(self, pid: int, entry: Entry) -> ResourceId:
         """Have `pid` own a thing. Raises what `OwnershipTable.add` raises.
@@ -81,28 +73,23 @@ class FileTable:
         AlreadyOwnedError also for another object with the same descriptor.
         """
         numbered = _numbered(entry)
-        number = None if numbered is None else numbered.number
-        if number is not None:
-            other = self._last_with(number)
-            if other is not None and other.number == number:
-                owner = self.owner_of(other)
-                if owner is not None:
-                    raise AlreadyOwnedError(self.table.kind, self.table.describe(entry), owner)
-        self._note(entry)
-        return _until_off_the_table(
-            lambda: self.table.add(pid, entry), lambda: isinstance(entry, Descriptor)
-        )
+        with self._adopting:
+            number = None if numbered is None else numbered.number
+            other = None if number is None else self.with_number(number)
+            owner = None if other is None else self.owner_of(other)
+            if owner is not None:
+                raise AlreadyOwnedError(self.table.kind, self.table.describe(entry), owner)
+            resource_id = self.table.add(pid, entry)
+            self._note(entry)
+        return resource_id
 
-    def find(self, pid: int, native: object) -> ResourceId:
-        """The id under which `pid` owns it. Raises NotOwnedError."""
-        if isinstance(native, int):
-            numbered = self._last_with(native)
-            return self.table.find(pid, native if numbered is None else numbered.native)
+    def find(self, pid: int, native: object) -> Entry:
+        """What `pid` has under this object, number or path. Raises NotOwnedError."""
         if isinstance(native, Path):
-            for resource_id, entry in self.table.owned(pid):
+            for entry in self.table.resources(pid):
                 if entry.native == native:
-                    return resource_id
-        return self.table.find(pid, native)
+                    return entry
+        return self.table.get(pid, self.table.find(pid, native))
 
     def with_number(self, number: int) -> Numbered | None:
         """What is known here to have this number now."""
@@ -115,7 +102,7 @@ class FileTable:
             file = self.with_number(lock.check())
             if file is not None:
                 # Those of other owners may have ended since.
-                file.locks = [each for each in file.locks if self.owner_of(each) is not None]
+                file.locks[:] = [each for each in file.locks if self.owner_of(each) is not None]
                 file.locks.append(lock)
 
     def owner_of(self, entry: Entry) -> int | None:
@@ -131,7 +118,7 @@ class FileTable:
         former = self._last_with(number)
         if isinstance(former, Descriptor):
             former.forget()
-            self.table.disown(_NOBODY, former.native)
+            self.table.disown(_NOBODY, former)
         self._numbers[number] = weakref.ref(numbered)
 
     def _last_with(self, number: int) -> Numbered | None:
@@ -139,33 +126,11 @@ class FileTable:
         known = self._numbers.get(number)
         return None if known is None else known()
 
-
-def _until_off_the_table(own: Callable[[], T], may_clash: Callable[[], bool]) -> T:
-    """Own a number, waiting for the cleanup that has just closed it on another thread.
-
-    In between it is nobody's, and yet on the table: between the kernel's close and ours.
-    """
-    over = time.monotonic() + _OFF_THE_TABLE
-    pause = 0.0
-    while True:
-        try:
-            return own()
-        except AlreadyOwnedError as error:
-            if error.owner is not None or not may_clash() or time.monotonic() > over:
-                raise
-        time.sleep(pause)
-        pause = 0.001
+    def _entry_of_number(self, native: object) -> object:
+        """What the table knows a number by; anything else is known by itself."""
+        numbered = self._last_with(native) if isinstance(native, int) else None
+        return native if numbered is None else numbered.native
 
 
-def _keep(_: object) -> None:
-    """In place of a release: whether to try once more is decided elsewhere."""
-
-
-def _native_of(entry: Entry) -> object:
-    return entry.native
-
-
-def _numbered(entry: object) -> Numbered | None:
-    if isinstance(entry, TemporaryFile):
-        return entry.file
-    return entry if isinstance(entry, (Descriptor, OpenFile)) else None
+def _numbered(entry: Entry) -> Numbered | None:
+    return entry if isinstance(entry, Descriptor) else entry.open_file

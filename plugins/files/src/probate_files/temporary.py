@@ -2,68 +2,54 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import tempfile
-from typing import IO, TYPE_CHECKING, Any, Final, final
+from pathlib import Path
+from typing import IO, Any, Final, final
 
 from probate import Outcome, RefusedResourceError
-from probate_files.entry import PATIENCE
-from probate_files.layers import layers_of
-from probate_files.openfile import OpenFile, opened
+from probate_files.entry import Entry
+from probate_files.openfile import OpenFile, layers_of
 from probate_files.pinned import PinnedPath
-
-if TYPE_CHECKING:
-    import concurrent.futures
-    from pathlib import Path
-
-    from probate_files.locks import FileLock
 
 #: Starts the name of what is made without another prefix.
 PREFIX: Final = "probate-"
 
 
 @final
-class TemporaryFile:
+class TemporaryFile(Entry):
     """A file object and its path; the path goes even if the file was closed directly."""
 
-    __slots__ = ("__weakref__", "_pin", "_refusal", "file")
+    __slots__ = ("_file", "_pin", "_refusal", "is_in_memory", "locks")
 
     def __init__(self, file: OpenFile, path: str | None) -> None:
-        self.file = file
+        self._file = file
+        self.is_in_memory = file.is_in_memory
+        self.locks = file.locks
         #: None for a path that is to stay.
         self._pin = None if path is None else _pinned(path, file)
         self._refusal: RefusedResourceError | None = None
 
     def __repr__(self) -> str:
-        return f"temporary {self.file!r}"
+        return f"temporary {self._file!r}"
 
     @property
     def native(self) -> object:
         """The file object, or what tempfile wrapped it in."""
-        return self.file.native
+        return self._file.native
 
     @property
-    def is_in_memory(self) -> bool:
-        """Whether its file is, and so its path."""
-        return self.file.is_in_memory
+    def open_file(self) -> OpenFile:
+        """The file: others may have it open, or know it by another name, so it is flushed."""
+        return self._file
 
-    @property
-    def locks(self) -> list[FileLock]:
-        """Locks that were taken through it here."""
-        return self.file.locks
-
-    def quiesce(self) -> concurrent.futures.Future[None] | None:
-        """Flush: others may have it open, or know it by another name."""
-        return self.file.quiesce()
-
-    def release(self, patience: float = PATIENCE) -> Outcome:
+    def release(self) -> Outcome:
         """Unlink it, while it is open, and close it. See `PinnedPath.look`, `OpenFile.release`."""
         path = self._unlink()
-        wrapper = self.file.native
+        wrapper = self._file.native
         try:
-            file = self.file.release(patience)
+            file = self._file.release()
         finally:
             if isinstance(wrapper, tempfile._TemporaryFileWrapper):  # noqa: SLF001  its only name
                 # It would unlink by bare name when it is closed, whoever's that is then; and
@@ -97,64 +83,58 @@ def _pinned(path: str, file: OpenFile) -> PinnedPath | None:
 
 
 @final
-class SpooledFile:
+class SpooledFile(Entry):
     """A `SpooledTemporaryFile`: in memory until it is large, then a file without a name."""
 
-    __slots__ = ("native",)
+    __slots__ = ("_spooled",)
 
-    #: It may have become a file.
-    is_in_memory: Final = False
-
-    def __init__(self, native: tempfile.SpooledTemporaryFile[Any]) -> None:
-        self.native = native
+    def __init__(self, spooled: tempfile.SpooledTemporaryFile[Any]) -> None:
+        self._spooled = spooled
 
     def __repr__(self) -> str:
-        return f"spooled temporary file {self.native!r}"
+        return f"spooled temporary file {self._spooled!r}"
 
-    def quiesce(self) -> concurrent.futures.Future[None] | None:
-        """Nothing to flush: nobody else can ever see it."""
-        return None
+    @property
+    def native(self) -> object:
+        """What tempfile has made."""
+        return self._spooled
 
-    def release(self, patience: float = PATIENCE) -> Outcome:  # noqa: ARG002  waits for nobody
-        """Close it. What it holds is temporary by its nature."""
-        if self.native.closed:
+    def release(self) -> Outcome:
+        """Close it. Nobody else can ever see what it holds."""
+        if self._spooled.closed:
             return Outcome.ALREADY_GONE
         # Asking it for its fileno() would write it to disk first.
-        file: IO[Any] = self.native._file  # noqa: SLF001  as above
-        if isinstance(file, io.IOBase) and layers_of(file) is not None:
-            return opened(file).release()
-        self.native.close()
+        file: IO[Any] = self._spooled._file  # noqa: SLF001  as above
+        if layers_of(file) is not None:
+            return OpenFile(file).release()
+        self._spooled.close()
         return Outcome.RELEASED
 
 
 @final
-class TemporaryFolder:
+class TemporaryFolder(Entry):
     """A folder that goes with all that is in it."""
 
-    __slots__ = ("_pin", "native")
+    __slots__ = ("_native", "_pin")
 
-    #: Whatever may be mounted in it.
-    is_in_memory: Final = False
-
-    def __init__(
-        self, path: str, native: Path | tempfile.TemporaryDirectory[Any] | None = None
-    ) -> None:
+    def __init__(self, path: str, native: Path | tempfile.TemporaryDirectory[Any]) -> None:
         self._pin = PinnedPath(path)
-        self.native: object = native
+        self._native = native
 
     def __repr__(self) -> str:
         status = self._pin.status
         return f"temporary folder {self._pin.path!r} (inode {status.st_ino})"
 
-    def quiesce(self) -> concurrent.futures.Future[None] | None:
-        """Its files are flushed by their owners."""
-        return None
+    @property
+    def native(self) -> Path | tempfile.TemporaryDirectory[Any]:
+        """The path that it was made with, or what tempfile has made."""
+        return self._native
 
-    def release(self, patience: float = PATIENCE) -> Outcome:  # noqa: ARG002  waits for nobody
+    def release(self) -> Outcome:
         """Remove the tree, following no link. See `PinnedPath.look`; raises OSError."""
-        if isinstance(self.native, tempfile.TemporaryDirectory):
+        if isinstance(self._native, tempfile.TemporaryDirectory):
             # It would remove whatever has its name at the interpreter's exit.
-            self.native._finalizer.detach()  # type: ignore[attr-defined]  # noqa: SLF001  no public way
+            self._native._finalizer.detach()  # type: ignore[attr-defined]  # noqa: SLF001  no public way
         if not self._pin.is_pinned:
             return Outcome.ALREADY_GONE
         try:
@@ -201,7 +181,7 @@ def make_file(
     try:
         # Whatever goes wrong in it, `open` closes what its opener has opened.
         file = open(path, mode, buffering, encoding, errors, newline, opener=lambda *_: fd)  # noqa: SIM115  owned
-        return TemporaryFile(opened(file), path)
+        return TemporaryFile(OpenFile(file), path)
     except BaseException:
         if file is not None:
             file.close()
@@ -211,8 +191,6 @@ def make_file(
 
 def make_folder(suffix: str, prefix: str, directory: str | None) -> TemporaryFolder:
     """Make a temporary folder, accessible to its user only. Raises OSError."""
-    from pathlib import Path
-
     path = os.path.abspath(tempfile.mkdtemp(suffix, prefix, directory))  # noqa: PTH100  as above
     try:
         return TemporaryFolder(path, Path(path))

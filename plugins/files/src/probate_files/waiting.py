@@ -24,7 +24,7 @@ _LONGEST_PAUSE: Final = 0.05
 
 
 def wait_for(
-    lock: FileLock, pid: int, books: FileTable, taking: threading.Lock, timeout: float | None
+    lock: FileLock, pid: int, files: FileTable, taking: threading.Lock, timeout: float | None
 ) -> FileLock:
     """Take `lock` for `pid`; `timeout` in seconds, None for no end. See `FileManager.lock`."""
     over = None if timeout is None else time.monotonic() + timeout
@@ -33,7 +33,7 @@ def wait_for(
         # One at a time: the kernel grants a description what it has already, to whomever it is.
         with taking, lock.pinned() as fd:
             if lock.is_taken_on(fd):
-                raise _taken(lock, books)
+                raise _taken(lock, files)
             if lock.try_to_take(fd):
                 try:
                     lock.check()
@@ -47,12 +47,12 @@ def wait_for(
             raise TimeoutError(f"held by somebody else, after {timeout} seconds: {lock!r}")
         time.sleep(min(pause, left))
         pause = min(2 * pause, _LONGEST_PAUSE)
-        books.table.check_admitted(pid)
+        files.table.check_admitted(pid)
 
 
-def _taken(lock: FileLock, books: FileTable) -> AlreadyOwnedError:
-    file = books.with_number(lock.check())
-    owners = (books.owner_of(each) for each in ([] if file is None else file.locks))
+def _taken(lock: FileLock, files: FileTable) -> AlreadyOwnedError:
+    file = files.with_number(lock.check())
+    owners = (files.owner_of(each) for each in ([] if file is None else file.locks))
     owner = next((each for each in owners if each is not None), None)
     what = f"a lock of this open file description, which duplicates share ({lock!r})"
-    return AlreadyOwnedError(books.table.kind, what, owner)
+    return AlreadyOwnedError(files.table.kind, what, owner)
