@@ -90,7 +90,7 @@ def test_a_refused_close_changes_nothing(manager: ProcessManager, memory: Memory
     segment.write(b"kept")
     attached = memory.open_segment(user.pid, segment.id)
 
-    with pytest.raises(RefusedResourceError, match="attached 1 more times"):
+    with pytest.raises(BusyResourceError, match="attached 1 more times"):
         memory.close(owner.pid, segment)
     with pytest.raises(RefusedResourceError, match="attached only"):
         memory.unlink(user.pid, attached)

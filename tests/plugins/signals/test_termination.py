@@ -358,13 +358,12 @@ def test_a_forked_child_owns_nothing() -> None:
             time.sleep(20)
 
         def registers():
-            own = ResourceOrchestrator().register(signals_resource, "signals")
-            signals.register(1, signal.SIGUSR1, lambda *_: say("child's"))
+            own = ResourceOrchestrator().register(SignalResource(), "signals")
+            own["signals"].manager.register(1, signal.SIGUSR1, lambda *_: say("child's"))
             os.kill(os.getpid(), signal.SIGUSR1)
             own.cleanup_process(1)
             say(signal.getsignal(signal.SIGUSR1).name)
 
-        signals_resource = orchestrator["signals"]
         say(forked(owns), forked(dies), forked(registers))
         os.kill(os.getpid(), signal.SIGUSR1)
         say(signals.pending(process.pid))

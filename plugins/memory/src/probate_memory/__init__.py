@@ -1,6 +1,6 @@
 """Probate's kind `memory`.
 
-resource.py      MemoryResource: the hooks
+resource.py      MemoryResource: the kind as the orchestrator has it
 manager.py       MemoryManager: makes memory for processes
 arguments.py     sizes, names, keys and modes, checked before anything is acquired
 allocation.py    private memory

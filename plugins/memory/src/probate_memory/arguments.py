@@ -6,6 +6,8 @@ import os
 import sys
 from typing import Final
 
+from probate.system import checked_int
+
 #: What a file name has at most (NAME_MAX), in bytes; a segment's name is one (shm_overview(7)).
 _NAME_MAX: Final = 255
 
@@ -15,10 +17,7 @@ _INT_MAX: Final = 2**31 - 1
 
 def checked_size(size: object) -> int:
     """Return a number of bytes. Raises TypeError, or ValueError unless it is at least 1."""
-    size = _checked_int("a size in bytes", size)
-    if not 1 <= size <= sys.maxsize:
-        raise ValueError(f"a size is 1 to {sys.maxsize} bytes, got {size}")
-    return size
+    return checked_int("a size in bytes", size, least=1, most=sys.maxsize)
 
 
 def checked_name(name: object) -> str:
@@ -42,31 +41,17 @@ def checked_key(key: object, *, for_opening: bool = False) -> int:
     Key 0 is IPC_PRIVATE: of that key there may be any number of segments, found by id alone.
     Who asks for it by key gets a new one (shmget(2)), so it is no key `for_opening`.
     """
-    key = _checked_int("the key of a segment", key)
-    if not -_INT_MAX - 1 <= key <= _INT_MAX:
-        raise ValueError(f"a key is a C int, {-_INT_MAX - 1} to {_INT_MAX}, got {key}")
-    if for_opening and key == 0:
-        raise ValueError("segments of key 0, IPC_PRIVATE, are attached by their id")
-    return key
+    number = checked_int("the key of a segment", key, least=-_INT_MAX - 1, most=_INT_MAX)
+    if for_opening and number == 0:
+        raise ValueError("segments of key 0, IPC_PRIVATE, are opened by their id")
+    return number
 
 
 def checked_id(segment_id: object) -> int:
     """Return the id of a SysV segment. Raises TypeError, or ValueError out of range."""
-    segment_id = _checked_int("the id of a segment", segment_id)
-    if not 0 <= segment_id <= _INT_MAX:
-        raise ValueError(f"the id of a segment is 0 to {_INT_MAX}, got {segment_id}")
-    return segment_id
+    return checked_int("the id of a segment", segment_id, least=0, most=_INT_MAX)
 
 
 def checked_mode(mode: object) -> int:
     """Return permission bits. Raises TypeError, or ValueError if there are others in it."""
-    mode = _checked_int("a mode", mode)
-    if not 0 <= mode <= 0o777:
-        raise ValueError(f"a mode has permission bits only, 0 to 0o777, got {mode:#o}")
-    return mode
-
-
-def _checked_int(what: str, number: object) -> int:
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise TypeError(f"{what} must be an int, got {number!r}")
-    return number
+    return checked_int("permission bits", mode, least=0, most=0o777)

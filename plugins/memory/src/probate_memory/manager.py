@@ -54,7 +54,7 @@ class MemoryManager:
 
     def __init__(self) -> None:
         self.table: OwnershipTable[Memory] = OwnershipTable(
-            "memory", describe=str, identity=_identity, alias=_native_of
+            "memory", _release, describe=str, identity=_identity, alias=_native_of
         )
         self._peaks = Peaks(self.table)
 
@@ -213,17 +213,13 @@ class MemoryManager:
         # What a transfer has brought in is seen here at the latest.
         self._peaks.note(pid)
         try:
-            found = self.table.get(pid, self.table.find(pid, native))
+            self.table.give_back(pid, native, _close)
         except NotOwnedError as error:
             if error.owner is None and _is_closed(native):
                 return
             # A termination takes it out before it gives it back; say why.
             self.table.check_admitted(pid)
             raise
-        # Closed first: a cleanup at the same time finds it closed, and a failure finds it owned.
-        found.close()
-        with contextlib.suppress(NotOwnedError):
-            self.table.release(pid, self.table.find(pid, native))
 
     #: The field's word for it, of what `allocate` returned.
     free = close
@@ -261,16 +257,16 @@ class MemoryManager:
     def cleanup(self, pid: int) -> CleanupStats:
         """Give back all memory of `pid`, newest first."""
         try:
-            return self.table.cleanup(pid, _release)
+            return self.table.cleanup(pid)
         finally:
             self._peaks.drop(pid)
 
     # -- inside --------------------------------------------------------------
 
     def _acquire(self, pid: int, make: Callable[[], M], nbytes: int = 0) -> M:
-        memory = self.table.acquire(pid, make, _release, nbytes)
+        memory = self.table.acquire(pid, make, nbytes=nbytes)
         self._peaks.note(pid)
-        return memory  # type: ignore[return-value]  # what make has made
+        return memory
 
     def _add(self, pid: int, memory: Memory) -> ResourceId:
         resource_id = self.table.add(pid, memory, memory.nbytes)
@@ -293,6 +289,10 @@ class MemoryManager:
 
 def _release(memory: Memory) -> Outcome:
     return memory.release()
+
+
+def _close(memory: Memory) -> Outcome:
+    return memory.close()
 
 
 def _identity(memory: Memory) -> object:

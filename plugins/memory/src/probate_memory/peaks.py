@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, final
 
-from probate import ProcessError, forget_in_forked_child
+from probate import ProcessError
+from probate.system import forget_in_forked_child
 
 if TYPE_CHECKING:
     from probate import OwnershipTable

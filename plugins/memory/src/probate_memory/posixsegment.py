@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import multiprocessing
 import os
@@ -11,6 +10,7 @@ from multiprocessing.shared_memory import SharedMemory
 from typing import Any, Final, cast, final
 
 from probate import Outcome, RefusedResourceError
+from probate.system import unlink_if_same
 from probate_memory import tracker
 from probate_memory.referrers import has_other_referrers, still_in_use
 from probate_memory.untracked import UntrackedSharedMemory, path_of
@@ -123,12 +123,7 @@ class PosixSegment:
         what is ours first.
         """
         path = path_of(self.native.name)
-        with contextlib.suppress(FileNotFoundError):
-            status = os.lstat(path)
-            if os.path.samestat(status, os.fstat(self._pin)):
-                os.unlink(path)  # noqa: PTH108  a path as the kernel has it
-                return True
-        return False
+        return unlink_if_same(path, os.fstat(self._pin)) is Outcome.RELEASED
 
     def _unmap(self) -> bool:
         """Close the object; whether it was open. Raises BusyResourceError."""

@@ -1,40 +1,18 @@
-"""The hooks of kind `memory`."""
+"""MemoryResource: the kind as the orchestrator has it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import final
 
-from probate import Ordering, hookimpl
+from probate import Ordering, ResourceKind
 from probate_memory.manager import MemoryManager
-
-if TYPE_CHECKING:
-    from probate import CleanupStats, ResourceId, ResourceUsage
 
 
 @final
-class MemoryResource:
+class MemoryResource(ResourceKind):
     """Memory: the very last, since everything else may still look at it."""
 
     def __init__(self, manager: MemoryManager | None = None) -> None:
-        self.manager = MemoryManager() if manager is None else manager
-
-    @hookimpl
-    def ordering(self) -> Ordering:
-        return Ordering(priority=0)
-
-    @hookimpl
-    def has_resources(self, pid: int) -> bool:
-        return pid in self.manager.table
-
-    # Wiping, and giving back what is large, takes its time, so it is not marked as running inline.
-    @hookimpl
-    def cleanup(self, pid: int) -> CleanupStats:
-        return self.manager.cleanup(pid)
-
-    @hookimpl
-    def adopt(self, pid: int, resource: object) -> ResourceId | None:
-        return self.manager.adopt(pid, resource)
-
-    @hookimpl
-    def usage(self, pid: int) -> ResourceUsage:
-        return self.manager.table.usage(pid)
+        self.manager = m = MemoryManager() if manager is None else manager
+        # Wiping, and giving back what is large, takes its time: so a cleanup may block.
+        super().__init__(m.table, Ordering(priority=0), adopt=m.adopt, cleanup=m.cleanup)

@@ -7,16 +7,18 @@ import gc
 import os
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from probate import Outcome, RefusedResourceError
+from probate import BusyResourceError, Outcome, RefusedResourceError
+from probate.system import start_time_of
 from probate_memory import sysv
 from probate_memory.referrers import has_other_referrers, still_in_use
 from probate_memory.wiping import zeros_over
 
 if TYPE_CHECKING:
     import sysv_ipc
+
+    from probate import ReleaseError
 
 
 @final
@@ -51,19 +53,19 @@ class SysvSegment:
     def close(self) -> Outcome:
         """Detach; if it is its owner's, wipe it if asked for, and remove it.
 
-        Raises BusyResourceError while a buffer of it is exported, RefusedResourceError if
-        others are attached: with nothing changed.
+        Raises BusyResourceError while a buffer of it is exported, or others are attached to what
+        is its owner's: with nothing changed.
         """
         with self._lock:
-            self._look_if_unused()
-            return self.release()
+            self._look_if_unused(BusyResourceError)
+            return self.release(BusyResourceError)
 
-    def release(self) -> Outcome:
+    def release(self, if_used: type[ReleaseError] = RefusedResourceError) -> Outcome:
         """As `close`, but ours is detached in any case, unless it is busy.
 
-        That nobody is attached is asked right before the removal, and not in one step with it:
-        who attaches in between has the memory until it detaches, for the kernel destroys a
-        segment after the last one (shmctl(2), IPC_RMID).
+        Raises `if_used` then, if others are attached. That nobody is, is asked right before the
+        removal, and not in one step with it: who attaches in between has the memory until it
+        detaches, for the kernel destroys a segment after the last one (shmctl(2), IPC_RMID).
         """
         with self._lock:
             status = self._look()
@@ -72,7 +74,7 @@ class SysvSegment:
             if self._wipe and not self._others(status):
                 self._clear()
             self._detach()
-            if self._look_if_unused() is not None:
+            if self._look_if_unused(if_used) is not None:
                 with contextlib.suppress(FileNotFoundError):
                     sysv.remove(self.native)
             return Outcome.RELEASED
@@ -85,7 +87,7 @@ class SysvSegment:
         with self._lock:
             if not self.is_owner:
                 raise RefusedResourceError(f"{self}: attached only, so it is its owner's to remove")
-            if self._look_if_unused() is not None:
+            if self._look_if_unused(RefusedResourceError) is not None:
                 sysv.remove(self.native)
 
     # -- steps; the lock is held ---------------------------------------------
@@ -93,7 +95,7 @@ class SysvSegment:
     def _look(self) -> sysv.Status | None:
         """What there is for the owner to end; None if it is gone, or a successor's, or not ours.
 
-        While it is attached its id is taken. After that ids come round, in some ten thousand
+        While it is attached its id is taken. After that ids come round, in some four million
         segments, so who made it and how large it is has to be the same.
         """
         status = sysv.status_of(self.native) if self.is_owner else None
@@ -101,11 +103,11 @@ class SysvSegment:
             return status
         return None
 
-    def _look_if_unused(self) -> sysv.Status | None:
-        """As `_look`. Raises RefusedResourceError if others are attached."""
+    def _look_if_unused(self, if_used: type[ReleaseError]) -> sysv.Status | None:
+        """As `_look`. Raises `if_used` if others are attached."""
         status = self._look()
         if status is not None and (others := self._others(status)):
-            raise RefusedResourceError(
+            raise if_used(
                 f"kept: attached {others} more times; last attached or detached by OS process "
                 f"{status.last_pid}, created by {status.creator_pid}; have them detach, then "
                 f"remove segment {self.native.id} (ipcrm -m {self.native.id})"
@@ -144,9 +146,8 @@ def has_created(native: sysv_ipc.SharedMemory) -> bool:
 
 
 def _time_of_our_start() -> float:
-    """When this OS process started, in seconds since the epoch (proc(5), stat, field 22)."""
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    after_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    """When this OS process started, in seconds since the epoch."""
+    after_boot = start_time_of(os.getpid()) / os.sysconf("SC_CLK_TCK")
     return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - after_boot)
 
 

@@ -1,6 +1,6 @@
 """Probate's kind `signals`.
 
-resource.py     SignalResource: the hooks
+resource.py     SignalResource: the kind as the orchestrator has it
 manager.py      SignalManager: registers, blocks and sends for processes
 entries.py      what a process can own: handlers, blocked signals, pending signals
 signums.py      signal numbers and handlers, checked before anything is acquired

@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, final
 
-from probate import forget_in_forked_child
+from probate.system import forget_in_forked_child
 from probate_signals.delivery import call_handler, raise_collected
 from probate_signals.disposition import Disposition
 from probate_signals.mainthread import main_thread

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
-from probate import forget_in_forked_child
+from probate.system import forget_in_forked_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,8 +5,14 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, final
 
-from probate import NotOwnedError, OwnershipTable, pid_or_current
-from probate.errors import ProbateError
+from probate import (
+    NotOwnedError,
+    Outcome,
+    OwnershipTable,
+    ProbateError,
+    pid_or_current,
+    runs_inline,
+)
 from probate_signals.delivery import call_handler, raise_collected
 from probate_signals.dispatch import Dispatcher
 from probate_signals.entries import Blocked, Entry, Handler, Pending
@@ -49,7 +55,9 @@ class SignalManager:
 
     def __init__(self) -> None:
         #: Each process's handlers, blocked and pending signals.
-        self.table: OwnershipTable[Entry] = OwnershipTable("signals", describe=str)
+        self.table: OwnershipTable[Entry] = OwnershipTable(
+            "signals", self._release, release_many=self._release_many, describe=str
+        )
         #: By signal number, made when first needed.
         self._dispatchers: dict[int, Dispatcher] = {}
 
@@ -170,6 +178,7 @@ class SignalManager:
 
     # -- for the resource's hooks --------------------------------------------
 
+    @runs_inline
     def quiesce(self, pid: int) -> None:
         """Deliver nothing more to `pid`. A handler that runs already is not interrupted."""
         dispatchers = self._dispatchers
@@ -182,9 +191,7 @@ class SignalManager:
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Drop all handlers of `pid`, its pending signals and its mask."""
-        return main_thread.shielded(
-            lambda: self.table.cleanup(pid, self._release, release_many=self._release_many)
-        )
+        return main_thread.shielded(lambda: self.table.cleanup(pid))
 
     # -- inside --------------------------------------------------------------
 
@@ -218,7 +225,7 @@ class SignalManager:
 
         def acquire() -> None:
             try:
-                self.table.acquire(entry.pid, make, self._release)
+                self.table.acquire(entry.pid, make)
             except BaseException:
                 self._release(entry)
                 raise
@@ -272,14 +279,15 @@ class SignalManager:
     def _give_back(self, resource_id: ResourceId, entry: Entry) -> bool:
         """End an ownership and release; False if somebody else has, or is just doing so."""
 
-        def release() -> bool:
+        def give_back() -> bool:
             try:
-                return self.table.release(entry.pid, resource_id) is not None
-            finally:
+                return self.table.give_back_id(entry.pid, resource_id) is Outcome.RELEASED
+            except BaseException:
                 # Even if a Ctrl-C comes in between.
                 self._release(entry)
+                raise
 
-        return main_thread.shielded(release)
+        return main_thread.shielded(give_back)
 
     def _release_many(self, entries: list[Entry]) -> None:
         """Take all out of their places, newest first, and off the list."""

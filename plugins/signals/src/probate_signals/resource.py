@@ -1,44 +1,19 @@
-"""The hooks of kind `signals`."""
+"""SignalResource: the kind as the orchestrator has it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import final
 
-from probate import Ordering, hookimpl, runs_inline
+from probate import Ordering, ResourceKind
 from probate_signals.manager import SignalManager
-
-if TYPE_CHECKING:
-    import concurrent.futures
-
-    from probate import CleanupStats, ResourceUsage
 
 
 @final
-class SignalResource:
+class SignalResource(ResourceKind):
     """Signals: after what may want to tell its process something, before sockets."""
 
     def __init__(self, manager: SignalManager | None = None) -> None:
-        self.manager = SignalManager() if manager is None else manager
-
-    @hookimpl
-    def ordering(self) -> Ordering:
-        return Ordering(priority=20)
-
-    @hookimpl
-    def has_resources(self, pid: int) -> bool:
-        return pid in self.manager.table
-
-    @hookimpl
-    @runs_inline
-    def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
-        self.manager.quiesce(pid)
-        return []
-
-    @hookimpl
-    @runs_inline
-    def cleanup(self, pid: int) -> CleanupStats:
-        return self.manager.cleanup(pid)
-
-    @hookimpl
-    def usage(self, pid: int) -> ResourceUsage:
-        return self.manager.table.usage(pid)
+        self.manager = m = SignalManager() if manager is None else manager
+        super().__init__(
+            m.table, Ordering(priority=20), quiesce=m.quiesce, cleanup=m.cleanup, may_block=False
+        )

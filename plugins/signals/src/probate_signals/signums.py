@@ -8,6 +8,8 @@ import signal
 from collections.abc import Iterable
 from typing import Final
 
+from probate.system import checked_int
+
 #: Neither caught, nor blocked, nor ignored (signal(7)).
 _UNCATCHABLE: Final = frozenset({signal.SIGKILL, signal.SIGSTOP})
 
@@ -18,20 +20,19 @@ def checked_signum(signum: object) -> int:
     Raises TypeError for what is no int, ValueError for a number that is no signal (among them
     those that the C library keeps for itself, nptl(7)), and for SIGKILL and SIGSTOP.
     """
-    if not isinstance(signum, int) or isinstance(signum, bool):
-        raise TypeError(f"a signal is given by its number, as signal.SIGTERM; got {signum!r}")
+    number = checked_int("a signal's number, such as signal.SIGTERM,", signum)
     valid = _valid_signals()
-    if signum not in valid:
+    if number not in valid:
         raise ValueError(
-            f"{int(signum)} is no signal number here; signal.valid_signals() are "
+            f"{number} is no signal number here; signal.valid_signals() are "
             f"{min(valid):d} to {max(valid):d}, less those that the C library keeps for itself"
         )
-    if signum in _UNCATCHABLE:
+    if number in _UNCATCHABLE:
         raise ValueError(
-            f"{name_of(signum)} can be neither caught nor blocked; to end a process of ours, "
+            f"{name_of(number)} can be neither caught nor blocked; to end a process of ours, "
             "terminate it"
         )
-    return int(signum)
+    return number
 
 
 def checked_signums(signums: object) -> list[int]:
