@@ -18,9 +18,10 @@ NS_LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 
 
 @contextlib.contextmanager
-def sleeper(*argv: str) -> Iterator[subprocess.Popen[bytes]]:
+def sleeper(*argv: str, own_session: bool = False) -> Iterator[subprocess.Popen[bytes]]:
     """A program, by default one that sleeps; killed and reaped in the end."""
-    with subprocess.Popen(argv or ("sleep", "1000")) as popen:
+    command = argv or ("sleep", "1000")
+    with subprocess.Popen(command, start_new_session=own_session) as popen:
         try:
             yield popen
         finally:
@@ -39,14 +40,29 @@ def wait_for_exit(os_pid: int, timeout: float = 10) -> None:
 
 
 @contextlib.contextmanager
-def successor(os_pid: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has this pid, which must be free by now; skips where that cannot be had."""
-    if not os.access(NS_LAST_PID, os.W_OK):
-        pytest.skip("the next pid can be chosen by root only (ns_last_pid, pid_namespaces(7))")
-    for _ in range(200):
+def next_os_pid(os_pid: int) -> Iterator[None]:
+    """Who is started in here has this pid, unless somebody else is faster; or skip the test.
+
+    Afterwards the kernel goes on where it was: other tests watch pids that have just come free.
+    """
+    try:
+        last = NS_LAST_PID.read_text()
         NS_LAST_PID.write_text(str(os_pid - 1))
-        with sleeper() as popen:
-            # Somebody else on this machine may have been faster.
+    except OSError as error:
+        pytest.skip(f"the next pid can be chosen by root only (pid_namespaces(7)): {error}")
+    try:
+        yield
+    finally:
+        NS_LAST_PID.write_text(last)
+
+
+@contextlib.contextmanager
+def successor(os_pid: int, *, own_session: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has this pid, which must be free by now; skips where that cannot be had."""
+    for _ in range(200):
+        with contextlib.ExitStack() as stack:
+            with next_os_pid(os_pid):
+                popen = stack.enter_context(sleeper(own_session=own_session))
             if popen.pid == os_pid:
                 yield popen
                 return
