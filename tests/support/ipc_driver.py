@@ -5,8 +5,8 @@ from __future__ import annotations
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-import posix_ipc  # type: ignore[import-not-found]  # a C extension without stubs
-import sysv_ipc  # type: ignore[import-not-found]  # a C extension without stubs
+import posix_ipc
+import sysv_ipc
 from drivers import Driver
 
 from probate_ipc.connection import new_pair
@@ -66,15 +66,18 @@ def drivers(orchestrator: ResourceOrchestrator) -> dict[str, Driver]:
         "adopted connection": Driver("ipc", adopt_connection, ipc.close, Connection.close),
         "queue": Driver("ipc", lambda pid: ipc.queue(pid, 4), ipc.close, lambda q: q.close()),
         "posix queue": Driver(
-            "ipc", lambda pid: ipc.posix_queue(pid, None, 2, 64), ipc.close, None
+            "ipc",
+            lambda pid: ipc.create_posix_queue(pid, max_messages=2, max_message_size=64),
+            ipc.close,
+            None,
         ),
         "adopted posix queue": Driver(
             "ipc", adopt_posix_queue, ipc.close, lambda native: native.close()
         ),
-        "sysv queue": Driver("ipc", ipc.sysv_queue, ipc.close, native_remove),
-        "semaphore": Driver("ipc", ipc.semaphore, ipc.close, native_remove),
+        "sysv queue": Driver("ipc", ipc.create_sysv_queue, ipc.close, native_remove),
+        "semaphore": Driver("ipc", ipc.create_sysv_semaphore, ipc.close, native_remove),
         "adopted semaphore": Driver(
             "ipc", adopt_sysv_semaphore, ipc.close, lambda native: native.remove()
         ),
-        "posix semaphore": Driver("ipc", ipc.posix_semaphore, ipc.close, None),
+        "posix semaphore": Driver("ipc", ipc.create_posix_semaphore, ipc.close, None),
     }

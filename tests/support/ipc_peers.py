@@ -1,4 +1,4 @@
-"""Peers in other OS processes, sleepers in this one, and what the kernel has of IPC."""
+"""Peers in other OS processes, and sleepers in this one."""
 
 from __future__ import annotations
 
@@ -16,17 +16,6 @@ if TYPE_CHECKING:
 
 #: read, poll, msgrcv, semop, semtimedop, recvfrom, accept4 on x86-64 (syscall(2)).
 _BLOCKING_CALLS = frozenset({"0", "7", "70", "65", "220", "45", "288"})
-
-
-def kernel_objects() -> set[str]:
-    """All SysV queues and semaphores, and all POSIX semaphores; none of our tables is asked."""
-    found: set[str] = set()
-    for table in ("msg", "sem"):
-        lines = Path(f"/proc/sysvipc/{table}").read_text().splitlines()[1:]
-        found |= {f"{table} {line.split()[1]}" for line in lines}
-    semaphores = {path.name for path in Path("/dev/shm").glob("sem.*")}
-    # Those of multiprocessing have a name for a moment only, in whichever process.
-    return found | {name for name in semaphores if not name.startswith("sem.mp-")}
 
 
 def await_that(condition: Callable[[], bool]) -> None:

@@ -13,10 +13,11 @@ from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import posix_ipc  # type: ignore[import-not-found]  # a C extension without stubs
+import posix_ipc
 import pytest
-import sysv_ipc  # type: ignore[import-not-found]  # a C extension without stubs
-from ipc_peers import await_sleep, kernel_objects
+import sysv_ipc
+from ipc_kernel import is_there, remove
+from ipc_peers import await_sleep
 from threads import in_thread
 
 from probate import AlreadyOwnedError, ProcessManager, ProcessTerminatedError
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
     from probate_ipc import IpcManager
 
 
-@pytest.fixture
-def pid(manager: ProcessManager) -> int:
-    """A process."""
-    return manager.create_process("adopter").pid
-
-
 def _natives() -> list[Any]:
     return [
         posix_ipc.MessageQueue(None, posix_ipc.O_CREX, max_messages=1),
@@ -41,16 +36,6 @@ def _natives() -> list[Any]:
         sysv_ipc.MessageQueue(None, sysv_ipc.IPC_CREX),
         sysv_ipc.Semaphore(None, sysv_ipc.IPC_CREX),
     ]
-
-
-def _remove(native: Any) -> None:
-    """Remove a native object, which may be closed here, from the system."""
-    if isinstance(native, posix_ipc.MessageQueue):
-        posix_ipc.unlink_message_queue(native.name)
-    elif isinstance(native, posix_ipc.Semaphore):
-        posix_ipc.unlink_semaphore(native.name)
-    else:
-        native.remove()
 
 
 @pytest.mark.parametrize("duplex", [True, False])
@@ -112,27 +97,24 @@ def test_named_things_are_adopted_as_by_a_user(
     manager: ProcessManager, pid: int, nothing_remains: None
 ) -> None:
     """Whoever made them may be another: closed here, and never removed."""
-    before = kernel_objects()
     natives = _natives()
-    made = kernel_objects() - before
     for native in natives:
         manager.orchestrator.adopt(pid, native)
     result = manager.terminate_process(pid)
 
     assert result.stats.by_type == {"ipc": 4}
     assert result.stats.bytes_freed == 0
-    assert made <= kernel_objects()
+    assert all(is_there(native) for native in natives)
     assert natives[0].mqd == -1
 
     for native in natives:
-        _remove(native)
+        remove(native)
 
 
 def test_named_things_are_removed_if_adopted_as_the_owners(
     manager: ProcessManager, ipc: IpcManager, pid: int, nothing_remains: None
 ) -> None:
     """`as_owner=True` says that they are the process's."""
-    before = kernel_objects()
     natives = _natives()
     for native in natives:
         ipc.adopt(pid, native, as_owner=True)
@@ -140,16 +122,14 @@ def test_named_things_are_removed_if_adopted_as_the_owners(
 
     assert result.stats.by_type == {"ipc": 4}
     assert result.stats.bytes_freed > 0
-    assert kernel_objects() == before
-    with pytest.raises(posix_ipc.ExistentialError):
-        posix_ipc.MessageQueue(natives[0].name)
+    assert not any(is_there(native) for native in natives)
 
 
 def test_a_thing_has_one_owner_however_it_is_wrapped(
     manager: ProcessManager, ipc: IpcManager, pid: int
 ) -> None:
     """Neither the handle nor the native object in it is adopted twice."""
-    queue = ipc.posix_queue(pid)
+    queue = ipc.create_posix_queue(pid)
     other = manager.create_process("other").pid
 
     for each in (queue, queue.native):
@@ -194,7 +174,7 @@ def test_what_is_closed_is_not_adopted(ipc: IpcManager, pid: int) -> None:
             ipc.adopt(pid, closed)
         ipc.close(pid, closed)
 
-    assert not ipc.owns_any(pid)
+    assert pid not in ipc.table
 
 
 @pytest.mark.parametrize(
@@ -219,7 +199,7 @@ def test_what_belongs_to_others_or_to_nobody_is_left_to_them(
     thing = make()
 
     assert ipc.adopt(pid, thing) is None
-    assert not ipc.owns_any(pid)
+    assert pid not in ipc.table
 
     if hasattr(thing, "close"):
         thing.close()

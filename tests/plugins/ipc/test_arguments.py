@@ -6,19 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from probate_ipc import QueueKind
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from probate import ProcessManager
     from probate_ipc import IpcManager
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
-
-
-@pytest.fixture
-def pid(manager: ProcessManager) -> int:
-    """A process."""
-    return manager.create_process("process").pid
 
 
 @pytest.mark.parametrize(
@@ -30,28 +25,26 @@ def pid(manager: ProcessManager) -> int:
         ("queue", ("3",), {}, TypeError),
         ("queue", (1,), {"kind": "lifo"}, ValueError),
         ("queue", (1,), {"max_bytes": -1}, ValueError),
-        ("priority_queue", (True,), {}, TypeError),
-        ("topic", (7,), {}, TypeError),
-        ("subscribe", ("topic",), {}, TypeError),
-        ("posix_queue", ("no-slash",), {}, ValueError),
-        ("posix_queue", ("/a/b",), {}, ValueError),
-        ("posix_queue", ("/" + "x" * 251,), {}, ValueError),
-        ("posix_queue", (b"/x",), {}, TypeError),
-        ("posix_queue", (None, 0), {}, ValueError),
-        ("posix_queue", (None, 1, "8"), {}, TypeError),
-        ("posix_queue", (None, 10**9), {}, ValueError),
-        ("posix_queue", (), {"mode": 0o7777}, ValueError),
+        ("queue", (True,), {}, TypeError),
+        ("create_posix_queue", ("no-slash",), {}, ValueError),
+        ("create_posix_queue", ("/a/b",), {}, ValueError),
+        ("create_posix_queue", ("/" + "x" * 251,), {}, ValueError),
+        ("create_posix_queue", (b"/x",), {}, TypeError),
+        ("create_posix_queue", (), {"max_messages": 0}, ValueError),
+        ("create_posix_queue", (), {"max_message_size": "8"}, TypeError),
+        ("create_posix_queue", (), {"max_messages": 10**9}, ValueError),
+        ("create_posix_queue", (), {"mode": 0o7777}, ValueError),
         ("open_posix_queue", (None,), {}, TypeError),
-        ("sysv_queue", (0,), {}, ValueError),
-        ("sysv_queue", ("key",), {}, TypeError),
-        ("sysv_queue", (), {"mode": "rw"}, TypeError),
+        ("create_sysv_queue", (0,), {}, ValueError),
+        ("create_sysv_queue", ("key",), {}, TypeError),
+        ("create_sysv_queue", (), {"mode": "rw"}, TypeError),
         ("open_sysv_queue", (-1,), {}, ValueError),
-        ("semaphore", (-1,), {}, ValueError),
-        ("semaphore", (32768,), {}, ValueError),
-        ("semaphore", (1.0,), {}, TypeError),
-        ("open_semaphore", (2**31,), {}, ValueError),
-        ("posix_semaphore", ("x",), {}, ValueError),
-        ("posix_semaphore", (None, -1), {}, ValueError),
+        ("create_sysv_semaphore", (), {"value": -1}, ValueError),
+        ("create_sysv_semaphore", (), {"value": 32768}, ValueError),
+        ("create_sysv_semaphore", (), {"value": 1.0}, TypeError),
+        ("open_sysv_semaphore", (2**31,), {}, ValueError),
+        ("create_posix_semaphore", ("x",), {}, ValueError),
+        ("create_posix_semaphore", (), {"value": -1}, ValueError),
         ("open_posix_semaphore", (3,), {}, TypeError),
         ("close", (3,), {}, TypeError),
     ],
@@ -68,7 +61,7 @@ def test_bad_arguments_are_refused_before_anything_is_acquired(
     with pytest.raises(error):
         getattr(ipc, method)(pid, *arguments, **keywords)
 
-    assert not ipc.owns_any(pid)
+    assert pid not in ipc.table
 
 
 @pytest.mark.parametrize(
@@ -91,10 +84,10 @@ def test_bad_calls_are_refused(ipc: IpcManager, pid: int, thing: str, call: Any)
     """TypeError or ValueError, and the thing is as it was."""
     makers: dict[str, Callable[[], Any]] = {
         "queue": lambda: ipc.queue(pid, 1),
-        "priority_queue": lambda: ipc.priority_queue(pid, 1),
-        "posix": lambda: ipc.posix_queue(pid),
-        "sysv": lambda: ipc.sysv_queue(pid),
-        "semaphore": lambda: ipc.semaphore(pid),
+        "priority_queue": lambda: ipc.queue(pid, 1, kind=QueueKind.PRIORITY),
+        "posix": lambda: ipc.create_posix_queue(pid),
+        "sysv": lambda: ipc.create_sysv_queue(pid),
+        "semaphore": lambda: ipc.create_sysv_semaphore(pid),
     }
     made = makers[thing]()
 

@@ -13,19 +13,13 @@ from drivers import LoopThread
 from ipc_peers import await_that
 from threads import in_thread
 
-from probate_ipc import QueueClosedError, QueueEmptyError, QueueFullError
+from probate_ipc import QueueClosedError, QueueEmptyError, QueueFullError, QueueKind
 
 if TYPE_CHECKING:
     from probate import ProcessManager
     from probate_ipc import InProcessQueue, IpcManager
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
-
-
-@pytest.fixture
-def pid(manager: ProcessManager) -> int:
-    """A process."""
-    return manager.create_process("owner").pid
 
 
 def test_messages_come_out_as_they_went_in(ipc: IpcManager, pid: int) -> None:
@@ -43,7 +37,7 @@ def test_messages_come_out_as_they_went_in(ipc: IpcManager, pid: int) -> None:
 
 def test_the_lowest_priority_comes_first_and_equals_in_order(ipc: IpcManager, pid: int) -> None:
     """As in queue.PriorityQueue; items need no order of their own."""
-    queue = ipc.priority_queue(pid, 5)
+    queue = ipc.queue(pid, 5, kind=QueueKind.PRIORITY)
     items = [object() for _ in range(4)]
     for item, priority in zip(items, (2, 1, 2, -1), strict=True):
         queue.put(item, priority=priority)
@@ -76,7 +70,7 @@ def test_message_memory_is_the_queues_until_received_and_zeroed_then(
         queue.put(secret)
     secret[:] = b"reused"
     manager.terminate_process(sender.pid)
-    blocks = [cast("bytearray", message.body) for message in queue._messages]
+    blocks = [cast("bytearray", message.body) for *_, message in queue._messages]
 
     assert queue.get() == b"secret"
     assert blocks == [bytes(6), b"secret"]
@@ -91,7 +85,7 @@ def test_bytes_are_bounded_and_reserved(ipc: IpcManager, pid: int) -> None:
     queue = ipc.queue(pid, 100, max_bytes=10)
     queue.put(bytes(6))
 
-    assert ipc.usage(pid).nbytes == 10
+    assert ipc.table.usage(pid).nbytes == 10
     with pytest.raises(QueueFullError):
         queue.put(bytes(5), timeout=0)
     with pytest.raises(ValueError, match="never fits"):
@@ -108,7 +102,7 @@ def test_bytes_are_bounded_and_reserved(ipc: IpcManager, pid: int) -> None:
 
 
 def test_full_and_empty_are_the_standard_librarys_too(ipc: IpcManager, pid: int) -> None:
-    """QueueFullError is a queue.Full and QueueEmptyError a queue.Empty."""
+    """QueueFullError is a queue.Full and QueueEmptyError a queue.Empty; both are time-outs."""
     queue = ipc.queue(pid, 1)
     with pytest.raises(stdlib_queue.Empty) as empty:
         queue.get(timeout=0.01)
@@ -117,6 +111,8 @@ def test_full_and_empty_are_the_standard_librarys_too(ipc: IpcManager, pid: int)
         queue.put(2, timeout=0.01)
 
     assert (type(empty.value), type(full.value)) == (QueueEmptyError, QueueFullError)
+    assert isinstance(empty.value, TimeoutError)
+    assert isinstance(full.value, TimeoutError)
 
 
 @pytest.mark.parametrize("way", ["get", "put", "get_async", "put_async"])

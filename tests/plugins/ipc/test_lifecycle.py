@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ipc_driver import drivers
-from ipc_peers import kernel_objects
 from threads import in_thread
 
 from probate import (
@@ -21,34 +20,27 @@ from probate import (
     ResourceLimits,
     ResourceOrchestrator,
 )
-from probate.hookspecs import is_inline
+from probate.hookspecs import runs_inline_for
 from probate_ipc import IpcManager, IpcResource, PipeWriter, QueueClosedError
+
+if TYPE_CHECKING:
+    from ipc_kernel import MadeHere
 
 DRIVERS = sorted(drivers(ResourceOrchestrator().register(IpcResource(), "ipc")))
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
 
 
-@pytest.fixture
-def pid(manager: ProcessManager) -> int:
-    """A process."""
-    return manager.create_process("process").pid
-
-
 def one_of_each(ipc: IpcManager, pid: int) -> list[Any]:
     """Everything that can be made without anything else."""
-    topic = ipc.topic(pid)
     return [
         *ipc.pipe(pid),
         *ipc.connection_pair(pid),
         ipc.queue(pid, 1),
-        ipc.priority_queue(pid, 1),
-        topic,
-        ipc.subscribe(pid, topic),
-        ipc.posix_queue(pid),
-        ipc.sysv_queue(pid),
-        ipc.semaphore(pid),
-        ipc.posix_semaphore(pid),
+        ipc.create_posix_queue(pid),
+        ipc.create_sysv_queue(pid),
+        ipc.create_sysv_semaphore(pid),
+        ipc.create_posix_semaphore(pid),
     ]
 
 
@@ -58,8 +50,8 @@ def test_everything_is_in_the_one_table(manager: ProcessManager, ipc: IpcManager
     """
     for index, thing in enumerate(one_of_each(ipc, pid)):
         alone = manager.create_process(f"alone{index}").pid
-        resource_id = ipc._table.find(pid, getattr(thing, "identity", thing))
-        ipc._table.transfer(pid, resource_id, alone)
+        resource_id = ipc.table.find(pid, getattr(thing, "identity", thing))
+        ipc.table.transfer(pid, resource_id, alone)
 
         assert manager.orchestrator.has_resources(alone)
         assert manager.terminate_process(alone).stats.by_type == {"ipc": 1}
@@ -69,17 +61,16 @@ def test_everything_is_in_the_one_table(manager: ProcessManager, ipc: IpcManager
 
 
 def test_one_termination_frees_all_and_the_kernel_agrees(
-    manager: ProcessManager, ipc: IpcManager, pid: int
+    manager: ProcessManager, ipc: IpcManager, pid: int, made_here: MadeHere
 ) -> None:
-    """Twelve things, sync."""
-    before = kernel_objects()
+    """Nine things, sync."""
     things = one_of_each(ipc, pid)
     result = manager.terminate_process(pid)
 
     assert result.is_success
     assert result.stats.by_type == {"ipc": len(things)}
     assert all(thing.closed for thing in things)
-    assert kernel_objects() == before
+    assert made_here.remaining() == set()
 
 
 def test_one_termination_frees_all_on_a_loop(
@@ -126,10 +117,9 @@ def test_everything_closed_directly_is_already_gone_or_only_unlinked(
 
 
 def test_everything_is_given_back_through_the_manager(
-    manager: ProcessManager, ipc: IpcManager, pid: int
+    manager: ProcessManager, ipc: IpcManager, pid: int, made_here: MadeHere
 ) -> None:
     """As the owner's end would: names and ids go too; another's are refused."""
-    before = kernel_objects()
     other = manager.create_process("other").pid
     for thing in one_of_each(ipc, pid):
         with pytest.raises(NotOwnedError):
@@ -138,8 +128,8 @@ def test_everything_is_given_back_through_the_manager(
         ipc.close(pid, thing)
 
         assert thing.closed
-    assert not ipc.owns_any(pid)
-    assert kernel_objects() == before
+    assert pid not in ipc.table
+    assert made_here.remaining() == set()
 
 
 def test_what_is_transferred_dies_with_its_new_owner(
@@ -147,8 +137,8 @@ def test_what_is_transferred_dies_with_its_new_owner(
 ) -> None:
     """Neither closed nor counted with the old one."""
     heir = manager.create_process("heir").pid
-    queue = ipc.sysv_queue(pid)
-    ipc._table.transfer(pid, ipc._table.find(pid, queue.native), heir)
+    queue = ipc.create_sysv_queue(pid)
+    ipc.table.transfer(pid, ipc.table.find(pid, queue.native), heir)
 
     assert manager.terminate_process(pid).stats.resources_freed == 0
     assert not queue.closed
@@ -163,8 +153,8 @@ def test_usage_tells_each_thing(ipc: IpcManager, manager: ProcessManager, pid: i
     text = "\n".join(info.description for info in usage.resources)
 
     assert usage.count == len(things)
-    assert usage.nbytes >= 3 * 65536 + 10 * 8192
-    for word in ("read end of pipe:", "connection socket:", "fifo queue", "topic", "SysV queue 0x"):
+    assert usage.nbytes >= 65536 + 10 * 8192
+    for word in ("read end of pipe:", "connection socket:", "fifo queue", "SysV queue 0x"):
         assert word in text
     assert all(repr(thing) for thing in things)
 
@@ -176,22 +166,22 @@ def test_an_empty_process_has_an_empty_account(manager: ProcessManager, pid: int
     assert stats.model_copy(update={"duration_seconds": 0}) == CleanupStats()
 
 
-@pytest.mark.parametrize("method", ["pipe", "posix_queue", "sysv_queue", "semaphore", "topic"])
+@pytest.mark.parametrize(
+    "method", ["pipe", "create_posix_queue", "create_sysv_queue", "create_posix_semaphore"]
+)
 def test_a_count_limit_refuses_before_anything_is_acquired(
-    manager: ProcessManager, ipc: IpcManager, method: str
+    manager: ProcessManager, ipc: IpcManager, method: str, made_here: MadeHere
 ) -> None:
     """Of a pipe too, whose second end would be one too many."""
     limits = ResourceLimits.model_validate({"by_kind": {"ipc": {"max_count": 1}}})
     limited = manager.create_process("limited", limits=limits).pid
-    before = kernel_objects()
     if method != "pipe":
         getattr(ipc, method)(limited)
-        before = kernel_objects()
 
     with pytest.raises(ResourceLimitExceeded, match="at most 1"):
         getattr(ipc, method)(limited)
 
-    assert kernel_objects() == before
+    assert len(made_here.remaining()) == ipc.table.count(limited) == (method != "pipe")
 
 
 def test_message_memory_counts_against_the_byte_limit(
@@ -203,18 +193,18 @@ def test_message_memory_counts_against_the_byte_limit(
     queue = ipc.queue(limited, 10, max_bytes=600)
     for refused in (
         lambda: ipc.queue(limited, 10, max_bytes=600),
-        lambda: ipc.posix_queue(limited, None, 10, 100),
-        lambda: ipc.sysv_queue(limited),
+        lambda: ipc.create_posix_queue(limited, max_message_size=100),
+        lambda: ipc.create_sysv_queue(limited),
     ):
         with pytest.raises(ResourceLimitExceeded):
             refused()
     ipc.close(limited, queue)
-    ipc.posix_queue(limited, None, 10, 100)
+    ipc.create_posix_queue(limited, max_message_size=100)
 
 
 @pytest.mark.parametrize(
     "method",
-    ["pipe", "connection_pair", "topic", "posix_queue", "sysv_queue", "semaphore"],
+    ["pipe", "connection_pair", "create_posix_queue", "create_sysv_queue"],
 )
 def test_a_terminated_owner_gets_nothing(
     manager: ProcessManager, ipc: IpcManager, pid: int, method: str
@@ -235,15 +225,16 @@ def test_the_current_process_is_meant_where_no_pid_is_given(
         _, writer = ipc.pipe()
         ipc.close(queue)
 
-        assert ipc.usage(process.pid).count == 2
+        assert ipc.table.usage(process.pid).count == 2
     assert writer.closed
 
 
 @pytest.mark.parametrize("name", DRIVERS)
-def test_acquiring_races_termination(manager: ProcessManager, ipc: IpcManager, name: str) -> None:
+def test_acquiring_races_termination(
+    manager: ProcessManager, ipc: IpcManager, name: str, made_here: MadeHere
+) -> None:
     """Either it is owned and freed, or refused and nothing is left: the kernel has no more."""
     driver = drivers(manager.orchestrator)[name]
-    before = kernel_objects()
     for _ in range(50):
         pid = manager.create_process("racing").pid
         start = threading.Barrier(2)
@@ -260,18 +251,17 @@ def test_acquiring_races_termination(manager: ProcessManager, ipc: IpcManager, n
 
         assert isinstance(outcome[0], (ProcessTerminatedError, NotOwnedError)), outcome
         assert result.is_success
-        assert not ipc.owns_any(pid)
-    assert kernel_objects() == before
+        assert pid not in ipc.table
+    assert made_here.remaining() == set()
 
 
 @pytest.mark.parametrize("name", DRIVERS)
 @pytest.mark.parametrize("end", ["give back", "close", "terminate"])
 def test_the_driver_makes_one_thing_and_leaves_nothing(
-    manager: ProcessManager, pid: int, name: str, end: str
+    manager: ProcessManager, pid: int, name: str, end: str, made_here: MadeHere
 ) -> None:
     """What the state machine over all kinds relies on; /proc is the witness."""
     driver = drivers(manager.orchestrator)[name]
-    before = kernel_objects()
     native = driver.make(pid)
 
     assert manager.orchestrator.usage(pid)["ipc"].count == 1
@@ -287,16 +277,19 @@ def test_the_driver_makes_one_thing_and_leaves_nothing(
 
     assert result.is_success
     assert result.stats.resources_freed == freed
-    assert kernel_objects() == before
+    assert made_here.remaining() == set()
 
 
-def test_a_forked_child_owns_nothing(manager: ProcessManager, ipc: IpcManager, pid: int) -> None:
+def test_a_forked_child_owns_nothing(
+    manager: ProcessManager, ipc: IpcManager, pid: int, made_here: MadeHere
+) -> None:
     """It can neither free what is its parent's, nor wait in a queue that nobody there feeds; a
     pipe it can write to, as is the way of pipes.
     """
     things = one_of_each(ipc, pid)
     reader, writer, queue = things[0], things[1], things[4]
-    before = kernel_objects()
+    queue.put("the parent's")
+    in_the_kernel = made_here.remaining()
     # A thread that waits in it is in the parent only.
     thread, outcome = in_thread(lambda: reader.read(64))
     child = os.fork()
@@ -304,7 +297,7 @@ def test_a_forked_child_owns_nothing(manager: ProcessManager, ipc: IpcManager, p
         status = 1
         try:
             assert isinstance(writer, PipeWriter)
-            assert not ipc.owns_any(pid)
+            assert pid not in ipc.table
             assert ipc.cleanup(pid) == CleanupStats()
             with pytest.raises(QueueClosedError):
                 queue.get()
@@ -319,7 +312,8 @@ def test_a_forked_child_owns_nothing(manager: ProcessManager, ipc: IpcManager, p
 
     assert status == 0
     assert outcome == [b"from the child"]
-    assert kernel_objects() == before
+    assert queue.get() == "the parent's"
+    assert made_here.remaining() == in_the_kernel
     assert manager.terminate_process(pid).stats.resources_freed == len(things)
 
 
@@ -331,8 +325,8 @@ def test_the_hooks_are_as_designed() -> None:
     assert resource.manager is manager
     assert isinstance(IpcResource().manager, IpcManager)
     assert resource.ordering().priority == 5
-    assert is_inline(IpcResource.quiesce)
-    assert not is_inline(IpcResource.cleanup)
+    assert runs_inline_for(resource.quiesce, resource, 1)
+    assert not runs_inline_for(resource.cleanup, resource, 1)
 
 
 def test_the_installed_plugin_is_found() -> None:

@@ -211,7 +211,7 @@ def test_a_thread_that_does_not_leave_makes_it_busy(
 
     with pytest.raises(BusyResourceError):
         ipc.close(process.pid, reader)
-    assert ipc.usage(process.pid).count == 1
+    assert ipc.table.usage(process.pid).count == 1
 
     reader._interruptible.__exit__(None, None, None)
     ipc.close(process.pid, reader)
@@ -304,8 +304,8 @@ def test_a_pair_of_which_one_owner_is_dead_is_not_made(
         with pytest.raises(Exception, match="terminat"):
             ipc.connection_pair(pid, peer=other)
 
-    assert not ipc.owns_any(living.pid)
-    assert not ipc.owns_any(dead.pid)
+    assert living.pid not in ipc.table
+    assert dead.pid not in ipc.table
 
 
 def test_pairs_made_while_their_owners_die_leave_nothing(
@@ -333,6 +333,6 @@ def test_pairs_made_while_their_owners_die_leave_nothing(
         for thread, _ in threads:
             thread.join(5)
 
-        assert not any(ipc.owns_any(pid) for pid in pids)
+        assert not any(pid in ipc.table for pid in pids)
         for ends in made:
             assert all(each.closed for each in ends)

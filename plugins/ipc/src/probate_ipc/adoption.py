@@ -10,40 +10,24 @@ kinds `files` and `sockets`.
 from __future__ import annotations
 
 from multiprocessing.connection import Connection, Listener
-from typing import TYPE_CHECKING, cast
+
+import posix_ipc
+import sysv_ipc
 
 from probate_ipc import native as kernel
 from probate_ipc.connection import ConnectionHandle, ListenerHandle, listening_socket
-from probate_ipc.inprocess import InProcessQueue
-from probate_ipc.pipe import PipeReader, PipeWriter
-from probate_ipc.posixqueue import PosixQueue
+from probate_ipc.handle import Handle
+from probate_ipc.messagequeue import PosixQueue, SysvQueue
 from probate_ipc.semaphore import PosixSemaphore, SysvSemaphore
-from probate_ipc.sysvqueue import SysvQueue
-from probate_ipc.topic import Subscription, Topic
-
-if TYPE_CHECKING:
-    from probate_ipc.handle import Handle
-
-_OUR_OWN = (
-    PipeReader,
-    PipeWriter,
-    InProcessQueue,
-    Topic,
-    Subscription,
-    PosixQueue,
-    SysvQueue,
-    PosixSemaphore,
-    SysvSemaphore,
-)
 
 
 def native_of(resource: object) -> object:
-    """The object by which `resource` is known: the native one, if it wraps one."""
-    return resource.identity if isinstance(resource, _OUR_OWN) else resource
+    """Return the object by which `resource` is known: the native one, if it wraps one."""
+    return resource.identity if isinstance(resource, Handle) else resource
 
 
 def handle_on(resource: object, *, is_owner: bool) -> Handle | None:
-    """A handle on `resource`, None if it is not of this kind.
+    """Take hold of `resource`; None if it is not of this kind.
 
     `is_owner` is for what has a name or key: whether that is to be removed in the end. Raises
     ValueError if it is closed, or removed.
@@ -58,7 +42,7 @@ def handle_on(resource: object, *, is_owner: bool) -> Handle | None:
 
 
 def _handle_on(resource: object, *, is_owner: bool) -> Handle | None:
-    if isinstance(resource, _OUR_OWN):
+    if isinstance(resource, Handle):
         return resource
     if isinstance(resource, Connection):
         return ConnectionHandle(resource)
@@ -66,17 +50,16 @@ def _handle_on(resource: object, *, is_owner: bool) -> Handle | None:
         if listening_socket(resource) is None:
             raise _closed(resource)
         return ListenerHandle(resource)
-    if kernel.is_posix_queue(resource):
-        posix_queue = cast("kernel.PosixQueueNative", resource)
-        if posix_queue.mqd == -1:
+    if isinstance(resource, posix_ipc.MessageQueue):
+        if resource.mqd == -1:
             raise _closed(resource)
-        return PosixQueue(posix_queue, is_owner=is_owner)
-    if kernel.is_posix_semaphore(resource):
-        return PosixSemaphore(cast("kernel.PosixSemaphoreNative", resource), is_owner=is_owner)
-    if kernel.is_sysv_queue(resource):
-        return SysvQueue(cast("kernel.SysvQueueNative", resource), is_owner=is_owner)
-    if kernel.is_sysv_semaphore(resource):
-        return SysvSemaphore(cast("kernel.SysvSemaphoreNative", resource), is_owner=is_owner)
+        return PosixQueue(resource, is_owner=is_owner)
+    if isinstance(resource, posix_ipc.Semaphore):
+        return PosixSemaphore(resource, is_owner=is_owner)
+    if isinstance(resource, sysv_ipc.MessageQueue):
+        return SysvQueue(resource, is_owner=is_owner)
+    if isinstance(resource, sysv_ipc.Semaphore):
+        return SysvSemaphore(resource, is_owner=is_owner)
     return None
 
 

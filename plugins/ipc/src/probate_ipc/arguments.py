@@ -6,12 +6,19 @@ import os
 import secrets
 from typing import Final
 
+from probate.system import checked_int
+
 #: Key 0 is IPC_PRIVATE: each call makes a new object, which no one can find by it (msgget(2)).
-_KEYS: Final = range(1, 2**31)
+_LARGEST_KEY: Final = 2**31 - 1
 
 
-def checked_name(name: object) -> str:
-    """A POSIX name: a slash and 1 to 250 bytes without another (mq_overview(7)).
+def name_or_new(name: str | None) -> str:
+    """Check a POSIX name; None is one that nobody else has. Raises TypeError or ValueError."""
+    return f"/probate-{secrets.token_hex(8)}" if name is None else checked_name(name)
+
+
+def checked_name(name: str) -> str:
+    """Check a POSIX name: a slash and 1 to 250 bytes without another (mq_overview(7)).
 
     Semaphores have 4 bytes fewer than the 255 of queues (sem_overview(7)). Raises TypeError or
     ValueError.
@@ -26,48 +33,16 @@ def checked_name(name: object) -> str:
     return name
 
 
-def checked_key(key: object) -> int:
-    """A SysV key, 1 to 2**31 - 1. Raises TypeError or ValueError."""
-    if not isinstance(key, int) or isinstance(key, bool):
-        raise TypeError(f"a SysV key is an int, got {key!r}")
-    if key not in _KEYS:
-        raise ValueError(f"a SysV key is 1 to {_KEYS[-1]}, got {key}; None is any free one")
-    return key
+def key_or_free(key: int | None) -> int | None:
+    """Check a SysV key; None is any free one. Raises TypeError or ValueError."""
+    return None if key is None else checked_key(key)
 
 
-def new_name() -> str:
-    """A POSIX name that nobody else has."""
-    return f"/probate-{secrets.token_hex(8)}"
+def checked_key(key: int) -> int:
+    """Check a SysV key, 1 to 2**31 - 1. Raises TypeError or ValueError."""
+    return checked_int("key", key, least=1, most=_LARGEST_KEY)
 
 
-def other_pid(name: str, pid: int | None, default: int) -> int:
-    """The pid of the other end's owner; `default` for None. Raises TypeError."""
-    if pid is None:
-        return default
-    if not isinstance(pid, int) or isinstance(pid, bool):
-        raise TypeError(f"{name} is the pid of a process, got {pid!r}")
-    return pid
-
-
-def check_positive(name: str, value: object) -> None:
-    """Raise TypeError or ValueError for what is no positive int."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is an int, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} is at least 1, got {value}")
-
-
-def check_value(value: object, largest: int) -> None:
-    """Raise TypeError or ValueError for what is no value of a semaphore."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"the value of a semaphore is an int, got {value!r}")
-    if not 0 <= value <= largest:
-        raise ValueError(f"the value of a semaphore is 0 to {largest}, got {value}")
-
-
-def check_mode(mode: object) -> None:
-    """Raise TypeError or ValueError for what are no permissions."""
-    if not isinstance(mode, int) or isinstance(mode, bool):
-        raise TypeError(f"permissions are an int, as 0o600, got {mode!r}")
-    if not 0 <= mode <= 0o777:
-        raise ValueError(f"permissions are 0 to 0o777, got {mode:#o}")
+def checked_mode(mode: int) -> int:
+    """Check permissions, as 0o600. Raises TypeError or ValueError."""
+    return checked_int("mode", mode, least=0, most=0o777)

@@ -2,8 +2,8 @@
 
 ProbateError
 ├── QueueClosedError        the queue is closed, or takes nothing more
-├── QueueFullError          no room within the time allowed (also a queue.Full)
-├── QueueEmptyError         no message within the time allowed (also a queue.Empty)
+├── QueueFullError          no room within the time allowed (also a TimeoutError, a queue.Full)
+├── QueueEmptyError         no message within the time allowed (also a TimeoutError, a queue.Empty)
 ├── PipeClosedError         this end of the pipe is closed (also a ValueError)
 └── SemaphoreClosedError    the semaphore is closed, or was removed
 """
@@ -18,16 +18,16 @@ from probate import ProbateError
 
 @final
 class QueueClosedError(ProbateError):
-    """The queue or topic is closed, or its owner is ending and it takes nothing more."""
+    """The queue is closed, or its owner is ending and it takes nothing more."""
 
 
 @final
-class QueueFullError(ProbateError, queue.Full):
+class QueueFullError(ProbateError, TimeoutError, queue.Full):
     """The queue had no room for the message within the time allowed."""
 
 
 @final
-class QueueEmptyError(ProbateError, queue.Empty):
+class QueueEmptyError(ProbateError, TimeoutError, queue.Empty):
     """No message came within the time allowed."""
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, final
 
-from probate import forget_in_forked_child
+from probate.system import forget_in_forked_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ class TimeLimit:
 
 @final
 class InterruptibleWait:
-    """Counts the threads inside something, lets them wait there, and turns them out at its end.
+    """Count the threads inside something, let them wait there, and wake them at its end.
 
     `closed` makes the error that they get. Entered by `with`. In a forked child nobody is inside,
     and what was inherited can go on being used.
@@ -87,11 +87,6 @@ class InterruptibleWait:
             self._inside -= 1
             if self._is_closing:
                 self._changed.notify_all()
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether nobody may enter any more."""
-        return self._is_closing
 
     def check(self) -> None:
         """Raise if it is closing."""

@@ -5,24 +5,26 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
-from probate import BusyResourceError, NotOwnedError, OwnershipTable, pid_or_current
+import posix_ipc
+import sysv_ipc
+
+from probate import NotOwnedError, Outcome, OwnershipTable, pid_or_current, runs_inline
+from probate.system import checked_int
 from probate_ipc import arguments
 from probate_ipc import native as kernel
 from probate_ipc.adoption import handle_on, native_of
 from probate_ipc.connection import ConnectionHandle, new_pair
 from probate_ipc.inprocess import DEFAULT_BYTES, InProcessQueue, QueueKind
+from probate_ipc.messagequeue import PosixQueue, SysvQueue
 from probate_ipc.pipe import PipeReader, PipeWriter, new_pipe
-from probate_ipc.posixqueue import PosixQueue
 from probate_ipc.semaphore import PosixSemaphore, SysvSemaphore
-from probate_ipc.sysvqueue import SysvQueue
-from probate_ipc.topic import DEFAULT_MESSAGES, Overflow, Subscription, Topic
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-    from probate import CleanupStats, Outcome, ResourceId, ResourceUsage
+    from probate import CleanupStats, ResourceId
     from probate_ipc.handle import Handle
 
 H = TypeVar("H", bound="Handle")
@@ -37,9 +39,8 @@ class IpcManager:
     """Makes pipes, connections, in-process queues, kernel message queues and semaphores.
 
     Every method takes the owner's pid first; within `with manager.process(...)` it may be left
-    out. `posix_queue`, `sysv_queue`, `semaphore` and `posix_semaphore` create, and their owner's
-    end removes the thing from the system; the `open_` methods attach a *user*, whose end never
-    does. Sizes are in bytes, timeouts in seconds.
+    out. What `create_` methods make is removed from the system with its owner; `open_` methods
+    attach a *user*, whose end never removes anything. Sizes are in bytes, timeouts in seconds.
 
     All raise ProcessTerminatedError, ProcessNotFoundError or ResourceLimitExceeded before
     anything is acquired, TypeError or ValueError for bad arguments, and OSError from the kernel:
@@ -47,31 +48,31 @@ class IpcManager:
     """
 
     def __init__(self) -> None:
-        self._table: OwnershipTable[Handle] = OwnershipTable(
+        self.table: OwnershipTable[Handle] = OwnershipTable(
             "ipc",
+            _give_back,
             describe=lambda handle: handle.describe(),
-            identity=lambda handle: handle.identity,
+            identity=native_of,
             alias=native_of,
         )
-        #: Whether `pid` owns anything of this kind: the table's own word.
-        self.owns_any: Callable[[int], bool] = self._table.__contains__
 
     # -- pipes ---------------------------------------------------------------
 
     @pid_or_current
     def pipe(self, pid: int, *, writer: int | None = None) -> tuple[PipeReader, PipeWriter]:
-        """An OS pipe, as two unbuffered binary files; the write end may be another process's.
+        """Make an OS pipe: two unbuffered binary files; the write end may be another process's.
 
         A thread blocked in an end that is closed gets PipeClosedError. The ends are blocking, and
         not inherited by exec, so they can be handed to a child by `subprocess`.
         """
-        return self._acquire_pair(pid, arguments.other_pid("writer", writer, pid), new_pipe)
+        other = pid if writer is None else checked_int("writer", writer)
+        return self._acquire_pair(pid, other, new_pipe)
 
     @pid_or_current
     def connection_pair(
         self, pid: int, *, peer: int | None = None, duplex: bool = True
     ) -> tuple[Connection, Connection]:
-        """Two connected `multiprocessing.connection.Connection`; the second may be another's.
+        """Connect two `multiprocessing.connection.Connection`; the second may be another's.
 
         Unless `duplex`, the first can only receive and the second only send. When an owner ends,
         whoever is blocked at either end gets EOFError, or OSError.
@@ -81,8 +82,9 @@ class IpcManager:
             first, second = new_pair(duplex=duplex)
             return ConnectionHandle(first), ConnectionHandle(second)
 
-        first, second = self._acquire_pair(pid, arguments.other_pid("peer", peer, pid), make)
-        return first.identity, second.identity
+        other = pid if peer is None else checked_int("peer", peer)
+        first, second = self._acquire_pair(pid, other, make)
+        return first.connection, second.connection
 
     # -- in-process queues ---------------------------------------------------
 
@@ -96,63 +98,24 @@ class IpcManager:
         max_bytes: int = DEFAULT_BYTES,
         drain: bool = False,
     ) -> InProcessQueue:
-        """A queue between threads and tasks, of at most `maxsize` messages; see InProcessQueue.
+        """Make a queue between threads and tasks, of at most `maxsize` messages.
 
         `max_bytes` is for bytes-like messages and counts against the owner's limits, used or not.
         With `drain` a termination waits, within its grace, until all is received.
         """
         queue = InProcessQueue(maxsize, kind=kind, max_bytes=max_bytes, drain=drain)
-        return self._acquire(pid, lambda: queue, max_bytes)
+        return self.table.acquire(pid, lambda: queue, nbytes=queue.reserved)
+
+    # -- queues of the kernel ------------------------------------------------
 
     @pid_or_current
-    def priority_queue(
-        self, pid: int, maxsize: int, *, max_bytes: int = DEFAULT_BYTES, drain: bool = False
-    ) -> InProcessQueue:
-        """As `queue`, but the lowest priority number comes out first."""
-        return self.queue(pid, maxsize, kind=QueueKind.PRIORITY, max_bytes=max_bytes, drain=drain)
-
-    @pid_or_current
-    def topic(self, pid: int, name: str = "") -> Topic:
-        """A topic to publish to; the name is for people."""
-        topic = Topic(name)
-        return self._acquire(pid, lambda: topic)
-
-    @pid_or_current
-    def subscribe(
-        self,
-        pid: int,
-        topic: Topic,
-        maxsize: int = DEFAULT_MESSAGES,
-        *,
-        overflow: Overflow = Overflow.BLOCK,
-        max_bytes: int = DEFAULT_BYTES,
-    ) -> Subscription:
-        """Receive what is published to `topic`, which may be another's, from now on.
-
-        The subscription is `pid`'s and ends with it; the topic lives on. `overflow` says what
-        happens when more than `maxsize` messages, or `max_bytes` bytes, wait. Raises
-        QueueClosedError if the topic is closed.
-        """
-        if not isinstance(topic, Topic):
-            raise TypeError(f"expected a Topic, got {topic!r}")
-        subscription = Subscription(topic, maxsize, overflow=overflow, max_bytes=max_bytes)
-
-        def make() -> Subscription:
-            topic.admit(subscription)
-            return subscription
-
-        return self._acquire(pid, make, max_bytes)
-
-    # -- kernel message queues -----------------------------------------------
-
-    @pid_or_current
-    def posix_queue(
+    def create_posix_queue(
         self,
         pid: int,
         name: str | None = None,
+        *,
         max_messages: int = 10,
         max_message_size: int = 8192,
-        *,
         mode: int = _PRIVATE,
     ) -> PosixQueue:
         """Create a POSIX message queue (mq_open(3)); without a name, under one of its own.
@@ -160,55 +123,47 @@ class IpcManager:
         The name goes with the owner, as long as it is still this queue's. ValueError for more
         than fs.mqueue.msg_max and msgsize_max allow.
         """
-        name = arguments.new_name() if name is None else arguments.checked_name(name)
-        arguments.check_positive("max_messages", max_messages)
-        arguments.check_positive("max_message_size", max_message_size)
-        arguments.check_mode(mode)
-
-        def make() -> PosixQueue:
-            native = kernel.create_posix_queue(name, mode, max_messages, max_message_size)
-            with _undone_by(lambda: kernel.unlink_posix_queue(name), native.close):
-                return PosixQueue(native, is_owner=True)
-
-        return self._acquire(pid, make, max_messages * max_message_size)
+        name, mode = arguments.name_or_new(name), arguments.checked_mode(mode)
+        count = checked_int("max_messages", max_messages, least=1)
+        size = checked_int("max_message_size", max_message_size, least=1)
+        return self.table.acquire(
+            pid, lambda: PosixQueue.create(name, mode, count, size), nbytes=count * size
+        )
 
     @pid_or_current
     def open_posix_queue(self, pid: int, name: str) -> PosixQueue:
-        """Attach to a POSIX message queue as a user."""
+        """Open a POSIX message queue as a user."""
         name = arguments.checked_name(name)
-        return self._acquire(pid, lambda: PosixQueue(kernel.open_posix_queue(name), is_owner=False))
+        return self.table.acquire(pid, lambda: PosixQueue.open(name))
 
     @pid_or_current
-    def sysv_queue(self, pid: int, key: int | None = None, *, mode: int = _PRIVATE) -> SysvQueue:
+    def create_sysv_queue(
+        self, pid: int, key: int | None = None, *, mode: int = _PRIVATE
+    ) -> SysvQueue:
         """Create a SysV message queue (msgget(2)); without a key, under one that is free.
 
         It is removed with its owner: whoever is blocked in it, in any OS process, gets EIDRM.
         """
-        key = None if key is None else arguments.checked_key(key)
-        arguments.check_mode(mode)
-
-        def make() -> SysvQueue:
-            native = kernel.create_sysv_queue(key, mode)
-            with _undone_by(native.remove):
-                return SysvQueue(native, is_owner=True)
-
-        return self._acquire(pid, make, kernel.sysv_queue_bytes())
+        key, mode = arguments.key_or_free(key), arguments.checked_mode(mode)
+        # So much a new one has room for (msgget(2)).
+        nbytes = kernel.kernel_setting("msgmnb")
+        return self.table.acquire(pid, lambda: SysvQueue.create(key, mode), nbytes=nbytes)
 
     @pid_or_current
     def open_sysv_queue(self, pid: int, key: int) -> SysvQueue:
-        """Attach to a SysV message queue as a user."""
+        """Open a SysV message queue as a user."""
         key = arguments.checked_key(key)
-        return self._acquire(pid, lambda: SysvQueue(kernel.open_sysv_queue(key), is_owner=False))
+        return self.table.acquire(pid, lambda: SysvQueue.open(key))
 
     # -- semaphores ----------------------------------------------------------
 
     @pid_or_current
-    def semaphore(
+    def create_sysv_semaphore(
         self,
         pid: int,
-        value: int = 1,
-        *,
         key: int | None = None,
+        *,
+        value: int = 1,
         undo: bool = False,
         mode: int = _PRIVATE,
     ) -> SysvSemaphore:
@@ -217,34 +172,23 @@ class IpcManager:
         It is removed with its owner: whoever waits for it, in any OS process, gets EIDRM. With
         `undo`, permits that were acquired through a handle come back with its holder's end.
         """
-        arguments.check_value(value, kernel.SYSV_SEMAPHORE_MAX)
-        key = None if key is None else arguments.checked_key(key)
-        arguments.check_mode(mode)
-
-        def make() -> SysvSemaphore:
-            native = kernel.create_sysv_semaphore(key, mode, value)
-            with _undone_by(native.remove):
-                return SysvSemaphore(native, is_owner=True, undo=undo)
-
-        return self._acquire(pid, make)
+        key, mode = arguments.key_or_free(key), arguments.checked_mode(mode)
+        value = checked_int("value", value, least=0, most=sysv_ipc.SEMAPHORE_VALUE_MAX)
+        return self.table.acquire(pid, lambda: SysvSemaphore.create(key, mode, value, undo=undo))
 
     @pid_or_current
-    def open_semaphore(self, pid: int, key: int, *, undo: bool = False) -> SysvSemaphore:
-        """Attach to a SysV semaphore as a user."""
+    def open_sysv_semaphore(self, pid: int, key: int, *, undo: bool = False) -> SysvSemaphore:
+        """Open a SysV semaphore as a user."""
         key = arguments.checked_key(key)
-
-        def make() -> SysvSemaphore:
-            return SysvSemaphore(kernel.open_sysv_semaphore(key), is_owner=False, undo=undo)
-
-        return self._acquire(pid, make)
+        return self.table.acquire(pid, lambda: SysvSemaphore.open(key, undo=undo))
 
     @pid_or_current
-    def posix_semaphore(
+    def create_posix_semaphore(
         self,
         pid: int,
         name: str | None = None,
-        value: int = 1,
         *,
+        value: int = 1,
         undo: bool = False,
         mode: int = _PRIVATE,
     ) -> PosixSemaphore:
@@ -252,26 +196,23 @@ class IpcManager:
 
         The name goes with the owner, as long as it is still this semaphore's.
         """
-        name = arguments.new_name() if name is None else arguments.checked_name(name)
-        arguments.check_value(value, kernel.POSIX_SEMAPHORE_MAX)
-        arguments.check_mode(mode)
-
-        def make() -> PosixSemaphore:
-            native = kernel.create_posix_semaphore(name, mode, value)
-            with _undone_by(lambda: kernel.unlink_posix_semaphore(name), native.close):
-                return PosixSemaphore(native, is_owner=True, undo=undo)
-
-        return self._acquire(pid, make)
+        name, mode = arguments.name_or_new(name), arguments.checked_mode(mode)
+        value = checked_int("value", value, least=0, most=posix_ipc.SEMAPHORE_VALUE_MAX)
+        return self.table.acquire(pid, lambda: PosixSemaphore.create(name, mode, value, undo=undo))
 
     @pid_or_current
     def open_posix_semaphore(self, pid: int, name: str, *, undo: bool = False) -> PosixSemaphore:
-        """Attach to a POSIX semaphore as a user."""
+        """Open a POSIX semaphore as a user."""
         name = arguments.checked_name(name)
+        return self.table.acquire(pid, lambda: PosixSemaphore.open(name, undo=undo))
 
-        def make() -> PosixSemaphore:
-            return PosixSemaphore(kernel.open_posix_semaphore(name), is_owner=False, undo=undo)
+    # Shorter names, as the demo has them.
+    posix_queue, sysv_queue = create_posix_queue, create_sysv_queue
 
-        return self._acquire(pid, make)
+    @pid_or_current
+    def semaphore(self, pid: int, value: int = 1) -> SysvSemaphore:
+        """Create a SysV semaphore as `create_sysv_semaphore` does."""
+        return self.create_sysv_semaphore(pid, value=value)
 
     # -- giving back ---------------------------------------------------------
 
@@ -284,25 +225,10 @@ class IpcManager:
         RefusedResourceError if it is closed, but may not be removed.
         """
         try:
-            resource_id = self._table.find(pid, thing)
+            self.table.give_back(pid, thing, _close_by_hand)
         except NotOwnedError as error:
-            if error.owner is None and _is_closed(thing):
-                return
-            raise
-        handle = self._table.release(pid, resource_id)
-        if handle is None:
-            return
-        if isinstance(handle, ConnectionHandle):
-            handle.identity.close()
-            return
-        try:
-            handle.give_back()
-        except BusyResourceError:
-            # Its owner has it still, unless the owner is ending: nobody else could close it.
-            self._table.add(pid, handle, handle.reserved)
-            raise
-
-    # -- settling, for the resource ------------------------------------------
+            if error.owner is not None or not _is_closed(thing):
+                raise
 
     @pid_or_current
     def adopt(self, pid: int, resource: object, *, as_owner: bool = False) -> ResourceId | None:
@@ -313,29 +239,22 @@ class IpcManager:
         closed.
         """
         handle = handle_on(resource, is_owner=as_owner)
-        return None if handle is None else self._table.add(pid, handle, handle.reserved)
+        return None if handle is None else self.table.add(pid, handle, handle.reserved)
 
+    @runs_inline
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[Any]]:
         """Refuse sends, and wake those who wait to send."""
-        handles = (handle for _, handle in self._table.owned(pid))
-        futures = [handle.stop_sending() for handle in handles]
+        futures = [handle.stop_sending() for _, handle in self.table.owned(pid)]
         return [future for future in futures if future is not None]
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Close, unlink and remove all that `pid` owns, newest first."""
         # All sleepers are told first, so that they leave at the same time.
-        for _, handle in self._table.owned(pid):
+        for _, handle in self.table.owned(pid):
             handle.wake_waiters()
-        return self._table.cleanup(pid, _dispose)
-
-    def usage(self, pid: int) -> ResourceUsage:
-        """What `pid` owns."""
-        return self._table.usage(pid)
+        return self.table.cleanup(pid)
 
     # -- inside --------------------------------------------------------------
-
-    def _acquire(self, pid: int, make: Callable[[], H], nbytes: int = 0) -> H:
-        return self._table.acquire(pid, make, _dispose, nbytes)  # type: ignore[return-value]  # what make has made
 
     def _acquire_pair(self, pid: int, other: int, make: Callable[[], tuple[H, J]]) -> tuple[H, J]:
         """Make two things with an owner each, once both may own them, or none at all."""
@@ -346,34 +265,30 @@ class IpcManager:
             return made[0][0]
 
         def make_second() -> Handle:
-            self._table.acquire(pid, make_first, _dispose)
+            self.table.acquire(pid, make_first)
             return made[0][1]
 
         try:
-            self._table.acquire(other, make_second, _dispose)
+            self.table.acquire(other, make_second)
         except BaseException:
             for first, second in made:
                 with contextlib.suppress(NotOwnedError):
-                    self._table.release(pid, self._table.find(pid, first.identity))
+                    self.table.give_back(pid, first)
                 first.give_back()
                 second.give_back()
             raise
         return made[0]
 
 
-def _dispose(handle: Handle) -> Outcome:
+def _give_back(handle: Handle) -> Outcome:
     return handle.give_back()
 
 
-@contextlib.contextmanager
-def _undone_by(*undo: Callable[[], None]) -> Iterator[None]:
-    """Have what was created just now removed again if it cannot be taken hold of."""
-    try:
-        yield
-    except BaseException:
-        for each in undo:
-            each()
-        raise
+def _close_by_hand(handle: Handle) -> Outcome:
+    if isinstance(handle, ConnectionHandle):
+        handle.close()
+        return Outcome.RELEASED
+    return handle.give_back()
 
 
 def _is_closed(thing: object) -> bool:

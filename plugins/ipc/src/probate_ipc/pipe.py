@@ -8,9 +8,9 @@ import os
 import select
 from typing import TYPE_CHECKING, final
 
-from probate import BusyResourceError, Outcome
+from probate import BusyResourceError
 from probate_ipc.errors import PipeClosedError
-from probate_ipc.handle import PATIENCE
+from probate_ipc.handle import PATIENCE, Handle
 from probate_ipc.interruptible import InterruptibleWait
 
 if TYPE_CHECKING:
@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 _CHUNK = 65536
 
 
-class _PipeEnd(io.FileIO):
+class _PipeEnd(io.FileIO, Handle):
     """One end: an unbuffered binary file. Threads wait in it in poll(2), never in read or write.
 
     It stays in blocking mode, so that a child process may be given it.
     """
-
-    reserved = 0
 
     def __init__(self, fd: int, mode: str) -> None:
         self._interruptible = InterruptibleWait(self._closed_error)
@@ -35,13 +33,8 @@ class _PipeEnd(io.FileIO):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.describe()}>"
 
-    @property
-    def identity(self) -> object:
-        """Itself."""
-        return self
-
     def describe(self) -> str:
-        """Which end of which pipe, by descriptor and inode."""
+        """Describe it: which end of which pipe, by descriptor and inode."""
         end = "read" if self.readable() else "write"
         return f"{end} end of {os.readlink(f'/proc/self/fd/{self.fileno()}')}, fd {self.fileno()}"
 
@@ -59,13 +52,6 @@ class _PipeEnd(io.FileIO):
         if not self._interruptible.close(PATIENCE):
             raise BusyResourceError(f"a thread has not left {self!r} yet")
         super().close()
-
-    def give_back(self) -> Outcome:
-        """Close it; ALREADY_GONE if it is closed."""
-        if self.closed:
-            return Outcome.ALREADY_GONE
-        self.close()
-        return Outcome.RELEASED
 
     def _closed_error(self) -> Exception:
         return PipeClosedError(
@@ -112,9 +98,6 @@ class PipeReader(_PipeEnd):
         while part := self.read(_CHUNK):
             parts.append(part)
         return b"".join(parts) if parts or part is not None else None
-
-    def stop_sending(self) -> None:
-        """Nothing is sent here."""
 
 
 @final

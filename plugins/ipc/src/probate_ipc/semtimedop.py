@@ -10,6 +10,8 @@ import errno
 import os
 from typing import Final
 
+import sysv_ipc
+
 #: Flag of an operation that the kernel undoes if this OS process dies (semop(2)).
 _SEM_UNDO: Final = 0x1000
 
@@ -37,18 +39,21 @@ _semtimedop.argtypes = (
 _semtimedop.restype = ctypes.c_int
 
 
-def take(semid: int, timeout: float, *, undo: bool) -> bool:
-    """Take a permit of the first semaphore of a set; False if none came in `timeout` seconds.
+def take(semid: int, timeout: float, *, undo: bool) -> None:
+    """Take a permit of the first semaphore of a set, within `timeout` seconds.
 
-    Also False when a signal cut the wait short: look again. Raises OSError, with EIDRM or EINVAL
-    if the set is removed.
+    Raises as sysv_ipc does: BusyError if none came in time, or a signal cut the wait short (look
+    again), ExistentialError if the set is removed; any other OSError as it is.
     """
     operation = _Sembuf(0, -1, _SEM_UNDO if undo else 0)
     seconds = int(timeout)
     limit = _Timespec(seconds, int((timeout - seconds) * 1e9))
     if _semtimedop(semid, ctypes.byref(operation), 1, ctypes.byref(limit)) == 0:
-        return True
+        return
     number = ctypes.get_errno()
+    message = f"semtimedop of id {semid}: {os.strerror(number)}"
     if number in {errno.EAGAIN, errno.EINTR}:
-        return False
-    raise OSError(number, f"semtimedop of id {semid}: {os.strerror(number)}")
+        raise sysv_ipc.BusyError(message)
+    if number in {errno.EIDRM, errno.EINVAL}:
+        raise sysv_ipc.ExistentialError(message)
+    raise OSError(number, message)

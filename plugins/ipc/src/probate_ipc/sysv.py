@@ -2,65 +2,90 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar, final
 
-from probate import Outcome, RefusedResourceError
+from probate import Outcome
 from probate_ipc import native as kernel
+from probate_ipc.kernelobject import KernelObject
 
 if TYPE_CHECKING:
-    from probate_ipc.native import SysvQueueNative, SysvSemaphoreNative
+    import sysv_ipc
 
-
-#: What proc_sysvipc_msg(5) and its sibling call the column of the id.
-_ID_COLUMNS: Final = {"msg": "msqid", "sem": "semid"}
+N = TypeVar("N", bound="sysv_ipc.MessageQueue | sysv_ipc.Semaphore")
 
 
 @final
-class SysvIdentity:
+class SysvIdentity(NamedTuple):
     """Which SysV object this is: enough to know it again without trusting its key.
 
     An id carries a sequence number, so it comes round only after some hundred million others.
-    Key and creator never change. `created` is the kernel's time of creation, in seconds since
-    the epoch; IPC_SET and SETVAL overwrite the kernel's copy later on. It is kept so that a
-    journal can tell the object from a successor after a restart.
+    Key and creator never change. The time of creation is kept so that a journal can tell the
+    object from a successor after a restart: IPC_SET and SETVAL overwrite the kernel's copy.
     """
 
-    __slots__ = ("created", "creator", "id", "key")
-
-    def __init__(self, native: SysvQueueNative | SysvSemaphoreNative, table: str) -> None:
-        self.id = native.id
-        self.key = native.key
-        #: User and group id of whoever made it.
-        self.creator = (native.cuid, native.cgid)
-        self.created = _change_time(table, native.id)
-
-    def is_same(self, native: SysvQueueNative | SysvSemaphoreNative) -> bool:
-        """Whether the kernel still has this object. Raises what is in `native.ABSENT` if not."""
-        return (native.cuid, native.cgid) == self.creator
+    id: int
+    key: int
+    #: User and group id of whoever made it.
+    creator: tuple[int, int]
+    #: The kernel's time of creation, in seconds since the epoch; None where it cannot be read.
+    created: int | None
 
 
-def remove(identity: SysvIdentity, native: SysvQueueNative | SysvSemaphoreNative) -> Outcome:
-    """Remove an object of ours: whoever is blocked in it, in any OS process, gets EIDRM.
+class SysvObject(KernelObject[N]):
+    """A SysV object. Its removal wakes whoever waits in it, in any OS process, with EIDRM."""
 
-    Raises RefusedResourceError if it may not be removed.
-    """
-    try:
-        if not identity.is_same(native):
+    #: Its table in /proc/sysvipc (proc(5)), and the column of the id there.
+    table: ClassVar[tuple[str, str]]
+
+    def __init__(self, native: N, *, is_owner: bool) -> None:
+        super().__init__(native, is_owner=is_owner)
+        #: The kernel's id of it.
+        self.id: int = native.id
+        #: Its key, by which others open it.
+        self.key: int = native.key
+        #: Its id, and when it was made.
+        self.identification = SysvIdentity(
+            self.id, self.key, (native.cuid, native.cgid), _change_time(self.table, self.id)
+        )
+        self._is_detached = False
+
+    @property
+    def _name_or_key(self) -> str:
+        return f"{self.key:#x}, id {self.id}"
+
+    @property
+    def _is_gone(self) -> bool:
+        return self._is_detached or not self._is_there()
+
+    def _is_there(self) -> bool:
+        try:
+            return (self.native.cuid, self.native.cgid) == self.identification.creator
+        except kernel.ABSENT:
+            return False
+
+    def _remove(self) -> Outcome:
+        if not self._is_there():
             return Outcome.ALREADY_GONE
-        native.remove()
-    except kernel.ABSENT:
-        return Outcome.ALREADY_GONE
-    except kernel.FORBIDDEN as error:
-        raise RefusedResourceError(f"it may not be removed by this user: {error}") from error
-    return Outcome.RELEASED
+        with kernel.looking_up(self.describe()):
+            self.native.remove()
+        return Outcome.RELEASED
+
+    def _detach(self) -> None:
+        self._is_detached = True
 
 
-def _change_time(table: str, wanted: int) -> int | None:
-    """The `ctime` of id `wanted` in /proc/sysvipc/`table`; None where that cannot be read."""
+def key_shown(key: int | None) -> str:
+    """Show a key, as errors do."""
+    return "under a free key" if key is None else f"{key:#x}"
+
+
+def _change_time(table: tuple[str, str], wanted: int) -> int | None:
+    """The `ctime` of id `wanted`; None where that cannot be read."""
+    name, column = table
     try:
-        with open(f"/proc/sysvipc/{table}") as file:
+        with open(f"/proc/sysvipc/{name}") as file:
             columns = file.readline().split()
-            id_column, time_column = columns.index(_ID_COLUMNS[table]), columns.index("ctime")
+            id_column, time_column = columns.index(column), columns.index("ctime")
             for line in file:
                 fields = line.split()
                 if int(fields[id_column]) == wanted:

@@ -1,11 +1,11 @@
-"""Those who wait for a queue: threads, and tasks of any event loop."""
+"""Those who wait for an in-process queue: threads, and tasks of any event loop."""
 
 from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING, Protocol, final
 
-from probate.system.lazy import lazy_module
+from probate.system import lazy_module
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,9 +38,9 @@ class ThreadWaiter:
 
     def wait(self, timeout: float | None) -> bool:
         """Sleep until woken; False after `timeout` seconds."""
-        if timeout is None:
-            return self._lock.acquire()
-        return self._lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
+        return self._lock.acquire(
+            timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+        )
 
 
 @final
@@ -54,7 +54,7 @@ class TaskWaiter:
         self._woken = self._loop.create_future()
 
     def wake(self) -> bool:
-        """See Waiter."""
+        """See Waiter. False if its loop is closed."""
         try:
             self._loop.call_soon_threadsafe(self._set)
         except RuntimeError:
@@ -71,7 +71,7 @@ class TaskWaiter:
 
 
 def wake_next(waiters: deque[Waiter]) -> None:
-    """Wake the one who has waited longest."""
+    """Wake the one who has waited longest and can still run."""
     while waiters:
         if waiters.popleft().wake():
             return
