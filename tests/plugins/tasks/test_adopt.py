@@ -259,7 +259,7 @@ def test_a_task_whose_ownership_moved_is_forgotten_by_its_new_owner(
         go = asyncio.Event()
         ended, killed = asyncio.ensure_future(go.wait()), asyncio.ensure_future(go.wait())
         for task in (ended, killed):
-            tasks._table.transfer(a.pid, a.adopt(task), b.pid)
+            tasks.table.transfer(a.pid, a.adopt(task), b.pid)
 
         assert (await a.terminate_async(grace=5)).stats.resources_freed == 0
 

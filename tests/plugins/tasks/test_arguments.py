@@ -87,7 +87,7 @@ def test_a_bad_number_of_threads_is_refused(limit: Any, error: type[Exception]) 
         AsyncTaskManager(max_threads=limit)
 
 
-@pytest.mark.parametrize("method", ["status", "cancel"])
+@pytest.mark.parametrize("method", ["status", "cancel", "close"])
 @pytest.mark.parametrize("thing", ["task", 1.5, object(), asyncio.sleep])
 def test_what_is_no_task_is_refused(
     manager: ProcessManager, tasks: AsyncTaskManager, method: str, thing: Any

@@ -20,7 +20,7 @@ from probate import (
     ProcessManager,
     ResourceOrchestrator,
 )
-from probate.testing.witness import KernelView
+from probate.testing import KernelView
 from probate_tasks import TaskResource, TaskStatus
 
 if TYPE_CHECKING:

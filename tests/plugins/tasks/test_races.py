@@ -11,7 +11,7 @@ import pytest
 from tasks_loops import LoopThread, eventually
 
 from probate import ProcessManager, ProcessTerminatedError
-from probate.testing.witness import KernelView
+from probate.testing import KernelView
 
 if TYPE_CHECKING:
     from probate import CleanupResult

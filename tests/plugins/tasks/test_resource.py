@@ -169,7 +169,7 @@ def test_what_ends_between_two_looks_is_counted_or_forgotten(looks_again: bool) 
     future = resource.manager.submit(7, go.wait, 10)
     eventually(future.running)
     # A termination holds these until it is through.
-    requests = resource.quiesce(7)
+    requests = resource.manager.quiesce(7)
     first = resource.cleanup(7)
     go.set()
     concurrent.futures.wait(requests, 5)
@@ -226,7 +226,7 @@ def test_has_resources_does_not_depend_on_what_others_own() -> None:
         await asyncio.sleep(0)
 
         assert not any(resource.has_resources(pid) for pid in range(1, 101))
-        assert resource.manager._table.pids() == []
+        assert resource.manager.table.pids() == []
         assert resource.manager._workers._crews == {}
 
     asyncio.run(main())

@@ -9,7 +9,7 @@ import threading
 import pytest
 from tasks_loops import LoopThread, eventually
 
-from probate import NotOwnedError, ProcessManager, ResourceId
+from probate import BusyResourceError, NotOwnedError, ProcessManager, ResourceId
 from probate_tasks import AsyncTaskManager, TaskResource, TaskStatus
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
@@ -103,6 +103,43 @@ def test_a_running_call_cannot_be_cancelled(
     assert not tasks.cancel(process.pid, future)
 
 
+def test_closing_lets_go_of_what_does_not_run() -> None:
+    """A call that no thread has taken up is cancelled, and nobody's; closing again does nothing."""
+    tasks = TaskResource(AsyncTaskManager(max_threads=1)).manager
+    go = threading.Event()
+    running, queued = tasks.submit(1, go.wait, 10), tasks.submit(1, int)
+    for _ in range(2):
+        tasks.close(1, queued)
+
+    assert queued.cancelled()
+    assert list(tasks.status(1)) == [running]
+
+    go.set()
+    assert running.result(5)
+
+
+def test_closing_what_runs_on_says_where_it_stands_and_it_stays_owned(
+    manager: ProcessManager, tasks: AsyncTaskManager
+) -> None:
+    """It was asked to stop, and is forgotten when it does."""
+
+    async def main() -> None:
+        process = manager.create_process("worker")
+        task = tasks.spawn(process.pid, asyncio.sleep(3600))
+        await asyncio.sleep(0)
+        with pytest.raises(BusyResourceError, match="in sleep"):
+            tasks.close(process.pid, task)
+
+        assert manager.orchestrator.has_resources(process.pid)
+
+        await asyncio.wait([task])
+
+        assert task.cancelled()
+        assert not manager.orchestrator.has_resources(process.pid)
+
+    asyncio.run(main())
+
+
 def test_a_task_is_cancelled_from_a_foreign_thread(
     manager: ProcessManager, tasks: AsyncTaskManager
 ) -> None:
@@ -137,7 +174,7 @@ def test_what_is_anothers_is_neither_told_nor_cancelled(
     async def main() -> None:
         a, b = manager.create_process("a"), manager.create_process("b")
         task = tasks.spawn(a.pid, asyncio.sleep(3600))
-        for method in (tasks.cancel, tasks.status):
+        for method in (tasks.cancel, tasks.close, tasks.status):
             with pytest.raises(NotOwnedError, match=f"process {a.pid} does"):
                 method(b.pid, task)
         await manager.terminate_process_async(b.pid)
@@ -145,7 +182,7 @@ def test_what_is_anothers_is_neither_told_nor_cancelled(
         assert task.cancelling() == 0
 
         stranger = asyncio.ensure_future(asyncio.sleep(3600))
-        for method in (tasks.cancel, tasks.status):
+        for method in (tasks.cancel, tasks.close, tasks.status):
             with pytest.raises(NotOwnedError, match="nobody here does"):
                 method(a.pid, stranger)
         stranger.cancel()

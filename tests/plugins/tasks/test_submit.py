@@ -22,7 +22,7 @@ from probate import (
     ResourceOrchestrator,
     current_process,
 )
-from probate.testing.witness import KernelView
+from probate.testing import KernelView
 from probate_tasks import AsyncTaskManager, TaskResource, TaskStatus
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def test_a_callback_that_exits_ends_no_thread(
 
     assert future.result(5)
     assert following.result(5) == 5
-    assert not tasks.owns_any(7)
+    assert 7 not in tasks.table
     assert "a callback of call of Event.wait, done" in caplog.text
 
 
@@ -246,7 +246,7 @@ def test_a_result_that_somebody_else_sets_is_left_alone(has_started: bool) -> No
     assert following.result(5) == 5
     assert future.result(0) is False
     assert called == []
-    assert not tasks.owns_any(7)
+    assert 7 not in tasks.table
 
 
 def test_results_are_not_kept(manager: ProcessManager, tasks: AsyncTaskManager) -> None:

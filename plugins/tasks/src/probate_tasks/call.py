@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
-from probate.system.lazy import lazy_module
+from probate.system import lazy_module
 from probate_tasks import stacks
 from probate_tasks.chains import behind
 from probate_tasks.job import Job

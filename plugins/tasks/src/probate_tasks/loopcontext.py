@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
-from probate.system.lazy import lazy_module
+from probate.system import lazy_module, running_loop
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,8 +22,5 @@ class LoopContext(NamedTuple):
     @classmethod
     def find(cls) -> LoopContext:
         """Return that of the caller."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return cls(None, None)
-        return cls(loop, asyncio.current_task(loop))
+        loop = running_loop()
+        return cls(loop, None if loop is None else asyncio.current_task(loop))

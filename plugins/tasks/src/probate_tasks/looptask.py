@@ -7,7 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
-from probate.system.lazy import lazy_module
+from probate.system import lazy_module, running_loop
 from probate_tasks import stacks
 from probate_tasks.job import Job
 from probate_tasks.loopcontext import LoopContext
@@ -46,7 +46,7 @@ class LoopTask(Job):
 
     def when_over(self, callback: Callable[[object], None]) -> None:
         """Have `callback` called on the loop, with the future, when the task is done."""
-        if LoopContext.find().loop is self._loop:
+        if running_loop() is self._loop:
             self.future.add_done_callback(callback)
         else:
             # A closed loop runs no callbacks, and no task.
@@ -122,7 +122,7 @@ def cancel_on_loop(future: asyncio.Future[Any]) -> bool:
     if future.done():
         return False
     loop = future.get_loop()
-    if LoopContext.find().loop is loop:
+    if running_loop() is loop:
         return future.cancel()
     try:
         loop.call_soon_threadsafe(future.cancel)

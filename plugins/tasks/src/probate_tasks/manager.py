@@ -7,12 +7,13 @@ import inspect
 import os
 import weakref
 from operator import attrgetter, methodcaller
-from typing import TYPE_CHECKING, Any, Final, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final, overload
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current, runs_inline
-from probate.system.lazy import lazy_module
+from probate.system import checked_int, lazy_module, running_loop
 from probate_tasks.call import ExecutorCall, ThreadCall
 from probate_tasks.chains import behind
+from probate_tasks.job import Job
 from probate_tasks.loopcontext import LoopContext
 from probate_tasks.looptask import LoopTask
 from probate_tasks.status import TaskStatus, is_native, status_of
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable, Coroutine
 
-    from probate import CleanupStats, Outcome, Process, ResourceId, ResourceUsage
-    from probate_tasks.job import Job
+    from probate import CleanupStats, Process, ResourceId
     from probate_tasks.status import Native
 else:
     asyncio = lazy_module("asyncio")
@@ -53,10 +53,11 @@ class AsyncTaskManager:
     def __init__(self, *, max_threads: int | None = None) -> None:
         if max_threads is None:
             max_threads = min(32, (os.cpu_count() or 1) + 4)
-        self._table: OwnershipTable[Job] = OwnershipTable("tasks", identity=attrgetter("native"))
-        #: Whether `pid` owns any task or call: the table's own word.
-        self.owns_any: Callable[[int], bool] = self._table.__contains__
-        self._workers = Workers(_checked_limit(max_threads), self._serve)
+        #: Who owns which tasks and calls that have not ended.
+        self.table: OwnershipTable[Job] = OwnershipTable(
+            "tasks", Job.release, release_many=_release_stopped, identity=attrgetter("native")
+        )
+        self._workers = Workers(checked_int("max_threads", max_threads, least=1), self._serve)
 
     # -- making --------------------------------------------------------------
 
@@ -86,8 +87,8 @@ class AsyncTaskManager:
         try:
             if name is not None and not isinstance(name, str):
                 raise TypeError(f"a task's name must be a string, got {name!r}")
-            loop = _running_loop()
-            job = self._table.acquire(pid, make, _give_back)
+            loop = _required_loop()
+            job = self.table.acquire(pid, make, Job.cancel)
         except BaseException:
             # Once there is a task, the coroutine is the task's to end.
             if task is None:
@@ -122,7 +123,7 @@ class AsyncTaskManager:
             call.when_cancelled(functools.partial(self._when_cancelled, pid, weakref.ref(call)))
             return call
 
-        call: ThreadCall = self._table.acquire(pid, make, _give_back)  # type: ignore[assignment]  # what make has made
+        call = self.table.acquire(pid, make, Job.cancel)
         try:
             self._workers.enqueue(pid, call)
         except RuntimeError:
@@ -153,13 +154,9 @@ class AsyncTaskManager:
         Raises NotOwnedError for one that runs and belongs to another process.
         """
         if task is None:
-            return {job.native: job.status for _, job in self._table.owned(pid)}
-        try:
-            return self._job(pid, task).status
-        except NotOwnedError as error:
-            if error.owner is None and is_native(task) and task.done():
-                return status_of(task)
-            raise
+            return {job.native: job.status for _, job in self.table.owned(pid)}
+        job = self._job(pid, task)
+        return status_of(cast("Native", task)) if job is None else job.status
 
     @pid_or_current
     def cancel(self, pid: int, task: Native | ResourceId) -> bool:
@@ -168,14 +165,29 @@ class AsyncTaskManager:
         False for what is over, for a call that a thread is making, and for a task whose event
         loop is closed. Raises NotOwnedError if it is another process's.
         """
-        try:
-            return self._job(pid, task).cancel()
-        except NotOwnedError as error:
-            if error.owner is None and is_native(task) and task.done():
-                return False
-            raise
+        job = self._job(pid, task)
+        return job is not None and job.cancel()
 
-    # -- settling, for the resource ------------------------------------------
+    @pid_or_current
+    def close(self, pid: int, task: Native | ResourceId) -> None:
+        """Cancel a task, call or future, as the end of its owner would, and let go of it.
+
+        Does nothing for what is over. Raises BusyResourceError, with its stack, while it runs
+        on: it is owned until it has ended, and forgotten then. Raises NotOwnedError if it is
+        another process's.
+        """
+        if (job := self._job(pid, task)) is None:
+            return
+        try:
+            self.table.give_back(pid, job.native)
+        except NotOwnedError:
+            # Unless it has just ended, and was forgotten.
+            if not job.is_over():
+                raise
+        finally:
+            self._forget_ended(pid)
+
+    # -- for the resource ------------------------------------------
 
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
         """Own an asyncio task or future, or an executor's future, made elsewhere.
@@ -189,7 +201,7 @@ class AsyncTaskManager:
         if resource.done():
             raise ValueError(f"done, so it cannot be adopted: {resource!r}")
         job = _adopted(resource)
-        resource_id = self._table.add(pid, job)
+        resource_id = self.table.add(pid, job)
         job.when_over(self._end_of(pid, job))
         return resource_id
 
@@ -200,7 +212,7 @@ class AsyncTaskManager:
         Inline, since only the thread that terminates can tell whether it is one of its own jobs.
         One future stands for all that there is use waiting for.
         """
-        jobs = self._table.resources(pid)
+        jobs = self.table.resources(pid)
         request = StopRequest(map(id, jobs), functools.partial(self._forget_ended, pid))
         here = LoopContext.find()
         is_of_use = False
@@ -213,29 +225,31 @@ class AsyncTaskManager:
 
     def may_block(self, pid: int) -> bool:
         """Whether the cleanup of `pid` may wait for code that is not ours, or for a thread."""
-        return any(map(_MAY_BLOCK, self._table.resources(pid)))
+        return any(map(_MAY_BLOCK, self.table.resources(pid)))
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Drop what has ended; what has not is BUSY, with its stack."""
         try:
-            return self._table.cleanup(pid, _release, release_many=_release_stopped)
+            return self.table.cleanup(pid)
         finally:
             # One that ended while it was out of the table could not forget itself.
             self._forget_ended(pid)
             self._workers.join_idle(pid)
 
-    def usage(self, pid: int) -> ResourceUsage:
-        """The tasks and calls of `pid`."""
-        return self._table.usage(pid)
-
     # -- inside --------------------------------------------------------------
 
-    def _job(self, pid: int, task: Native | ResourceId) -> Job:
+    def _job(self, pid: int, task: Native | ResourceId) -> Job | None:
+        """The job of `pid` that is meant; None if it has ended, and is nobody's any more."""
         if isinstance(task, int):
-            return self._table.get(pid, task)
+            return self.table.get(pid, task)
         if not is_native(task):
             raise TypeError(f"expected a task, a future or a ResourceId, got {task!r}")
-        return self._table.get(pid, self._table.find(pid, task))
+        try:
+            return self.table.get(pid, self.table.find(pid, task))
+        except NotOwnedError as error:
+            if error.owner is None and task.done():
+                return None
+            raise
 
     def _serve(self, pid: int, call: ThreadCall) -> None:
         """Make a call, on a thread of the workers."""
@@ -278,24 +292,12 @@ class AsyncTaskManager:
 
         After a cleanup, and when a termination is through: it holds its request until then.
         """
-        for job in self._table.resources(pid):
+        for job in self.table.resources(pid):
             if job.is_reported and job.is_over() and not job.is_awaited:
                 self._forget(pid, job)
 
     def _forget(self, pid: int, job: Job) -> None:
-        self._table.disown(pid, job.native)
-
-
-def _checked_limit(max_threads: object) -> int:
-    if not isinstance(max_threads, int) or isinstance(max_threads, bool):
-        raise TypeError(f"max_threads must be an int, got {max_threads!r}")
-    if max_threads < 1:
-        raise ValueError(f"max_threads must be at least 1, got {max_threads}")
-    return max_threads
-
-
-def _release(job: Job) -> Outcome:
-    return job.release()
+        self.table.disown(pid, job.native)
 
 
 def _release_stopped(jobs: list[Job]) -> None:
@@ -308,11 +310,6 @@ def _release_stopped(jobs: list[Job]) -> None:
         jobs.pop()
 
 
-def _give_back(job: Job) -> None:
-    """End what was made for an owner that ended meanwhile."""
-    job.cancel()
-
-
 def _adopted(native: Native) -> LoopTask | ExecutorCall:
     future = behind(native)
     if isinstance(future, asyncio.Future):
@@ -320,11 +317,10 @@ def _adopted(native: Native) -> LoopTask | ExecutorCall:
     return ExecutorCall(native, future)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
+def _required_loop() -> asyncio.AbstractEventLoop:
+    if (loop := running_loop()) is None:
         raise RuntimeError(
             "spawn needs an event loop that runs on this thread; from another thread, have the "
             "loop call it: loop.call_soon_threadsafe(manager.spawn, pid, coroutine)"
-        ) from None
+        )
+    return loop

@@ -7,7 +7,7 @@ import inspect
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from probate.system.lazy import lazy_module
+from probate.system import lazy_module
 
 if TYPE_CHECKING:
     import asyncio
