@@ -6,7 +6,6 @@ table.py        the ownership table, and which entry has which descriptor number
 entry.py        what every owned thing can do
 arguments.py    arguments, checked before anything is acquired
 adoption.py     what was made elsewhere, and is ours to release
-identity.py     which file a descriptor number refers to
 descriptor.py   descriptors that no file object wraps
 openfile.py     file objects: flushing and closing
 flushing.py     the same on threads that can be left behind

@@ -26,8 +26,11 @@ def entry_for(resource: object) -> Entry | None:
     left to it; a file in memory has nothing to release. Raises ValueError for what is closed,
     and for the host's standard streams.
     """
+    if isinstance(resource, (bool, enum.Enum)):
+        # A truth or a signal number is no descriptor, whatever number it is.
+        return None
     if isinstance(resource, int):
-        return _descriptor(resource)
+        return adopted_descriptor(resource)
     if isinstance(resource, tempfile.TemporaryDirectory):
         return TemporaryFolder(os.path.abspath(os.fsdecode(resource.name)), resource)  # noqa: PTH100  as in arguments
     if isinstance(resource, tempfile.SpooledTemporaryFile):
@@ -38,6 +41,12 @@ def entry_for(resource: object) -> Entry | None:
         is_temporary = resource._closer.delete  # noqa: SLF001  no public way
         return file and TemporaryFile(file, file.path if is_temporary else None)
     return _open_file(resource, resource)
+
+
+def adopted_descriptor(fd: int) -> Descriptor:
+    """The entry for a descriptor number. Raises ValueError as `entry_for` does."""
+    _refuse_standard(fd)
+    return Descriptor(descriptor_of(fd))
 
 
 def _open_file(file: object, native: object) -> OpenFile | None:
@@ -52,14 +61,6 @@ def _open_file(file: object, native: object) -> OpenFile | None:
     _refuse_standard(layers[-1].fileno())
     descriptor_of(layers[-1])
     return OpenFile(file, native)
-
-
-def _descriptor(fd: int) -> Descriptor | None:
-    if isinstance(fd, (bool, enum.Enum)):
-        # A truth or a signal number is no descriptor, whatever number it is.
-        return None
-    _refuse_standard(fd)
-    return Descriptor(descriptor_of(fd))
 
 
 def _refuse_standard(fd: int) -> None:

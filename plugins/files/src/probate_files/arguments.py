@@ -8,7 +8,7 @@ import math
 import os
 from typing import IO, Any, Final
 
-from probate_files.identity import identify
+from probate.system import checked_int, identify
 
 #: Standard input, output and error: the host's, never one process's.
 STANDARD: Final = {0: "standard input", 1: "standard output", 2: "standard error"}
@@ -69,32 +69,13 @@ def absolute_path(path: object) -> str:
     return os.path.abspath(os.fsdecode(checked_path(path)))  # noqa: PTH100  Path.absolute keeps ".."
 
 
-def checked_mode(mode: object) -> int:
-    """Permission bits. Raises TypeError, ValueError."""
-    if not isinstance(mode, int) or isinstance(mode, bool):
-        raise TypeError(f"permissions are an int such as 0o600, got {mode!r}")
-    if not 0 <= mode <= 0o7777:
-        raise ValueError(f"permissions are 0 to 0o7777, got {mode:#o}")
-    return mode
-
-
-def checked_flags(flags: object) -> int:
-    """Flags of open(2) or memfd_create(2). Raises TypeError, ValueError."""
-    if not isinstance(flags, int) or isinstance(flags, bool):
-        raise TypeError(f"flags are an int such as os.O_RDONLY, got {flags!r}")
-    if flags < 0:
-        raise ValueError(f"flags are not negative, got {flags}")
-    return flags
-
-
 def check_open(
     mode: object, buffering: object, encoding: str | None, errors: str | None, newline: str | None
 ) -> None:
     """Refuse what `open` would only refuse after it has opened, and perhaps emptied, the file."""
     if not isinstance(mode, str):
         raise TypeError(f"a mode is a string such as 'r+', got {mode!r}")
-    if not isinstance(buffering, int):
-        raise TypeError(f"buffering is an int, got {buffering!r}")
+    checked_int("buffering", buffering)
     ways = [letter for letter in mode if letter in "rwax"]
     if len(set(mode)) != len(mode) or set(mode) - set("rwaxbt+") or len(ways) != 1:
         raise ValueError(f"a mode is one of r, w, a, x, with b or t and +, got {mode!r}")
@@ -135,15 +116,10 @@ def checked_timeout(timeout: object) -> float | None:
 
 def checked_range(start: object, length: object) -> tuple[int, int]:
     """Where a locked range starts and how long it is. Raises TypeError, ValueError."""
-    first, count = _checked_bytes("start", start), _checked_bytes("length", length)
+    first, count = (
+        checked_int(name, value, least=0, most=_OFFSET_END - 1)
+        for name, value in (("start", start), ("length", length))
+    )
     if first + count > _OFFSET_END:
         raise ValueError(f"a file has no byte {first + count - 1}")
     return first, count
-
-
-def _checked_bytes(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} of a range is a number of bytes, got {value!r}")
-    if not 0 <= value < _OFFSET_END:
-        raise ValueError(f"{name} of a range is 0 to {_OFFSET_END - 1}, got {value}")
-    return value

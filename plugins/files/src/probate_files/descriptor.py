@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from typing import TYPE_CHECKING, final
 
 from probate import Outcome
+from probate.system import close_if_same, identify, is_still, path_of
 from probate_files.entry import Entry
-from probate_files.identity import identify, is_still
 
 if TYPE_CHECKING:
     from probate_files.locks import FileLock
-
-
-def path_of(fd: int) -> str:
-    """What the kernel calls it: a path, or a name such as "pipe:[4711]" (proc(5)); or nothing."""
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:
-        return ""
 
 
 def is_in_memory(fd: int) -> bool:
@@ -69,10 +60,8 @@ class Descriptor(Entry):
 
         A thread blocked in it is not woken by that (close(2)): its call ends when its peer does.
         """
-        fd = self.number
-        if fd is None:
+        if self._is_over:
             return Outcome.ALREADY_GONE
         # Once only: the next to get the number may well have opened the very same file.
         self._is_over = True
-        os.close(fd)
-        return Outcome.RELEASED
+        return close_if_same(self.fd, self.identity)

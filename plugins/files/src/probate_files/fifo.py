@@ -35,7 +35,7 @@ class Fifo(Entry):
         return self._path
 
     def release(self) -> Outcome:
-        """Let everybody through who waits in open(2), and unlink it. See `PinnedPath.look`."""
+        """Let everybody through who waits in open(2), and unlink it. See `PinnedPath.unlink`."""
         if not self._pin.is_pinned:
             return Outcome.ALREADY_GONE
         # Opened for both, which needs nobody else (fifo(7)), it is the other side of whoever

@@ -90,6 +90,13 @@ def release(entry: Entry) -> Outcome:
     return finished(file, max(_LAST_LOOK, over - time.monotonic()))
 
 
+def release_by_hand(entry: Entry) -> Outcome:
+    """The same for whoever closes it: a disk is waited for here, as a native close does."""
+    file = entry.open_file
+    is_watched = file is not None and (file.is_stream or file.closing is not None)
+    return release(entry) if is_watched else entry.release()
+
+
 def finished(file: OpenFile, seconds: float) -> Outcome:
     """Wait until a file is closed, and return what became of it. Raises ReleaseTimeoutError."""
     closing = file.closing

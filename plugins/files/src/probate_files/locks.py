@@ -17,10 +17,10 @@ import struct
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate import Outcome
+from probate.system import identify, is_still, path_of
 from probate_files.arguments import descriptor_of
-from probate_files.descriptor import is_in_memory, path_of
+from probate_files.descriptor import is_in_memory
 from probate_files.entry import Entry
-from probate_files.identity import identify, is_still
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

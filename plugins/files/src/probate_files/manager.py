@@ -10,15 +10,10 @@ import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, final
 
-from probate import (
-    NotOwnedError,
-    ReleaseTimeoutError,
-    forget_in_forked_child,
-    pid_or_current,
-    runs_inline,
-)
+from probate import NotOwnedError, ReleaseTimeoutError, pid_or_current, runs_inline
+from probate.system import checked_int, forget_in_forked_child
 from probate_files import arguments, fifo, flushing, temporary
-from probate_files.adoption import entry_for
+from probate_files.adoption import adopted_descriptor, entry_for
 from probate_files.descriptor import Descriptor
 from probate_files.locks import FileLock, Range
 from probate_files.openfile import OpenFile
@@ -99,8 +94,8 @@ class FileManager:
     def open_fd(self, pid: int, path: AnyPath, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
         """Open a descriptor: `flags` and `mode` are those of open(2)."""
         name = arguments.checked_path(path)
-        arguments.checked_flags(flags)
-        arguments.checked_mode(mode)
+        checked_int("flags", flags, least=0)
+        checked_int("mode", mode, least=0, most=0o7777)
         return self._acquire_fd(pid, lambda: os.open(name, flags | os.O_CLOEXEC, mode))
 
     @pid_or_current
@@ -127,7 +122,7 @@ class FileManager:
         """
         if not isinstance(name, str):
             raise TypeError(f"a memfd's name is a string, got {name!r}")
-        arguments.checked_flags(flags)
+        checked_int("flags", flags, least=0)
         return self._acquire_fd(pid, lambda: os.memfd_create(name, flags | os.MFD_CLOEXEC))
 
     # -- temporary things and FIFOs ------------------------------------------
@@ -185,7 +180,7 @@ class FileManager:
         EPIPE. Raises FileExistsError.
         """
         name = Path(arguments.absolute_path(path))
-        arguments.checked_mode(mode)
+        checked_int("mode", mode, least=0, most=0o7777)
         return self._files.acquire(pid, lambda: fifo.make(name, mode)).native
 
     # -- locks ---------------------------------------------------------------
@@ -296,7 +291,7 @@ class FileManager:
         """
         if isinstance(path, (str, os.PathLike)):
             path = Path(arguments.absolute_path(path))
-        self._release(pid, self._files.find(pid, path).native)
+        self.table.give_back(pid, self._files.find(pid, path).native)
 
     @pid_or_current
     def adopt_fd(self, pid: int, fd: int) -> ResourceId:
@@ -304,12 +299,7 @@ class FileManager:
 
         Raises ValueError if it is not open, or one of the host's standard streams (0, 1, 2).
         """
-        if not isinstance(fd, int) or isinstance(fd, bool):
-            raise TypeError(f"a descriptor is an int, got {fd!r}")
-        resource_id = self.adopt(pid, fd)
-        if resource_id is None:
-            raise TypeError(f"a descriptor is a plain int, got {fd!r}")
-        return resource_id
+        return self._files.adopt(pid, adopted_descriptor(checked_int("a descriptor", fd)))
 
     # -- for the resource ----------------------------------------------------
 
@@ -353,7 +343,7 @@ class FileManager:
 
     def _give_back(self, pid: int, native: object, is_gone: Callable[[], bool]) -> None:
         try:
-            self._release(pid, native)
+            self.table.give_back(pid, native, flushing.release_by_hand)
         except NotOwnedError as error:
             if error.owner is None:
                 if is_gone():
@@ -361,14 +351,3 @@ class FileManager:
                 # A termination may be just about to release it.
                 self.table.check_admitted(pid)
             raise
-
-    def _release(self, pid: int, native: object) -> None:
-        resource_id = self.table.find(pid, native)
-        try:
-            flushing.release(self.table.get(pid, resource_id))
-        except ReleaseTimeoutError:
-            raise
-        except BaseException:
-            self.table.release(pid, resource_id)
-            raise
-        self.table.release(pid, resource_id)

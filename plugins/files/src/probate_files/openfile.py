@@ -21,10 +21,10 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 from probate import Outcome
-from probate_files.descriptor import is_in_memory, path_of
+from probate.system import identify, is_still, path_of
+from probate_files.descriptor import is_in_memory
 from probate_files.entry import Entry
 from probate_files.errors import LostDataError
-from probate_files.identity import identify, is_still
 
 if TYPE_CHECKING:
     import concurrent.futures

@@ -11,6 +11,7 @@ import os
 from typing import Final, final
 
 from probate import Outcome, RefusedResourceError
+from probate.system import unlink_if_same
 
 _PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -52,8 +53,8 @@ class PinnedPath:
         """Open the pinned folder itself for reading. Raises OSError."""
         return os.open(self.magic_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def look(self) -> Outcome:
-        """RELEASED if it is in its place and so can be removed, ALREADY_GONE if it is not.
+    def is_in_place(self) -> bool:
+        """Whether it is at its path, and so can be removed.
 
         What was moved away was meant to be kept, as a file that is written under a temporary
         name and then renamed. Raises RefusedResourceError if it was moved away and something
@@ -62,25 +63,22 @@ class PinnedPath:
         try:
             there = os.lstat(self.path)
         except (FileNotFoundError, NotADirectoryError):
-            return Outcome.ALREADY_GONE
+            return False
         if os.path.samestat(there, self._status):
-            return Outcome.RELEASED
+            return True
         if os.fstat(self._fd).st_nlink == 0:
-            return Outcome.ALREADY_GONE
+            return False
         raise RefusedResourceError(
             f"something else is at {self.path!r} now, and what was there is elsewhere: "
             "both are left alone; remove what is no longer wanted"
         )
 
     def unlink(self) -> Outcome:
-        """Remove it, if it is no folder and still in its place; let go of it. See `look`."""
-        if not self.is_pinned:
-            return Outcome.ALREADY_GONE
+        """Remove it, if it is no folder and `is_in_place`; let go of it."""
         try:
-            outcome = self.look()
-            if outcome is Outcome.RELEASED:
-                os.unlink(self.path)  # noqa: PTH108  as lstat, on the same string
-            return outcome
+            if self.is_pinned and self.is_in_place():
+                return unlink_if_same(self.path, self._status)
+            return Outcome.ALREADY_GONE
         finally:
             self.close()
 

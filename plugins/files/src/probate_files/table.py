@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from operator import attrgetter, methodcaller
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar, cast, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
-from probate import AlreadyOwnedError, OwnershipTable, forget_in_forked_child
+from probate import AlreadyOwnedError, OwnershipTable
+from probate.system import forget_in_forked_child
+from probate_files import flushing
 from probate_files.descriptor import Descriptor
 from probate_files.entry import Entry
 from probate_files.openfile import OpenFile
@@ -43,6 +45,8 @@ class FileTable:
     def __init__(self) -> None:
         self.table: OwnershipTable[Entry] = OwnershipTable(
             "files",
+            flushing.release,
+            release_many=flushing.release_many,
             identity=attrgetter("native"),
             alias=self._entry_of_number,
         )
@@ -65,7 +69,7 @@ class FileTable:
             self._note(entry)
             return entry
 
-        return cast("E", self.table.acquire(pid, make_noted, methodcaller("release")))
+        return self.table.acquire(pid, make_noted)
 
     def adopt(self, pid: int, entry: Entry) -> ResourceId:
         """Have `pid` own a thing. Raises what `OwnershipTable.add` raises.

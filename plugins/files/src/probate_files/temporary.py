@@ -45,7 +45,7 @@ class TemporaryFile(Entry):
         return self._file
 
     def release(self) -> Outcome:
-        """Unlink it, while it is open, and close it. See `PinnedPath.look`, `OpenFile.release`."""
+        """Unlink it, while it is open, and close it, as `PinnedPath` and `OpenFile` do."""
         path = self._unlink()
         wrapper = self._file.native
         try:
@@ -131,17 +131,15 @@ class TemporaryFolder(Entry):
         return self._native
 
     def release(self) -> Outcome:
-        """Remove the tree, following no link. See `PinnedPath.look`; raises OSError."""
+        """Remove the tree, following no link. See `PinnedPath.is_in_place`; raises OSError."""
         if isinstance(self._native, tempfile.TemporaryDirectory):
             # It would remove whatever has its name at the interpreter's exit.
             self._native._finalizer.detach()  # type: ignore[attr-defined]  # noqa: SLF001  no public way
-        if not self._pin.is_pinned:
-            return Outcome.ALREADY_GONE
         try:
-            outcome = self._pin.look()
-            if outcome is Outcome.RELEASED:
-                self._remove()
-            return outcome
+            if not (self._pin.is_pinned and self._pin.is_in_place()):
+                return Outcome.ALREADY_GONE
+            self._remove()
+            return Outcome.RELEASED
         finally:
             self._pin.close()
 
@@ -159,7 +157,7 @@ class TemporaryFolder(Entry):
                     os.unlink(name, dir_fd=fd)
         finally:
             os.close(fd)
-        if self._pin.look() is Outcome.RELEASED:
+        if self._pin.is_in_place():
             os.rmdir(self._pin.path)  # noqa: PTH106  as lstat, on the same string
 
 
