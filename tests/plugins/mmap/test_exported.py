@@ -149,14 +149,15 @@ def test_a_failed_sync_of_a_busy_map_is_told_and_kept_for_the_end(
 # -- unmap -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", ["unmap", "close"])
 def test_unmap_ends_the_ownership_and_is_idempotent(
-    manager: ProcessManager, maps: MmapManager, path: Path
+    manager: ProcessManager, maps: MmapManager, path: Path, method: str
 ) -> None:
-    """Unmapping twice is unmapping once."""
+    """Unmapping twice is unmapping once, also by the name that it has in every manager."""
     process = manager.create_process("tidy")
     m = maps.map_file(process.pid, path)
-    maps.unmap(process.pid, m)
-    maps.unmap(process.pid, m)
+    getattr(maps, method)(process.pid, m)
+    getattr(maps, method)(process.pid, m)
 
     assert m.closed
     assert not is_mapped(path)

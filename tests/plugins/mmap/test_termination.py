@@ -226,7 +226,7 @@ def test_a_transferred_map_belongs_to_its_new_owner(
     """Its old owner's end leaves it alone, its new owner's frees it."""
     a, b = manager.create_process("a"), manager.create_process("b")
     m = maps.map_file(a.pid, path)
-    maps._table.transfer(a.pid, maps._table.find(a.pid, m), b.pid)
+    maps.table.transfer(a.pid, maps.table.find(a.pid, m), b.pid)
 
     with pytest.raises(NotOwnedError, match=f"process {b.pid} does"):
         maps.unmap(a.pid, m)

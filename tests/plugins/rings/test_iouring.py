@@ -238,7 +238,7 @@ def test_what_cannot_be_cancelled_is_busy_and_nothing_is_freed(
     with monkeypatch.context() as patch:
         # As if the device were deaf to cancellation.
         patch.setattr(IoUring, "_cancel", lambda self: None)
-        patch.setattr("probate_rings.resource.PATIENCE", 0.02)
+        patch.setattr("probate_rings.ringmanager.PATIENCE", 0.02)
         with pytest.raises(BusyResourceError, match=r"1 operations.*\(read #1\)"):
             ring.release(patience=0.01)
         result = manager.orchestrator.cleanup_process(process.pid)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from typing import final
+
+from probate import Outcome
+from probate.system import unlink_if_same
 
 
 @final
@@ -35,13 +37,6 @@ class BackingFile:
         """Unlink the path if it is still this file's, and close; whether it was. Idempotent."""
         if self._file.closed:
             return False
-        try:
-            own = os.fstat(self._file.fileno())
-            with contextlib.suppress(FileNotFoundError):
-                status = os.lstat(self.path)
-                if (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino):
-                    os.unlink(self.path)  # noqa: PTH108  as lstat, on the same string
-                    return True
-        finally:
-            self._file.close()
-        return False
+        with self._file:
+            found = unlink_if_same(self.path, os.fstat(self._file.fileno()))
+        return found is Outcome.RELEASED

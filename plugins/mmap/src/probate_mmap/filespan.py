@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+from probate.system import checked_int
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -43,25 +45,20 @@ def find_span(path: object, length: object, offset: object) -> FileSpan:
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"expected the path of a file, got {path!r}")
     checked = checked_length(length, least=0)
-    if not isinstance(offset, int) or isinstance(offset, bool):
-        raise TypeError(f"the offset of a map must be an int, got {offset!r}")
-    if offset < 0 or offset % mmap.ALLOCATIONGRANULARITY:
+    start = checked_int("the offset of a map", offset)
+    if start < 0 or start % mmap.ALLOCATIONGRANULARITY:
         raise ValueError(
             "the offset of a map must be a multiple of mmap.ALLOCATIONGRANULARITY, "
-            f"{mmap.ALLOCATIONGRANULARITY} bytes, got {offset}"
+            f"{mmap.ALLOCATIONGRANULARITY} bytes, got {start}"
         )
     # The working directory may be another one by the time that a report names the file.
     text = os.path.abspath(os.fsdecode(path))  # noqa: PTH100  Path.absolute keeps ".."
-    return FileSpan(text, _fitting(Path(text).stat(), text, checked, offset), offset)
+    return FileSpan(text, _fitting(Path(text).stat(), text, checked, start), start)
 
 
 def checked_length(length: object, *, least: int) -> int:
     """Return `length`, in bytes. Raises TypeError or ValueError if it is not one."""
-    if not isinstance(length, int) or isinstance(length, bool):
-        raise TypeError(f"the length of a map must be an int, got {length!r}")
-    if not least <= length <= sys.maxsize:
-        raise ValueError(f"the length of a map must be {least} to {sys.maxsize}, got {length}")
-    return length
+    return checked_int("the length of a map", length, least=least, most=sys.maxsize)
 
 
 def _fitting(status: os.stat_result, path: str, length: int, offset: int) -> int:

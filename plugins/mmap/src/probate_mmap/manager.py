@@ -8,7 +8,13 @@ import tempfile
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, final
 
-from probate import NotOwnedError, OwnershipTable, ReleaseTimeoutError, pid_or_current
+from probate import (
+    NotOwnedError,
+    OwnershipTable,
+    ReleaseTimeoutError,
+    pid_or_current,
+    runs_inline,
+)
 from probate_mmap import memorymap
 from probate_mmap.backing import BackingFile
 from probate_mmap.filespan import checked_length, find_span
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable
 
-    from probate import CleanupStats, Outcome, ResourceId, ResourceUsage
+    from probate import CleanupStats, Outcome, ResourceId
     from probate_mmap.memorymap import MemoryMap
 
 _MAY_WAIT: Final = attrgetter("may_wait")
@@ -51,11 +57,13 @@ class MmapManager:
         self._sync_timeout = sync_timeout
         #: By device number; there are few devices.
         self._lanes: dict[int, SyncLane] = {}
-        self._table: OwnershipTable[OwnedMap] = OwnershipTable(
-            "mmap", describe=str, identity=attrgetter("native")
+        self.table: OwnershipTable[OwnedMap] = OwnershipTable(
+            "mmap",
+            self._release,
+            release_many=_unmap_plain,
+            describe=str,
+            identity=attrgetter("native"),
         )
-        #: Whether `pid` owns any map: the table's own word.
-        self.owns_any: Callable[[int], bool] = self._table.__contains__
 
     # -- making --------------------------------------------------------------
 
@@ -157,19 +165,19 @@ class MmapManager:
         """
         native = checked_map(m)
         try:
-            owned = self._find(pid, native)
+            if sync and (owned := self._find(pid, native)).needs_sync:
+                owned.sync()
+            self.table.give_back(pid, native, OwnedMap.unmap)
         except NotOwnedError as error:
             if error.owner is None and native.closed:
                 return
+            self._explain(pid, native, error)
             raise
-        if sync and owned.needs_sync:
-            owned.sync()
-        # Unmapped first: a cleanup at the same time finds it closed, and a failure finds it owned.
-        owned.unmap()
-        with contextlib.suppress(NotOwnedError):
-            self._table.release(pid, self._table.find(pid, native))
 
-    # -- settling, for the resource ------------------------------------------
+    #: As in every manager.
+    close = unmap
+
+    # -- for the resource ----------------------------------------------------
 
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
         """Own an `mmap.mmap`, or the map under a numpy memmap or a view of one.
@@ -187,51 +195,54 @@ class MmapManager:
             # Not the array's repr, which would look at what is no longer mapped.
             raise ValueError(f"a closed map cannot be adopted: {native!r}")
         owned = OwnedMap(native, region_at(address_of(native)), array=array)
-        return self._table.add(pid, owned, owned.nbytes)
+        return self.table.add(pid, owned, owned.nbytes)
 
+    @runs_inline
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
         """Start syncing; the futures are done when that is."""
         if not self.may_wait(pid):
             return []
         futures = [
             self._start_sync(owned)
-            for owned in reversed(self._table.resources(pid))
+            for owned in reversed(self.table.resources(pid))
             if owned.may_wait
         ]
         return [future for future in futures if future is not None]
 
     def may_wait(self, pid: int) -> bool:
         """Whether the cleanup of `pid` may wait for a disk."""
-        return any(map(_MAY_WAIT, self._table.resources(pid)))
+        return any(map(_MAY_WAIT, self.table.resources(pid)))
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Sync and unmap all maps of `pid`, newest first."""
         # Again, since their users could write to them until now.
         self.quiesce(pid)
         try:
-            return self._table.cleanup(pid, self._release, release_many=_unmap_plain)
+            return self.table.cleanup(pid)
         finally:
             for lane in list(self._lanes.values()):
                 lane.join_if_idle()
 
-    def usage(self, pid: int) -> ResourceUsage:
-        """The maps of `pid`."""
-        return self._table.usage(pid)
-
     # -- inside --------------------------------------------------------------
 
     def _acquire(self, pid: int, make: Callable[[], OwnedMap], nbytes: int) -> MemoryMap:
-        owned = self._table.acquire(pid, make, OwnedMap.release, nbytes)
+        owned = self.table.acquire(pid, make, OwnedMap.release, nbytes=nbytes)
         return owned.native  # type: ignore[return-value]  # what make has made
 
     def _find(self, pid: int, native: mmap.mmap) -> OwnedMap:
         try:
-            return self._table.get(pid, self._table.find(pid, native))
+            return self.table.get(pid, self.table.find(pid, native))
         except NotOwnedError as error:
-            if error.owner is None and not native.closed:
-                # A termination takes a map out before it unmaps it; say why.
-                self._table.check_admitted(pid)
+            self._explain(pid, native, error)
             raise
+
+    def _explain(self, pid: int, native: mmap.mmap, error: NotOwnedError) -> None:
+        """Raise ProcessTerminatedError if that is why `pid` does not own a map.
+
+        A termination takes a map out before it unmaps it.
+        """
+        if error.owner is None and not native.closed:
+            self.table.check_admitted(pid)
 
     def _start_sync(self, owned: OwnedMap) -> concurrent.futures.Future[None] | None:
         """Have it synced in the background; None if there is no need, or no thread for it."""

@@ -1,8 +1,8 @@
 """Probate's kind `rings`.
 
-resource.py   RingResource: the hooks, over both halves
+resource.py   RingResource: the hooks, over both sorts of rings
 manager.py    ZeroCopyIpc and IoUringManager: make rings for processes
-ringmanager.py what both keep their rings in
+ringmanager.py what both do the same way: own, stop, free
 zerocopy.py   ZeroCopyRing: one end of a ring in shared memory
 queues.py     its two queues, and the order in which memory is written
 blocks.py     its blocks, and which are in somebody's hands

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple, Self, final
 
+from probate.system import checked_int
 from probate_rings.errors import RingFormatError
 
 WORD: Final = 8
@@ -63,15 +64,10 @@ class Geometry(NamedTuple):
     @classmethod
     def checked(cls, slots: object, block_size: object) -> Self:
         """Check what a caller asked for. Raises TypeError or ValueError."""
-        for name, value, most in (
-            ("slots", slots, MAX_SLOTS),
-            ("block_size", block_size, MAX_BLOCK_SIZE),
-        ):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name} must be an int, got {value!r}")
-            if not 1 <= value <= most:
-                raise ValueError(f"{name} must be 1 to {most}, got {value}")
-        return cls(slots, block_size)  # type: ignore[arg-type]  # checked in the loop
+        return cls(
+            checked_int("slots", slots, least=1, most=MAX_SLOTS),
+            checked_int("block_size", block_size, least=1, most=MAX_BLOCK_SIZE),
+        )
 
     @classmethod
     def read(cls, header: memoryview, size: int) -> Self:

@@ -48,7 +48,7 @@ class ZeroCopyIpc(RingManager):
                 undo.pop_all()
             return ring
 
-        return self._acquire(pid, make, geometry.size)
+        return self.table.acquire(pid, make, nbytes=geometry.size)
 
     @pid_or_current
     def attach(self, pid: int, fds: Sequence[int]) -> ZeroCopyRing:
@@ -75,7 +75,7 @@ class ZeroCopyIpc(RingManager):
                 undo.pop_all()
                 return ring
 
-            return self._acquire(pid, make, geometry.size)
+            return self.table.acquire(pid, make, nbytes=geometry.size)
 
     @pid_or_current
     def close(self, pid: int, ring: ZeroCopyRing) -> None:
@@ -108,7 +108,7 @@ class IoUringManager(RingManager):
         (io_uring_setup(2)).
         """
         rounded = checked_entries(entries)
-        return self._acquire(pid, lambda: IoUring(rounded), queue_bytes(rounded))
+        return self.table.acquire(pid, lambda: IoUring(rounded), nbytes=queue_bytes(rounded))
 
     @pid_or_current
     def close(self, pid: int, ring: IoUring) -> None:

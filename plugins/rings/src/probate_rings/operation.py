@@ -8,6 +8,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+from probate.system import checked_int
 from probate_rings.kernelring import Opcode, pack_entry
 
 if TYPE_CHECKING:
@@ -145,19 +146,13 @@ def _address_of(memory: memoryview) -> int:
 
 
 def _checked_size(nbytes: int) -> int:
-    if not 0 < nbytes <= _MAX_TRANSFER:
-        raise ValueError(f"1 to {_MAX_TRANSFER} bytes are moved at a time, not {nbytes}")
-    return nbytes
+    return checked_int("the number of bytes moved", nbytes, least=1, most=_MAX_TRANSFER)
 
 
 def _position(offset: int | None) -> int:
     if offset is None:
         return _CURRENT_POSITION
-    if not isinstance(offset, int) or isinstance(offset, bool):
-        raise TypeError(f"an offset must be an int or None, got {offset!r}")
-    if not 0 <= offset <= _MAX_OFFSET:
-        raise ValueError(f"an offset is 0 to {_MAX_OFFSET}, or None, got {offset}")
-    return offset
+    return checked_int("an offset that is not None", offset, least=0, most=_MAX_OFFSET)
 
 
 def _descriptor(fd: int | HasFileno) -> int:

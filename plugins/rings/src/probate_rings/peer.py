@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import final
 
 from probate import PidfdUnavailableError
-from probate.system.osprocess import OsProcess, start_time_of
+from probate.system import OsProcess, start_time_of
 from probate_rings import layout
 
 

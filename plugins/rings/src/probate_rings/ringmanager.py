@@ -1,83 +1,72 @@
-"""What rings of both sorts are kept in: one ownership table, so that limits and order hold."""
+"""What the managers of both sorts of rings do the same way."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
-from probate import NotOwnedError, Outcome, OwnershipTable
+from probate import NotOwnedError, OwnershipTable, runs_inline
+from probate_rings.uring import PATIENCE, IoUring
+from probate_rings.zerocopy import ZeroCopyRing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import concurrent.futures
 
-KIND: Final = "rings"
+    from probate import CleanupStats, Outcome, ResourceId
 
-
-class OwnedRing(Protocol):
-    """A ring, as far as its owner's end concerns it."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it takes."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether it is closed."""
-
-    def stop(self) -> None:
-        """Let nothing new begin; never blocks."""
-
-    def close(self) -> None:
-        """Release; idempotent."""
-
-    def release(self) -> Outcome:
-        """Free it. Raises BusyResourceError while it is in use."""
-
-
-RingTable = OwnershipTable[OwnedRing]
-R = TypeVar("R", bound=OwnedRing)
-
-
-def new_table() -> RingTable:
-    """A table in which each ring has one owner."""
-    return OwnershipTable(KIND, identity=lambda ring: ring)
+Ring: TypeAlias = ZeroCopyRing | IoUring
 
 
 class RingManager:
-    """Keeps the rings that it makes in a table: its own, until it shares a resource's."""
+    """Keeps rings in a table, its own or the one given, in which each ring has one owner.
 
-    def __init__(self) -> None:
-        self._table = new_table()
+    Managers that share a table share limits, and the order in which rings are released.
+    """
 
-    def share(self, table: RingTable) -> None:
-        """Keep all rings in `table` from now on, those of before included.
+    def __init__(self, table: OwnershipTable[Ring] | None = None) -> None:
+        if table is None:
+            table = OwnershipTable("rings", _release, identity=lambda ring: ring)
+        self.table = table
 
-        For wiring up: no other thread may be making rings. Raises what adding them raises, if
-        their owners may own nothing there.
+    @runs_inline
+    def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
+        """Stop all rings of `pid`: nothing more is sent or submitted.
+
+        Cancelled operations complete by themselves; there is nobody to wait for.
         """
-        old = self._table
-        if old is table:
-            return
-        for pid in old.pids():
-            for ring_id, ring in reversed(old.owned(pid)):
-                table.add(pid, ring, ring.nbytes)
-                old.release(pid, ring_id)
-        self._table = table
+        for ring in self.table.resources(pid):
+            ring.stop()
+        return []
 
-    def _acquire(self, pid: int, make: Callable[[], R], nbytes: int) -> R:
-        return self._table.acquire(pid, make, release, nbytes)  # type: ignore[return-value]  # what make has made
+    def cleanup(self, pid: int) -> CleanupStats:
+        """Cancel and drain the io_urings of `pid`, then free all its rings, newest first."""
+        urings = [ring for ring in self.table.resources(pid) if isinstance(ring, IoUring)]
+        for uring in urings:
+            uring.stop()
+        for uring in urings:
+            # All were cancelled before any is waited for, and they share one second.
+            uring.drain(PATIENCE / len(urings))
+        return self.table.cleanup(pid)
 
-    def _close(self, pid: int, ring: OwnedRing) -> None:
+    def adopt(self, pid: int, resource: object) -> ResourceId | None:
+        """Own a ring that nobody owns; None for anything else. Raises ValueError if closed.
+
+        An io_uring of another library is not taken: which buffers the kernel has from it
+        cannot be known, so it could not be freed safely.
+        """
+        if not isinstance(resource, (ZeroCopyRing, IoUring)):
+            return None
+        if resource.closed:
+            raise ValueError(f"closed, so it cannot be adopted: {resource!r}")
+        return self.table.add(pid, resource, resource.nbytes)
+
+    def _close(self, pid: int, ring: Ring) -> None:
         try:
-            ring_id = self._table.find(pid, ring)
+            self.table.give_back(pid, ring, lambda owned: owned.release())
         except NotOwnedError as error:
-            if error.owner is None and ring.closed:
-                return
-            raise
-        # Still owned if it is busy, so that the owner's end finds it.
-        ring.close()
-        self._table.release(pid, ring_id)
+            if error.owner is not None or not ring.closed:
+                raise
 
 
-def release(ring: OwnedRing) -> Outcome:
-    """Free a ring, for `OwnershipTable.cleanup`."""
-    return ring.release()
+def _release(ring: Ring) -> Outcome:
+    # By a cleanup, which has waited already for what can be drained.
+    return ring.release(patience=0) if isinstance(ring, IoUring) else ring.release()

@@ -11,7 +11,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, Self, final
 
-from probate import BusyResourceError, Outcome, forget_in_forked_child
+from probate import BusyResourceError, Outcome
+from probate.system import checked_int, forget_in_forked_child
 from probate_rings.errors import RingClosedError, RingFullError
 from probate_rings.interruptible import InterruptibleWait
 from probate_rings.kernelring import (
@@ -41,11 +42,7 @@ _CANCEL_AGAIN: Final = 0.05
 
 def checked_entries(entries: object) -> int:
     """The size of the submission queue, a power of two. Raises TypeError or ValueError."""
-    if not isinstance(entries, int) or isinstance(entries, bool):
-        raise TypeError(f"entries must be an int, got {entries!r}")
-    if not 1 <= entries <= MAX_ENTRIES:
-        raise ValueError(f"an io_uring has 1 to {MAX_ENTRIES} entries, got {entries}")
-    return 1 << (entries - 1).bit_length()
+    return 1 << (checked_int("entries", entries, least=1, most=MAX_ENTRIES) - 1).bit_length()
 
 
 def queue_bytes(entries: int) -> int:
@@ -180,10 +177,7 @@ class IoUring:
         way; so there may be fewer. With 0 it never waits, and leaves all to another thread
         that does. After a stop the remaining ones can still be reaped.
         """
-        if not isinstance(min_complete, int) or isinstance(min_complete, bool):
-            raise TypeError(f"min_complete must be an int, got {min_complete!r}")
-        if min_complete < 0:
-            raise ValueError(f"min_complete must not be negative, got {min_complete}")
+        min_complete = checked_int("min_complete", min_complete, least=0)
         left = timeout if min_complete else 0.0
         deadline = None if left is None else time.monotonic() + left
         if not self._turn.acquire(timeout=-1 if left is None else max(0.0, left)):

@@ -8,7 +8,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, Self, final
 
-from probate import BusyResourceError, Outcome, forget_in_forked_child
+from probate import BusyResourceError, Outcome
+from probate.system import checked_int, forget_in_forked_child
 from probate_rings import layout
 from probate_rings.blocks import Blocks, Pool
 from probate_rings.errors import RingClosedError
@@ -142,10 +143,7 @@ class ZeroCopyRing:
         RingClosedError if nobody will receive it. Slices and arrays made from it live on, and
         must not be written to.
         """
-        if not isinstance(length, int) or isinstance(length, bool):
-            raise TypeError(f"the length of a message must be an int, got {length!r}")
-        if not 0 <= length <= self.geometry.block_size:
-            raise ValueError(f"a message has 0 to {self.block_size} bytes, not {length}")
+        length = checked_int("the length of a message", length, least=0, most=self.block_size)
         with self._lock:
             self._check_open()
             self._check_sendable()
