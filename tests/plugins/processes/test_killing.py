@@ -90,7 +90,7 @@ def test_a_host_with_one_descriptor_can_still_kill_a_cgroup(
             while True:
                 taken.append(os.dup(0))
         os.close(taken.pop())
-        stats = trees.cleanup(owner.pid)
+        stats = trees.table.cleanup(owner.pid)
     finally:
         for fd in taken:
             os.close(fd)

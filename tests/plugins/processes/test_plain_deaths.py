@@ -144,7 +144,7 @@ def test_one_that_is_no_trees_leader_any_more_is_a_stranger_again(
     owner.adopt(popen)
     worker = manager.spawn(["sleep", "300"])
     kill(popen.pid)
-    kernel.eventually(lambda: not trees.owns_any(owner.pid), "it dropped out")
+    kernel.eventually(lambda: owner.pid not in trees.table, "it dropped out")
     again = subprocess.Popen(["sleep", "300"])
     kill(worker.os_pid)
     manager.wait(worker.pid, 15)

@@ -62,7 +62,7 @@ def test_it_is_one_while_there_are_trees(
     second.stdin.close()
     kernel.eventually(lambda: not is_subreaper(), "it is none any more")
 
-    assert not trees.owns_any(owner.pid)
+    assert owner.pid not in trees.table
     assert popen.wait(5) == -9
 
 
@@ -99,10 +99,10 @@ def test_a_forked_child_owns_and_ends_nothing(
     os_pids = [worker.os_pid, child.os_pid, popen.pid]
 
     def in_child() -> None:
-        assert not trees.owns_any(owner.pid)
+        assert owner.pid not in trees.table
         assert not is_subreaper()
         assert trees.quiesce(owner.pid) == []
-        assert trees.cleanup(owner.pid).resources_freed == 0
+        assert trees.table.cleanup(owner.pid).resources_freed == 0
         owner.terminate()
         manager.close()
         gc.collect()

@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import Final, Self, final
 
-from probate.system.osprocess import read_proc, start_time_of
+from probate.system import read_proc, start_time_of
 from probate_processes.procfs import cgroup_of, is_exhaustion
 
 _numbers: Final = itertools.count(1)

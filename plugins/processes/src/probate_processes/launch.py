@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from probate import ResourceLimits
-    from probate.process.argv import Argument
+    from probate.process import Argument
     from probate_processes.limits import Rlimits
     from probate_processes.native import Native
     from probate_processes.treeregistry import TreeRegistry
@@ -95,7 +95,7 @@ def launch(
     env: Mapping[str, str] | None,
     pass_fds: Sequence[int],
     limits: ResourceLimits | None,
-) -> tuple[Tree, Child]:
+) -> Tree:
     """Start a program in a session of its own, marked, contained, limited; or leave nothing.
 
     Raises OSError if it cannot be executed, ValueError for limits that cannot be enforced.
@@ -126,13 +126,12 @@ def launch(
             popen.kill()
             popen.wait()
             raise
-        child = Child(popen, argv, leader)
-        tree = Tree(child, leader, cgroup, mark)
+        tree = Tree(Child(popen, argv, leader), leader, cgroup, mark)
         undo.callback(_undo, tree, trees, popen)
         contain(tree, trees, has_leader=popen.is_contained)
         trees.add(tree)
         undo.pop_all()
-    return tree, child
+    return tree
 
 
 def adopt_tree(trees: TreeRegistry, native: Native) -> Tree:

@@ -13,10 +13,11 @@ from probate import (
     Outcome,
     OwnershipTable,
     ProcessTerminatedError,
-    death_watch,
     pid_or_current,
+    runs_inline,
 )
-from probate.process.argv import checked_argv
+from probate.process import checked_argv
+from probate.system import death_watch
 from probate_processes.accounting import os_usage
 from probate_processes.killing import NotPermittedError, kill, reap, reap_if_deserted
 from probate_processes.launch import Stdio, adopt_tree, contain, launch
@@ -28,10 +29,10 @@ from probate_processes.treeregistry import TreeRegistry
 if TYPE_CHECKING:
     import concurrent.futures
     import os
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from probate import CleanupStats, ResourceId, ResourceLimits, ResourceUsage
-    from probate.process.argv import Argument
+    from probate import ResourceId, ResourceLimits, ResourceUsage
+    from probate.process import Argument
     from probate_processes.native import Native
     from probate_processes.tree import Tree
 
@@ -49,11 +50,8 @@ class ProcessTreeManager:
 
     def __init__(self) -> None:
         self._trees = TreeRegistry()
-        self._table: OwnershipTable[Tree] = OwnershipTable(
-            "processes", describe=repr, identity=_identity
-        )
-        #: Whether `pid` owns any OS process: the table's own word.
-        self.owns_any: Callable[[int], bool] = self._table.__contains__
+        #: Who owns which trees.
+        self.table = OwnershipTable("processes", self._release, identity=_identity)
 
     @pid_or_current
     def spawn(
@@ -78,7 +76,7 @@ class ProcessTreeManager:
         checked = checked_argv(argv)
 
         def make() -> Tree:
-            tree, _ = launch(
+            tree = launch(
                 self._trees,
                 checked,
                 stdin=stdin,
@@ -92,7 +90,7 @@ class ProcessTreeManager:
             tree.owner = pid
             return tree
 
-        tree = self._table.acquire(pid, make, self._release)
+        tree = self.table.acquire(pid, make)
         try:
             self._watch(tree)
         except BaseException:
@@ -102,33 +100,38 @@ class ProcessTreeManager:
         return tree.native  # type: ignore[return-value]  # what make has made
 
     @pid_or_current
-    def kill(self, pid: int, process: object) -> None:
-        """End a process of this owner, with all that descends from it, at once.
+    def close(self, pid: int, process: object) -> None:
+        """Kill a process of this owner, at once, with all that descends from it.
 
         `process` is what `spawn` returned, or what was adopted. Raises NotOwnedError if it is
-        another's, ReleaseTimeoutError if the kernel does not let go of it in time. Idempotent.
+        another's, or not owned any more, NotPermittedError for members of another user, who are
+        let go of. What raises ReleaseTimeoutError or BusyResourceError stays owned.
         """
-        tree = self._table.get(pid, self._table.find(pid, process))
-        self._release(tree)
-        self._discard(tree)
+        self.table.give_back(pid, process)
+
+    #: The field's word for it.
+    kill = close
 
     @pid_or_current
     def members(self, pid: int, process: object) -> list[int]:
-        """The OS pids of a process of this owner and all that descend from it, at this moment."""
-        tree = self._table.get(pid, self._table.find(pid, process))
+        """List the OS pids of a process and all that descend from it, at this moment.
+
+        Raises NotOwnedError if it is another's.
+        """
+        tree = self.table.get(pid, self.table.find(pid, process))
         return self._living(tree)
 
-    # -- settling, for the resource ------------------------------------------
+    # -- the kind's hooks ----------------------------------------------------
 
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
         """Own an OS process that was started elsewhere, with its descendants.
 
         Takes subprocess.Popen, psutil.Popen, psutil.Process, multiprocessing.Process and
-        asyncio.subprocess.Process; None for anything else. Raises ValueError for one that has
-        ended, is owned already under another object, or is this host or one of its ancestors;
-        it is left as it was then.
+        asyncio.subprocess.Process; returns None for anything else. Raises ValueError for one that
+        has ended, is owned already by another object, or is this host or one of its ancestors:
+        that is left as it was.
         """
-        self._table.check_admitted(pid)
+        self.table.check_admitted(pid)
         native = native_of(resource)
         if native is None:
             return None
@@ -152,16 +155,16 @@ class ProcessTreeManager:
                 raise
             return tree
 
-        tree = self._table.acquire(pid, make, self._abandon)
+        tree = self.table.acquire(pid, make, self._abandon)
         try:
-            resource_id = self._table.find(pid, resource)
+            resource_id = self.table.find(pid, resource)
         except NotOwnedError:
             # Its owner has been ended in between, and so has it.
             raise ProcessTerminatedError(pid) from None
         try:
             self._watch(tree)
         except BaseException:
-            self._table.release(pid, resource_id)
+            self.table.release(pid, resource_id)
             self._abandon(tree)
             raise
         with tree.lock, contextlib.suppress(OSError):
@@ -170,10 +173,11 @@ class ProcessTreeManager:
                 contain(tree, self._trees)
         return resource_id
 
+    @runs_inline
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
-        """Send SIGTERM, and SIGCONT, to all trees of `pid`; tell when they have stopped."""
+        """Send SIGTERM and SIGCONT to all trees of `pid`; return what is done when each stops."""
         futures: list[concurrent.futures.Future[None]] = []
-        for _, tree in self._table.owned(pid):
+        for _, tree in self.table.owned(pid):
             with tree.lock:
                 if tree.is_over:
                     continue
@@ -186,19 +190,15 @@ class ProcessTreeManager:
             futures.append(stopping.stopped)
         return futures
 
-    def cleanup(self, pid: int) -> CleanupStats:
-        """Kill all trees of `pid`, newest first, and reap them."""
-        return self._table.cleanup(pid, self._release)
-
     def usage(self, pid: int) -> ResourceUsage:
-        """The OS processes of `pid`, with what they and their descendants use."""
-        living = [os_pid for _, tree in self._table.owned(pid) for os_pid in self._living(tree)]
-        return self._table.usage(pid).model_copy(update={"os": os_usage(living)})
+        """List the OS processes of `pid`, with what they and their descendants use."""
+        living = [os_pid for _, tree in self.table.owned(pid) for os_pid in self._living(tree)]
+        return self.table.usage(pid).model_copy(update={"os": os_usage(living)})
 
     # -- inside --------------------------------------------------------------
 
     def _watch(self, tree: Tree) -> None:
-        """Learn of the leader's death; at once, if it is dead already."""
+        """Have the leader's death told; at once, if it is dead already."""
         self._trees.reap_orphans()
         with tree.lock:
             if not tree.is_over:
@@ -275,13 +275,13 @@ class ProcessTreeManager:
             self._let_go(tree)
 
     def _refuse_owned(self, native: Native) -> None:
-        owner = self._table.owner_of(native.identity)
+        owner = self.table.owner_of(native.identity)
         if owner is not None:
-            raise AlreadyOwnedError(self._table.kind, repr(native), owner)
+            raise AlreadyOwnedError(self.table.kind, repr(native), owner)
 
     def _discard(self, tree: Tree) -> None:
         """End the ownership, whoever has it."""
-        self._table.disown(tree.owner, tree.native.identity)
+        self.table.disown(tree.owner, tree.native.identity)
 
     def _living(self, tree: Tree) -> list[int]:
         self._trees.reap_orphans()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import IO, TYPE_CHECKING, Protocol, final
 
-from probate.system.lazy import lazy_module
+from probate.system import lazy_module
 
 if TYPE_CHECKING:
     import asyncio.subprocess
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import psutil
 
     from probate import OsProcess
-    from probate.process.argv import Argument
+    from probate.process import Argument
 else:
     asyncio = lazy_module("asyncio")
     psutil = lazy_module("psutil")

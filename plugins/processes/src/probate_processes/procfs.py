@@ -16,8 +16,7 @@ import re
 import resource
 from typing import Final, NamedTuple, Self, final
 
-from probate import OsProcess
-from probate.system.osprocess import read_proc, start_time_of, stat_of
+from probate.system import OsProcess, read_proc, start_time_of, stat_of
 
 #: The environment variable that marks what descends from a spawned process.
 MARKER: Final = "PROBATE_TREE"
