@@ -16,6 +16,7 @@ from files_kernel import is_open
 from threads import in_thread
 
 from probate import NotOwnedError, Outcome, RefusedResourceError
+from probate_files.pinned import PinnedPath
 
 if TYPE_CHECKING:
     from probate import ProcessManager
@@ -199,6 +200,41 @@ def test_what_was_swapped_is_refused_and_both_are_left_alone(
     assert (tmp_path / "ours").exists()
     assert (path / "theirs").exists()
     assert process.pid not in files.table
+
+
+def test_a_folder_that_is_swapped_while_it_is_removed_costs_the_other_nothing(
+    manager: ProcessManager,
+    files: FileManager,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The tree is removed through what pins it: a path means another folder by then."""
+    process = manager.create_process("temporary")
+    folder = files.temporary_directory(process.pid, directory=tmp_path)
+    (folder / "deep").mkdir()
+    (folder / "deep" / "file").touch()
+    (folder / "file").touch()
+    ours = folder.stat().st_ino
+    is_in_place = PinnedPath.is_in_place
+
+    def swap_after_the_look(pin: PinnedPath) -> bool:
+        found = is_in_place(pin)
+        monkeypatch.undo()
+        folder.rename(tmp_path / "ours")
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep" / "file").write_text("precious")
+        (folder / "file").write_text("precious")
+        return found
+
+    monkeypatch.setattr(PinnedPath, "is_in_place", swap_after_the_look)
+
+    result = manager.terminate_process(process.pid)
+
+    assert (folder / "deep" / "file").read_text() == "precious"
+    assert (folder / "file").read_text() == "precious"
+    assert (tmp_path / "ours").stat().st_ino == ours
+    assert list((tmp_path / "ours").iterdir()) == []
+    assert [error.outcome for error in result.errors] == [Outcome.REFUSED]
 
 
 def test_a_link_in_the_place_of_a_folder_is_not_followed(
