@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from distributions import PLUGIN, install
-from kinds import KINDS, PRIORITIES
+from core_scripts import run_script
+from terminals import run_in_terminal
 
 PROBATE = Path(sys.executable).with_name("probate")
+
+#: Runs `probate` where a library of the extra is not installed.
+WITHOUT = """
+import importlib.util, sys
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name == "{missing}" else find_spec(name)
+from probate.cli import main
+sys.argv = ["probate", "plugins", "--json"]
+main()
+"""
 
 
 def probate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -26,32 +36,6 @@ def probate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_plugins_lists_the_kinds_in_cleanup_order() -> None:
-    """For people: a line a plugin."""
-    ran = probate("plugins")
-    lines = [line.split() for line in ran.stdout.splitlines()[1:]]
-
-    assert ran.returncode == 0
-    assert [line[0] for line in lines] == KINDS
-    assert {line[4] for line in lines} == {"loaded"}
-
-
-def test_plugins_as_json_is_for_machines() -> None:
-    """An array of objects, with all that a record tells."""
-    records = json.loads(probate("plugins", "--json").stdout)
-
-    assert {record["kind"]: record["priority"] for record in records} == PRIORITIES
-    assert [record["kind"] for record in records] == KINDS
-    assert set(records[0]) == {
-        "kind",
-        "distribution",
-        "version",
-        "priority",
-        "status",
-        "reason",
-    }
-
-
 def test_without_a_command_the_commands_are_listed() -> None:
     """It is wrong usage, answered by the help as it is."""
     ran = probate()
@@ -61,55 +45,27 @@ def test_without_a_command_the_commands_are_listed() -> None:
     assert ran.stderr.startswith("Usage: probate ")
 
 
-@pytest.mark.parametrize("how", ["option", "variable"])
-def test_a_kind_can_be_disabled_by_name(how: str) -> None:
-    """By option or by environment; the list says so."""
-    if how == "option":
-        ran = probate("plugins", "--json", "--disable", "rings,mmap")
-    else:
-        ran = probate("plugins", "--json", PROBATE_DISABLE="rings, mmap")
-    status = {record["kind"]: record["status"] for record in json.loads(ran.stdout)}
+def test_python_m_probate_is_the_same() -> None:
+    """For interpreters whose scripts are not on the path."""
+    command = [sys.executable, "-W", "error", "-m", "probate"]
+    helped = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False)
+    wrong = subprocess.run([*command, "bogus"], capture_output=True, text=True, check=False)
 
-    disabled = {kind for kind in status if status[kind] == "disabled"}
-    assert disabled == {"mmap", "rings"}
-    assert {status[kind] for kind in KINDS if kind not in disabled} == {"loaded"}
+    assert (helped.returncode, helped.stdout) == (0, probate("--help").stdout)
+    assert (wrong.returncode, wrong.stderr) == (2, probate("bogus").stderr)
 
 
-def test_a_broken_plugin_is_reported_and_the_rest_works(tmp_path: Path) -> None:
-    """`probate plugins` says what is wrong with it, where to look, and lists the others."""
-    install(
-        tmp_path,
-        "broken",
-        module="broken",
-        source="import no_such_module_here",
-        entry_points={"broken": "broken:Resource"},
-    )
+def test_help_and_version() -> None:
+    """Every command says what it does, and no line is too long for a terminal."""
+    from probate import __version__
 
-    ran = probate("plugins", PYTHONPATH=str(tmp_path))
+    assert __version__ in probate("--version").stdout
+    for command in ([], ["demo"], ["plugins"], ["ps"]):
+        ran = probate(*command, "--help")
 
-    assert ran.returncode == 0
-    assert "No module named 'no_such_module_here'" in ran.stdout
-    assert "sockets" in ran.stdout
-
-
-def test_the_demo_fails_when_the_kernel_sees_something_left(tmp_path: Path) -> None:
-    """Exit 1: a plugin that opens a file for good is found out, whatever the accounts say."""
-    leaky = PLUGIN.format(kind="leaky", priority=1).replace(
-        "return pid in self.table",
-        'kept.append(open("/etc/hostname")); return False',
-    )
-    install(
-        tmp_path,
-        "leaky",
-        module="leaky",
-        source=f"kept = []\n{leaky}",
-        entry_points={"leaky": "leaky:Resource"},
-    )
-
-    ran = probate("demo", PYTHONPATH=str(tmp_path))
-
-    assert ran.returncode == 1
-    assert "is open: /etc/hostname" in ran.stdout
+        assert ran.returncode == 0
+        assert ran.stdout.startswith(" ".join(["Usage: probate", *command]))
+        assert [line for line in ran.stdout.splitlines() if len(line) > 80] == []
 
 
 @pytest.mark.parametrize(
@@ -130,22 +86,21 @@ def test_wrong_usage_is_one_line_and_exit_2(arguments: list[str], said: str) -> 
     assert "--help" in ran.stderr
 
 
-def test_a_wrong_setting_is_one_line_and_exit_2() -> None:
-    """It is named, with what is wrong about it."""
-    ran = probate("plugins", PROBATE_GRACE="soon")
+@pytest.mark.parametrize("missing", ["click", "pydantic_settings", "rich"])
+def test_without_the_extra_the_way_out_is_one_line(missing: str) -> None:
+    """It names what is missing and what to install; exit 2."""
+    ran = run_script(WITHOUT.format(missing=missing))
 
-    assert ran.returncode == 2
-    assert len(ran.stderr.splitlines()) == 1
-    assert "settings: grace: Input should be a valid number" in ran.stderr
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == f"probate: the command line needs {missing}: pip install 'probate[cli]'\n"
 
 
-def test_help_and_version() -> None:
-    """Every command says what it does."""
-    from probate import __version__
+@pytest.mark.parametrize("when", ["every kind", "takes", "ends by", "both at once", "workers"])
+def test_an_interrupt_is_one_word_and_exit_130(when: str) -> None:
+    """Ctrl-C anywhere in the demo: to its whole process group, as a terminal sends it."""
+    shown = run_in_terminal(
+        [PROBATE, "demo"], act=lambda ran: os.killpg(ran.pid, signal.SIGINT), when=when
+    )
 
-    assert __version__ in probate("--version").stdout
-    for command in ([], ["demo"], ["plugins"]):
-        ran = probate(*command, "--help")
-
-        assert ran.returncode == 0
-        assert "Usage: probate" in ran.stdout
+    assert [line for line in shown.lines if line] == ["probate: interrupted"]
+    assert shown.returncode == 130

@@ -42,6 +42,14 @@ with ProcessManager.builder().build() as manager:
 """
 
 
+RECORDS = """
+import json
+from probate import ResourceOrchestrator
+records = ResourceOrchestrator().discover().records
+print(json.dumps([record.model_dump(mode="json") for record in records]))
+"""
+
+
 class Venv:
     """A virtual environment, and what runs in it."""
 
@@ -64,8 +72,8 @@ class Venv:
         subprocess.run([*pip, *arguments], check=True, timeout=200)
 
     def plugins(self) -> dict[str, dict[str, Any]]:
-        listed = json.loads(self.run("probate", "plugins", "--json").stdout)
-        return {record["kind"]: record for record in listed}
+        records = json.loads(self.run("python", "-c", RECORDS).stdout)
+        return {record["kind"]: record for record in records}
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +98,8 @@ def test_with_the_core_and_one_plugin_everything_works_with_that_kind_alone(clea
     assert ran.stdout == "PID 1 cleanup: 1 resources freed, 0 bytes freed, 0 errors\n"
 
 
-def test_the_plugins_command_tells_each_plugin(clean: Venv) -> None:
-    """`probate plugins --json`, even without the extra that has the command line's libraries."""
+def test_each_plugin_is_recorded(clean: Venv) -> None:
+    """By the metadata of what pip has installed."""
     assert clean.plugins()["sockets"] == {
         "kind": "sockets",
         "distribution": "probate-sockets",
@@ -102,11 +110,15 @@ def test_the_plugins_command_tells_each_plugin(clean: Venv) -> None:
     }
 
 
-def test_without_the_extra_the_command_says_what_is_missing(clean: Venv) -> None:
+@pytest.mark.parametrize("command", [("probate",), ("python", "-m", "probate")])
+@pytest.mark.parametrize("arguments", [("demo",), ("plugins", "--json"), ()])
+def test_without_the_extra_the_command_says_what_is_missing(
+    clean: Venv, command: tuple[str, ...], arguments: tuple[str, ...]
+) -> None:
     """One line, and the way out; exit 2."""
-    ran = clean.run("probate", "demo", check=False)
+    ran = clean.run(*command, *arguments, check=False)
 
-    assert ran.returncode == 2
+    assert (ran.returncode, ran.stdout) == (2, "")
     assert "pip install 'probate[cli]'" in ran.stderr
     assert len(ran.stderr.splitlines()) == 1
 

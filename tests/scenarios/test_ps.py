@@ -16,8 +16,8 @@ from children import exit_code_of_fork
 
 from probate import ProcessManager, ResourceOrchestrator
 from probate.process.status import hosts
-from probate.system.osprocess import start_time_of
-from probate.testing.witness import KernelView
+from probate.system import start_time_of
+from probate.testing import KernelView
 
 if TYPE_CHECKING:
     import pytest

@@ -1,12 +1,9 @@
 """The `probate` command.
 
-app.py        the command line (click)
-plain.py      what works without the extra `cli`
-given.py      settings, read where there are any
-output.py     tables (rich)
-ps.py         `probate ps`
-tracing.py    the trace of hook calls
-demo/         `probate demo`
+app.py     the command line (click)
+output.py  tables: rich at a terminal, columns of plain text elsewhere
+ps.py      `probate ps`
+demo/      `probate demo`
 """
 
 from __future__ import annotations
@@ -20,39 +17,35 @@ _LIBRARIES: Final = ("click", "pydantic_settings", "rich")
 
 
 def main() -> None:
-    """Run the command line; without its libraries, say so, and list the plugins at least.
+    """Run the command line, and exit.
 
-    An error is one line on standard error: exit 2 for wrong usage, 1 for what went wrong, 130
-    when interrupted.
+    An error is one line on standard error: exit 2 for wrong usage and for a missing extra, 1 for
+    what went wrong, 130 when interrupted.
     """
-    from probate.cli import plain
+    try:
+        code, complaint = _run()
+    except KeyboardInterrupt:
+        code, complaint = 130, "interrupted"
+    if complaint:
+        print(f"probate: {' '.join(complaint.split())}", file=sys.stderr)  # noqa: T201  it is a command's output
+    sys.exit(code)
 
-    arguments = sys.argv[1:]
+
+def _run() -> tuple[int, str]:
+    """Return the exit code, and what to complain of; nothing if all is well."""
     missing = next((name for name in _LIBRARIES if find_spec(name) is None), None)
-    if plain.can_answer(arguments) and (missing or _is_plain()):
-        sys.exit(plain.main(arguments))
-    if missing:
-        sys.exit(plain.refuse(missing))
+    if missing is not None:
+        return 2, f"the command line needs {missing}: pip install 'probate[cli]'"
     import click
 
     from probate.cli.app import app
 
     try:
-        sys.exit(app.main(prog_name="probate", standalone_mode=False))
+        return app.main(prog_name="probate", standalone_mode=False) or 0, ""
     except click.UsageError as error:
-        hint = f"see {error.ctx.command_path} --help" if error.ctx else "see probate --help"
-        click.echo(f"probate: {error.format_message()} ({hint})", err=True)
-        sys.exit(error.exit_code)
+        command = error.ctx.command_path if error.ctx else "probate"
+        return error.exit_code, f"{error.format_message()} (see {command} --help)"
     except click.ClickException as error:
-        click.echo(f"probate: {error.format_message()}", err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code, error.format_message()
     except click.Abort:
-        click.echo("probate: interrupted", err=True)
-        sys.exit(130)
-
-
-def _is_plain() -> bool:
-    """Whether there is nobody to draw for, and nothing set."""
-    from probate.cli import given
-
-    return not sys.stdout.isatty() and not given.is_anything_set()
+        return 130, "interrupted"

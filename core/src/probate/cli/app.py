@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
+from probate.cli.output import print_table
 from probate.errors import ProbateError
 from probate.version import __version__
 
 if TYPE_CHECKING:
-    from probate.cli.given import Given
+    from probate.models import PluginRecord
     from probate.orchestrator import ResourceOrchestrator
+    from probate.settings import Settings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
@@ -23,6 +28,8 @@ def app(context: click.Context) -> None:
     Settings are PROBATE_DISABLE, PROBATE_TRACE and others in the environment, probate.toml, or
     [tool.probate] in pyproject.toml. PROBATE_TRACE=1 writes every hook call to standard error.
     """
+    if os.environ.get("NO_COLOR"):
+        context.color = False
     if context.invoked_subcommand is None:
         # Which command is missing takes more than a line to say.
         click.echo(context.get_help(), err=True)
@@ -41,18 +48,14 @@ _disable = click.option(
 @_disable
 def plugins(as_json: bool, disable: str | None) -> None:
     """List the plugins found, in cleanup order, and why any is not loaded."""
-    from probate.cli.plain import find_plugins, to_json
-
-    try:
-        fates = find_plugins(_given(disable))
-    except ProbateError as error:
-        raise click.UsageError(str(error)) from error
+    records = _discover(_settings(disable)).records
     if as_json:
-        click.echo(to_json(fates))
+        click.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=2))
+    elif records:
+        headings = ("kind", "priority#", "distribution", "version", "status", "reason")
+        print_table(headings, [_cells(record) for record in records])
     else:
-        from probate.cli.output import print_plugins
-
-        print_plugins(fates)
+        click.echo("no plugins found: pip install 'probate[all]', or one such as probate-sockets")
 
 
 @app.command()
@@ -77,36 +80,69 @@ def ps(as_json: bool) -> None:
 
 
 @app.command()
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Print what each process held, and its account."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as a JSON object.")
 @_disable
-def demo(disable: str | None) -> None:
+def demo(verbose: bool, as_json: bool, disable: str | None) -> None:
     """Run the main job: processes with real resources of every kind, terminated, accounted for.
 
-    Compares the kernel's view of this process before and after; exits 1 if anything differs.
+    Compares the kernel's view of this process before and after; exits 1 if anything is left, or
+    an account has errors.
     """
-    from probate.cli.demo import run
+    from probate.cli.demo import DemoError, print_all, print_screen, run
 
-    raise SystemExit(run(_discover(disable)))
+    settings = _settings(disable)
+    orchestrator = _discover(settings)
+    if settings.trace:
+        orchestrator.plugin_manager.trace.root.setwriter(sys.stderr.write)
+        orchestrator.plugin_manager.enable_tracing()
+    try:
+        report = run(orchestrator, progress=not settings.trace)
+    except DemoError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(report.model_dump_json(indent=2))
+    elif verbose:
+        print_all(report)
+    else:
+        print_screen(report)
+    raise SystemExit(not report.is_success)
 
 
-def _discover(disable: str | None) -> ResourceOrchestrator:
-    from probate.cli.tracing import trace
+def _settings(disable: str | None) -> Settings:
+    """Read the settings; `disable`, kinds separated by commas, takes the place of theirs."""
+    from pydantic import ValidationError
+
+    from probate.settings import Settings, split_kinds
+
+    try:
+        return Settings() if disable is None else Settings(disable=split_kinds(disable))
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise click.UsageError(f"settings: {'; '.join(problems)}") from error
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"settings: {error}") from error
+
+
+def _discover(settings: Settings) -> ResourceOrchestrator:
     from probate.orchestrator import ResourceOrchestrator
 
-    settings = _given(disable)
-    orchestrator = ResourceOrchestrator()
     try:
-        orchestrator.discover(disable=settings.disable, priorities=settings.priorities)
+        return ResourceOrchestrator().discover(
+            disable=settings.disable, priorities=settings.priorities
+        )
     except (ProbateError, ValueError) as error:
         raise click.UsageError(str(error)) from error
-    if settings.trace:
-        trace(orchestrator)
-    return orchestrator
 
 
-def _given(disable: str | None) -> Given:
-    from probate.cli.given import given
-
-    try:
-        return given(disable)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+def _cells(record: PluginRecord) -> list[str]:
+    return [
+        record.kind,
+        "" if record.priority is None else str(record.priority),
+        record.distribution,
+        record.version,
+        record.status,
+        " ".join(record.reason.split()),
+    ]

@@ -1,48 +1,64 @@
-"""Tables for people: plain text where the output is no terminal."""
+"""Tables for people: rich at a terminal, columns of plain text elsewhere."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from probate.cli.plain import cells, to_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from probate.plugins.fate import DiscoveredPlugin
 
+def print_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], totals: Sequence[Sequence[str]] = ()
+) -> None:
+    """Print `rows` below their headings, and `totals` below a line.
 
-def console(*, stderr: bool = False) -> Console:
-    """A console that never wraps or colours what a program may read."""
-    made = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    if not made.is_terminal:
-        # Wide enough that no cell is ever cut.
-        made = Console(stderr=stderr, highlight=False, width=200)
-    return made
-
-
-def table(*headings: str, title: str | None = None, terminal: bool) -> Table:
-    """An empty table; headings that end in # are of right-aligned numbers."""
-    made = Table(title=title, title_justify="left", box=box.ROUNDED if terminal else None)
-    for heading in headings:
-        is_number = heading.endswith("#")
-        made.add_column(heading.rstrip("#"), justify="right" if is_number else "left")
-    return made
-
-
-def print_plugins(fates: Sequence[DiscoveredPlugin]) -> None:
-    """Print what became of each plugin found, in the order given."""
-    out = console()
-    if not out.is_terminal or not fates:
-        click.echo(to_text(fates))
+    Columns whose heading ends in # are of numbers, and stand at the right. Elsewhere than at a
+    terminal no cell is ever cut or wrapped.
+    """
+    names = [heading.rstrip("#") for heading in headings]
+    are_numbers = [heading.endswith("#") for heading in headings]
+    cells = [[printable(cell) for cell in row] for row in rows]
+    last = [[printable(cell) for cell in row] for row in totals]
+    if sys.stdout.isatty():
+        _print_rich(names, are_numbers, cells, last)
         return
-    made = table("kind", "priority#", "distribution", "version", "status", "reason", terminal=True)
-    for fate in fates:
-        made.add_row(*map(escape, cells(fate)))
-    out.print(made)
+    widths = [max(map(len, column)) for column in zip(names, *cells, *last, strict=True)]
+    rule = [["-" * width for width in widths]] if last else []
+    for line in [names, *cells, *rule, *last]:
+        padded = [
+            cell.rjust(width) if is_number else cell.ljust(width)
+            for cell, width, is_number in zip(line, widths, are_numbers, strict=True)
+        ]
+        click.echo("  ".join(padded).rstrip())
+
+
+def printable(text: str) -> str:
+    """`text` with whatever a terminal may take for a command in backslashes."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def _print_rich(
+    names: Sequence[str],
+    are_numbers: Sequence[bool],
+    rows: Sequence[Sequence[str]],
+    totals: Sequence[Sequence[str]],
+) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name, is_number in zip(names, are_numbers, strict=True):
+        table.add_column(name, justify="right" if is_number else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    if totals:
+        table.add_section()
+    for row in totals:
+        table.add_row(*map(escape, row))
+    Console(highlight=False).print(table)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from rich.markup import escape
+import click
 
-from probate.cli.output import console, table
+from probate.cli.output import print_table, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from probate.process.status import HostReport, ProcessReport
+
+_HEADINGS: Final = (
+    "pid#", "name", "os pid#", "owns", "bytes#", "rss#", "cpu#", "fds#", "threads#",
+)  # fmt: skip
 
 
 def to_json(reports: Sequence[HostReport]) -> str:
@@ -23,18 +27,11 @@ def to_json(reports: Sequence[HostReport]) -> str:
 
 def print_hosts(reports: Sequence[HostReport]) -> None:
     """Print a table for each host: those who are owned by another stand below it, indented."""
-    out = console()
     if not reports:
-        out.print("no host is running here that supervises processes, or has with_status()")
+        click.echo("no host is running here that supervises processes, or has with_status()")
     for report in reports:
-        out.print(f"host {report.os_pid}: {shlex.join(report.command)}", markup=False)
-        made = table(
-            "pid#", "name", "os pid#", "owns", "bytes#", "rss#", "cpu#", "fds#", "threads#",
-            terminal=out.is_terminal,
-        )  # fmt: skip
-        for depth, process in in_tree_order(report.processes):
-            made.add_row(*_cells(depth, process))
-        out.print(made)
+        click.echo(f"host {report.os_pid}: {printable(shlex.join(report.command))}")
+        print_table(_HEADINGS, [_cells(*each) for each in in_tree_order(report.processes)])
 
 
 def in_tree_order(processes: Sequence[ProcessReport]) -> Iterator[tuple[int, ProcessReport]]:
@@ -57,7 +54,7 @@ def _cells(depth: int, report: ProcessReport) -> list[str]:
     process, resources, usage = report.process, report.resources, report.os
     cells = [
         str(process.pid),
-        escape("  " * depth + process.name),
+        "  " * depth + process.name,
         "" if process.os_pid is None else str(process.os_pid),
         ", ".join(f"{kind} {holding.count}" for kind, holding in resources.items()) or "nothing",
         str(sum(holding.nbytes for holding in resources.values())),

@@ -6,21 +6,25 @@ import asyncio
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 
-from probate.process.manager import ProcessManager
-from probate.process.scheduling import SchedulingPolicy
+from probate import ProcessManager, SchedulingPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from probate.orchestrator import ResourceOrchestrator
+    from probate import ResourceOrchestrator
 
 T = TypeVar("T")
 
 #: Seconds that users of resources get to stop: three times what the slow task takes.
-GRACE = 0.6
+GRACE: Final = 0.6
+
+
+@final
+class DemoError(Exception):
+    """The demo cannot go on, for the reason that the message says."""
 
 
 @final
@@ -73,3 +77,13 @@ class Host:
     def plugin(self, kind: str) -> Any:
         """The plugin that serves a kind; the demo imports none."""
         return self.orchestrator[kind]
+
+    def wrong_files(self) -> list[str]:
+        """What is wrong in the folder, a line each: content that is not as written, paths left."""
+        wrong = [
+            f"not as written: {path}"
+            for path, content in self.expected_files.items()
+            if path.read_bytes() != content
+        ]
+        left = [path for path in self.folder.iterdir() if path not in self.expected_files]
+        return wrong + [f"path left behind: {path}" for path in left]

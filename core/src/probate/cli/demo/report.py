@@ -1,53 +1,77 @@
-"""What the demo shows: a table a process, the account line, the kernel's verdict."""
+"""What the demo tells, as a value: JSON for machines; printing.py has it for people."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import final
 
-from probate.cli.output import table
+from pydantic import BaseModel, ConfigDict, computed_field
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import Console
-
-    from probate.cli.demo.timing import CleanupTimes
-    from probate.models import CleanupResult
+from probate.models import CleanupResult, CleanupStats, PluginRecord
 
 
-def print_result(
-    out: Console, name: str, result: CleanupResult, kinds: Sequence[str], times: CleanupTimes
-) -> None:
-    """Print a process's table, kinds in cleanup order, and its account."""
-    made = table("kind", "freed#", "bytes#", "time#", "calls#", "errors#", terminal=out.is_terminal)
-    for kind in kinds:
-        seen = times.of(result.pid, kind)
-        errors = sum(error.kind == kind for error in result.errors)
-        made.add_row(
-            kind,
-            str(seen.freed),
-            str(seen.nbytes),
-            f"{seen.seconds * 1000:.2f} ms",
-            str(seen.calls),
-            str(errors),
-        )
-    out.print(f"\nprocess {result.pid} {name!r}", markup=False)
-    out.print(made)
-    for error in result.errors:
-        out.print(f"  {error}", markup=False, soft_wrap=True)
-    if result.leaks:
-        out.print(
-            f"  ended normally, with {len(result.leaks)} resources never released", markup=False
-        )
-    out.print(str(result), markup=False, soft_wrap=True)
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
 
 
-def print_verdict(out: Console, differences: Sequence[str], looked_at: str) -> None:
-    """Print what the kernel says."""
-    out.print()
-    if differences:
-        out.print(f"The kernel says otherwise: {len(differences)} differences", markup=False)
-        for line in differences:
-            out.print(f"  {line}", markup=False, soft_wrap=True)
-    else:
-        out.print(f"The kernel agrees, before and after: {looked_at}", markup=False)
+@final
+class KindReport(_Frozen):
+    """What a process held of one kind when it ended, and what became of it."""
+
+    held: int = 0
+    freed: int = 0
+    nbytes: int = 0
+    #: Seconds in all calls of the kind's cleanup.
+    seconds: float = 0.0
+    #: More than one where something was busy at first.
+    calls: int = 0
+
+
+@final
+class EndedProcess(_Frozen):
+    """A process of the demo, from what it did to its account."""
+
+    pid: int
+    name: str
+    #: In a word, such as "exception".
+    ended_by: str
+    #: The same in a sentence, without its subject.
+    end: str
+    returncode: int | None
+    #: What it did with each kind, or why it could not.
+    scenes: dict[str, list[str]]
+    #: All kinds, in cleanup order.
+    kinds: dict[str, KindReport]
+    result: CleanupResult
+
+
+@final
+class KernelReport(_Frozen):
+    """What the kernel showed before, and what is otherwise after."""
+
+    fds: int
+    sockets: int
+    shared_maps: int
+    threads: int
+    #: Files whose content was looked at.
+    files: int
+    differences: tuple[str, ...]
+
+
+@final
+class DemoReport(_Frozen):
+    """The whole demo. Without any kind installed there are no processes, and no kernel's view."""
+
+    plugins: tuple[PluginRecord, ...]
+    processes: tuple[EndedProcess, ...] = ()
+    #: What could not be shown here, and why.
+    omissions: tuple[str, ...] = ()
+    totals: CleanupStats = CleanupStats()
+    kernel: KernelReport | None = None
+
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom; mypy has no support
+    @property
+    def is_success(self) -> bool:
+        """Whether something was shown, all of it came free, and the kernel agrees."""
+        if self.kernel is None or self.kernel.differences:
+            return False
+        return all(each.result.is_success for each in self.processes)

@@ -5,130 +5,185 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import os
+import shutil
+import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, final
 
-from probate.cli.demo import report, scenes, workers
-from probate.cli.demo.host import Host
+from probate.cli.demo import scenes, workers
+from probate.cli.demo.host import DemoError, Host
+from probate.cli.demo.report import DemoReport, EndedProcess, KernelReport
 from probate.cli.demo.timing import CleanupTimes
-from probate.cli.output import console
-from probate.testing.witness import KernelView
+from probate.errors import ProbateError, describe_error
+from probate.testing import KernelView
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from collections.abc import Callable, Iterator
 
-    from probate.models import CleanupResult
-    from probate.orchestrator import ResourceOrchestrator
-    from probate.process.process import Process
+    from probate import Process, ResourceOrchestrator
+
+    Tell = Callable[[str], None]
 
 
-def run(orchestrator: ResourceOrchestrator) -> int:
-    """Run the demo; return the exit code: 0 if all came free and the kernel agrees, else 1."""
-    out = console()
-    kinds = orchestrator.registered_types()
-    out.print(f"kinds, in cleanup order: {', '.join(kinds) or 'none installed'}", markup=False)
-    for record in orchestrator.records:
-        if record.status != "loaded":
-            out.print(f"not loaded: {record.kind} ({record.reason})", markup=False)
-    if not kinds:
-        out.print("there is nothing to demonstrate: pip install 'probate[all]'", markup=False)
-        return 1
+@final
+class _Ended(NamedTuple):
+    """A process that has come to its end, and what it held before."""
+
+    process: Process
+    ended_by: str
+    end: str
+    scenes: dict[str, list[str]]
+    held: dict[str, int]
+
+
+def run(orchestrator: ResourceOrchestrator, *, progress: bool = True) -> DemoReport:
+    """Run the demo; with `progress`, and at a terminal, standard error shows how far it is.
+
+    Raises DemoError where it cannot go on: not enough of something here, or a wrong answer.
+    """
+    if not orchestrator.registered_types():
+        return DemoReport(plugins=tuple(orchestrator.records))
     # The leaks of the process that ends normally are the point here, and shown as a count.
     logging.getLogger("probate").setLevel(logging.ERROR)
+    try:
+        with _telling(progress) as tell:
+            return _run(orchestrator, tell)
+    except (OSError, MemoryError, RuntimeError, ProbateError) as error:
+        raise DemoError(f"the demo cannot go on here: {describe_error(error)}") from error
 
-    _warm_up(orchestrator)
+
+def _run(orchestrator: ResourceOrchestrator, tell: Tell) -> DemoReport:
+    tell("every kind is used once, before the kernel is asked")
+    with Host(orchestrator) as host:
+        # What an interpreter sets up for good is there then.
+        scenes.set_up(host, host.manager.create_process("warm-up"))
+    gc.collect()
     before = KernelView.take()
     times = CleanupTimes(orchestrator.plugin_manager)
+    omissions: list[str] = []
     with Host(orchestrator) as host:
-        ended = [_end_normally(out, host), _end_by_exception(out, host), *_end_at_once(out, host)]
-        survivors: list[str] = []
+        ended = [_end_normally(host, tell), _end_by_exception(host, tell)]
+        ended += _end_together(host, tell)
+        differences: list[str] = []
         if host.has(*workers.KINDS):
-            process, result, survivors = workers.run(out, host)
-            ended.append((process, result))
-        for process, result in ended:
-            report.print_result(out, process.name, result, kinds, times)
-        wrong_files = _wrong_files(host)
-        paths = [*host.folder.glob("*.sock"), *host.folder.glob("*.fifo")]
-        left_paths = [f"path left behind: {path}" for path in paths]
-        sockets, maps = len(before.sockets), before.shared_maps.total()
+            try:
+                last, differences = _end_by_a_kill(host, tell)
+                ended.append(last)
+            except Exception as error:
+                if not scenes.is_lack(error):
+                    raise
+                omissions.append(f"workers: {describe_error(error)}")
+        differences += host.wrong_files()
     times.stop()
+    tell("the kernel is asked again")
     gc.collect()
-    differences = [*before.changes(), *wrong_files, *left_paths, *survivors]
-    report.print_verdict(
-        out,
-        differences,
-        f"{len(before.fds)} fds ({sockets} sockets), {maps} shared maps, "
-        f"{len(before.threads)} threads, all signal dispositions; "
-        f"{len(host.expected_files)} files as written",
+    return DemoReport(
+        plugins=tuple(orchestrator.records),
+        processes=tuple(_report(each, times, list(orchestrator)) for each in ended),
+        omissions=tuple(omissions),
+        totals=host.manager.totals,
+        kernel=KernelReport(
+            fds=len(before.fds),
+            sockets=len(before.sockets),
+            shared_maps=before.shared_maps.total(),
+            threads=len(before.threads),
+            files=len(host.expected_files),
+            differences=(*before.changes(), *differences),
+        ),
     )
-    totals = host.manager.totals
-    out.print(
-        f"{len(ended)} processes: {totals.resources_freed} resources, {totals.bytes_freed} bytes",
-        markup=False,
-    )
-    return int(bool(differences) or not all(result.is_success for _, result in ended))
 
 
-def _end_normally(out: Console, host: Host) -> tuple[Process, CleanupResult]:
+def _end_normally(host: Host, tell: Tell) -> _Ended:
     with host.manager.process("normal") as process:
-        _set_up(out, host, process)
-    return _ended(out, process, "ends normally")
+        held = _set_up(host, process, tell)
+        tell("'normal' ends normally")
+    return _Ended(process, "return", "ends normally", *held)
 
 
-def _end_by_exception(out: Console, host: Host) -> tuple[Process, CleanupResult]:
-    crashed: list[Process] = []
+def _end_by_exception(host: Host, tell: Tell) -> _Ended:
+    crashed: list[_Ended] = []
     with contextlib.suppress(ZeroDivisionError), host.manager.process("crashed") as process:
-        crashed.append(process)
-        _set_up(out, host, process)
+        held = _set_up(host, process, tell)
+        crashed.append(_Ended(process, "exception", "ends by an exception", *held))
+        tell("'crashed' ends by an exception")
         raise ZeroDivisionError("a bug in the job")
-    return _ended(out, crashed[0], "ends by an exception")
+    return crashed[0]
 
 
-def _end_at_once(out: Console, host: Host) -> list[tuple[Process, CleanupResult]]:
+def _end_together(host: Host, tell: Tell) -> list[_Ended]:
     twins = [host.manager.create_process(name) for name in ("twin-1", "twin-2")]
-    for process in twins:
-        _set_up(out, host, process)
-    start_together = threading.Barrier(len(twins))
+    held = [_set_up(host, process, tell) for process in twins]
+    tell("'twin-1' and 'twin-2' end, both at once")
+    go = threading.Event()
 
     def terminate(process: Process) -> None:
-        start_together.wait()
+        go.wait()
         process.terminate()
 
     threads = [threading.Thread(target=terminate, args=(process,)) for process in twins]
-    for thread in threads:
-        thread.start()
+    try:
+        for thread in threads:
+            thread.start()
+    finally:
+        # Whatever comes in between: none of them waits for ever.
+        go.set()
     for thread in threads:
         thread.join()
-    return [_ended(out, process, "ends, both at once") for process in twins]
-
-
-def _set_up(out: Console, host: Host, process: Process) -> None:
-    out.print(f"\nprocess {process.pid} {process.name!r} holds", markup=False)
-    for line in scenes.set_up(host, process):
-        out.print(f"  - {line}", markup=False)
-    counts = [f"{kind} {usage.count}" for kind, usage in process.usage().items()]
-    out.print(f"  in all: {', '.join(counts)}", markup=False)
-
-
-def _ended(out: Console, process: Process, how: str) -> tuple[Process, CleanupResult]:
-    result = process.terminate()
-    seconds = result.stats.duration_seconds
-    out.print(f"process {process.pid} {how}: settled in {seconds:.2f} s", markup=False)
-    return process, result
-
-
-def _warm_up(orchestrator: ResourceOrchestrator) -> None:
-    """Use every kind once, so that what an interpreter sets up for good is there before we look."""
-    with Host(orchestrator) as host:
-        process = host.manager.create_process("warm-up")
-        scenes.set_up(host, process)
-        process.terminate()
-    gc.collect()
-
-
-def _wrong_files(host: Host) -> list[str]:
     return [
-        f"not as written: {path}"
-        for path, content in host.expected_files.items()
-        if path.read_bytes() != content
+        _Ended(process, "terminate", "ends, both at once", *each)
+        for process, each in zip(twins, held, strict=True)
     ]
+
+
+def _end_by_a_kill(host: Host, tell: Tell) -> tuple[_Ended, list[str]]:
+    tell("'workers' work, and are killed from outside")
+    tree = workers.run(host)
+    end = (
+        "is killed by another program: noticed and settled unasked, "
+        f"{tree.seconds:.2f} s after that program was started; "
+        f"exit status {tree.process.returncode}"
+    )
+    return _Ended(tree.process, "SIGKILL", end, tree.scenes, tree.held), tree.differences
+
+
+def _set_up(
+    host: Host, process: Process, tell: Tell
+) -> tuple[dict[str, list[str]], dict[str, int]]:
+    tell(f"{process.name!r} takes resources of every kind")
+    done = scenes.set_up(host, process)
+    return done, {kind: usage.count for kind, usage in process.usage().items()}
+
+
+def _report(ended: _Ended, times: CleanupTimes, kinds: list[str]) -> EndedProcess:
+    process, held = ended.process, ended.held
+    return EndedProcess(
+        pid=process.pid,
+        name=process.name,
+        ended_by=ended.ended_by,
+        end=ended.end,
+        returncode=process.returncode,
+        scenes=ended.scenes,
+        kinds={kind: times.report(process.pid, kind, held.get(kind, 0)) for kind in kinds},
+        result=process.terminate(),
+    )
+
+
+@contextlib.contextmanager
+def _telling(wanted: bool) -> Iterator[Tell]:
+    """Give a function that shows a line in the place of the one before; in the end there is none.
+
+    Without a thread, which the kernel would show as well.
+    """
+    is_shown = wanted and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def tell(text: str) -> None:
+        if is_shown:
+            line = f"demo: {text} ..."[: shutil.get_terminal_size().columns - 1] if text else ""
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()
+
+    try:
+        yield tell
+    finally:
+        tell("")

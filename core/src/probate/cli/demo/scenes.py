@@ -15,27 +15,67 @@ import socket
 import subprocess
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
+from probate.cli.demo.host import DemoError
 from probate.errors import ProbateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from probate import Process
     from probate.cli.demo.host import Host
-    from probate.process.process import Process
+
+T = TypeVar("T")
 
 LOOPBACK: Final = ("127.0.0.1", 0)
 PAGE: Final = mmap.PAGESIZE
 
 
-def set_up(host: Host, process: Process) -> list[str]:
-    """Run all scenes whose kinds are installed; return a line for each, or why it had to differ."""
-    lines: list[str] = []
-    for kinds, scene, line in SCENES:
-        if host.has(*kinds):
-            lines.append(scene(host, process) or line)
+def set_up(host: Host, process: Process) -> dict[str, list[str]]:
+    """Run all scenes whose kinds are installed; return, by kind, what they do.
+
+    A scene that lacks something of this machine is left where it came to, and says what it lacks.
+    """
+    lines: dict[str, list[str]] = {}
+    for scene in SCENES:
+        if host.has(*scene.kinds):
+            line = scene.line
+            try:
+                scene.act(host, process)
+            except Exception as error:
+                if not is_lack(error):
+                    raise
+                line = f"not here: {error}"
+            lines.setdefault(scene.kinds[0], []).append(line)
     return lines
+
+
+def is_lack(error: Exception) -> bool:
+    """Whether an error says that there is not enough of something here, or that it is forbidden."""
+    if isinstance(error, RuntimeError):
+        # The interpreter's own error, which has no class of its own.
+        return "can't start new thread" in str(error)
+    is_time_out = isinstance(error, TimeoutError)
+    return isinstance(error, (OSError, MemoryError, ProbateError)) and not is_time_out
+
+
+def _expect(expected: object, actual: object, what: str) -> None:
+    if actual != expected:
+        raise DemoError(f"{what}: expected {expected!r}, got {actual!r}")
+
+
+def _adopt(process: Process, things: Iterable[T], discard: Callable[[T], object]) -> None:
+    """Have the process own things that were made elsewhere; discard those that it may not own."""
+    left = list(things)
+    try:
+        while left:
+            process.adopt(left[0])
+            del left[0]
+    finally:
+        for thing in left:
+            discard(thing)
 
 
 def _sockets(host: Host, process: Process) -> None:
@@ -45,8 +85,7 @@ def _sockets(host: Host, process: Process) -> None:
     server = sockets.accept(process.pid, listener)
     client.sendall(b"ping")
     server.sendall(server.recv(4))
-    if client.recv(4) != b"ping":
-        raise RuntimeError("the echo did not come back")
+    _expect(b"ping", client.recv(4), "the echo")
     # More is on its way when the end comes, and nobody will read it.
     client.sendall(b"unread" * 100)
     sockets.bind_udp(process.pid, LOOPBACK)
@@ -57,8 +96,7 @@ def _sockets(host: Host, process: Process) -> None:
             sockets.accept(process.pid, listener)
 
     threading.Thread(target=accept_for_ever, name=f"accept-{process.pid}").start()
-    for end in socket.socketpair():
-        process.adopt(end)
+    _adopt(process, socket.socketpair(), socket.socket.close)
 
 
 def _signals(host: Host, process: Process) -> None:
@@ -69,8 +107,8 @@ def _signals(host: Host, process: Process) -> None:
     signals.block(process.pid, {signal.SIGUSR2})
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signals.send(process.pid, number)
-    if seen != [signal.SIGUSR1] or list(signals.pending(process.pid)) != [signal.SIGUSR2]:
-        raise RuntimeError(f"delivered {seen}, pending {signals.pending(process.pid)}")
+    _expect([signal.SIGUSR1], seen, "signals delivered")
+    _expect([signal.SIGUSR2], list(signals.pending(process.pid)), "signals pending")
 
 
 def _zero_copy(host: Host, process: Process) -> None:
@@ -81,25 +119,17 @@ def _zero_copy(host: Host, process: Process) -> None:
             block[: len(text)] = text
             ring.submit(len(text))
     with ring.receiving() as message:
-        if bytes(message) != b"message 0":
-            raise RuntimeError(f"received {bytes(message)!r}")
+        _expect(b"message 0", bytes(message), "the first message")
 
 
-def _io_uring(host: Host, process: Process) -> str | None:
-    iouring = host.plugin("rings").iouring
-    try:
-        ring = iouring.create_ring(process.pid, 8)
-    except ProbateError as error:
-        return f"no io_uring here: {error}"
+def _io_uring(host: Host, process: Process) -> None:
+    ring = host.plugin("rings").iouring.create_ring(process.pid, 8)
     quiet, other = socket.socketpair()
-    process.adopt(quiet)
-    process.adopt(other)
+    _adopt(process, (quiet, other), socket.socket.close)
     ring.nop()
     ring.read(quiet.fileno(), 64)
     ring.submit()
-    if not ring.reap(1, 5.0):
-        raise RuntimeError("the no-op did not complete")
-    return None
+    _expect(1, len(ring.reap(1, 5.0)), "no-ops that completed")
 
 
 def _tasks(host: Host, process: Process) -> None:
@@ -126,8 +156,7 @@ def _tasks(host: Host, process: Process) -> None:
 def _exported_buffer(host: Host, process: Process) -> None:
     mapping = host.plugin("mmap").manager.map_anonymous(process.pid, PAGE)
     ours, theirs = socket.socketpair()
-    process.adopt(ours)
-    process.adopt(theirs)
+    _adopt(process, (ours, theirs), socket.socket.close)
     is_reading = threading.Event()
 
     def read_into_map() -> None:
@@ -161,10 +190,19 @@ def _memory(host: Host, process: Process) -> None:
     memory.allocate(process.pid, 4 * PAGE, wipe=True)[:6] = b"secret"
     shared = memory.create_shared_memory(process.pid, size=PAGE)
     shared.buf[:5] = b"hello"
-    user = memory.attach_shared_memory(process.pid, shared.name)
-    if bytes(user.buf[:5]) != b"hello":
-        raise RuntimeError("the other side sees something else")
+    user = memory.open_shared_memory(process.pid, shared.name)
+    _expect(b"hello", bytes(user.buf[:5]), "what the other side sees")
     memory.create_segment(process.pid, PAGE)
+
+
+def _callbacks(host: Host, process: Process) -> None:
+    for number in range(2):
+        folder = host.folder / f"{process.pid}-{number}.session"
+        folder.mkdir()
+        if number == 0:
+            process.adopt(folder, Path.rmdir)
+        else:
+            process.callback(folder.rmdir)
 
 
 def _files(host: Host, process: Process) -> None:
@@ -177,16 +215,14 @@ def _files(host: Host, process: Process) -> None:
     files.lock(process.pid, log)
     files.temporary_file(process.pid)
     files.mkfifo(process.pid, host.folder / f"{process.pid}.fifo")
-    for end in os.pipe():
-        process.adopt(end)
+    _adopt(process, os.pipe(), os.close)
 
 
 def _ipc(host: Host, process: Process) -> None:
     ipc = host.plugin("ipc").manager
     reader, writer = ipc.pipe(process.pid)
     writer.write(b"through")
-    if reader.read(7) != b"through":
-        raise RuntimeError("the pipe gave something else")
+    _expect(b"through", reader.read(7), "what came through the pipe")
     queue = ipc.queue(process.pid, 8)
     queue.put(b"unread")
     ipc.sysv_queue(process.pid)
@@ -202,7 +238,13 @@ def _ipc(host: Host, process: Process) -> None:
 
 def _processes(host: Host, process: Process) -> None:
     host.plugin("processes").manager.spawn(process.pid, ["sleep", "1000"])
-    process.adopt(subprocess.Popen(["sleep", "1000"]))  # noqa: S607  found where all programs are
+    sleeper = subprocess.Popen(["sleep", "1000"])  # noqa: S607  found where all programs are
+    _adopt(process, [sleeper], _kill)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    child.wait()
 
 
 def _scheduler(host: Host, process: Process) -> None:
@@ -219,28 +261,48 @@ def _scheduler(host: Host, process: Process) -> None:
         time.sleep(0.001)
 
 
-#: The kinds that a scene needs, the scene, and what to say of it.
-SCENES: Final[tuple[tuple[tuple[str, ...], Callable[[Host, Process], str | None], str], ...]] = (
-    (
+@final
+class Scene(NamedTuple):
+    """What a process does with a kind."""
+
+    #: The kinds that it takes; the first is the one that is shown.
+    kinds: tuple[str, ...]
+    act: Callable[[Host, Process], None]
+    line: str
+
+
+SCENES: Final = (
+    Scene(
         ("sockets",),
         _sockets,
         "TCP with traffic, a thread blocked in accept, UDP, unix, an adopted pair",
     ),
-    (("signals",), _signals, "handlers for two signals, one delivered, one blocked and pending"),
-    (("rings",), _zero_copy, "a zero-copy ring with messages in flight"),
-    (("rings", "sockets"), _io_uring, "an io_uring with a read in flight that will never complete"),
-    (("tasks",), _tasks, "a ticking task, one that is slow to stop, one adopted, a thread at work"),
-    (("mmap", "sockets"), _exported_buffer, "a map whose buffer a blocked thread is reading into"),
-    (("mmap",), _maps, "dirty shared file maps, an anonymous map, an adopted one"),
-    (("memory",), _memory, "wiped memory, shared memory as owner and as user, a SysV segment"),
-    (
+    Scene(
+        ("signals",), _signals, "handlers for two signals, one delivered, one blocked and pending"
+    ),
+    Scene(("rings",), _zero_copy, "a zero-copy ring with messages in flight"),
+    Scene(("rings", "sockets"), _io_uring, "an io_uring read that never completes"),
+    Scene(
+        ("tasks",),
+        _tasks,
+        "a ticking task, one that is slow to stop, one adopted, a thread at work",
+    ),
+    Scene(("mmap", "sockets"), _exported_buffer, "a map a blocked thread reads into"),
+    Scene(("mmap",), _maps, "dirty file maps, an anonymous map, one adopted"),
+    Scene(("memory",), _memory, "wiped memory, shared memory as owner and as user, a SysV segment"),
+    Scene(
+        ("callbacks",), _callbacks, "a folder that no kind knows, with its release; a call to make"
+    ),
+    Scene(
         ("files",),
         _files,
         "a locked file with words unwritten, a temporary one, a FIFO, a pipe's ends",
     ),
-    (("ipc",), _ipc, "a pipe, queues with a message unread, a semaphore that a thread waits for"),
-    (("processes",), _processes, "two OS processes, one of them adopted"),
-    (
+    Scene(
+        ("ipc",), _ipc, "a pipe, queues with a message unread, a semaphore that a thread waits for"
+    ),
+    Scene(("processes",), _processes, "two OS processes, one of them adopted"),
+    Scene(
         ("scheduler", "processes"),
         _scheduler,
         "busy OS processes that take turns, and ignore SIGTERM",

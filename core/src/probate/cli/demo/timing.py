@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, final
 
+from probate.cli.demo.report import KindReport
 from probate.models import CleanupStats
 
 if TYPE_CHECKING:
@@ -15,34 +17,26 @@ if TYPE_CHECKING:
 
 
 @final
-class KindTotals(NamedTuple):
-    """The cleanup calls of one kind for one pid, added up."""
-
-    calls: int
-    freed: int
-    nbytes: int
-    seconds: float
-
-
-_NONE: Final = KindTotals(0, 0, 0, 0)
-
-
-@final
 class CleanupTimes:
     """Listens to every `cleanup` call; thread-safe, since each call stays on its thread."""
 
     def __init__(self, plugin_manager: pluggy.PluginManager) -> None:
         self._started = threading.local()
-        self._totals: dict[tuple[int, str], KindTotals] = {}
-        self._stop = plugin_manager.add_hookcall_monitoring(self._before, self._after)
+        self._calls: defaultdict[tuple[int, str], list[tuple[float, CleanupStats]]]
+        self._calls = defaultdict(list)
+        #: Listen no more.
+        self.stop = plugin_manager.add_hookcall_monitoring(self._before, self._after)
 
-    def of(self, pid: int, kind: str) -> KindTotals:
-        """What was seen of one kind for one pid."""
-        return self._totals.get((pid, kind), _NONE)
-
-    def stop(self) -> None:
-        """Listen no more."""
-        self._stop()
+    def report(self, pid: int, kind: str, held: int) -> KindReport:
+        """Add up what was seen of one kind for one pid, which held so many."""
+        calls = self._calls[pid, kind]
+        return KindReport(
+            held=held,
+            freed=sum(stats.resources_freed for _, stats in calls),
+            nbytes=sum(stats.bytes_freed for _, stats in calls),
+            seconds=sum(seconds for seconds, _ in calls),
+            calls=len(calls),
+        )
 
     def _before(self, hook: str, _impls: Sequence[Any], _kwargs: Mapping[str, Any]) -> None:
         if hook == "cleanup":
@@ -58,13 +52,7 @@ class CleanupTimes:
         if hook != "cleanup" or outcome.exception is not None:
             return
         seconds = time.perf_counter() - self._started.at
+        answers = [each for each in outcome.get_result() if isinstance(each, CleanupStats)]
         for impl in impls:
-            answers = outcome.get_result()
-            stats = CleanupStats.merged(each for each in answers if isinstance(each, CleanupStats))
-            before = self.of(kwargs["pid"], impl.plugin_name)
-            self._totals[kwargs["pid"], impl.plugin_name] = KindTotals(
-                before.calls + 1,
-                before.freed + stats.resources_freed,
-                before.nbytes + stats.bytes_freed,
-                before.seconds + seconds,
-            )
+            call = (seconds, CleanupStats.merged(answers))
+            self._calls[kwargs["pid"], impl.plugin_name].append(call)

@@ -11,14 +11,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from probate.system.osprocess import OsProcess
+from probate import OsProcess
+from probate.cli.demo.host import DemoError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from probate import Process
     from probate.cli.demo.host import Host
-    from probate.models import CleanupResult
-    from probate.process.process import Process
 
 #: The kinds that this takes.
 KINDS: Final = ("processes", "sockets", "memory")
@@ -33,7 +31,10 @@ _SIZE: Final = 1 << 16
 _WORKER: Final = """
 import mmap, os, socket, sys, time
 
-with open("/dev/shm/" + sys.stdin.readline().strip(), "r+b") as file:
+name = sys.stdin.readline().strip()
+if not name:
+    sys.exit()
+with open("/dev/shm/" + name, "r+b") as file:
     memory = mmap.mmap(file.fileno(), 0)
 
 def work(place):
@@ -66,33 +67,49 @@ class _Tree(NamedTuple):
     shared: Path
 
 
-def run(out: Console, host: Host) -> tuple[Process, CleanupResult, list[str]]:
-    """Have a tree of workers killed; return its account, and what the kernel says otherwise."""
+@final
+class KilledTree(NamedTuple):
+    """What came of the workers."""
+
+    process: Process
+    #: What they did, by kind.
+    scenes: dict[str, list[str]]
+    #: How many of each kind the process owned.
+    held: dict[str, int]
+    #: Seconds from the start of the program that killed them to the end of the termination.
+    seconds: float
+    #: What the kernel still shows of them, a line each.
+    differences: list[str]
+
+
+def run(host: Host) -> KilledTree:
+    """Have a tree of workers killed from outside, and wait until it is settled.
+
+    Raises DemoError if they do not work, OSError for want of what they need.
+    """
     tree = _start(host)
     process = tree.process
     with tree.leader, tree.grandchild:
         _wait_for_work(tree)
-        out.print(f"\nprocess {process.pid} {process.name!r} holds", markup=False)
-        out.print(f"  - OS process {process.os_pid}, at work in shared memory", markup=False)
-        out.print(
-            f"  - its double-forked grandchild {tree.grandchild.os_pid}, in a session of its own, "
-            f"at work too, listening on port {tree.port}",
-            markup=False,
-        )
-        out.print(
-            f"  - {tree.shared}, {_SIZE} bytes, and a socket, both held by the host for it",
-            markup=False,
-        )
+        held = {kind: usage.count for kind, usage in process.usage().items()}
         began = time.perf_counter()
         _kill_from_outside(tree.leader)
-        result = host.manager.wait(process.pid, _PATIENCE)
+        host.manager.wait(process.pid, _PATIENCE)
         seconds = time.perf_counter() - began
-        out.print(
-            f"process {process.pid} is killed by another program: noticed and settled unasked, "
-            f"{seconds:.2f} s after that program was started; exit status {process.returncode}",
-            markup=False,
-        )
-        return process, result, _differences(tree)
+        return KilledTree(process, _scenes(tree), held, seconds, _differences(tree))
+
+
+def _scenes(tree: _Tree) -> dict[str, list[str]]:
+    grandchild, port = tree.grandchild.os_pid, tree.port
+    return {
+        "processes": [
+            f"OS process {tree.leader.os_pid}, at work in shared memory",
+            f"its double-forked grandchild {grandchild}, in a session of its own, at work too",
+            f"a listener of the grandchild's, at port {port}",
+        ],
+        "memory": [f"{tree.shared}, {_SIZE} bytes, held by the host for them"],
+        "sockets": ["a socket, held by the host for them"],
+    }
 
 
 def _start(host: Host) -> _Tree:
@@ -100,7 +117,7 @@ def _start(host: Host) -> _Tree:
     pipe = subprocess.PIPE
     process = host.manager.spawn(command, "workers", stdin=pipe, stdout=pipe)
     if process.stdin is None or process.stdout is None or process.os_pid is None:
-        raise RuntimeError(f"spawned without pipes: {process!r}")
+        raise DemoError(f"spawned without pipes: {process!r}")
     leader = OsProcess.open(process.os_pid)
     # Owned by the process, so that the end of the workers is the end of both.
     memory = host.plugin("memory").manager.create_shared_memory(process.pid, size=_SIZE)
@@ -111,7 +128,7 @@ def _start(host: Host) -> _Tree:
     with process.stdout:
         words = process.stdout.readline().split()
     if len(words) != 2:
-        raise RuntimeError("the workers did not begin")
+        raise DemoError("the workers did not begin")
     grandchild, port = (int(word) for word in words)
     shared = Path("/dev/shm") / name.lstrip("/")  # noqa: S108  where the kernel shows it
     return _Tree(process, leader, OsProcess.open(grandchild), port, shared)
@@ -122,15 +139,17 @@ def _wait_for_work(tree: _Tree) -> None:
     over = time.monotonic() + _PATIENCE
     while 0 in tree.shared.read_bytes()[:2]:
         if time.monotonic() > over:
-            raise RuntimeError("the workers do not work")
+            raise DemoError("the workers do not work")
         time.sleep(0.001)
     socket.create_connection(("127.0.0.1", tree.port), _PATIENCE).close()
 
 
 def _kill_from_outside(leader: OsProcess) -> None:
     script = f"import os; os.kill({leader.os_pid}, {signal.SIGKILL:d})"
-    # Its own interpreter and a number: nothing that anybody could slip in.
-    subprocess.run([sys.executable, "-I", "-S", "-c", script], check=True)  # noqa: S603
+    # Its own interpreter and a number: nothing that anybody could slip in. In a session of its own,
+    # so that Ctrl-C is for the demo alone.
+    command = [sys.executable, "-I", "-S", "-c", script]
+    subprocess.run(command, check=True, start_new_session=True)  # noqa: S603
 
 
 def _differences(tree: _Tree) -> list[str]:

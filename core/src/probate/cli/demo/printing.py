@@ -1,0 +1,169 @@
+"""The demo's report for people: on one screen, or all of it."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from probate.cli.output import print_table, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from probate.cli.demo.report import DemoReport, EndedProcess, KernelReport
+
+#: Columns that a screen has at most.
+_WIDTH: Final = 100
+
+#: How many errors, or differences, a screen shows.
+_FEW: Final = 4
+
+
+def print_screen(report: DemoReport) -> None:
+    """Print what is held, what became of it by kind and process, and what the kernel says."""
+    _print_omissions(report)
+    if report.processes:
+        _print_held(report.processes)
+        click.echo()
+        _print_matrix(report.processes)
+        click.echo()
+    _print_verdict(report, _FEW)
+
+
+def print_all(report: DemoReport) -> None:
+    """Print the whole story: what each process held, its account by kind, the kernel's verdict."""
+    kinds = [plugin.kind for plugin in report.plugins if plugin.status == "loaded"]
+    click.echo(f"kinds, in cleanup order: {', '.join(kinds) or 'none installed'}")
+    _print_omissions(report)
+    for process in report.processes:
+        click.echo(f"\nprocess {process.pid} {process.name!r} holds")
+        for lines in process.scenes.values():
+            for line in lines:
+                click.echo(f"  - {printable(line)}")
+        held = [f"{kind} {seen.held}" for kind, seen in process.kinds.items() if seen.held]
+        click.echo(f"  in all: {', '.join(held)}")
+        click.echo(f"process {process.pid} {process.end}")
+    for process in report.processes:
+        _print_account(process)
+    click.echo()
+    _print_verdict(report, None)
+
+
+def _print_omissions(report: DemoReport) -> None:
+    for plugin in report.plugins:
+        if plugin.status != "loaded":
+            _print(f"not loaded: {plugin.kind} ({plugin.reason})")
+    for omission in report.omissions:
+        _print(f"not here: {omission}")
+
+
+def _print_held(processes: Sequence[EndedProcess]) -> None:
+    first = processes[0]
+    count = sum(each.scenes.keys() == first.scenes.keys() for each in processes)
+    click.echo(f"{count} processes each take this, use it, and give nothing back:")
+    width = max(map(len, first.kinds))
+    for kind, seen in first.kinds.items():
+        if kind in first.scenes:
+            label = f"  {kind:{width}} {seen.held:3}  "
+            _print("; ".join(first.scenes[kind]), label, " " * len(label))
+    if processes[-1].name == "workers":
+        click.echo(
+            "workers: an OS process and its double-forked grandchild, at work in shared memory"
+        )
+
+
+def _print_matrix(processes: Sequence[EndedProcess]) -> None:
+    results = [each.result for each in processes]
+    print_table(
+        ["freed of", *(f"{each.name}#" for each in processes)],
+        [[kind, *(_cell(each, kind) for each in processes)] for kind in processes[0].kinds],
+        [
+            ["ended by", *(each.ended_by for each in processes)],
+            ["settled in", *(_milliseconds(each.stats.duration_seconds) for each in results)],
+            ["resources", *(str(each.stats.resources_freed) for each in results)],
+            ["bytes", *(str(each.stats.bytes_freed) for each in results)],
+            ["errors", *(str(each.stats.errors_encountered) for each in results)],
+        ],
+    )
+
+
+def _cell(process: EndedProcess, kind: str) -> str:
+    seen = process.kinds[kind]
+    return f"{seen.freed}  {_milliseconds(seen.seconds):>8}" if seen.calls else "-"
+
+
+def _print_account(process: EndedProcess) -> None:
+    result = process.result
+    click.echo(f"\nprocess {process.pid} {process.name!r}")
+    rows = []
+    for kind, seen in process.kinds.items():
+        errors = sum(error.kind == kind for error in result.errors)
+        numbers = (seen.freed, seen.nbytes, _milliseconds(seen.seconds), seen.calls, errors)
+        rows.append([kind, *map(str, numbers)])
+    print_table(["kind", "freed#", "bytes#", "time#", "calls#", "errors#"], rows)
+    for error in result.errors:
+        click.echo(f"  {printable(str(error))}")
+    if result.leaks:
+        click.echo(f"  ended normally, with {len(result.leaks)} resources never released")
+    click.echo(str(result))
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.2f} ms"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _print_verdict(report: DemoReport, at_most: int | None) -> None:
+    if report.kernel is None:
+        click.echo("there is nothing to demonstrate: pip install 'probate[all]'")
+        return
+    if at_most is not None:
+        _print_some(
+            [f"{p.name}: {error}" for p in report.processes for error in p.result.errors], at_most
+        )
+    differences = report.kernel.differences
+    _print(_verdict(report.kernel), colour="red" if differences else "green")
+    _print_some(differences, at_most)
+    totals = report.totals
+    click.echo(
+        f"{len(report.processes)} processes: {totals.resources_freed} resources, "
+        f"{totals.bytes_freed} bytes"
+    )
+
+
+def _verdict(kernel: KernelReport) -> str:
+    if kernel.differences:
+        return f"The kernel says otherwise: {_count(len(kernel.differences), 'difference')}"
+    return (
+        f"The kernel agrees, before and after: {_count(kernel.fds, 'fd')} "
+        f"({_count(kernel.sockets, 'socket')}), {_count(kernel.shared_maps, 'shared map')}, "
+        f"{_count(kernel.threads, 'thread')}, all signal dispositions; "
+        f"{_count(kernel.files, 'file')} as written"
+    )
+
+
+def _print_some(lines: Sequence[str], at_most: int | None) -> None:
+    for line in lines[:at_most]:
+        _print(line, "  ", "    ")
+    if at_most is not None and len(lines) > at_most:
+        click.echo(f"  and {len(lines) - at_most} more: probate demo --verbose")
+
+
+def _print(text: str, label: str = "", indent: str = "", colour: str | None = None) -> None:
+    """Print text after a label, wrapped to the screen."""
+    width = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 40)).columns)
+    lines = textwrap.fill(
+        printable(text),
+        width,
+        initial_indent=label,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    click.echo(click.style(lines, fg=colour) if colour else lines)

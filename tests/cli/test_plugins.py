@@ -1,0 +1,192 @@
+"""`probate plugins`: what is installed, in which order, and why anything is not loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from distributions import install
+from kinds import KINDS, PRIORITIES
+from terminals import run_in_terminal
+
+from probate import ResourceOrchestrator
+
+PROBATE = Path(sys.executable).with_name("probate")
+
+
+def plugins(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command, run in a folder, with no settings in its environment but these."""
+    inherited = {key: value for key, value in os.environ.items() if "PROBATE_" not in key.upper()}
+    return subprocess.run(
+        [PROBATE, "plugins", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=folder,
+        env={**inherited, **environment},
+    )
+
+
+def disabled(ran: subprocess.CompletedProcess[str]) -> list[str]:
+    return sorted(each["kind"] for each in json.loads(ran.stdout) if each["status"] == "disabled")
+
+
+def test_the_kinds_are_listed_in_cleanup_order(tmp_path: Path) -> None:
+    """For people: a line a plugin."""
+    ran = plugins(tmp_path)
+    lines = [line.split() for line in ran.stdout.splitlines()[1:]]
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert [line[0] for line in lines] == KINDS
+    assert {line[4] for line in lines} == {"loaded"}
+
+
+def test_json_is_for_machines(tmp_path: Path) -> None:
+    """An array of objects, with all that a record tells, in cleanup order."""
+    records = json.loads(plugins(tmp_path, "--json").stdout)
+
+    assert {record["kind"]: record["priority"] for record in records} == PRIORITIES
+    assert [record["kind"] for record in records] == KINDS
+    fields = ["kind", "distribution", "version", "priority", "status", "reason"]
+    assert list(records[0]) == fields
+
+
+def test_a_broken_plugin_is_reported_and_the_rest_works(tmp_path: Path) -> None:
+    """The list says what is wrong with it, on one line and as the records do, after the others."""
+    install(
+        tmp_path,
+        "broken",
+        module="broken",
+        source="raise OSError('no\\n  disk')",
+        entry_points={"broken": "broken:Resource"},
+    )
+    script = (
+        "import json; from probate import ResourceOrchestrator as O; "
+        "print(json.dumps([each.model_dump(mode='json') for each in O().discover().records]))"
+    )
+    environment = {"PYTHONPATH": str(tmp_path)}
+    records = subprocess.check_output(
+        [sys.executable, "-c", script], env={**os.environ, **environment}, timeout=60
+    )
+
+    as_json = plugins(tmp_path, "--json", **environment)
+    text = plugins(tmp_path, **environment)
+
+    assert json.loads(as_json.stdout) == json.loads(records)
+    assert (text.returncode, len(text.stdout.splitlines())) == (0, 1 + len(KINDS) + 1)
+    assert text.stdout.splitlines()[-1].endswith("failed  OSError: no disk")
+
+
+def test_columns_stand_below_their_headings(tmp_path: Path) -> None:
+    """Numbers at the right of theirs; no line ends in blanks."""
+    lines = plugins(tmp_path).stdout.splitlines()
+    start = lines[0].index("distribution")
+
+    assert {line[start - 3].isdigit() for line in lines[1:]} == {True}
+    assert {line[start:].split("-")[0] for line in lines[1:]} == {"probate"}
+    assert [line.rstrip() for line in lines] == lines
+
+
+@pytest.mark.parametrize("how", ["option", "variable", "probate.toml", "pyproject.toml"])
+def test_a_kind_can_be_disabled_by_name(tmp_path: Path, how: str) -> None:
+    """By option, by environment, in either file; the list says so."""
+    if how == "option":
+        ran = plugins(tmp_path, "--json", "--disable", "rings,mmap")
+    elif how == "variable":
+        ran = plugins(tmp_path, "--json", PROBATE_DISABLE="rings, mmap")
+    else:
+        table = "" if how == "probate.toml" else "[tool.other]\nx = 1\n[tool.probate]\n"
+        (tmp_path / how).write_text(f"{table}disable = ['rings', 'mmap']\n")
+        ran = plugins(tmp_path, "--json")
+
+    assert disabled(ran) == ["mmap", "rings"]
+
+
+def test_the_option_takes_the_place_of_the_setting(tmp_path: Path) -> None:
+    """Of any setting of that name, wherever it is; others stay."""
+    (tmp_path / "probate.toml").write_text("disable = ['ipc']\npriorities = {memory = 77}\n")
+    ran = plugins(tmp_path, "--json", "--disable", "rings", PROBATE_DISABLE="mmap")
+    priorities = {record["kind"]: record["priority"] for record in json.loads(ran.stdout)}
+
+    assert disabled(ran) == ["rings"]
+    assert priorities["memory"] == 77
+
+
+def test_anothers_pyproject_is_no_setting(tmp_path: Path) -> None:
+    """Nothing of ours in it: nothing is set."""
+    (tmp_path / "pyproject.toml").write_text("[tool.other]\nprobate = 1\n[project]\nname = 'x'\n")
+
+    assert disabled(plugins(tmp_path, "--json")) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "variables", "said"),
+    [
+        ("", "", {"PROBATE_GRACE": "soon"}, "settings: grace: Input should be a valid number"),
+        ("", "", {"PROBATE_LIMITS": "{"}, "settings: limits: Input should be a valid dictionary"),
+        ("probate.toml", "[probate\n", {}, "settings: "),
+        ("pyproject.toml", "[tool.probate\n", {}, "settings: "),
+        ("probate.toml", "disabled = ['mmap']\n", {}, "settings: disabled: Extra inputs"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_exit_2(
+    tmp_path: Path, file: str, text: str, variables: dict[str, str], said: str
+) -> None:
+    """It is named, with what is wrong about it; a broken file is not one without settings."""
+    if file:
+        (tmp_path / file).write_text(text)
+
+    ran = plugins(tmp_path, **variables)
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert len(ran.stderr.splitlines()) == 1
+    assert said in ran.stderr
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    """Exit 1 without a word, as click does."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    ran = subprocess.run(
+        [PROBATE, "plugins"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+
+    assert (ran.returncode, ran.stderr) == (1, b"")
+
+
+def test_a_terminal_gets_a_table(tmp_path: Path) -> None:
+    """With a line below the headings; the text is the same."""
+    shown = run_in_terminal([PROBATE, "plugins"], cwd=tmp_path)
+    plain = plugins(tmp_path).stdout.splitlines()
+
+    assert shown.returncode == 0
+    headings, rule, *rows = shown.lines
+    assert set(rule) == {"─"}
+    assert [line.split() for line in [headings, *rows]] == [line.split() for line in plain]
+
+
+def test_nothing_found_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And how to mend it; to machines it is an empty array."""
+    from probate.cli.app import plugins
+    from probate.plugins import discovery
+
+    monkeypatch.setattr(discovery, "scan", list)
+
+    assert ResourceOrchestrator().discover().records == []
+    plugins.main([], standalone_mode=False)
+    assert capsys.readouterr().out.startswith("no plugins found: pip install")
+    plugins.main(["--json"], standalone_mode=False)
+    assert capsys.readouterr().out == "[]\n"
