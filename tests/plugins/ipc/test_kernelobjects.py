@@ -14,6 +14,7 @@ from ipc_kernel import is_there
 from ipc_peers import await_sleep, peer
 from threads import in_thread
 
+from probate import BusyResourceError
 from probate_ipc import (
     QueueClosedError,
     QueueEmptyError,
@@ -208,6 +209,26 @@ def test_a_dead_holders_permits_come_back_if_asked(
     manager.terminate_process(user.pid)
 
     assert mine.value == (3 if undo else 1)
+
+
+def test_what_a_thread_does_not_leave_is_busy_and_stays_as_it_is(
+    ipc: IpcManager, sort: Sort, pid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Owned under the same id, and neither removed nor closed, until the thread has left."""
+    monkeypatch.setattr("probate_ipc.kernelobject.PATIENCE", 0.01)
+    for thing in (sort.create_queue(pid), sort.create_semaphore(pid)):
+        resource_id = ipc.table.find(pid, thing)
+        with thing._waits, pytest.raises(BusyResourceError):
+            ipc.close(pid, thing)
+
+        assert ipc.table.find(pid, thing) == resource_id
+        assert is_there(thing.native)
+        assert not thing.closed
+
+        ipc.close(pid, thing)
+
+        assert not is_there(thing.native)
+    assert pid not in ipc.table
 
 
 def test_sending_and_receiving_race_the_end(manager: ProcessManager, sort: Sort) -> None:

@@ -202,16 +202,17 @@ def test_quiesce_refuses_writes_and_lets_the_reader_drain(
 def test_a_thread_that_does_not_leave_makes_it_busy(
     manager: ProcessManager, ipc: IpcManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never closed under a thread that is inside: BUSY and still owned until it has left."""
+    """Never closed under a thread inside: BUSY, and owned under its id until it has left."""
     monkeypatch.setattr("probate_ipc.pipe.PATIENCE", 0.01)
     process = manager.create_process("stuck")
     reader, writer = ipc.pipe(process.pid)
     ipc.close(process.pid, writer)
+    resource_id = ipc.table.find(process.pid, reader)
     reader._interruptible.__enter__()
 
     with pytest.raises(BusyResourceError):
         ipc.close(process.pid, reader)
-    assert ipc.table.usage(process.pid).count == 1
+    assert ipc.table.find(process.pid, reader) == resource_id
 
     reader._interruptible.__exit__(None, None, None)
     ipc.close(process.pid, reader)

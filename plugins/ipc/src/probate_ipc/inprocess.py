@@ -102,7 +102,7 @@ class InProcessQueue(Handle):
         self._lock = threading.Lock()
         #: A heap by priority, then by arrival.
         self._messages: list[tuple[int, int, Message]] = []
-        self._inherited = self._messages
+        self._inherited: object = None
         self._arrivals = itertools.count()
         self._nbytes = 0
         self._getters: deque[Waiter] = deque()
@@ -206,7 +206,7 @@ class InProcessQueue(Handle):
     # -- inside --------------------------------------------------------------
 
     def _message(self, item: object, priority: int) -> Message:
-        if checked_int("priority", priority) and self.kind is not QueueKind.PRIORITY:
+        if priority != 0 and checked_int("priority", priority) and self.kind is QueueKind.FIFO:
             raise ValueError("a FIFO queue has no priorities: make one of QueueKind.PRIORITY")
         self._check_open()
         message = Message(item)

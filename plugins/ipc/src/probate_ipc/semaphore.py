@@ -206,12 +206,10 @@ class PosixSemaphore(Semaphore[posix_ipc.Semaphore]):
         return False
 
     def _remove(self) -> Outcome:
+        if self._status is None:
+            return Outcome.ALREADY_GONE
         # As sem_unlink(3) does.
-        return (
-            Outcome.ALREADY_GONE
-            if self._status is None
-            else unlink_if_same(self._path, self._status)
-        )
+        return unlink_if_same(self._path, self._status)
 
     def _detach(self) -> None:
         with contextlib.suppress(*kernel.ABSENT):
