@@ -297,7 +297,10 @@ def test_a_child_that_is_attached_keeps_a_segment(
 def test_a_failure_to_unlink_is_an_error_and_the_rest_is_freed(
     manager: ProcessManager, memory: MemoryManager, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One failure never keeps the next from being tried; the map and descriptors are closed."""
+    """One failure never keeps the next from being tried; the map and descriptors are closed.
+
+    By hand as well, where the caller has the error.
+    """
     process = manager.create_process("owner")
     first = memory.create_shared_memory(process.pid, size=10)
     second = memory.create_shared_memory(process.pid, name, size=10)
@@ -308,16 +311,20 @@ def test_a_failure_to_unlink_is_an_error_and_the_rest_is_freed(
             raise PermissionError(1, "Operation not permitted", path)
         unlink(path)
 
+    by_hand = memory.create_shared_memory(process.pid, f"by-hand-{name}", size=10)
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", failing)
+        with pytest.raises(PermissionError):
+            memory.close(process.pid, by_hand)
         result = manager.terminate_process(process.pid)
-    second.unlink()
+    for each in (second, by_hand):
+        each.unlink()
 
     assert [(str(error.outcome), error.kind) for error in result.errors] == [("failed", "memory")]
     assert name in result.errors[0].message
     assert result.stats.resources_freed == 1
     assert first.name not in shm_names()
-    assert descriptors_of(name) == 0
+    assert [descriptors_of(each.name) for each in (second, by_hand)] == [0, 0]
 
 
 def test_memory_is_cleaned_last(orchestrator: ResourceOrchestrator) -> None:

@@ -28,7 +28,7 @@ from probate_memory.untracked import UntrackedSharedMemory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from probate import CleanupStats, Outcome, ResourceId
+    from probate import CleanupStats, ResourceId
 
 Memory = Allocation | PosixSegment | SysvSegment
 M = TypeVar("M", Allocation, PosixSegment, SysvSegment)
@@ -54,7 +54,11 @@ class MemoryManager:
 
     def __init__(self) -> None:
         self.table: OwnershipTable[Memory] = OwnershipTable(
-            "memory", _release, describe=str, identity=_identity, alias=_native_of
+            "memory",
+            lambda memory: memory.release(),
+            describe=str,
+            identity=lambda memory: memory.native,
+            alias=_native_of,
         )
         self._peaks = Peaks(self.table)
 
@@ -159,18 +163,8 @@ class MemoryManager:
         """
         nbytes = checked_size(size)
         wanted = None if key is None else checked_key(key)
-        bits = checked_mode(mode)
-
-        def make() -> SysvSegment:
-            native = sysv.create(nbytes, wanted, bits)
-            try:
-                return SysvSegment(native, is_owner=True, wipe=wipe)
-            except BaseException:
-                native.detach()
-                native.remove()
-                raise
-
-        return self._acquire(pid, make, nbytes).native
+        create = partial(sysv.create, nbytes, wanted, checked_mode(mode))
+        return self._acquire_segment(pid, create, nbytes=nbytes, is_owner=True, wipe=wipe)
 
     @pid_or_current
     def open_segment(self, pid: int, segment_id: int) -> sysv_ipc.SharedMemory:
@@ -178,13 +172,13 @@ class MemoryManager:
 
         The end of `pid` detaches it and never removes it. Raises FileNotFoundError.
         """
-        return self._open_segment(pid, partial(sysv.attach, checked_id(segment_id)))
+        return self._acquire_segment(pid, partial(sysv.attach, checked_id(segment_id)))
 
     @pid_or_current
     def open_segment_by_key(self, pid: int, key: int) -> sysv_ipc.SharedMemory:
         """As `open_segment`, of the segment of that key."""
         wanted = checked_key(key, for_opening=True)
-        return self._open_segment(pid, partial(sysv.attach_by_key, wanted))
+        return self._acquire_segment(pid, partial(sysv.attach_by_key, wanted))
 
     @pid_or_current
     def adopt_segment(
@@ -213,7 +207,7 @@ class MemoryManager:
         # What a transfer has brought in is seen here at the latest.
         self._peaks.note(pid)
         try:
-            self.table.give_back(pid, native, _close)
+            self.table.give_back(pid, native, lambda owned: owned.close())
         except NotOwnedError as error:
             if error.owner is None and _is_closed(native):
                 return
@@ -246,12 +240,11 @@ class MemoryManager:
         ValueError if it is closed, or if it created the segment, but maybe before this process
         was forked: `adopt_shared_memory` has it said.
         """
-        if isinstance(resource, (SharedMemory, ShareableList)):
-            native = resource.shm if isinstance(resource, ShareableList) else resource
-            is_owner = posixsegment.has_created(native)
-            return self.adopt_shared_memory(pid, native, as_owner=is_owner)
-        if isinstance(resource, sysv_ipc.SharedMemory):
-            return self.adopt_segment(pid, resource, as_owner=sysvsegment.has_created(resource))
+        native = _native_of(resource)
+        if isinstance(native, SharedMemory):
+            return self.adopt_shared_memory(pid, native, as_owner=posixsegment.has_created(native))
+        if isinstance(native, sysv_ipc.SharedMemory):
+            return self.adopt_segment(pid, native, as_owner=sysvsegment.has_created(native))
         return None
 
     def cleanup(self, pid: int) -> CleanupStats:
@@ -273,30 +266,26 @@ class MemoryManager:
         self._peaks.note(pid)
         return resource_id
 
-    def _open_segment(
-        self, pid: int, attach: Callable[[], sysv_ipc.SharedMemory]
+    def _acquire_segment(
+        self,
+        pid: int,
+        attach: Callable[[], sysv_ipc.SharedMemory],
+        *,
+        nbytes: int = 0,
+        is_owner: bool = False,
+        wipe: bool = False,
     ) -> sysv_ipc.SharedMemory:
         def make() -> SysvSegment:
             native = attach()
             try:
-                return SysvSegment(native, is_owner=False)
+                return SysvSegment(native, is_owner=is_owner, wipe=wipe)
             except BaseException:
                 native.detach()
+                if is_owner:
+                    native.remove()
                 raise
 
-        return self._acquire(pid, make).native
-
-
-def _release(memory: Memory) -> Outcome:
-    return memory.release()
-
-
-def _close(memory: Memory) -> Outcome:
-    return memory.close()
-
-
-def _identity(memory: Memory) -> object:
-    return memory.native
+        return self._acquire(pid, make, nbytes).native
 
 
 def _native_of(resource: object) -> object:

@@ -29,7 +29,7 @@ class PosixSegment:
     may have been closed by anybody. Raises ValueError for a closed object.
     """
 
-    __slots__ = ("_lock", "_pin", "_was_unlinked", "_wipe", "is_owner", "native", "nbytes")
+    __slots__ = ("_has_freed", "_lock", "_pin", "_wipe", "is_owner", "native", "nbytes")
 
     def __init__(self, native: SharedMemory, *, is_owner: bool, wipe: bool = False) -> None:
         # All have what the subclass declares; most are of the subclass.
@@ -42,7 +42,8 @@ class PosixSegment:
         self._wipe = wipe
         # Reentrant: a signal handler may terminate the owner while its thread closes this.
         self._lock = threading.RLock()
-        self._was_unlinked = False
+        #: Whether there was anything left to give back.
+        self._has_freed = False
         self._pin = _opened_again(self.native._fd) if is_owner else -1  # noqa: SLF001  declared there
 
     def __str__(self) -> str:
@@ -79,23 +80,19 @@ class PosixSegment:
         an array lies on it.
         """
         with self._lock:
-            was_open = self._unmap()
-            # Should this fail, a cleanup can still try.
-            self._end_segment()
-            self._unpin()
-            return self._outcome(was_open=was_open)
+            self._unmap()
+            return self.release()
 
     def release(self) -> Outcome:
         """As `close`, by force: of what is busy, nothing but the mapping is left."""
         with self._lock:
             try:
                 self._end_segment()
-                self._unpin()
             finally:
-                self._close_descriptor()
-                was_open = self._unmap()
                 self._unpin()
-            return self._outcome(was_open=was_open)
+                self._close_descriptor()
+                self._unmap()
+            return Outcome.RELEASED if self._has_freed else Outcome.ALREADY_GONE
 
     def unlink(self) -> None:
         """Remove the name, and keep the mapping. Raises RefusedResourceError to a mere user."""
@@ -113,23 +110,22 @@ class PosixSegment:
         if self._wipe:
             _wipe(self._pin)
             self._wipe = False
-        if self._unlink():
-            self._was_unlinked = True
+        self._unlink()
 
-    def _unlink(self) -> bool:
-        """Remove the name if it still is this segment's; whether it was.
+    def _unlink(self) -> None:
+        """Remove the name if it still is this segment's.
 
         Looking and removing are two steps: who takes the name in between must have unlinked
         what is ours first.
         """
-        path = path_of(self.native.name)
-        return unlink_if_same(path, os.fstat(self._pin)) is Outcome.RELEASED
+        outcome = unlink_if_same(path_of(self.native.name), os.fstat(self._pin))
+        self._has_freed |= outcome is Outcome.RELEASED
 
-    def _unmap(self) -> bool:
-        """Close the object; whether it was open. Raises BusyResourceError."""
+    def _unmap(self) -> None:
+        """Close the object. Raises BusyResourceError."""
         native = self.native
         if is_closed(native):
-            return False
+            return
         try:
             if native._buf is not None:  # noqa: SLF001  declared in UntrackedSharedMemory
                 native._buf.release()  # noqa: SLF001  as above
@@ -138,7 +134,7 @@ class PosixSegment:
             native.close()
         except BufferError as error:
             raise still_in_use() from error
-        return True
+        self._has_freed = True
 
     def _close_descriptor(self) -> None:
         """Close the object's descriptor, which it would keep if it is busy (cpython#115635)."""
@@ -151,9 +147,6 @@ class PosixSegment:
         pin, self._pin = self._pin, -1
         if pin >= 0:
             os.close(pin)
-
-    def _outcome(self, *, was_open: bool) -> Outcome:
-        return Outcome.RELEASED if was_open or self._was_unlinked else Outcome.ALREADY_GONE
 
 
 def is_closed(native: SharedMemory) -> bool:

@@ -120,8 +120,8 @@ class Dispatcher:
                 # First of all: whoever removes the last handler is to have us look again.
                 self._is_installed = True
                 if installed is None or signal.getsignal(self.signum) is not installed:
-                    self._os_handler = OsHandler(self)
-                    self._os_handler.install()
+                    self._os_handler = installed = OsHandler(self)
+                    installed.below.replace_by(installed)
                 # Only now: if an exception out of another signal's handler ends us before, the
                 # next update tries again.
                 self._is_wanted = False
@@ -169,10 +169,6 @@ class OsHandler:
             main_thread.defer(partial(self._deliver, arrival))
         else:
             self._deliver(arrival)
-
-    def install(self) -> None:
-        """Become the disposition."""
-        self.below.replace_by(self)
 
     def take_out(self) -> None:
         """Put back what was there before, past others of ours that are idle by now."""

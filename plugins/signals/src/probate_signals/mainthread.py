@@ -34,6 +34,11 @@ class MainThread:
     """Runs in the main thread what it is asked for. There is one, and so one of these."""
 
     def __init__(self) -> None:
+        self.forget_parent()
+        forget_in_forked_child(self)
+
+    def forget_parent(self) -> None:
+        """Have nothing to do; in a forked child, where the main thread is the one that forked."""
         self._ident = threading.main_thread().ident
         #: Short ones, that call nobody's code but ours.
         self._calls: deque[Callable[[], None]] = deque()
@@ -44,7 +49,6 @@ class MainThread:
         # Taken by the main thread only, never contended: a lock because its `with` is C code,
         # which no exception out of a signal handler can leave half done.
         self._shield = threading.Lock()
-        forget_in_forked_child(self)
 
     @property
     def is_shielded(self) -> bool:
@@ -102,15 +106,6 @@ class MainThread:
             if self._deliveries:
                 # An exception out of a handler ends the loop, but not what is left to do.
                 self._post()
-
-    def forget_parent(self) -> None:
-        """Have nothing to do, in a forked child; its main thread is the one that forked."""
-        self._ident = threading.get_ident()
-        self._calls = deque()
-        self._deliveries = deque()
-        self._is_delivering = False
-        self._is_posted = False
-        self._shield = threading.Lock()
 
     def __bool__(self) -> bool:
         """Called by the interpreter, on the main thread, after `_post`."""

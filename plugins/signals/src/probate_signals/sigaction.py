@@ -22,18 +22,12 @@ _libc: Final = ctypes.PyDLL(None, use_errno=True)
 
 def read(signum: int) -> bytes:
     """The disposition of a signal, in full. Raises OSError."""
-    found = _Room()
-    if _libc.sigaction(signum, None, found) != 0:
-        raise _last_error()
-    return bytes(found)
+    return bytes(_look(signum))
 
 
 def read_address(signum: int) -> int:
     """The address of a signal's C function; SIG_DFL is 0, SIG_IGN is 1. Raises OSError."""
-    found = _Room()
-    if _libc.sigaction(signum, None, found) != 0:
-        raise _last_error()
-    address: int | None = found[0]
+    address: int | None = _look(signum)[0]
     return address or 0
 
 
@@ -46,6 +40,13 @@ def write(signum: int, native: bytes) -> None:
 def handler_address(native: bytes) -> int:
     """As `read_address`, of a disposition that was read."""
     return ctypes.c_void_p.from_buffer_copy(native).value or 0
+
+
+def _look(signum: int) -> ctypes.Array[ctypes.c_void_p]:
+    found = _Room()
+    if _libc.sigaction(signum, None, found) != 0:
+        raise _last_error()
+    return found
 
 
 def _last_error() -> OSError:
