@@ -11,7 +11,7 @@ from scheduler_workers import end, is_reaper, reaper_of, stopped
 from scheduler_workers import start as start_worker
 
 from probate import SchedulingPolicy
-from probate.testing.witness import KernelView
+from probate.testing import KernelView
 from probate_scheduler import SchedulerManager
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from scheduler_workers import all_run
 from threads import in_thread
 
 from probate import AlreadyOwnedError, NotOwnedError, ProcessTerminatedError, SchedulingPolicy
-from probate.testing.witness import KernelView
+from probate.testing import KernelView
 
 if TYPE_CHECKING:
     import subprocess

@@ -194,7 +194,7 @@ def test_a_manager_of_ones_own(start: Start) -> None:
 
     assert resource.has_resources(7)
     assert resource.ordering().priority == 90
-    assert resource.quiesce(7) == []
+    assert list(resource.quiesce(7)) == []
     assert all_run(workers)
     assert resource.cleanup(7).resources_freed == 2
     assert not resource.has_resources(7)

@@ -167,13 +167,6 @@ class RunQueueEntry:
             self.virtual_time += (now - self.slice_started) / self.weight
             self.slice_started = now
 
-    def restore(self) -> None:
-        """Put niceness and affinity back; raises PermissionError when both have been tried."""
-        try:
-            self.niceness.restore()
-        finally:
-            self.affinity.restore()
-
     def statistics(self) -> EntryStatistics:
         """Its figures of this moment."""
         self.account()

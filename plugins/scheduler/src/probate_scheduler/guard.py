@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, final
 
-from probate import death_watch
+from probate.system import death_watch
 from probate_scheduler.errors import ReaperUnavailableError
 
 if TYPE_CHECKING:
@@ -35,11 +35,12 @@ class Reaper:
     that it needs.
     """
 
-    __slots__ = ("_pidfd", "_socket")
+    __slots__ = ("_socket", "pidfd")
 
     def __init__(self, connection: socket.socket, pidfd: int) -> None:
         self._socket = connection
-        self._pidfd = pidfd
+        #: Refers to the reaper's OS process; -1 when closed.
+        self.pidfd = pidfd
 
     @classmethod
     def start(cls) -> Self:
@@ -71,11 +72,6 @@ class Reaper:
         # It never says anything again: what there is to read is the end.
         death_watch.watch(self._socket.fileno(), lambda: on_death(self))
 
-    @property
-    def pidfd(self) -> int:
-        """Refers to the reaper's OS process; -1 when closed."""
-        return self._pidfd
-
     def guard(self, number: int, pidfd: int) -> None:
         """Have it continue the OS process behind `pidfd` should this host die.
 
@@ -94,9 +90,9 @@ class Reaper:
 
     def close(self) -> None:
         """End it, and wait until it is gone. What it guards still, it continues. Idempotent."""
-        if self._pidfd == -1:
+        if self.pidfd == -1:
             return
-        pidfd, self._pidfd = self._pidfd, -1
+        pidfd, self.pidfd = self.pidfd, -1
         death_watch.forget(self._socket.fileno())
         self._socket.close()
         poll = select.poll()
@@ -110,8 +106,8 @@ class Reaper:
     def disown(self) -> None:
         """Let go of it in a forked child: it is the parent's."""
         self._socket.close()
-        os.close(self._pidfd)
-        self._pidfd = -1
+        os.close(self.pidfd)
+        self.pidfd = -1
 
 
 def _introduce(connection: socket.socket, starter: subprocess.Popen[bytes]) -> int:

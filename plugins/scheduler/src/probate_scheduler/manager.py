@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, final
 from probate import (
     NotOwnedError,
     OsProcess,
-    Outcome,
     OwnershipTable,
     ProcessTerminatedError,
     SchedulingPolicy,
     pid_or_current,
+    runs_inline,
 )
-from probate.system.osprocess import start_time_of
+from probate.system import start_time_of
 from probate_scheduler import arguments
 from probate_scheduler.entry import RunQueueEntry, key_of
 from probate_scheduler.runqueue import RunQueue
@@ -24,7 +24,7 @@ from probate_scheduler.runqueue import RunQueue
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from probate import CleanupStats, ResourceId, ResourceUsage
+    from probate import CleanupStats, ResourceId
     from probate_scheduler.figures import EntryStatistics, SchedulerStatistics
 
 
@@ -49,11 +49,11 @@ class SchedulerManager:
         *,
         slots: int | None = None,
     ) -> None:
-        # By what tells it from its predecessors: an OS process can be on the queue once only.
-        self.table: OwnershipTable[RunQueueEntry] = OwnershipTable(
-            "scheduler", identity=attrgetter("key"), alias=_key
-        )
         self._queue = RunQueue(self._died)
+        #: Who owns which entries: each of an OS process, which can be on the queue once only.
+        self.table: OwnershipTable[RunQueueEntry] = OwnershipTable(
+            "scheduler", self._queue.release, identity=attrgetter("key"), alias=_key
+        )
         self.configure(policy, quantum, slots=slots)
 
     def configure(
@@ -87,7 +87,7 @@ class SchedulerManager:
         PidfdUnavailableError, ProcessTerminatedError, ProcessNotFoundError,
         ResourceLimitExceeded; nothing is on the queue then.
         """
-        arguments.checked_os_pid(os_pid)
+        os_pid = arguments.checked_os_pid(os_pid)
         checked = arguments.checked_priority(priority), arguments.checked_weight(weight)
 
         def make() -> RunQueueEntry:
@@ -101,7 +101,7 @@ class SchedulerManager:
                 raise
             return entry
 
-        entry = self.table.acquire(pid, make, self._release)
+        entry = self.table.acquire(pid, make)
         try:
             resource_id = self.table.find(pid, entry)
             self._queue.put(entry)
@@ -121,21 +121,20 @@ class SchedulerManager:
         kernel does not let this host restore the niceness; it is off the queue all the same.
         """
         try:
-            entry = self.find(pid, os_pid)
+            self.table.give_back(pid, self.find(pid, os_pid))
         except NotOwnedError as error:
-            if error.owner is None and _is_gone(os_pid):
-                return
-            raise
-        if self.table.release(pid, self.table.find(pid, entry)) is not None:
-            try:
-                self._release(entry)
-            finally:
-                self._queue.join_if_idle()
+            if error.owner is not None or not _is_gone(os_pid):
+                raise
+        finally:
+            self._queue.join_if_idle()
+
+    #: As in all kinds, what gives back.
+    close = remove
 
     @pid_or_current
     def find(self, pid: int, os_pid: int) -> RunQueueEntry:
         """Return the entry of an OS process, such as to transfer it to another owner."""
-        arguments.checked_os_pid(os_pid)
+        os_pid = arguments.checked_os_pid(os_pid)
         for _, entry in self.table.owned(pid):
             if entry.os_pid == os_pid:
                 return entry
@@ -174,14 +173,14 @@ class SchedulerManager:
     @pid_or_current
     def set_priority(self, pid: int, os_pid: int, priority: int) -> None:
         """Change the priority that PRIORITY goes by; the highest runs."""
-        arguments.checked_priority(priority)
-        self._queue.adjust(self.find(pid, os_pid), priority=priority)
+        checked = arguments.checked_priority(priority)
+        self._queue.adjust(self.find(pid, os_pid), priority=checked)
 
     @pid_or_current
     def set_weight(self, pid: int, os_pid: int, weight: int) -> None:
         """Change the weight that FAIR goes by, 1 to 10000."""
-        arguments.checked_weight(weight)
-        self._queue.adjust(self.find(pid, os_pid), weight=weight)
+        checked = arguments.checked_weight(weight)
+        self._queue.adjust(self.find(pid, os_pid), weight=checked)
 
     @pid_or_current
     def set_nice(self, pid: int, os_pid: int, nice: int) -> None:
@@ -191,9 +190,9 @@ class SchedulerManager:
         Without CAP_SYS_NICE or RLIMIT_NICE a niceness can be raised only, and not be put back; the
         account then says so. Raises PermissionError, ProcessLookupError.
         """
-        arguments.checked_nice(nice)
+        checked = arguments.checked_nice(nice)
         entry = self.find(pid, os_pid)
-        self._tune(pid, entry, partial(entry.niceness.apply, nice))
+        self._tune(pid, entry, partial(entry.niceness.apply, checked))
 
     @pid_or_current
     def set_affinity(self, pid: int, os_pid: int, cpus: Iterable[int]) -> None:
@@ -234,10 +233,14 @@ class SchedulerManager:
         """
         self._queue.join_if_idle()
 
-    # -- settling, for the resource --------------------------------------------
+    # -- for the resource ------------------------------------------------------
 
+    @runs_inline
     def quiesce(self, pid: int) -> None:
-        """Take all of `pid` off the queue for good, and continue what the queue has stopped."""
+        """Take all of `pid` off the queue for good, and continue what the queue has stopped.
+
+        After the processes were asked to stop: what was stopped can now do as it was asked.
+        """
         for _, entry in self.table.owned(pid):
             # Else it has left by itself, and there is nothing to account for.
             entry.is_taken = not entry.process.has_exited()
@@ -246,13 +249,9 @@ class SchedulerManager:
     def cleanup(self, pid: int) -> CleanupStats:
         """Let go of all OS processes of `pid`, running, niceness and affinity as before."""
         try:
-            return self.table.cleanup(pid, self._release)
+            return self.table.cleanup(pid)
         finally:
             self._queue.join_if_idle()
-
-    def usage(self, pid: int) -> ResourceUsage:
-        """The entries of `pid`."""
-        return self.table.usage(pid)
 
     # -- inside ----------------------------------------------------------------
 
@@ -260,32 +259,17 @@ class SchedulerManager:
         if not self._queue.tune(entry, change):
             raise NotOwnedError("scheduler", pid, f"an entry for OS process {entry.os_pid}")
 
-    def _release(self, entry: RunQueueEntry) -> Outcome:
-        """End an entry that is nobody's any more. Raises PermissionError."""
-        self._queue.remove(entry)
-        try:
-            if entry.process.has_exited():
-                return Outcome.RELEASED if entry.is_taken else Outcome.ALREADY_GONE
-            self._queue.restore(entry)
-        finally:
-            self._queue.close(entry)
-        return Outcome.RELEASED
-
     def _died(self, entry: RunQueueEntry) -> None:
         """Forget an entry whose OS process has died; on the death watch's thread."""
-        self._queue.remove(entry)
-        if entry.is_taken:
-            # Its owner is terminating, and the cleanup accounts for it.
-            return
-        # Any pid will do: who does not own it is told who does.
-        self._forget(0, entry)
-        self._queue.close(entry)
+        # Where it was taken off the queue its owner terminates, and the cleanup accounts for it.
+        if not entry.is_taken:
+            # Any pid will do: who does not own it is told who does.
+            self._forget(0, entry)
 
     def _forget(self, pid: int, entry: RunQueueEntry) -> None:
         """Take an entry back, whoever owns it by now."""
-        if self.table.disown(pid, entry) is not None:
-            self._queue.remove(entry)
-            self._queue.close(entry)
+        self.table.disown(pid, entry)
+        self._queue.release(entry)
 
 
 def _key(thing: object) -> object:

@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import final
 
-from probate import Ordering, hookimpl, runs_inline
+from probate import Ordering, ResourceKind
 from probate_scheduler.manager import SchedulerManager
-
-if TYPE_CHECKING:
-    import concurrent.futures
-
-    from probate import CleanupStats, ResourceUsage
 
 
 @final
-class SchedulerResource:
+class SchedulerResource(ResourceKind):
     """Entries of the run queue: next after the OS processes, so that nothing stopped is left."""
 
     def __init__(self, manager: SchedulerManager | None = None) -> None:
-        self.manager = SchedulerManager() if manager is None else manager
-
-    @hookimpl
-    def ordering(self) -> Ordering:
-        return Ordering(priority=90)
-
-    @hookimpl
-    def has_resources(self, pid: int) -> bool:
-        return pid in self.manager.table
-
-    @hookimpl
-    @runs_inline
-    def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
-        # After the processes were asked to stop: what was stopped can now do as it was asked.
-        self.manager.quiesce(pid)
-        return []
-
-    @hookimpl
-    def cleanup(self, pid: int) -> CleanupStats:
-        return self.manager.cleanup(pid)
-
-    @hookimpl
-    def usage(self, pid: int) -> ResourceUsage:
-        return self.manager.usage(pid)
+        self.manager = m = SchedulerManager() if manager is None else manager
+        super().__init__(m.table, Ordering(priority=90), quiesce=m.quiesce, cleanup=m.cleanup)

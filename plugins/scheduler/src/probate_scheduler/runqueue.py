@@ -17,16 +17,17 @@ import os
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, final
 
-from probate import death_watch, forget_in_forked_child
+from probate import Outcome
+from probate.system import death_watch, forget_in_forked_child
 from probate_scheduler.dispatcher import Dispatch, Dispatcher
 from probate_scheduler.entry import OPEN_END, RunQueueEntry
-from probate_scheduler.figures import EntryStatistics, SchedulerStatistics
+from probate_scheduler.figures import EntryStatistics, Figures, SchedulerStatistics, sum_of
 from probate_scheduler.guard import Reaper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from probate import SchedulingPolicy
 
@@ -37,21 +38,6 @@ _RECOVERY: Final = 1.0
 
 #: Seconds that a caller waits for the thread and the reaper to be gone.
 _LEAVING: Final = 10.0
-
-
-@final
-class _Totals(NamedTuple):
-    """The sums of those that have left the queue."""
-
-    slices: int = 0
-    switches: int = 0
-    run_seconds: float = 0.0
-    waited_seconds: float = 0.0
-    paused_seconds: float = 0.0
-
-    def plus(self, entry: RunQueueEntry) -> _Totals:
-        figures = entry.statistics()
-        return _Totals(*(mine + getattr(figures, name) for name, mine in self._asdict().items()))
 
 
 @final
@@ -70,9 +56,9 @@ class RunQueue:
         self._changed = threading.Condition(threading.RLock())
         #: By number.
         self._entries: dict[int, RunQueueEntry] = {}
+        #: The latest one, and whether it has not yet found the queue empty.
         self._thread: threading.Thread | None = None
-        #: Threads that have found the queue empty and are on their way out.
-        self._leaving: list[threading.Thread] = []
+        self._is_serving = False
         self._reaper: Reaper | None = None
         #: Serialises the starting of reapers.
         self._guarding = threading.RLock()
@@ -80,11 +66,12 @@ class RunQueue:
         self._errands: list[Callable[[], object]] = []
         #: When, on the monotonic clock, somebody may be stopped again after a failure.
         self._slicing_from = 0.0
-        self._totals = _Totals()
+        #: The sums of those that have left.
+        self._left = Figures()
 
     def forget_parent(self) -> None:
         """Schedule nothing, in a forked child; the parent's processes are the parent's."""
-        self._inherited += [self._entries, self._reaper, self._thread, self._leaving]
+        self._inherited += [self._entries, self._reaper, self._thread]
         if self._reaper is not None:
             # The reaper would take this child for its host, were this end left open.
             self._reaper.disown()
@@ -136,18 +123,31 @@ class RunQueue:
                 with contextlib.suppress(PermissionError):
                     entry.resume()
             finally:
-                self._totals = self._totals.plus(entry)
+                self._left = Figures(**sum_of([self._left, entry.statistics()]))
                 entry.is_removed = True
                 self._entries.pop(entry.number, None)
                 self._unguard(entry)
                 self._changed.notify_all()
 
-    def close(self, entry: RunQueueEntry) -> None:
-        """Let go of the process of a removed entry. Idempotent."""
+    def release(self, entry: RunQueueEntry) -> Outcome:
+        """Take an entry off the queue, put back its niceness and affinity, let go of its process.
+
+        Idempotent. Raises PermissionError.
+        """
         with self._changed:
-            if (pidfd := entry.process.fileno()) != -1:
-                death_watch.forget(pidfd)
-                entry.process.close()
+            self.remove(entry)
+            try:
+                if entry.process.has_exited():
+                    return Outcome.RELEASED if entry.is_taken else Outcome.ALREADY_GONE
+                try:
+                    entry.niceness.restore()
+                finally:
+                    entry.affinity.restore()
+            finally:
+                if (pidfd := entry.process.fileno()) != -1:
+                    death_watch.forget(pidfd)
+                    entry.process.close()
+        return Outcome.RELEASED
 
     def pause(self, entry: RunQueueEntry) -> None:
         """Stop it until `resume`. Raises ReaperUnavailableError, PermissionError."""
@@ -191,11 +191,6 @@ class RunQueue:
                 change()
             return not entry.is_removed
 
-    def restore(self, entry: RunQueueEntry) -> None:
-        """Put niceness and affinity back. Raises PermissionError."""
-        with self._changed:
-            entry.restore()
-
     def statistics(self, entry: RunQueueEntry) -> EntryStatistics:
         """The figures of one."""
         with self._changed:
@@ -204,25 +199,21 @@ class RunQueue:
     def totals(self) -> SchedulerStatistics:
         """The figures of all."""
         with self._changed:
-            totals = self._totals
-            for entry in self._entries.values():
-                totals = totals.plus(entry)
+            entries = [entry.statistics() for entry in self._entries.values()]
             return SchedulerStatistics(
                 policy=self._dispatcher.policy,
                 quantum=self._dispatcher.quantum,
                 slots=self._dispatcher.slots,
-                entries=len(self._entries),
-                **totals._asdict(),
+                entries=len(entries),
+                **sum_of([self._left, *entries]),
             )
 
     def join_if_idle(self) -> None:
         """Wait until the thread and the reaper are gone, if the queue is empty."""
         with self._changed:
-            threads = [] if self._entries else [*self._leaving, self._thread]
-        over = time.monotonic() + _LEAVING
-        for thread in threads:
-            if thread is not None and thread is not threading.current_thread():
-                thread.join(max(0.0, over - time.monotonic()))
+            thread = None if self._entries else self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_LEAVING)
 
     # -- guarding --------------------------------------------------------------
 
@@ -284,23 +275,31 @@ class RunQueue:
 
     # -- the thread ------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def _ensure_thread(self) -> None:
+        if not self._is_serving:
+            # A daemon: it must not keep the interpreter from exiting. The reaper does the rest.
+            thread = threading.Thread(
+                target=self._serve, args=(self._thread,), name="probate-scheduler", daemon=True
+            )
+            thread.start()
+            self._thread, self._is_serving = thread, True
+
+    def _serve(self, predecessor: threading.Thread | None) -> None:
         try:
             while not self._leaves():
-                with self._changed:
-                    wake_at, unguarded = self._dispatch()
-                    errands, self._errands = self._errands, []
-                    if self._entries and not (unguarded or errands):
-                        left = wake_at - time.monotonic()
-                        if left > 0:
-                            self._changed.wait(None if left == OPEN_END else left)
-                        continue
-                for errand in errands:
-                    errand()
-                self._guard_or_recover(unguarded)
+                try:
+                    self._hand_out()
+                except Exception as error:
+                    logger.exception("nobody is stopped for %s s: %s", _RECOVERY, error)  # noqa: TRY401  the last line is what is read
+                    with self._changed:
+                        self._slicing_from = time.monotonic() + _RECOVERY
         except BaseException:
             logger.exception("the scheduler has failed; everybody runs, until somebody is added")
             self._leaves(by_force=True)
+        finally:
+            # Which may be on its way out: whoever joins this thread joins it as well.
+            if predecessor is not None:
+                predecessor.join()
 
     def _leaves(self, *, by_force: bool = False) -> bool:
         """End this thread, and the reaper, if the queue is empty; whether it is."""
@@ -317,45 +316,37 @@ class RunQueue:
                 # After it was told whom to forget: who has left may since have been stopped by
                 # others, which is not a reaper's to undo.
                 errands.append(self._reaper.close)
-            self._reaper = self._thread = None
-            self._leaving = [each for each in self._leaving if each.is_alive()]
-            self._leaving.append(threading.current_thread())
+            self._reaper, self._is_serving = None, False
         for errand in errands:
             errand()
         return True
 
-    def _guard_or_recover(self, unguarded: Sequence[RunQueueEntry]) -> None:
-        try:
-            if unguarded:
-                self.guard(unguarded)
-        except Exception as error:
-            logger.error("nobody is stopped for %s s: %s", _RECOVERY, error)
-            with self._changed:
-                self._slicing_from = time.monotonic() + _RECOVERY
+    def _hand_out(self) -> None:
+        """Hand out slices, and wait until the next one ends; or do what that takes first."""
+        with self._changed:
+            wake_at, unguarded = self._dispatch()
+            errands, self._errands = self._errands, []
+            if self._entries and not (unguarded or errands):
+                left = wake_at - time.monotonic()
+                if left > 0:
+                    self._changed.wait(None if left == OPEN_END else left)
+                return
+        for errand in errands:
+            errand()
+        if unguarded:
+            self.guard(unguarded)
 
     def _dispatch(self) -> Dispatch:
         now = time.monotonic()
-        if now >= self._slicing_from:
-            try:
-                done = self._dispatcher.dispatch(self._entries.values(), self._reaper, now)
-            except Exception:
-                logger.exception("scheduling failed; nobody is stopped for %s s", _RECOVERY)
-                self._slicing_from = now + _RECOVERY
-            else:
-                for entry in self._entries.values():
-                    if entry.is_held:
-                        # Should the host die, it stays as it was made by whoever stopped it.
-                        self._unguard(entry)
-                return done
-        self._let_all_run()
-        return Dispatch(self._slicing_from)
-
-    def _ensure_thread(self) -> None:
-        if self._thread is None:
-            # A daemon: it must not keep the interpreter from exiting. The reaper does the rest.
-            thread = threading.Thread(target=self._serve, name="probate-scheduler", daemon=True)
-            thread.start()
-            self._thread = thread
+        if now < self._slicing_from:
+            self._let_all_run()
+            return Dispatch(self._slicing_from)
+        done = self._dispatcher.dispatch(self._entries.values(), self._reaper, now)
+        for entry in self._entries.values():
+            if entry.is_held:
+                # Should the host die, it stays as it was made by whoever stopped it.
+                self._unguard(entry)
+        return done
 
     def _let_all_run(self) -> None:
         for entry in self._entries.values():

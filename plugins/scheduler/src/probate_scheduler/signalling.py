@@ -15,7 +15,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from probate.system.osprocess import stat_of
+from probate.system import stat_of
 
 if TYPE_CHECKING:
     from probate import OsProcess
