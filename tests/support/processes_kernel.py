@@ -56,9 +56,12 @@ def lives(os_pid: int) -> bool:
     return state(os_pid) not in {"", "Z", "X"}
 
 
-def is_gone(os_pid: int) -> bool:
-    """Whether the kernel has nothing of it, not even a zombie."""
-    return not state(os_pid)
+def is_gone(process: int | OsProcess) -> bool:
+    """Whether the kernel has nothing of it, not even a zombie.
+
+    Of a pid, it may be another process that is there by now: pin what cannot be asked at once.
+    """
+    return not state(process) if isinstance(process, int) else not process.is_there()
 
 
 def children() -> set[int]:
@@ -136,6 +139,6 @@ def pids_in(path: Path, count: int = 1) -> list[int]:
     return [int(word) for word in words(path, count)]
 
 
-def none_of(os_pids: Iterable[int]) -> bool:
+def none_of(processes: Iterable[int | OsProcess]) -> bool:
     """Whether the kernel has nothing of any of these."""
-    return all(is_gone(os_pid) for os_pid in os_pids)
+    return all(is_gone(process) for process in processes)

@@ -309,7 +309,7 @@ def test_adopted_twice(
         result = process.terminate()
 
         assert result.is_success
-        assert kernel.none_of([popen.pid, orphan.os_pid])
+        assert kernel.none_of([popen.pid, orphan])
 
 
 def test_a_popen_that_ends_by_itself_is_owned_no_more(

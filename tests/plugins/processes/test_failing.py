@@ -40,7 +40,9 @@ def nothing_left(manager: ProcessManager, mark: str) -> Iterator[None]:
 
 
 @pytest.fixture
-def programs(tmp_path: Path) -> dict[str, list[str]]:
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    # A folder that may not be looked into would be another error.
+    monkeypatch.setenv("PATH", os.defpath)
     plain, script, text = (tmp_path / name for name in ("plain", "script", "text"))
     plain.write_text("#!/bin/sh\n")
     script.write_text("#!/nonexistent/interpreter\n")

@@ -52,7 +52,7 @@ def test_the_orphans_of_a_leader_that_dies_by_itself(
     result = manager.wait(process.pid, 15)
 
     assert returncode == process.returncode
-    assert kernel.is_gone(orphan.os_pid)
+    assert kernel.is_gone(orphan)
     assert result.is_success
     assert result.stats.by_type == {"processes": 1}
 
@@ -82,7 +82,7 @@ def test_an_orphan_that_sheds_all_at_once(
         orphan = pin(*pids_in(pids))
         process.terminate()
 
-        assert kernel.is_gone(orphan.os_pid)
+        assert kernel.is_gone(orphan)
 
 
 def test_a_leader_that_does_nothing_but_leave_an_orphan(
@@ -114,7 +114,7 @@ def test_the_orphans_of_two_trees_are_never_mixed_up(
     for number, process in enumerate(processes):
         process.terminate()
 
-        gone = [kernel.none_of(each.os_pid for each in family) for family in orphans]
+        gone = [kernel.none_of(family) for family in orphans]
         assert gone == [True] * (number + 1) + [False] * (3 - number)
         for family in orphans[number + 1 :]:
             assert [kernel.lives(each.os_pid) for each in family] == [True, True]
@@ -135,7 +135,7 @@ def test_an_orphan_that_comes_to_this_host_ends_with_its_tree_only(
 
     owner.terminate()
 
-    assert kernel.none_of([child.os_pid, orphan.os_pid])
+    assert kernel.none_of([child.os_pid, orphan])
 
 
 #: Leaves its place to its child again and again; the last one writes its pid.
@@ -219,4 +219,4 @@ def test_a_killed_leaders_family_goes_newest_generation_included(
     manager.wait(process.pid, 15)
 
     assert process.returncode == -9
-    assert kernel.none_of(each.os_pid for each in family)
+    assert kernel.none_of(family)

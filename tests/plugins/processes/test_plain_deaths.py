@@ -59,7 +59,7 @@ def test_of_many_that_die_at_once_each_orphan_is_found(
         assert manager.wait(each.pid, 15).is_success
 
     assert [each.returncode for each in [*lonely, *parents]] == [-9] * 25
-    assert kernel.none_of(each.os_pid for each in orphans)
+    assert kernel.none_of(orphans)
     assert kernel.lives(spared.os_pid or 0)
 
 
@@ -84,7 +84,7 @@ def test_orphans_are_found_while_the_host_reaps_its_own_children(
             kill(process.os_pid)
             manager.wait(process.pid, 15)
 
-            assert kernel.is_gone(orphan.os_pid)
+            assert kernel.is_gone(orphan)
     finally:
         over.set()
         for thread in threads:
@@ -132,7 +132,7 @@ def test_an_orphan_that_left_the_cgroup_ends_with_its_leader(
     kill(process.os_pid)
     manager.wait(process.pid, 15)
 
-    assert kernel.is_gone(orphan.os_pid)
+    assert kernel.is_gone(orphan)
 
 
 def test_one_that_is_no_trees_leader_any_more_is_a_stranger_again(

@@ -147,15 +147,17 @@ def test_a_child_that_was_reaped_behind_all_backs(manager: ProcessManager, tmp_p
     popen.stdin.close()
     pids_in(tmp_path / "pids")
     os.waitpid(popen.pid, 0)
-    with successor(popen.pid) as other:
-        other.kill()
-        wait_for_exit(other.pid)
-        owner.terminate()
+    try:
+        with successor(popen.pid) as other:
+            other.kill()
+            wait_for_exit(other.pid)
+            owner.terminate()
 
-        # Its status was not taken away.
-        assert other.wait(5) == -9
-    # The object could not know.
-    popen.returncode = 0
+            # Its status was not taken away.
+            assert other.wait(5) == -9
+    finally:
+        # The object could not know.
+        popen.returncode = 0
 
 
 @pytest.mark.parametrize("has_successor", [False, True], ids=["free", "taken"])
