@@ -42,9 +42,9 @@ class InterruptibleWait:
                 self._changed.notify_all()
 
     def close(self, patience: float) -> bool:
-        """Wake all, for good, and wait until they are gone; False if that takes too long.
+        """Wake all waiters, for good; False if they have not left after `patience` seconds.
 
-        They need nobody to go, only the time to be scheduled. `patience` is in seconds.
+        They need nobody's help to leave, only the time to be scheduled.
         """
         with self._changed:
             if self._fd == -1:
