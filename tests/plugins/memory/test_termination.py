@@ -31,7 +31,7 @@ from probate import (
     ResourceLimits,
     ResourceOrchestrator,
 )
-from probate.testing.witness import KernelView
+from probate.testing import KernelView
 
 if TYPE_CHECKING:
     from collections.abc import Callable

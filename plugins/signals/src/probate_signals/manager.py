@@ -282,10 +282,9 @@ class SignalManager:
         def give_back() -> bool:
             try:
                 return self.table.give_back_id(entry.pid, resource_id) is Outcome.RELEASED
-            except BaseException:
-                # Even if a Ctrl-C comes in between.
+            finally:
+                # Even if a Ctrl-C comes in between, or another thread has only taken it out yet.
                 self._release(entry)
-                raise
 
         return main_thread.shielded(give_back)
 
