@@ -163,7 +163,7 @@ def test_an_error_in_the_loop_lets_everybody_run(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is logged, nobody stays stopped, and scheduling is tried again later."""
-    from probate_scheduler import policies, runqueue
+    from probate_scheduler import dispatcher, runqueue
 
     process = manager.create_process("job")
     workers = [start(), start()]
@@ -176,7 +176,7 @@ def test_an_error_in_the_loop_lets_everybody_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(runqueue, "_RECOVERY", 0.1)
-        patch.setattr(policies, "choose", fail)
+        patch.setattr(dispatcher.Dispatcher, "dispatch", fail)
         eventually(lambda: "as told" in caplog.text, "the failure is logged")
         eventually(lambda: stopped(workers) == 0, "both run")
     eventually(lambda: stopped(workers) == 1, "they take turns again")

@@ -6,8 +6,7 @@ arguments.py   what a caller may ask for, checked before anything is acquired
 errors.py      what goes wrong
 figures.py     statistics
 entry.py       one OS process on the queue: stopped, continued, accounted for
-policies.py    who runs next
-dispatcher.py  a policy at work: slices begun and ended
+dispatcher.py  who runs next, by a policy: slices begun and ended
 runqueue.py    the queue, and the thread that hands out its time slices
 guard.py       starts the reaper and tells it whom to guard
 reaper.py      the reaper: a small OS process that continues all should the host die

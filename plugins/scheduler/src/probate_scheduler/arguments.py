@@ -1,7 +1,6 @@
 """What a caller may ask for, checked before anything is acquired.
 
-Each function returns what it was given, as the type that is wanted, and raises TypeError or
-ValueError.
+Each function raises TypeError or ValueError for anything else than it says.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ checked_nice: Final = partial(checked_int, "nice", least=-20, most=19)
 
 
 def checked_policy(policy: object) -> SchedulingPolicy:
-    """A policy, also given as its text."""
+    """Return a policy, also given as its text."""
     try:
         return SchedulingPolicy(policy)  # type: ignore[arg-type]  # a ValueError tells
     except ValueError:
@@ -33,7 +32,7 @@ def checked_policy(policy: object) -> SchedulingPolicy:
 
 
 def checked_quantum(quantum: object) -> float:
-    """A time slice in seconds, of 1 ms to 1 s."""
+    """Return a time slice in seconds, of 1 ms to 1 s."""
     if not isinstance(quantum, (int, float)) or isinstance(quantum, bool):
         raise TypeError(f"quantum must be a number of seconds, got {quantum!r}")
     if not MIN_QUANTUM <= quantum <= MAX_QUANTUM:
@@ -42,14 +41,14 @@ def checked_quantum(quantum: object) -> float:
 
 
 def checked_slots(slots: object) -> int:
-    """How many may run at once; None is as many as there are CPUs for this host."""
+    """Return how many may run at once; None is as many as there are CPUs for this host."""
     if slots is None:
         return len(os.sched_getaffinity(0))
     return checked_int("slots", slots, least=1)
 
 
 def checked_os_pid(os_pid: object) -> int:
-    """The pid of an OS process that may be stopped: not this one."""
+    """Return the pid of an OS process that may be stopped: not this one."""
     number = checked_int("an OS pid", os_pid, least=1)
     if number == os.getpid():
         raise ValueError(f"OS process {number} is this host itself: stopped, it could stop nothing")
@@ -57,7 +56,7 @@ def checked_os_pid(os_pid: object) -> int:
 
 
 def checked_cpus(cpus: object) -> frozenset[int]:
-    """A set of CPU numbers that is not empty."""
+    """Return a set of CPU numbers that is not empty."""
     if not isinstance(cpus, Iterable) or isinstance(cpus, (str, bytes)):
         raise TypeError(f"cpus must be a collection of CPU numbers, got {cpus!r}")
     numbers = frozenset(checked_int("a CPU number", cpu, least=0) for cpu in cpus)

@@ -5,23 +5,26 @@ Everything here happens under the lock of the queue, and blocks nowhere.
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import os
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate import SchedulingPolicy
-from probate_scheduler import policies
 from probate_scheduler.entry import NO_SLICE, OPEN_END
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from probate_scheduler.entry import RunQueueEntry
     from probate_scheduler.guard import Reaper
 
 #: The least seconds between two looks at those that somebody else has stopped.
 _HELD_RECHECK: Final = 0.05
+
+#: Sorts those that may run; the lowest go first.
+Rank = tuple[float, ...]
 
 
 @final
@@ -104,8 +107,33 @@ class Dispatcher:
                 entry.turn = next(self._turns)
         least = min(entry.virtual_time for entry in runnable)
         self._virtual_floor = max(self._virtual_floor, least)
-        chosen = policies.choose(self.policy, runnable, self.slots)
+        chosen = heapq.nsmallest(self.slots, runnable, key=_RANKS[self.policy])
         for entry in chosen:
             if entry.slice_ends == NO_SLICE:
                 entry.begin_slice(now, now + self.quantum)
         return chosen
+
+
+def _round_robin(entry: RunQueueEntry) -> Rank:
+    return (_waits(entry), entry.turn)
+
+
+def _priority(entry: RunQueueEntry) -> Rank:
+    # A higher priority does not wait for the end of a lower one's slice.
+    return (-entry.priority, _waits(entry), entry.turn)
+
+
+def _fair(entry: RunQueueEntry) -> Rank:
+    return (_waits(entry), entry.virtual_time, entry.turn)
+
+
+def _waits(entry: RunQueueEntry) -> bool:
+    """Whether it is out of its slice; who is in it may finish it."""
+    return entry.slice_ends == NO_SLICE
+
+
+_RANKS: Final[dict[SchedulingPolicy, Callable[[RunQueueEntry], Rank]]] = {
+    SchedulingPolicy.ROUND_ROBIN: _round_robin,
+    SchedulingPolicy.PRIORITY: _priority,
+    SchedulingPolicy.FAIR: _fair,
+}

@@ -59,11 +59,10 @@ class Reaper:
                     start_new_session=True,
                 )
             made = cls(ours, _introduce(ours, starter))
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
+        except BaseException as error:
             ours.close()
-            raise ReaperUnavailableError(f"{type(error).__name__}: {error}") from error
-        except BaseException:
-            ours.close()
+            if isinstance(error, (OSError, ValueError, subprocess.SubprocessError)):
+                raise ReaperUnavailableError(f"{type(error).__name__}: {error}") from error
             raise
         return made
 
@@ -100,7 +99,9 @@ class Reaper:
         if not poll.poll(_PATIENCE * 1000):
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        _reap_if_ours(pidfd)
+        # It is a child where this host inherits orphans: as init, or as a subreaper (prctl(2)).
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
         os.close(pidfd)
 
     def disown(self) -> None:
@@ -129,9 +130,3 @@ def _introduce(connection: socket.socket, starter: subprocess.Popen[bytes]) -> i
         raise ValueError(f"{sys.executable} ended with code {code} before the reaper was ready")
     connection.settimeout(_PATIENCE)
     return descriptors[0]
-
-
-def _reap_if_ours(pidfd: int) -> None:
-    """Reap it where this host inherits orphans: as init, or as a child subreaper (prctl(2))."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)

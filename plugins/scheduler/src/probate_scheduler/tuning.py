@@ -122,13 +122,13 @@ class Setting(Generic[V]):
 
 
 def niceness_of(process: OsProcess) -> Setting[int]:
-    """The niceness, -20 to 19."""
+    """Return the niceness, -20 to 19, to be set and put back."""
     read = partial(os.getpriority, os.PRIO_PROCESS)
     return Setting("the niceness", process, read, partial(os.setpriority, os.PRIO_PROCESS))
 
 
 def affinity_of(process: OsProcess) -> Setting[frozenset[int]]:
-    """The CPUs that it may run on."""
+    """Return the CPUs that it may run on, to be set and put back."""
 
     def read(thread: int) -> frozenset[int]:
         return frozenset(os.sched_getaffinity(thread))
