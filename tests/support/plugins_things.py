@@ -11,6 +11,7 @@ from probate import (
     OwnershipTable,
     ProcessManager,
     ResourceId,
+    ResourceKind,
     ResourceLimits,
     ResourceOrchestrator,
     hookimpl,
@@ -142,6 +143,34 @@ class InlineThingResource(ThingResource):
     @runs_inline
     def cleanup(self, pid: int) -> CleanupStats:
         return super().cleanup(pid)
+
+
+class ComposedThingResource(ResourceKind):
+    """The same, made of a table, a place and functions instead of marked hooks."""
+
+    def __init__(
+        self,
+        kind: str = "things",
+        priority: int = 0,
+        *,
+        before: tuple[str, ...] = (),
+        after: tuple[str, ...] = (),
+        log: list[str] | None = None,
+    ) -> None:
+        self.written_out = ThingResource(kind, priority, before=before, after=after, log=log)
+        for name in ("kind", "log", "futures", "faults", "give"):
+            setattr(self, name, getattr(self.written_out, name))
+        super().__init__(
+            self.written_out.table,
+            self.written_out.place,
+            quiesce=self.written_out.quiesce,
+            adopt=self.written_out.adopt,
+            cleanup=self.written_out.cleanup,
+        )
+
+
+#: The forms in which a plugin can be written, of which none may behave as another does not.
+FORMS = [ThingResource, InlineThingResource, ComposedThingResource]
 
 
 def orchestrate(*plugins: ThingResource) -> ResourceOrchestrator:

@@ -58,11 +58,11 @@ def test_refused_before_anything_is_made() -> None:
     with managed(plugin, limits=ResourceLimits(max_count=1, max_bytes=10)) as manager:
         pid = manager.create_process("p").pid
         with pytest.raises(ResourceLimitExceeded):
-            plugin.table.acquire(pid, make, Thing.release, 11)
+            plugin.table.acquire(pid, make, Thing.release, nbytes=11)
 
         assert made == []
 
-        plugin.table.acquire(pid, make, Thing.release, 10)
+        plugin.table.acquire(pid, make, Thing.release, nbytes=10)
         with pytest.raises(ResourceLimitExceeded):
             plugin.table.acquire(pid, make, Thing.release)
 

@@ -277,11 +277,11 @@ def test_negative_bytes_are_refused(table: OwnershipTable[Thing]) -> None:
 def test_acquire_makes_and_owns_or_does_neither(table: OwnershipTable[Thing]) -> None:
     """A make that raises leaves nothing; one that succeeds is owned with its bytes."""
     with pytest.raises(ZeroDivisionError):
-        table.acquire(A, lambda: 1 // 0, Thing.release)  # type: ignore[arg-type,return-value]  # it raises
+        table.acquire(A, lambda: Thing(f"{1 // 0}"), Thing.release)
 
     assert A not in table
 
-    thing = table.acquire(A, Thing, Thing.release, 6)
+    thing = table.acquire(A, Thing, Thing.release, nbytes=6)
 
     assert table.find(A, thing)
     assert table.nbytes(A) == 6

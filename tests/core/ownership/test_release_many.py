@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,13 +11,22 @@ from plugins_things import Thing
 
 from probate import InterruptedCleanup, OwnershipTable
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 A, B = 1, 2
 
 
-def table_of(things: list[Thing], *, is_indexed: bool = False) -> OwnershipTable[Thing]:
+def table_of(
+    things: list[Thing],
+    release_many: Callable[[list[Thing]], object],
+    release: Callable[[Thing], object] = Thing.release,
+    *,
+    is_indexed: bool = False,
+) -> OwnershipTable[Thing]:
     """A table in which A owns them, of 10 bytes each."""
     identity = (lambda thing: thing) if is_indexed else None
-    table: OwnershipTable[Thing] = OwnershipTable("things", identity=identity)
+    table = OwnershipTable("things", release, release_many=release_many, identity=identity)
     for thing in things:
         table.add(A, thing, 10)
     return table
@@ -28,8 +39,6 @@ def test_each_is_released_once_newest_first(
 ) -> None:
     """By whichever way: the account counts all, and nothing of them is left in the books."""
     things = [Thing(str(index)) for index in range(number)]
-    table = table_of(things, is_indexed=is_indexed)
-    table.add(B, kept := Thing("kept"))
     order: list[Thing] = []
 
     def release(thing: Thing) -> None:
@@ -44,7 +53,9 @@ def test_each_is_released_once_newest_first(
         if raises:
             raise ValueError("no luck")
 
-    stats = table.cleanup(A, release, release_many=release_many)
+    table = table_of(things, release_many, release, is_indexed=is_indexed)
+    table.add(B, kept := Thing("kept"))
+    stats = table.cleanup(A)
 
     assert order == things[::-1]
     assert [thing.releases for thing in things] == [1] * number
@@ -61,40 +72,50 @@ def test_each_is_released_once_newest_first(
 def test_an_interrupt_is_raised_when_all_is_released(error: BaseException) -> None:
     """What was not yet released goes one by one."""
     things = [Thing("a"), Thing("b"), Thing("c")]
-    table = table_of(things)
 
     def release_many(left: list[Thing]) -> None:
         left.pop().release()
         raise error
 
     with pytest.raises(InterruptedCleanup) as caught:
-        table.cleanup(A, Thing.release, release_many=release_many)
+        table_of(things, release_many).cleanup(A)
 
     assert caught.value.interrupt is error
     assert caught.value.stats.resources_freed == 3
     assert [thing.releases for thing in things] == [1, 1, 1]
 
 
+def test_a_cleanup_with_a_release_of_its_own_does_without() -> None:
+    """Who says how each is to be released means each."""
+    things = [Thing("a"), Thing("b")]
+
+    def release_many(_: list[Thing]) -> None:
+        pytest.fail("asked although the call has a release")
+
+    assert table_of(things, release_many).cleanup(A, Thing.release).resources_freed == 2
+
+
 def test_one_alone_is_released_alone() -> None:
     """There is nothing to be gained."""
-    table = table_of([thing := Thing("only")])
+    thing = Thing("only")
 
     def release_many(_: list[Thing]) -> None:
         pytest.fail("asked to release one at once")
 
-    assert table.cleanup(A, Thing.release, release_many=release_many).resources_freed == 1
+    assert table_of([thing], release_many).cleanup(A).resources_freed == 1
     assert thing.releases == 1
 
 
 def test_what_is_acquired_meanwhile_is_released_too() -> None:
     """Without a manager to refuse it: the cleanup ends when nothing is left."""
-    table = table_of([Thing("a"), Thing("b")])
     late = Thing("late")
 
     def release_many(left: list[Thing]) -> None:
         left.clear()
         table.add(A, late)
 
-    assert table.cleanup(A, Thing.release, release_many=release_many).resources_freed == 3
+    table = table_of([Thing("a"), Thing("b")], release_many)
+
+    assert table.cleanup(A).resources_freed == 3
     assert late.releases == 1
     assert A not in table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from plugins_things import InlineThingResource, Thing, ThingResource, orchestrate
+from plugins_things import FORMS, Thing, ThingResource, orchestrate
 
 from probate import UnadoptableError, hookimpl
 
@@ -40,7 +40,7 @@ class Recorder:
         return answer
 
 
-@pytest.mark.parametrize("plugin", [ThingResource, InlineThingResource])
+@pytest.mark.parametrize("plugin", FORMS)
 def test_a_wrapper_sees_each_kinds_cleanup_once(plugin: type[ThingResource]) -> None:
     """One call per kind that owns something, in cleanup order, with that kind's answer alone."""
     plugins = [plugin(kind, place) for place, kind in enumerate("abcd")]

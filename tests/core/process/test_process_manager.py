@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from core_threads import at_once, frequent_switches
 from plugins_things import (
+    FORMS,
     InlineThingResource,
     ThingResource,
     busy,
@@ -69,7 +70,7 @@ def test_a_process_goes_one_way(manager: ProcessManager, plugin: ThingResource) 
     assert manager.list_processes() == []
 
 
-@pytest.mark.parametrize("kind", [ThingResource, InlineThingResource])
+@pytest.mark.parametrize("kind", FORMS)
 def test_the_second_caller_waits_for_the_same_result(kind: type[ThingResource]) -> None:
     """A second terminate returned false too early: all threads get the one account."""
     plugin = kind()
@@ -121,7 +122,7 @@ def test_wait_gives_up_after_its_timeout(manager: ProcessManager) -> None:
     assert manager.wait(process.pid, timeout=10) is process.result
 
 
-@pytest.mark.parametrize("kind", [ThingResource, InlineThingResource])
+@pytest.mark.parametrize("kind", FORMS)
 @pytest.mark.parametrize("hook", ["quiesce", "cleanup"])
 @pytest.mark.parametrize("call", ["terminate", "wait"])
 def test_a_hook_that_waits_for_its_own_process_is_told(

@@ -187,7 +187,7 @@ def test_a_fork_in_mid_acquisition_leaves_both_sides_usable() -> None:
 
         outcome = "acquired"
         try:
-            plugin.table.acquire(pid, make, Thing.release, 1)
+            plugin.table.acquire(pid, make, Thing.release, nbytes=1)
         except Exception as error:
             outcome = type(error).__name__
         if children == [0]:

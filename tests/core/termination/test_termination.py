@@ -11,7 +11,7 @@ import pytest
 from core_scripts import run_script
 from core_threads import at_once
 from plugins_things import (
-    InlineThingResource,
+    FORMS,
     Thing,
     ThingResource,
     busy,
@@ -303,7 +303,7 @@ def test_a_pid_acquires_nothing_while_it_is_cleaned() -> None:
     assert result.stats.resources_freed == 1
 
 
-@pytest.mark.parametrize("plugin", [ThingResource, InlineThingResource])
+@pytest.mark.parametrize("plugin", FORMS)
 def test_many_pids_from_many_threads_on_one_orchestrator(plugin: type[ThingResource]) -> None:
     """Each account is its own pid's, and all comes free."""
     plugins = [plugin(kind) for kind in "abc"]

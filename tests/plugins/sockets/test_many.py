@@ -133,7 +133,7 @@ def test_many_of_all_sorts(manager: ProcessManager, sockets: SocketManager, tmp_
     sockets.listen_unix(process.pid, tmp_path / "path")
     for _ in range(10):
         sockets.bind_udp(process.pid, LOOPBACK)
-    owned = [each for _, each in sockets._table.owned(process.pid)]
+    owned = [each for _, each in sockets.table.owned(process.pid)]
     result = manager.terminate_process(process.pid)
 
     assert result.is_success

@@ -82,8 +82,7 @@ class OwnershipTable(Generic[T]):
         self._release_many = release_many
         self._describe = describe
         self._by_owner: HoldingsByOwner[T] = HoldingsByOwner()
-        #: The book's own; nothing is asked more often.
-        self._holdings_of = self._by_owner.get
+        self._holdings_of = self._by_owner.get  # nothing is asked more often
         self._sites: dict[ResourceId, str] = {}
         self._index = IdentityIndex(identity, alias)
         self._inherited: list[object] = []
@@ -91,8 +90,6 @@ class OwnershipTable(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<OwnershipTable {self.kind!r}, owners: {len(self.pids())}>"
-
-    # -- asking --------------------------------------------------------------
 
     def __contains__(self, pid: object) -> bool:
         """Whether `pid` owns anything. O(1)."""
@@ -186,7 +183,6 @@ class OwnershipTable(Generic[T]):
         if nbytes or self._index.identity is not None or self.releaser.is_async or not is_free:
             with self._admitted(pid, nbytes) as reservation:
                 return self._record(pid, resource, nbytes, reservation)[0]
-        # Of what is merely owned there is nothing else to be written down.
         resource_id = next(_ids)
         holdings = book.get(pid)
         if holdings is None:
@@ -204,6 +200,7 @@ class OwnershipTable(Generic[T]):
         pid: int,
         make: Callable[[], M],
         release: Callable[[M], object] | None = None,
+        *,
         nbytes: int = 0,
     ) -> M:
         """Make a resource and have `pid` own it, or have nothing made at all; return it.
@@ -229,9 +226,9 @@ class OwnershipTable(Generic[T]):
     ) -> Outcome:
         """Release, now and by hand, this very object of `pid`; return what came of it.
 
-        `release` stands in for the table's. What is BUSY or TIMEOUT, returned or raised, stays
-        owned under its id; after all else nobody owns it. Raises NotOwnedError if `pid` does not
-        own it, and whatever the release raises.
+        `release` stands in for the table's. What is BUSY or TIMEOUT, returned or raised, and what
+        a KeyboardInterrupt fell into, stays owned under its id; after all else nobody owns it.
+        Raises NotOwnedError if `pid` does not own it, and whatever the release raises.
         """
         return self.give_back_id(pid, self.find(pid, native), release)
 
@@ -244,12 +241,13 @@ class OwnershipTable(Generic[T]):
         resource = self._take_out(pid, resource_id)
         if resource is None:
             return Outcome.ALREADY_GONE
-        stays = False
+        stays = True
         try:
             outcome = checked_outcome(releaser(resource))
             stays = outcome.stays_owned
-        except ReleaseError as error:
-            stays = error.outcome.stays_owned
+        except Exception as error:
+            # An interrupt that fell in says nothing of the resource: the owner's end looks again.
+            stays = isinstance(error, ReleaseError) and error.outcome.stays_owned
             raise
         finally:
             if stays:
@@ -296,11 +294,7 @@ class OwnershipTable(Generic[T]):
                 raise self._not_owned(pid, resource_id)
 
     def cleanup(
-        self,
-        pid: int,
-        release: Callable[[T], object] | None = None,
-        *,
-        release_many: Callable[[list[T]], object] | None = None,
+        self, pid: int, release: Callable[[T], object] | None = None
     ) -> models.CleanupStats:
         """Release all that `pid` owns, newest first, each once; return the account.
 
@@ -315,7 +309,7 @@ class OwnershipTable(Generic[T]):
         end of it what it has released; the rest, if any, is `release`'s, also if it raises.
         """
         releaser = self.releaser.choose(release)
-        release_many = self._release_many if release is None else release_many
+        release_many = self._release_many if release is None else None
         holdings = self._by_owner.get(pid)
         if holdings is None:
             return models.NOTHING

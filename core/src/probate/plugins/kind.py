@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from probate.hookspecs import hookimpl, is_inline, runs_inline
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from probate.ordering import Ordering
     from probate.outcome import Outcome, ResourceId
     from probate.ownership.table import OwnershipTable
-
-#: Hooks that a kind has only if it is given a function for them.
-_OPTIONAL: Final = ("quiesce", "adopt", "observe", "reclaim")
 
 
 class ResourceKind:
@@ -58,20 +55,22 @@ class ResourceKind:
         #: Who owns what.
         self.table = table
         self._ordering = ordering
-        self._functions = {
-            "quiesce": quiesce, "adopt": adopt, "observe": observe, "reclaim": reclaim
-        }  # fmt: skip
-        self._cleanup = table.cleanup if cleanup is None else cleanup
-        self._usage = table.usage if usage is None else usage
+        # Not as attributes: pluggy looks at each, and takes one with a mark for a hook.
+        self._functions: dict[str, Callable[..., Any] | None] = {
+            "quiesce": quiesce,
+            "adopt": adopt,
+            "cleanup": cleanup or table.cleanup,
+            "usage": usage or table.usage,
+            "observe": observe,
+            "reclaim": reclaim,
+        }
         self._may_block = may_block
 
     def implements(self, hook: str) -> bool:
         """Whether there is anything behind a hook: a function given, or a subclass's method."""
-        return (
-            hook not in _OPTIONAL
-            or self._functions[hook] is not None
-            or getattr(type(self), hook) is not getattr(ResourceKind, hook)
-        )
+        return self._functions.get(hook, self) is not None or getattr(
+            type(self), hook
+        ) is not getattr(ResourceKind, hook)
 
     def _cleanup_may_block(self, pid: int) -> bool:
         may_block = self._may_block
@@ -94,13 +93,13 @@ class ResourceKind:
     @runs_inline(unless=_cleanup_may_block)
     def cleanup(self, pid: int) -> CleanupStats:
         """Release all that `pid` owns, newest first."""
-        return self._cleanup(pid)
+        return self._call("cleanup", pid)  # type: ignore[no-any-return]  # as it was given
 
     @hookimpl
     @runs_inline(unless=_quiesce_may_block)
     def quiesce(self, pid: int) -> Iterable[AnyFuture]:
         """Ask the users of its resources to stop."""
-        return self._call("quiesce", pid) or ()
+        return self._call("quiesce", pid) or []
 
     @hookimpl
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
@@ -110,7 +109,7 @@ class ResourceKind:
     @hookimpl
     def usage(self, pid: int) -> ResourceUsage:
         """What `pid` owns."""
-        return self._usage(pid)
+        return self._call("usage", pid)  # type: ignore[no-any-return]  # as it was given
 
     @hookimpl
     def observe(self, process: psutil.Process) -> Iterable[ResourceRecord]:
@@ -123,5 +122,5 @@ class ResourceKind:
         return self._call("reclaim", record, dry_run)  # type: ignore[no-any-return]  # as it was given
 
     def _call(self, hook: str, *args: object) -> Any:
-        function: Callable[..., Any] | None = self._functions[hook]
+        function = self._functions[hook]
         return None if function is None else function(*args)

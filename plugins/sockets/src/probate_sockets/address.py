@@ -6,6 +6,8 @@ import os
 import socket
 from typing import Any, Final
 
+from probate.system import checked_int
+
 #: `sun_path` has 108 bytes, the last a NUL (unix(7)).
 _UNIX_PATH_MAX: Final = 107
 
@@ -24,10 +26,7 @@ def resolve(address: object, kind: socket.SocketKind, *, passive: bool) -> list[
     host, port = address[:2]
     if not isinstance(host, str):
         raise TypeError(f"the host of an address must be a string, got {host!r}")
-    if not isinstance(port, int) or isinstance(port, bool):
-        raise TypeError(f"the port of an address must be an int, got {port!r}")
-    if not 0 <= port <= 65535:
-        raise ValueError(f"a port is 0 to 65535, got {port}")
+    port = checked_int("the port of an address", port, least=0, most=65535)
     flags = socket.AI_PASSIVE if passive else 0
     found = socket.getaddrinfo(host or None, port, type=kind, flags=flags)
     return [(family, type_, protocol, sockaddr) for family, type_, protocol, _, sockaddr in found]

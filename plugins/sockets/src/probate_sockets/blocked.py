@@ -12,7 +12,7 @@ import threading
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from probate.system.osprocess import read_proc
+from probate.system import read_proc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

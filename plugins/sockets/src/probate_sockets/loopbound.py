@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import socket
 from typing import TYPE_CHECKING, final
 
 from probate import BusyResourceError, Outcome
-from probate.system.lazy import lazy_module
+from probate.system import call_on_loop, lazy_module, running_loop
 
 if TYPE_CHECKING:
     import asyncio
+    import concurrent.futures
 else:
     asyncio = lazy_module("asyncio")
 
@@ -50,21 +50,7 @@ class LoopBound:
         if self.is_closed:
             return None
         self.asked = True
-        if self.loop.is_closed() or not self.loop.is_running():
-            return None
-        closed: concurrent.futures.Future[None] = concurrent.futures.Future()
-
-        def close() -> None:
-            self._close()
-            # A transport closes its socket in a callback that _close has just scheduled; one
-            # scheduled now runs after that.
-            self.loop.call_soon(closed.set_result, None)
-
-        try:
-            self.loop.call_soon_threadsafe(close)
-        except RuntimeError:
-            return None
-        return closed
+        return call_on_loop(self.loop, self._close)
 
     def release(self) -> Outcome:
         """Close by force. Raises BusyResourceError while its loop has yet to let go of it."""
@@ -74,9 +60,9 @@ class LoopBound:
             # From any thread: whoever is at the other end, or waits for data, learns of it now.
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-        if _is_running_here(self.loop) or not self.loop.is_running():
+        if self.loop is running_loop() or not self.loop.is_running():
             self._close()
-            if self.is_closed or _is_running_here(self.loop):
+            if self.is_closed or self.loop is running_loop():
                 # A transport on this very loop is closed by its next turn, which needs no one.
                 return Outcome.RELEASED
             raise BusyResourceError("shut down, but its event loop no longer runs to close it")
@@ -126,10 +112,3 @@ def _sockets_of(
         own = native.get_extra_info("socket")
         return () if own is None else (own,)
     return tuple(getattr(native, "sockets", ()))
-
-
-def _is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False

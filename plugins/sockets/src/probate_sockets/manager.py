@@ -7,7 +7,7 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING, final
 
-from probate import NotOwnedError, OwnershipTable, pid_or_current
+from probate import NotOwnedError, OwnershipTable, pid_or_current, runs_inline
 from probate_sockets import release, unix
 from probate_sockets.address import Endpoint, resolve, unix_path
 from probate_sockets.loopbound import LoopBound, bind_to_loop
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-    from probate import CleanupStats, Outcome, ResourceId, ResourceUsage
+    from probate import Outcome, ResourceId
 
 Native = socket.socket | LoopBound
 
@@ -35,11 +35,14 @@ class SocketManager:
 
     def __init__(self, *, abort: bool = False) -> None:
         self._abort = abort
-        self._table: OwnershipTable[Native] = OwnershipTable(
-            "sockets", describe=_describe, identity=_identity
+        #: Who owns which socket, server or transport.
+        self.table: OwnershipTable[Native] = OwnershipTable(
+            "sockets",
+            self._release,
+            release_many=partial(release.close_many, abort=abort),
+            describe=_describe,
+            identity=_identity,
         )
-        #: Whether `pid` owns any socket: the table's own word.
-        self.owns_any: Callable[[int], bool] = self._table.__contains__
 
     # -- making --------------------------------------------------------------
 
@@ -137,15 +140,14 @@ class SocketManager:
         """
         if not isinstance(sock, socket.socket):
             raise TypeError(f"expected a socket, got {sock!r}")
+        abort = self._abort if abort is None else abort
         try:
-            self._table.release(pid, self._table.find(pid, sock))
+            self.table.give_back(pid, sock, partial(release.close, abort=abort))
         except NotOwnedError as error:
-            if error.owner is None and sock.fileno() == -1:
-                return
-            raise
-        release.close(sock, abort=self._abort if abort is None else abort)
+            if error.owner is not None or sock.fileno() != -1:
+                raise
 
-    # -- settling, for the resource ------------------------------------------
+    # -- for the kind -----------------------------------------------------
 
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
         """Own a socket, asyncio server, transport or stream writer made elsewhere.
@@ -160,12 +162,13 @@ class SocketManager:
             native = resource
         else:
             native = bind_to_loop(resource)
-        return None if native is None else self._table.add(pid, native)
+        return None if native is None else self.table.add(pid, native)
 
+    @runs_inline
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
         """Stop accepting, and have event loops close what is theirs."""
         futures: list[concurrent.futures.Future[None]] = []
-        for native in release.those_to_stop(self._table.resources(pid)):
+        for native in release.those_to_stop(self.table.resources(pid)):
             if isinstance(native, LoopBound):
                 if (closed := native.ask_to_close()) is not None:
                     futures.append(closed)
@@ -173,29 +176,19 @@ class SocketManager:
                 release.stop_accepting(native)
         return futures
 
-    def cleanup(self, pid: int) -> CleanupStats:
-        """Close all sockets of `pid`, newest first."""
-        close_many = partial(release.close_many, abort=self._abort)
-        return self._table.cleanup(pid, self._release, release_many=close_many)
-
-    def usage(self, pid: int) -> ResourceUsage:
-        """The sockets of `pid`."""
-        return self._table.usage(pid)
-
     # -- inside --------------------------------------------------------------
 
     def _acquire(self, pid: int, make: Callable[[], socket.socket]) -> socket.socket:
         try:
-            sock = self._table.acquire(pid, make, self._release)
+            return self.table.acquire(pid, make)
         except OSError:
             # A termination wakes whoever is blocked in accept with an OSError; say why.
-            self._table.check_admitted(pid)
+            self.table.check_admitted(pid)
             raise
-        return sock  # type: ignore[return-value]  # what make has made
 
     def _discard(self, pid: int, sock: socket.socket) -> None:
         """Give back a socket that could not be connected, unless a termination just did."""
-        self._table.check_admitted(pid)
+        self.table.check_admitted(pid)
         with contextlib.suppress(OSError):
             self.close(pid, sock)
 

@@ -6,13 +6,13 @@ cannot come round to a successor's path before we close: device and inode are co
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
 import stat
 from typing import Final
 
+from probate.system import unlink_if_same
 from probate_sockets.address import is_abstract
 
 #: Seconds that a probe waits for a server that may be overloaded; it counts as alive then.
@@ -22,19 +22,15 @@ _PROBE_TIMEOUT: Final = 1.0
 class UnixListener(socket.socket):
     """A listening unix socket that knows which path is its own."""
 
-    #: Path, device and inode; None for an abstract name.
-    bound: tuple[str, int, int] | None = None
+    #: Its path, and what was there when it was bound; None for an abstract name.
+    bound: tuple[str, os.stat_result] | None = None
 
     def unlink(self) -> None:
         """Remove the path if it is still this socket's. Must come before `close`."""
         if self.bound is None:
             return
-        path, *identity = self.bound
-        self.bound = None
-        with contextlib.suppress(FileNotFoundError):
-            status = os.lstat(path)
-            if [status.st_dev, status.st_ino] == identity:
-                os.unlink(path)  # noqa: PTH108  as lstat, on the same string
+        bound, self.bound = self.bound, None
+        unlink_if_same(*bound)
 
 
 def listen(path: str, backlog: int) -> UnixListener:
@@ -48,8 +44,7 @@ def listen(path: str, backlog: int) -> UnixListener:
     try:
         listener.bind(path)
         if not is_abstract(path):
-            status = os.lstat(path)
-            listener.bound = (path, status.st_dev, status.st_ino)
+            listener.bound = (path, os.lstat(path))
         listener.listen(backlog)
     except BaseException:
         listener.unlink()
@@ -67,10 +62,7 @@ def _clear_stale(path: str) -> None:
         raise FileExistsError(errno.EEXIST, "in the way, and not a socket", path)
     if _is_served(path):
         raise OSError(errno.EADDRINUSE, "a live server listens there", path)
-    with contextlib.suppress(FileNotFoundError):
-        now = os.lstat(path)
-        if (now.st_dev, now.st_ino) == (before.st_dev, before.st_ino):
-            os.unlink(path)  # noqa: PTH108  as lstat, on the same string
+    unlink_if_same(path, before)
 
 
 def _is_served(path: str) -> bool:
