@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
     Start = Callable[..., subprocess.Popen[bytes]]
 
-pytestmark = [
-    pytest.mark.usefixtures("nothing_remains"),
-    pytest.mark.needs_root(reason="to better a niceness takes CAP_SYS_NICE"),
-]
+pytestmark = pytest.mark.usefixtures("nothing_remains")
+
+privileged = pytest.mark.needs_root(reason="to better a niceness takes CAP_SYS_NICE")
 
 CPUS = os.sched_getaffinity(0)
 #: What all that is started here has at first.
@@ -45,6 +44,7 @@ def threads_of(os_pid: int) -> list[int]:
     return [int(task.name) for task in Path(f"/proc/{os_pid}/task").iterdir()]
 
 
+@privileged
 @pytest.mark.parametrize("how", ["remove", "terminate"])
 def test_both_are_put_back(
     manager: ProcessManager, scheduler: SchedulerManager, start: Start, how: str
@@ -70,6 +70,7 @@ def test_both_are_put_back(
     assert os.sched_getaffinity(worker.pid) == CPUS
 
 
+@privileged
 def test_all_threads_are_changed_and_put_back(
     manager: ProcessManager, scheduler: SchedulerManager, start: Start
 ) -> None:
@@ -145,6 +146,7 @@ def test_cpus_that_are_not_there_are_refused_and_change_nothing(
     assert os.sched_getaffinity(worker.pid) == CPUS
 
 
+@privileged
 def test_a_failure_in_the_midst_changes_nothing(
     manager: ProcessManager, scheduler: SchedulerManager, start: Start
 ) -> None:
