@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING
 from processes_kernel import stat, state
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
+    from probate import Process
     from probate_scheduler import SchedulerManager
+
+    #: The fixtures `start` and `queue`.
+    Start = Callable[..., subprocess.Popen[bytes]]
+    Queue = Callable[..., tuple[Process, list[subprocess.Popen[bytes]]]]
 
 BUSY = ("sh", "-c", "while :; do :; done")
 SLEEP = ("sleep", "120")

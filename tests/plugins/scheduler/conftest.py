@@ -11,12 +11,12 @@ from probate import SchedulingPolicy, death_watch
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable, Iterator
 
-    from probate import ProcessManager
+    from scheduler_workers import Queue, Start
+
+    from probate import Process, ProcessManager
     from probate_scheduler import SchedulerManager
-
-    Start = Callable[..., subprocess.Popen[bytes]]
 
 
 @pytest.fixture
@@ -42,3 +42,19 @@ def start() -> Iterator[Start]:
     yield start_one
     for worker in started:
         scheduler_workers.end(worker)
+
+
+@pytest.fixture
+def queue(manager: ProcessManager, scheduler: SchedulerManager, start: Start) -> Queue:
+    """Puts so many OS processes, sleepers unless told otherwise, on the queue of one process."""
+
+    def queue_some(
+        count: int, argv: Iterable[str] = scheduler_workers.SLEEP
+    ) -> tuple[Process, list[subprocess.Popen[bytes]]]:
+        process = manager.create_process("job")
+        workers = [start(argv) for _ in range(count)]
+        for worker in workers:
+            scheduler.add(process.pid, worker.pid)
+        return process, workers
+
+    return queue_some

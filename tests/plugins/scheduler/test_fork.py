@@ -15,12 +15,9 @@ from probate.testing import KernelView
 from probate_scheduler import SchedulerManager
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable
+    from scheduler_workers import Queue, Start
 
     from probate import ProcessManager
-
-    Start = Callable[..., subprocess.Popen[bytes]]
 
 # From 3.12 on, os.fork() warns where there are several threads: these tests are about that.
 pytestmark = [
@@ -30,13 +27,10 @@ pytestmark = [
 
 
 def test_a_child_owns_nothing_and_the_parent_goes_on(
-    manager: ProcessManager, scheduler: SchedulerManager, start: Start
+    manager: ProcessManager, scheduler: SchedulerManager, queue: Queue
 ) -> None:
     """Its queue is empty, its cleanup frees nothing, and it does not hold up the reaper."""
-    process = manager.create_process("parents")
-    workers = [start() for _ in range(3)]
-    for worker in workers:
-        scheduler.add(process.pid, worker.pid)
+    process, workers = queue(3)
     eventually(lambda: stopped(workers) == 2, "two of three are stopped")
     reaper = reaper_of(scheduler)
     assert reaper

@@ -13,13 +13,10 @@ from probate import SchedulingPolicy
 from probate_scheduler import EntryState
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable
+    from scheduler_workers import Queue, Start
 
     from probate import ProcessManager
     from probate_scheduler import SchedulerManager
-
-    Start = Callable[..., subprocess.Popen[bytes]]
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
 
@@ -33,28 +30,20 @@ def switches(scheduler: SchedulerManager, pid: int) -> list[int]:
 
 
 def test_round_robin_gives_everybody_the_same_number_of_slices(
-    manager: ProcessManager, scheduler: SchedulerManager, start: Start
+    scheduler: SchedulerManager, queue: Queue
 ) -> None:
     """One after the other: nobody is ever more than a slice or two ahead."""
-    process = manager.create_process("job")
-    workers = [start() for _ in range(4)]
-    for worker in workers:
-        scheduler.add(process.pid, worker.pid)
+    process, _ = queue(4)
     eventually(lambda: min(slices(scheduler, process.pid)) >= 20, "twenty slices each")
     found = slices(scheduler, process.pid)
 
     assert max(found) - min(found) <= 2
 
 
-def test_never_more_run_than_there_are_slots(
-    manager: ProcessManager, scheduler: SchedulerManager, start: Start
-) -> None:
+def test_never_more_run_than_there_are_slots(scheduler: SchedulerManager, queue: Queue) -> None:
     """Those who lose their slot are stopped before others are continued."""
     scheduler.configure(SchedulingPolicy.ROUND_ROBIN, 0.002, slots=2)
-    process = manager.create_process("job")
-    workers = [start() for _ in range(5)]
-    for worker in workers:
-        scheduler.add(process.pid, worker.pid)
+    process, workers = queue(5)
     # The first two are guarded, and so can be stopped, only once there are others.
     eventually(lambda: all(switches(scheduler, process.pid)), "each has been stopped")
     for _ in range(50):
@@ -141,15 +130,10 @@ def test_fair_shares_go_by_weight(
     assert times[0] > times[1]
 
 
-def test_a_changed_weight_counts_from_then_on(
-    manager: ProcessManager, scheduler: SchedulerManager, start: Start
-) -> None:
+def test_a_changed_weight_counts_from_then_on(scheduler: SchedulerManager, queue: Queue) -> None:
     """Raised from 1 to 4, it gets most of the slices."""
     scheduler.configure(SchedulingPolicy.FAIR, 0.003, slots=1)
-    process = manager.create_process("job")
-    workers = [start(), start()]
-    for worker in workers:
-        scheduler.add(process.pid, worker.pid)
+    process, workers = queue(2)
     scheduler.set_weight(process.pid, workers[0].pid, 4)
     eventually(lambda: slices(scheduler, process.pid)[1] >= 20, "twenty slices for the other")
     found = slices(scheduler, process.pid)
@@ -179,13 +163,10 @@ def test_time_away_earns_nothing(
 
 
 def test_statistics_add_up(
-    manager: ProcessManager, scheduler: SchedulerManager, start: Start
+    manager: ProcessManager, scheduler: SchedulerManager, queue: Queue
 ) -> None:
     """Time run and time waited make up the time on the queue; totals include who has left."""
-    process = manager.create_process("job")
-    workers = [start(), start()]
-    for worker in workers:
-        scheduler.add(process.pid, worker.pid)
+    process, _ = queue(2)
     eventually(lambda: min(slices(scheduler, process.pid)) >= 10, "ten slices each")
     figures = scheduler.statistics(process.pid)
 
@@ -200,15 +181,10 @@ def test_statistics_add_up(
     assert totals.run_seconds >= sum(each.run_seconds for each in figures)
 
 
-def test_a_change_of_policy_takes_effect_at_once(
-    manager: ProcessManager, scheduler: SchedulerManager, start: Start
-) -> None:
+def test_a_change_of_policy_takes_effect_at_once(scheduler: SchedulerManager, queue: Queue) -> None:
     """From one slot to two, everybody runs."""
     scheduler.configure(SchedulingPolicy.PRIORITY, 1.0, slots=1)
-    process = manager.create_process("job")
-    workers = [start(), start()]
-    for worker in workers:
-        scheduler.add(process.pid, worker.pid)
+    process, workers = queue(2)
     eventually(lambda: stopped(workers) == 1, "one of two is stopped")
     scheduler.configure(SchedulingPolicy.ROUND_ROBIN, 1.0, slots=2)
 

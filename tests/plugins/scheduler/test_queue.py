@@ -24,12 +24,11 @@ from probate import (
 from probate_scheduler import EntryState
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
 
-    from probate_scheduler import SchedulerManager
+    from scheduler_workers import Queue, Start
 
-    Start = Callable[..., subprocess.Popen[bytes]]
+    from probate_scheduler import SchedulerManager
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
 
@@ -56,14 +55,11 @@ def test_one_slot_is_shared_and_everybody_runs_at_the_end(
 
 
 def test_nobody_is_stopped_while_there_are_slots_enough(
-    manager: ProcessManager, scheduler: SchedulerManager, start: Start
+    scheduler: SchedulerManager, queue: Queue
 ) -> None:
     """As many as there are slots run on, without a reaper and without switches."""
     scheduler.configure(SchedulingPolicy.ROUND_ROBIN, 0.001, slots=2)
-    process = manager.create_process("job")
-    workers = [start(), start()]
-    for worker in workers:
-        scheduler.add(process.pid, worker.pid)
+    process, workers = queue(2)
     eventually(
         lambda: [each.slices for each in scheduler.statistics(process.pid)] == [1, 1],
         "both have a slice without an end",
@@ -82,14 +78,9 @@ def test_slots_are_by_default_the_cpus_of_this_host(scheduler: SchedulerManager)
     assert (scheduler.totals.policy, scheduler.totals.quantum) == ("fair", 1.0)
 
 
-def test_removing_one_frees_its_slot(
-    manager: ProcessManager, scheduler: SchedulerManager, start: Start
-) -> None:
+def test_removing_one_frees_its_slot(scheduler: SchedulerManager, queue: Queue) -> None:
     """What was removed runs, whatever it was; so does the last one that is left."""
-    process = manager.create_process("job")
-    workers = [start(), start()]
-    for worker in workers:
-        scheduler.add(process.pid, worker.pid)
+    process, workers = queue(2)
     eventually(lambda: stopped(workers) == 1, "one of two is stopped")
 
     scheduler.remove(process.pid, workers[0].pid)
@@ -117,13 +108,10 @@ def test_removing_what_has_died_does_nothing(
 
 
 def test_an_entry_leaves_when_its_process_dies(
-    manager: ProcessManager, scheduler: SchedulerManager, start: Start
+    manager: ProcessManager, scheduler: SchedulerManager, queue: Queue
 ) -> None:
     """By event: nobody asks, and nothing is owned or freed any more."""
-    process = manager.create_process("job")
-    workers = [start() for _ in range(3)]
-    for worker in workers:
-        scheduler.add(process.pid, worker.pid)
+    process, workers = queue(3)
     eventually(lambda: stopped(workers) == 2, "two of three are stopped")
     for worker in workers:
         worker.kill()
@@ -444,13 +432,10 @@ def test_the_driver_queues_real_processes(
 
 
 def test_a_busy_process_is_continued_in_the_midst_of_its_work(
-    manager: ProcessManager, scheduler: SchedulerManager, start: Start
+    manager: ProcessManager, queue: Queue
 ) -> None:
     """Stopped while it computes, it computes on when it is let go."""
-    process = manager.create_process("busy")
-    workers = [start(BUSY), start(BUSY)]
-    for worker in workers:
-        scheduler.add(process.pid, worker.pid)
+    process, workers = queue(2, BUSY)
     eventually(lambda: stopped(workers) == 1, "one of two is stopped")
     manager.terminate_process(process.pid)
 

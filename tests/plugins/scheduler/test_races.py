@@ -15,13 +15,12 @@ from probate import AlreadyOwnedError, NotOwnedError, ProcessTerminatedError, Sc
 from probate.testing import KernelView
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
+
+    from scheduler_workers import Start
 
     from probate import ProcessManager
     from probate_scheduler import SchedulerManager
-
-    Start = Callable[..., subprocess.Popen[bytes]]
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
 

@@ -27,11 +27,9 @@ from probate import SchedulingPolicy
 from probate_scheduler import ReaperUnavailableError, SchedulerManager
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from scheduler_workers import Queue, Start
 
     from probate import ProcessManager
-
-    Start = Callable[..., subprocess.Popen[bytes]]
 
 HOST = """
 import os, signal, subprocess, sys, time
@@ -153,15 +151,21 @@ def test_a_reaper_is_nobodys_child_and_holds_nothing(
         )
     reaper = reaper_of(scheduler)
     assert reaper
-    held = sorted(
-        str(fd.readlink()).partition(":")[0] for fd in Path(f"/proc/{reaper}/fd").iterdir()
-    )
+
+    def held() -> list[str]:
+        fds = Path(f"/proc/{reaper}/fd").iterdir()
+        return sorted(str(fd.readlink()).partition(":")[0] for fd in fds)
+
+    eventually(lambda: len(held()) >= 6, "it has taken all requests")
+    null, pidfds, last = held()[:2], held()[2:-1], held()[-1]
+
+    assert (null, last) == (["/dev/null"] * 2, "socket")
+    assert pidfds in (["anon_inode"] * 3, ["pidfd"] * 3)
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(reaper, number)
     scheduler.remove(process.pid, workers[0].pid)
 
-    assert held == ["/dev/null"] * 2 + [held[2]] * 3 + ["socket"]
-    assert held[2] in {"anon_inode", "pidfd"}
     assert os.getsid(reaper) not in {os.getsid(0), os.getsid(workers[0].pid)}
     with open(f"/proc/{os.getpid()}/task/{os.getpid()}/children") as file:
         assert str(reaper) not in file.read().split()
@@ -172,16 +176,12 @@ def test_a_reaper_is_nobodys_child_and_holds_nothing(
 
 @pytest.mark.usefixtures("nothing_remains")
 def test_a_reaper_that_dies_is_replaced(
-    manager: ProcessManager,
     scheduler: SchedulerManager,
-    start: Start,
+    queue: Queue,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Nobody is stopped without one: all run at once, until the next one guards them."""
-    process = manager.create_process("job")
-    workers = [start(), start(), start()]
-    for worker in workers:
-        scheduler.add(process.pid, worker.pid)
+    process, workers = queue(3)
     scheduler.pause(process.pid, workers[0].pid)
     for _ in range(3):
         eventually(lambda: stopped(workers) == 2, "two of three are stopped")

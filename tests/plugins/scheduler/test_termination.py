@@ -15,13 +15,11 @@ from probate import CleanupStats, SchedulingPolicy
 from probate_scheduler import EntryState, SchedulerManager, SchedulerResource
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable
     from pathlib import Path
 
-    from probate import ProcessManager
+    from scheduler_workers import Queue, Start
 
-    Start = Callable[..., subprocess.Popen[bytes]]
+    from probate import ProcessManager
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
 
@@ -78,13 +76,10 @@ def test_what_was_quiesced_is_never_stopped_again(
 
 
 def test_an_asynchronous_termination_does_the_same(
-    manager: ProcessManager, scheduler: SchedulerManager, start: Start
+    manager: ProcessManager, scheduler: SchedulerManager, queue: Queue
 ) -> None:
     """All continued, all counted; a second cleanup finds nothing."""
-    process = manager.create_process("job")
-    workers = [start() for _ in range(3)]
-    for worker in workers:
-        scheduler.add(process.pid, worker.pid)
+    process, workers = queue(3)
     eventually(lambda: stopped(workers) == 2, "two of three are stopped")
 
     result = asyncio.run(manager.terminate_process_async(process.pid))
@@ -156,19 +151,15 @@ def test_what_a_user_continues_takes_turns_again(
 
 
 def test_an_error_in_the_loop_lets_everybody_run(
-    manager: ProcessManager,
     scheduler: SchedulerManager,
-    start: Start,
+    queue: Queue,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is logged, nobody stays stopped, and scheduling is tried again later."""
     from probate_scheduler import dispatcher, runqueue
 
-    process = manager.create_process("job")
-    workers = [start(), start()]
-    for worker in workers:
-        scheduler.add(process.pid, worker.pid)
+    _, workers = queue(2)
     eventually(lambda: stopped(workers) == 1, "one of two is stopped")
 
     def fail(*_: object) -> None:

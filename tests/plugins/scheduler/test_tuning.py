@@ -14,13 +14,10 @@ from probate import OsProcess
 from probate_scheduler import RunQueueEntry, tuning
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable
+    from scheduler_workers import Start
 
     from probate import ProcessManager
     from probate_scheduler import SchedulerManager
-
-    Start = Callable[..., subprocess.Popen[bytes]]
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
 
