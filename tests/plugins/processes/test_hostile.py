@@ -170,7 +170,6 @@ def test_a_host_without_descriptors_keeps_what_it_cannot_end(manager: ProcessMan
             os.close(fd)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
-    # With a cgroup it is dead all the same.
     assert [failure.outcome for failure in stats.errors] == ["busy"]
     assert owner.pid in trees.table
 

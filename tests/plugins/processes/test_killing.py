@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import processes_kernel as kernel
 import psutil
 import pytest
-from processes_kernel import pids_in
+from processes_kernel import SLEEP, pids_in
 
 from probate import OsProcess
 
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
 
-#: Started by a stranger, so that nothing marks what descends from it; its pid is in $0.leader. As
-#: soon as $0.go is there, it forks once, into a session of its own, and writes that one's pid.
+#: A stranger's child, so that nothing marks what descends from it; writes its pid into $0.leader.
+#: For a line from the FIFO, it forks once, into a session of its own, which writes its pid into $0.
 STRANGER = """
-sh -c 'trap "" TERM; echo $$ > "$0.leader"
-while [ ! -e "$0.go" ]; do sleep 0.005; done
+sh -c 'trap "" TERM; exec 3<> "$0.fifo"; echo $$ > "$0.leader"; read line <&3
 setsid sh -c "echo \\$\\$ > \\"\\$0\\"; exec sleep 300" "$0" & wait' "$0" &
 wait; exec sleep 300
 """
@@ -42,6 +41,7 @@ def test_a_fork_between_the_last_look_and_the_kill(
 ) -> None:
     """Such a child escapes (actions/runner#4601): whoever is about to be killed cannot fork."""
     pids = tmp_path / "pids"
+    os.mkfifo(tmp_path / "pids.fifo")
     owner = manager.create_process("owner")
     with subprocess.Popen(["sh", "-c", STRANGER, str(pids)], start_new_session=True) as stranger:
         (leader,) = pids_in(tmp_path / "pids.leader")
@@ -52,7 +52,7 @@ def test_a_fork_between_the_last_look_and_the_kill(
         def fork_first(process: OsProcess, number: int) -> bool:
             if number == signal.SIGKILL and process.os_pid == leader:
                 asked.append(leader)
-                (tmp_path / "pids.go").touch()
+                (tmp_path / "pids.fifo").write_text("now\n")
                 kernel.eventually(
                     lambda: kernel.state(leader) == "T" or (pids.exists() and pids.read_text()),
                     "it is frozen, or has forked",
@@ -78,6 +78,8 @@ def test_a_host_with_one_descriptor_can_still_kill_a_cgroup(
     """Too few to pin anybody by, and so to freeze or signal: the kernel kills all at one stroke."""
     if containment != "cgroup":
         pytest.skip("there is no cgroup to kill")
+    # Watched as well: with nobody left to watch, the watch would give its descriptors back.
+    other = manager.spawn(SLEEP)
     owner = manager.create_process("owner")
     script = '(setsid sh -c \'echo $$ >> "$0"; exec sleep 300\' "$0" &); exec sleep 300'
     child = trees.spawn(owner.pid, ["sh", "-c", script, str(tmp_path / "pids")])
@@ -102,3 +104,4 @@ def test_a_host_with_one_descriptor_can_still_kill_a_cgroup(
         kernel.wait_for_exit(each)
 
     assert owner.terminate().is_success
+    assert kernel.lives(other.os_pid or 0)

@@ -100,6 +100,10 @@ def launch(
 
     Raises OSError if it cannot be executed, ValueError for limits that cannot be enforced.
     """
+    for stream in (stdin, stdout, stderr):
+        if stream is not None and not isinstance(stream, int):
+            # Popen asks too late: before Python 3.11.4 what it has opened by then stays open.
+            stream.fileno()
     mark = Mark.new()
     with contextlib.ExitStack() as undo:
         trees.open()
