@@ -123,14 +123,15 @@ def release_many(entries: list[Entry]) -> None:
         return
 
     def close_all() -> None:
-        while files and files[-1].release_quietly():
+        # What is still being flushed may hang.
+        while files and files[-1].began is None and files[-1].release_quietly():
             files.pop()
 
     try:
-        if all(each.is_in_memory for each in files):
-            close_all()
-        else:
+        if any(each.may_wait for each in files):
             concurrent.futures.wait([in_background(close_all)], DISK_PATIENCE)
+        else:
+            close_all()
     finally:
         del entries[len(files) :]
         # The thread may be left behind in one of them: the others are `release`'s.

@@ -52,8 +52,9 @@ class OpenFile(Entry):
     """
 
     __slots__ = (
-        "_above", "_failure", "_native", "_raw", "_turn", "began", "closing", "file", "flushing",
-        "identity", "is_in_memory", "is_stream", "is_written", "locks", "path",
+        "_above", "_failure", "_is_flushed", "_is_standard", "_native", "_raw", "_turn", "began",
+        "closing", "file", "flushing", "identity", "is_in_memory", "is_stream", "is_written",
+        "locks", "path",
     )  # fmt: skip
 
     def __init__(self, file: object, native: object = None) -> None:
@@ -70,12 +71,11 @@ class OpenFile(Entry):
         self.is_stream = self.identity.is_stream or (
             stat.S_ISCHR(self.identity.file_type) and self._raw.isatty()
         )
-        # What somebody has derived from the standard library's may do whatever it likes.
-        self.is_in_memory = (
-            type(self._raw) is io.FileIO
-            and all(type(each) in _PLAIN for each in self._above)
-            and is_in_memory(fd)
+        #: Whether it is what `open` makes. Whatever is derived from it may do as it likes.
+        self._is_standard = type(self._raw) is io.FileIO and all(
+            type(each) in _PLAIN for each in self._above
         )
+        self.is_in_memory = self._is_standard and is_in_memory(fd)
         #: Whether there may be something to flush.
         self.is_written = bool(self._above) and self._raw.writable()
         #: Locks that were taken through it here.
@@ -87,6 +87,7 @@ class OpenFile(Entry):
         #: Its latest flush, and its release, where they are on a thread of their own.
         self.flushing: concurrent.futures.Future[None] | None = None
         self.closing: concurrent.futures.Future[Outcome] | None = None
+        self._is_flushed = False
         #: What could not be written, and nobody has been told of yet.
         self._failure: Exception | None = None
 
@@ -116,8 +117,16 @@ class OpenFile(Entry):
 
     @property
     def may_wait(self) -> bool:
-        """Whether to flush and close it may wait for a disk, or for a reader."""
-        return self.is_written and not self.is_in_memory and not self._raw.closed
+        """Whether to flush and close it may wait for a disk, or for a reader.
+
+        A disk that has just taken a flush takes some last words too; of a reader nobody knows.
+        """
+        return (
+            self.is_written
+            and not self.is_in_memory
+            and not self._raw.closed
+            and (self.is_stream or not self._is_flushed)
+        )
 
     # -- flushing and closing ------------------------------------------------
 
@@ -128,6 +137,7 @@ class OpenFile(Entry):
             try:
                 if self.is_written and self.number is not None:
                     self._flush()
+                    self._is_flushed = True
             except LostDataError as error:
                 if isinstance(self._above[0], io.TextIOWrapper):
                     # It forgets what it could not hand on, and a second flush would succeed.
@@ -159,15 +169,17 @@ class OpenFile(Entry):
     def _release(self) -> Outcome:
         if self._raw.closed:
             return Outcome.ALREADY_GONE
+        number = self.number
         try:
-            if self.is_written and self.number is not None:
+            if self.is_written and number is not None:
                 self._flush()
         except BaseException:
             # What is lost was known when the flush failed.
             with contextlib.suppress(LostDataError):
                 self._close()
             raise
-        return self._close()
+        # Asked for anew where the flush may have had to wait.
+        return self._close(is_ours=number is not None and self.is_in_memory)
 
     def _flush(self) -> None:
         """Have each layer hand down what it holds back, and the kernel take it."""
@@ -184,6 +196,9 @@ class OpenFile(Entry):
                 continue
             except OSError as error:
                 raise self._lost(error) from error
+            if self._is_standard:
+                # Each has flushed what is beneath it.
+                return
 
     def _wait_for_room(self, error: BlockingIOError) -> None:
         """Wait until there is room in a pipe that does not block, or its reader is gone."""
@@ -197,19 +212,24 @@ class OpenFile(Entry):
         poll.register(fd, select.POLLOUT)
         poll.poll(_LOOK)
 
-    def _close(self) -> Outcome:
-        if self.number is None:
+    def _close(self, *, is_ours: bool = False) -> Outcome:
+        if not is_ours and self.number is None:
             nbytes = self._disarm()
             if nbytes:
                 reason = "somebody else has closed its descriptor"
                 raise LostDataError(nbytes, self.path, errno.EBADF, reason)
             return Outcome.ALREADY_GONE
+        if not self.is_written:
+            # Nothing can be lost; and a thread blocked in a read has all layers locked but this.
+            self._raw.close()
+            return Outcome.RELEASED
         failure: LostDataError | None = None
-        # Of what is only read nothing can be lost; and a thread blocked in a read has the layers
-        # above locked, but not the `FileIO`.
-        for layer in (*self._above, self._raw) if self.is_written else (self._raw,):
+        for layer in (*self._above, self._raw):
             try:
                 layer.close()
+                if self._is_standard:
+                    # Each has closed what is beneath it.
+                    break
             except ValueError:
                 # It was detached since.
                 continue
@@ -220,15 +240,13 @@ class OpenFile(Entry):
         return Outcome.RELEASED
 
     def _lost(self, error: OSError) -> LostDataError:
-        nbytes = None
-        try:
-            # What a buffer could not write it keeps. There are no positions in a pipe.
-            if isinstance(self._above[-1], _PLAIN):
-                nbytes = self._above[-1].tell() - self._raw.tell()
-        except (OSError, ValueError):
-            pass
+        nbytes = 0
+        # What a buffer could not write it keeps. There are no positions in a pipe.
+        with contextlib.suppress(OSError, ValueError):
+            nbytes = self._above[-1].tell() - self._raw.tell()
+        number = error.errno or errno.EIO
         return LostDataError(
-            nbytes or None, self.path, error.errno or errno.EIO, error.strerror or ""
+            nbytes if nbytes > 0 else None, self.path, number, error.strerror or ""
         )
 
     def _disarm(self) -> int:
