@@ -78,12 +78,15 @@ def test_slots_are_by_default_the_cpus_of_this_host(scheduler: SchedulerManager)
     assert (scheduler.totals.policy, scheduler.totals.quantum) == ("fair", 1.0)
 
 
-def test_removing_one_frees_its_slot(scheduler: SchedulerManager, queue: Queue) -> None:
+@pytest.mark.parametrize("method", ["remove", "close"])
+def test_removing_one_frees_its_slot(
+    scheduler: SchedulerManager, queue: Queue, method: str
+) -> None:
     """What was removed runs, whatever it was; so does the last one that is left."""
     process, workers = queue(2)
     eventually(lambda: stopped(workers) == 1, "one of two is stopped")
 
-    scheduler.remove(process.pid, workers[0].pid)
+    getattr(scheduler, method)(process.pid, workers[0].pid)
 
     assert runs(workers[0].pid)
     eventually(lambda: stopped(workers) == 0, "the other one runs on")

@@ -131,7 +131,7 @@ class RunQueueEntry:
     # -- time ----------------------------------------------------------------
 
     def account(self) -> None:
-        """Book the time since the last change. Comes before each change."""
+        """Add up the time since the last change. Comes before each change."""
         now = time.monotonic()
         passed, self._since = now - self._since, now
         match self.state:

@@ -216,13 +216,13 @@ class SchedulerManager:
 
     @pid_or_current
     def statistics(self, pid: int) -> tuple[EntryStatistics, ...]:
-        """The figures of this owner's entries, oldest first."""
+        """Return the figures of this owner's entries, oldest first."""
         owned = self.table.owned(pid)[::-1]
         return tuple(self._queue.statistics(entry) for _, entry in owned)
 
     @property
     def totals(self) -> SchedulerStatistics:
-        """The figures of the whole queue, all owners and those that have left it included."""
+        """Return the figures of the whole queue, of all owners and of those that have left it."""
         return self._queue.totals()
 
     def join_if_idle(self) -> None:

@@ -192,12 +192,12 @@ class RunQueue:
             return not entry.is_removed
 
     def statistics(self, entry: RunQueueEntry) -> EntryStatistics:
-        """The figures of one."""
+        """Return the figures of one."""
         with self._changed:
             return entry.statistics()
 
     def totals(self) -> SchedulerStatistics:
-        """The figures of all."""
+        """Return the figures of all."""
         with self._changed:
             entries = [entry.statistics() for entry in self._entries.values()]
             return SchedulerStatistics(

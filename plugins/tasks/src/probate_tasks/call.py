@@ -105,7 +105,7 @@ class ThreadCall(Job):
 
 @final
 class ExecutorCall(Job):
-    """A call by some other executor; or a future for threads that somebody else settles."""
+    """A call by some other executor; or a future for threads that somebody else sets."""
 
     __slots__ = ()
 
@@ -122,7 +122,7 @@ class ExecutorCall(Job):
         self.future.add_done_callback(callback)
 
     def cancel(self) -> bool:
-        """Request cancellation; where a task turns out to be behind it, of the task."""
+        """Request cancellation; if there is a task behind it by now, of the task."""
         # run_coroutine_threadsafe makes its task when the loop comes to it, maybe after adoption.
         future = behind(self.future)
         if isinstance(future, asyncio.Future):
