@@ -1,9 +1,10 @@
-"""How to make, adopt, release and break a resource of each of the ten kinds."""
+"""How to make, adopt, release and break a resource of each of the kinds."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import callbacks_driver
 import drivers
 import files_driver
 import ipc_driver
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 def all_drivers(orchestrator: ResourceOrchestrator, loop: LoopThread) -> dict[str, Driver]:
     """Drivers by name, of every kind."""
     modules: tuple[Any, ...] = (
+        callbacks_driver,
         files_driver,
         ipc_driver,
         memory_driver,

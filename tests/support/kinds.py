@@ -5,6 +5,7 @@ from __future__ import annotations
 PRIORITIES = {
     "processes": 100,
     "scheduler": 90,
+    "callbacks": 60,
     "mmap": 50,
     "tasks": 40,
     "rings": 30,

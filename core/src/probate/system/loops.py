@@ -6,7 +6,6 @@ import concurrent.futures
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from probate.errors import BusyResourceError, ReleaseError, ReleaseTimeoutError
@@ -30,8 +29,10 @@ _give_up_at: Final[ContextVar[float]] = ContextVar("probate_give_up_at", default
 #: Seconds between two looks whether a loop that is waited for still runs.
 _LOOK_EVERY: Final = 0.1
 
-#: The part of the remaining time that one call may take, so that some is left for the next.
-_SHARE: Final = 0.8
+#: The parts of the remaining time after which one call is cancelled, and then left behind, so that
+#: some is left for the next.
+_CANCEL_AT: Final = 0.7
+_LEAVE_AT: Final = 0.8
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -69,10 +70,11 @@ def run_on_loop(make: Callable[[], Awaitable[Any]], loop: asyncio.AbstractEventL
     was raised there; ReleaseError if the loop is closed; BusyResourceError if it does not run, or
     waits for this very call; ReleaseTimeoutError if it takes longer than a termination has time.
     """
+    seconds = _give_up_at.get() - time.monotonic()
     if loop is None:
         thread = CallThread("probate-coroutine")
         try:
-            return _result_of(thread.submit(partial(asyncio.run, _await(make))), None)
+            return _result_of(thread.submit(lambda: asyncio.run(_await(make, seconds))), seconds)
         finally:
             thread.abandon()
     if loop.is_closed():
@@ -84,13 +86,13 @@ def run_on_loop(make: Callable[[], Awaitable[Any]], loop: asyncio.AbstractEventL
         )
     if not loop.is_running():
         raise BusyResourceError("has to run on its event loop, which does not run")
-    coroutine = _await(make)
+    coroutine = _await(make, seconds)
     try:
         future = asyncio.run_coroutine_threadsafe(coroutine, loop)
     except RuntimeError:
         coroutine.close()
         raise ReleaseError("its event loop was closed before it could run there") from None
-    return _result_of(future, loop)
+    return _result_of(future, seconds, loop)
 
 
 def call_on_loop(
@@ -116,20 +118,29 @@ def call_on_loop(
     return done
 
 
-async def _await(make: Callable[[], Awaitable[Any]]) -> Any:
-    return await make()
+async def _await(make: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+    limit = asyncio.timeout(None if seconds == float("inf") else seconds * _CANCEL_AT)
+    try:
+        async with limit:
+            return await make()
+    except TimeoutError:
+        if limit.expired():
+            message = "its coroutine did not end in time, and was cancelled"
+            raise ReleaseTimeoutError(message) from None
+        raise
 
 
 def _result_of(
-    future: concurrent.futures.Future[Any], loop: asyncio.AbstractEventLoop | None
+    future: concurrent.futures.Future[Any],
+    seconds: float,
+    loop: asyncio.AbstractEventLoop | None = None,
 ) -> Any:
-    left = _give_up_at.get() - time.monotonic()
-    over = time.monotonic() + left * _SHARE
+    over = time.monotonic() + seconds * _LEAVE_AT
     while not future.done():
         left = over - time.monotonic()
         if left <= 0:
             future.cancel()
-            raise ReleaseTimeoutError("a coroutine did not end in time; it was cancelled")
+            raise ReleaseTimeoutError("its coroutine did not end in time, nor when cancelled")
         concurrent.futures.wait([future], min(left, _LOOK_EVERY))
         if loop is not None and not loop.is_running() and not future.done():
             future.cancel()
