@@ -32,7 +32,7 @@ with ProcessManager.builder().build() as manager:
     process.adopt(Path(), release=Path().unlink)
     process.adopt(Path(), release=str.upper)  # adopt
     process.callback(print, "text", end="")
-    process.callback(len)  # Sized|obj
+    process.callback(len)  # argument
 
 table = OwnershipTable("leases", Path.unlink)
 reveal_type(table.acquire(1, Path.cwd))  # Path
@@ -55,7 +55,7 @@ def expected() -> dict[int, str]:
 def check(said: dict[int, str]) -> None:
     assert said.keys() == expected().keys()
     for line, word in expected().items():
-        assert re.search(word, said[line])
+        assert word in said[line]
 
 
 @pytest.fixture
@@ -67,9 +67,9 @@ def program(tmp_path: Path) -> Path:
 
 def test_mypy_knows_what_is_public(program: Path) -> None:
     """In strict mode: a kind got by its class is of that class, and a misspelling is an error."""
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", program.parent]
+    command = [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={program.parent}"]
     ran = subprocess.run(
-        [*command, program],
+        [*command, str(program)],
         cwd=program.parent, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     said: dict[int, str] = {}
