@@ -180,7 +180,10 @@ def test_no_room_imports_from_a_higher_one() -> None:
         wrong += [
             f"{name} imports {other}"
             for other in imports_at_import_time(path)
-            if other.startswith("probate.") and ROOMS.index(room_of(other)) > height
+            # What is no room is a name of the face, which is above all rooms but the command's.
+            if other.startswith("probate.")
+            and (ROOMS.index(room_of(other)) if room_of(other) in ROOMS else len(ROOMS) - 3)
+            > height
         ]
 
     assert wrong == []

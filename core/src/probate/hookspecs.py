@@ -1,16 +1,29 @@
 """The contract between Probate and its plugins: read this first.
 
-A resource plugin is a class, called without arguments, named by an entry point of group
-`probate.resources` whose name is the kind. Mark implementations with `probate.hookimpl`.
+A resource plugin serves one kind of resource. An entry point of group `probate.resources`, whose
+name is the kind, names a class or function without arguments that makes a new one at each call.
+Most are a `ResourceKind`: a table, a place in the order, and at most a few functions, which has
+these hooks written once. A class that marks its own with `probate.hookimpl` is the same thing
+written out.
 
-    `ordering`       required   where the kind stands in the cleanup order
-    `has_resources`  required   whether a process owns anything of the kind
-    `cleanup`        required   release all that a process owns
-    `quiesce`        optional   ask the users of its resources to stop
-    `adopt`          optional   take responsibility for an object made elsewhere
-    `usage`          optional   how much a process owns; answered by the tables if absent
-    `observe`        optional   what a foreign OS process holds
-    `reclaim`        optional   release a named thing whose owner has died
+    hook                        says                                        runs on
+    `ordering`       required   where the kind stands in the cleanup order  the registering thread
+    `has_resources`  required   whether a process owns anything of it       the ending thread
+    `cleanup`        required   release all that a process owns             a hook thread
+    `quiesce`        optional   ask the users of its resources to stop      a hook thread
+    `adopt`          optional   take an object that was made elsewhere      the adopting thread
+    `usage`          optional   how much a process owns; by default the     the asking thread
+                                tables' answer
+    `observe`        optional   what a foreign OS process holds             the asking thread
+    `reclaim`        optional   release a named thing whose owner has died  the settling process
+
+A hook thread is one that can be left behind when the hook hangs at the deadline; one for each
+termination, so its hooks run one after another. A hook marked with `runs_inline` promises not to
+block, and runs on the ending thread, which may be an event loop's. Without a deadline all hooks
+run on the ending thread, unless that is an event loop's.
+
+`observe` and `reclaim` are specified here for plugins to implement, and are called by nobody in
+this release: the journal that survives a crash of the host will.
 
 The orchestrator calls each resource plugin on its own, so that one failure never ends a call
 for all. Plugins that only wrap hooks (timing, audit, tracing) are observers: they take part in
@@ -32,8 +45,7 @@ if TYPE_CHECKING:
 
     from probate.models import CleanupStats, ResourceRecord, ResourceUsage
     from probate.ordering import Ordering
-    from probate.outcome import Outcome
-    from probate.ownership.table import ResourceId
+    from probate.outcome import Outcome, ResourceId
 
     #: What a `quiesce` may give to wait for. An asyncio future belongs to its own loop.
     AnyFuture = concurrent.futures.Future[Any] | asyncio.Future[Any]
@@ -141,14 +153,17 @@ def adopt(pid: int, resource: object) -> ResourceId | None:
 
 @_hookspec
 def observe(process: psutil.Process) -> Iterable[ResourceRecord]:  # type: ignore[empty-body]  # a specification has no body
-    """Tell what a live foreign OS process holds of this kind, as seen from outside."""
+    """Tell what a live foreign OS process holds of this kind, as seen from outside.
+
+    For reports and in-use checks, never a reason to delete. Called by nobody in this release.
+    """
 
 
 @_hookspec
 def reclaim(record: ResourceRecord, dry_run: bool) -> Outcome:  # type: ignore[empty-body]  # a specification has no body
     """Release a named thing whose owner has died, from its record alone.
 
-    A dry run takes the same path up to the act.
+    A dry run takes the same path up to the act. Called by nobody in this release.
     """
 
 
