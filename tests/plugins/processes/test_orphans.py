@@ -57,14 +57,17 @@ def test_the_orphans_of_a_leader_that_dies_by_itself(
     assert result.stats.by_type == {"processes": 1}
 
 
-#: Forks twice, leaves the session and drops the environment, before anything else.
+#: Forks twice, leaves the session and drops the environment, before anything else. It writes its
+#: pid, and whether it was tagged by then (RLIMIT_LOCKS), into $1.
 SHEDDER = """
 import os, sys
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
+        import resource
+        is_tagged = resource.getrlimit(10)[0] != resource.RLIM_INFINITY
         with open(sys.argv[1], "w") as file:
-            print(os.getpid(), file=file)
+            print(os.getpid(), is_tagged, file=file)
         os.execve("/bin/sleep", ["sleep", "300"], {})
     os._exit(0)
 os.wait()
@@ -75,14 +78,22 @@ os.execve("/bin/sleep", ["sleep", "300"], {})
 def test_an_orphan_that_sheds_all_at_once(
     manager: ProcessManager, tmp_path: Path, pin: Pin
 ) -> None:
-    """To fork twice, leave the session and drop the environment as the first act is no way out."""
+    """To fork twice, leave the session and drop the environment as the first act is no way out.
+
+    Unless this host gets no processor for as long as all that takes, which is not promised.
+    """
+    proven = 0
     for number in range(20):
         pids = tmp_path / f"pids{number}"
         process = manager.spawn([sys.executable, "-SEc", SHEDDER, str(pids)])
-        orphan = pin(*pids_in(pids))
+        os_pid, is_tagged = kernel.words(pids)
+        orphan = pin(int(os_pid))
         process.terminate()
-
-        assert kernel.is_gone(orphan)
+        if is_tagged == "True":
+            assert kernel.is_gone(orphan)
+            proven += 1
+    if not proven:
+        pytest.skip("this host was too slow each time")
 
 
 def test_a_leader_that_does_nothing_but_leave_an_orphan(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def os_usage(os_pids: Iterable[int]) -> OsUsage:
-    """What these processes use together; those that are gone by now use nothing."""
+    """Sum up what these processes use; those that are gone by now use nothing."""
     # Late: most hosts never ask, and the two take longer to import than all of this plugin.
     import psutil
 

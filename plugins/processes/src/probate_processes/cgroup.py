@@ -34,7 +34,7 @@ class Cgroup:
 
     @classmethod
     def create(cls) -> Self | None:
-        """Make one; None where there is no cgroup v2 that we may write to, or no cgroup.kill."""
+        """Create one; None where no cgroup v2 may be written to, or there is no cgroup.kill."""
         here = _own_cgroup()
         if here is None:
             return None
@@ -64,7 +64,7 @@ class Cgroup:
         return True
 
     def members(self) -> list[int]:
-        """The processes inside, also in cgroups that they have made in turn; no zombies."""
+        """List the processes inside, also in cgroups that they have made in turn; no zombies."""
         found: list[int] = []
         for folder, _, _ in os.walk(self._folder, onerror=_raise_exhaustion):
             try:
@@ -150,7 +150,7 @@ def _folder_of(path: str) -> Path:
 
 
 def _raise_exhaustion(error: OSError) -> None:
-    """Let an error pass only if it is no answer: what cannot be opened may well be there."""
+    """Raise the error if it tells nothing: what no descriptor was left for may well be there."""
     if is_exhaustion(error):
         raise error
 

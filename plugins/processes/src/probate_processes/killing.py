@@ -33,7 +33,7 @@ class NotPermittedError(ReleaseError):
 
 
 def kill(tree: Tree, unclaimed_children: Callable[[], list[int]]) -> bool:
-    """Kill all of a tree, and reap what comes to us, but for the leader; whether anybody lived.
+    """Kill all of a tree, and reap what comes to us, but the leader; return whether anybody lived.
 
     Where there is a cgroup, the kernel kills it at one stroke. Then, or instead: freeze, and look
     again, until nobody new is found, since what is frozen does not fork; kill; and look again
@@ -76,9 +76,9 @@ def kill(tree: Tree, unclaimed_children: Callable[[], list[int]]) -> bool:
 
 
 def reap_if_deserted(tree: Tree, trees: TreeRegistry, death_round: int) -> bool:
-    """Whether nobody of a tree lives; its dead who have come to us are reaped then.
+    """Reap the dead of a tree that have come to us, if nobody of it lives; return whether so.
 
-    Not the leader, which was seen to have exited in that round of the death watch. Blocks
+    All but the leader, which was seen to have exited in that round of the death watch. Blocks
     nowhere.
     """
     if tree.stopping is not None and tree.stopping.is_waiting():
@@ -171,7 +171,7 @@ def reap(tree: Tree, members: Members) -> None:
 
 
 def _drop_reaped(members: Members) -> bool:
-    """Let go of those whom the kernel has forgotten; whether there were any."""
+    """Let go of those who have been reaped; return whether there were any."""
     reaped = [member for member in members.values() if not member.is_there()]
     for member in reaped:
         del members[member.os_pid]

@@ -51,7 +51,9 @@ class ProcessTreeManager:
     def __init__(self) -> None:
         self._trees = TreeRegistry()
         #: Who owns which trees.
-        self.table = OwnershipTable("processes", self._release, identity=_identity)
+        self.table = OwnershipTable(
+            "processes", self._release, identity=lambda tree: tree.native.identity
+        )
 
     @pid_or_current
     def spawn(
@@ -191,21 +193,21 @@ class ProcessTreeManager:
         return futures
 
     def usage(self, pid: int) -> ResourceUsage:
-        """List the OS processes of `pid`, with what they and their descendants use."""
+        """Account for the OS processes of `pid`, and what they and their descendants use."""
         living = [os_pid for _, tree in self.table.owned(pid) for os_pid in self._living(tree)]
         return self.table.usage(pid).model_copy(update={"os": os_usage(living)})
 
     # -- inside --------------------------------------------------------------
 
     def _watch(self, tree: Tree) -> None:
-        """Have the leader's death told; at once, if it is dead already."""
+        """Be told when the leader dies; at once, if it is dead already."""
         self._trees.reap_orphans()
         with tree.lock:
             if not tree.is_over:
                 death_watch.watch(tree.leader.fileno(), partial(self._leader_exited, tree))
 
     def _leader_exited(self, tree: Tree) -> None:
-        """The leader has exited. On the watch's thread: nothing here waits for processes."""
+        """Take note of a leader's death, on the watch's thread: nobody here waits for processes."""
         with tree.lock:
             if tree.is_over or tree.is_being_killed:
                 return
@@ -228,13 +230,11 @@ class ProcessTreeManager:
             if tree.is_being_killed:
                 try:
                     tree.is_asked |= kill(tree, self._trees.unclaimed_children)
-                except NotPermittedError:
+                except BaseException as error:
                     self._kill_failed(tree)
-                    # No later try would be any better.
-                    self._abandon(tree)
-                    raise
-                except BaseException:
-                    self._kill_failed(tree)
+                    if isinstance(error, NotPermittedError):
+                        # No later try would be any better.
+                        self._abandon(tree)
                     raise
                 with tree.lock:
                     self._finish(tree)
@@ -242,7 +242,7 @@ class ProcessTreeManager:
         return Outcome.RELEASED if tree.is_asked else Outcome.ALREADY_GONE
 
     def _kill_failed(self, tree: Tree) -> None:
-        """Not all could be killed, but the leader may have been."""
+        """Tell of the leader's death, if it was killed although not all could be."""
         with tree.lock:
             tree.is_being_killed = False
             has_exited = tree.leader.has_exited()
@@ -252,7 +252,7 @@ class ProcessTreeManager:
             tree.native.resolve_exited()
 
     def _finish(self, tree: Tree) -> None:
-        """Nobody is left: reap the leader, and let go. The tree's lock is held."""
+        """Reap the leader, since nobody else is left, and let go. The tree's lock is held."""
         tree.native.record_exit(tree.leader)
         tree.native.reap(tree.leader)
         self._let_go(tree)
@@ -270,7 +270,7 @@ class ProcessTreeManager:
         self._trees.discard(tree)
 
     def _abandon(self, tree: Tree) -> None:
-        """Let go of what was not to be ours: it is still whoever's it was before."""
+        """Let go of a tree that is not to be ours, and leave its processes as they are."""
         with tree.lock:
             self._let_go(tree)
 
@@ -291,7 +291,3 @@ class ProcessTreeManager:
             return [os_pid for os_pid, member in members.items() if not member.has_exited()]
         finally:
             close_all(members)
-
-
-def _identity(tree: Tree) -> object:
-    return tree.native.identity

@@ -27,7 +27,7 @@ else:
 
 
 class Native(Protocol):
-    """What a tree needs of the object that stands for its first process."""
+    """Stands for the first process of a tree: what the tree needs of such an object."""
 
     os_pid: int
     #: Whether it must be a child of this host.
@@ -41,7 +41,7 @@ class Native(Protocol):
         """Take note of how it ended, while it is a zombie, which it stays for now."""
 
     def reap(self, leader: OsProcess) -> None:
-        """Have it reaped, unless that is somebody else's to do."""
+        """Reap it, unless that is somebody else's to do."""
 
     def resolve_exited(self) -> None:
         """Tell whoever waits for it that it has exited; once, however often it is called."""
@@ -49,7 +49,7 @@ class Native(Protocol):
 
 @final
 class Child:
-    """An OS process that was spawned. What `ProcessTreeManager.spawn` returns."""
+    """Stands for an OS process that was spawned: what `ProcessTreeManager.spawn` returns."""
 
     def __init__(
         self, popen: subprocess.Popen[bytes], argv: Sequence[Argument], process: OsProcess
@@ -120,7 +120,7 @@ class Child:
 
 @final
 class Adopted:
-    """An OS process that was started elsewhere, and the object that stands for it."""
+    """Wraps the object that stands for an OS process which was started elsewhere."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class Adopted:
             self._reap()
 
     def resolve_exited(self) -> None:
-        """Nobody waits here: its user waits with the object itself."""
+        """Tell nobody: its user waits with the object itself."""
 
 
 def native_of(resource: object) -> Adopted | None:

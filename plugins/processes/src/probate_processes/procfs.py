@@ -36,7 +36,7 @@ Members = dict[int, OsProcess]
 
 @final
 class Descent(NamedTuple):
-    """Where a process comes from."""
+    """Tells where a process comes from, and whether it is a zombie."""
 
     is_zombie: bool
     parent: int
@@ -51,7 +51,7 @@ class Descent(NamedTuple):
 
 @final
 class Lineage(NamedTuple):
-    """All that a process shows of whom it descends from, but for its parent."""
+    """Shows whom a process descends from, by all but its parent."""
 
     os_pid: int
     is_zombie: bool
@@ -62,7 +62,7 @@ class Lineage(NamedTuple):
 
     @classmethod
     def of_child(cls, os_pid: int) -> Self | None:
-        """Look at a child of this host; None if it is none."""
+        """Look at a child of this host; None if it is no child of it."""
         try:
             is_zombie, parent, session = Descent.of(os_pid)
         except ProcessLookupError:
@@ -75,7 +75,7 @@ class Lineage(NamedTuple):
 
 @final
 class Mark(NamedTuple):
-    """What the processes of one tree are marked with."""
+    """Marks the processes of one tree."""
 
     #: A word in the marker in the environment.
     token: bytes
@@ -84,7 +84,7 @@ class Mark(NamedTuple):
 
     @classmethod
     def new(cls) -> Self:
-        """One that no other tree on this machine has."""
+        """Make one that no other tree on this machine has."""
         host, number = os.getpid(), next(_numbers)
         # Of two hosts, the pids tell them apart; of those who had one pid, their start times.
         started = start_time_of(host)
@@ -97,12 +97,12 @@ def is_tag_made_by(tag: int, host: OsProcess) -> bool:
 
 
 def _tags_of(host: int, started: int) -> int:
-    """What all tags have in common that a host gives."""
+    """Compute what all tags have in common that a host gives."""
     return (started << 54 | host << _NUMBER_BITS) & _TAG_MAX
 
 
 def children_of(os_pid: int) -> list[int]:
-    """The children of all threads of a process; of one that is gone, none.
+    """List the children of all threads of a process; of one that is gone, none.
 
     Reliable only while the process does not fork or reap (proc(5)): whoever needs all of them
     looks until there are no more.
@@ -114,7 +114,7 @@ def children_of(os_pid: int) -> list[int]:
 
 
 def children_by_thread(os_pid: int) -> dict[str, bytes]:
-    """The children of each thread that has any, oldest first: a decimal and a space for each."""
+    """List the children of each thread that has any, oldest first, each with a space after it."""
     found: dict[str, bytes] = {}
     # It may be gone at any moment, or some of its threads.
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -127,7 +127,7 @@ def children_by_thread(os_pid: int) -> dict[str, bytes]:
 
 
 def last_os_pid() -> int | None:
-    """The pid that was given out last, to a process or thread; None if that cannot be read."""
+    """Read which pid was given out last, to a process or thread; None if that cannot be read."""
     try:
         return int(read_proc("/proc/loadavg").split()[4])
     except OSError:
@@ -140,7 +140,7 @@ def is_exhaustion(error: OSError) -> bool:
 
 
 def cgroup_of(os_pid: int) -> str | None:
-    """The path of the cgroup v2 of a process, or zombie; None if that cannot be read."""
+    """Read the path of the cgroup v2 of a process, or zombie; None if that cannot be read."""
     text = _read(os_pid, "cgroup")
     for line in () if text is None else text.splitlines():
         if line.startswith(b"0::"):
@@ -149,7 +149,7 @@ def cgroup_of(os_pid: int) -> str | None:
 
 
 def tokens_of(os_pid: int) -> frozenset[bytes]:
-    """What the marker has said since a process was started; none if that cannot be read."""
+    """Read what the marker said when a process was started; nothing if that cannot be read."""
     prefix = f"{MARKER}=".encode()
     entries = (_read(os_pid, "environ") or b"").split(b"\0")
     return frozenset(
@@ -177,7 +177,7 @@ def tag_untagged(os_pid: int, tag: int) -> None:
 
 
 def tag_of(os_pid: int) -> int | None:
-    """The tag of a process, or zombie; None if it has none."""
+    """Read the tag of a process, or zombie; None if it has none."""
     try:
         soft, _ = resource.prlimit(os_pid, _RLIMIT_LOCKS)
         return None if soft == resource.RLIM_INFINITY else soft

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @final
 class Stopping:
-    """A tree that has been asked to stop: SIGTERM to all of it, and SIGCONT.
+    """Asks a tree to stop, by SIGTERM and SIGCONT to all of it, and tells when it has.
 
     Descendants that turn up later are asked as well. Nothing blocks; no polling. `scan` finds
     and pins the members of the tree that are not known yet; `reap` reaps a dead one.
@@ -67,7 +67,7 @@ class Stopping:
     def hand_over(self) -> Members:
         """Ask no more, and wait for nobody; return those who are known.
 
-        The dead among them could not be told by their descent any more.
+        By their descent, the dead among them could not be found again.
         """
         with self._lock:
             for process in self._asked.values():

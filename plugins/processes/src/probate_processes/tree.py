@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @final
 class Tree:
-    """One process, pinned, and how its descendants are known.
+    """Pins one process, the leader, and knows its descendants.
 
     A descendant is whoever has a member for a parent, is in the tree's cgroup, or is an orphan
     that came to us (subreaper.py) and is in the leader's session, or is marked (procfs.py).
@@ -96,7 +96,7 @@ class Tree:
         return found
 
     def includes(self, lineage: Lineage) -> bool:
-        """Whether a child of this host that looks like this, and leads no tree, is of this one."""
+        """Whether a child of this host that shows this lineage, and leads no tree, is a member."""
         is_in_session = lineage.session == self.os_pid and lineage.os_pid != self.os_pid
         if is_in_session and self._has_session():
             return True
@@ -111,7 +111,7 @@ class Tree:
         return self.mark.token in lineage.tokens
 
     def reap(self, process: OsProcess) -> None:
-        """Reap a dead member that has come to us, but for the leader, whose pid is still needed."""
+        """Reap a dead member that has come to us; not the leader, whose pid is still needed."""
         if process.os_pid != self.os_pid:
             # That of another parent is that one's to reap.
             with contextlib.suppress(ChildProcessError):

@@ -28,7 +28,7 @@ _LOOKS: Final = 3
 
 @final
 class TreeRegistry:
-    """The trees by the pid of their leader; no ownership, which is the table's.
+    """Keeps the trees of this host by the pid of their leader; who owns them, the table knows.
 
     While there is any, this process is a child subreaper, so that no orphan gets away.
     """
@@ -51,7 +51,7 @@ class TreeRegistry:
         forget_in_forked_child(self)
 
     def open(self) -> None:
-        """Be a subreaper, before there is a descendant, and until `close`. Raises OSError."""
+        """Become a subreaper, before there is a descendant, until `close`. Raises OSError."""
         with self._lock:
             if not self._users:
                 self._was_subreaper = is_subreaper()
@@ -99,7 +99,7 @@ class TreeRegistry:
             self.close()
 
     def unclaimed_children(self) -> list[int]:
-        """The children of this host that lead no tree: its own, and orphans that came to it."""
+        """List the children of this host that lead no tree: its own, and orphans left to it."""
         children = children_by_thread(os.getpid())
         with self._lock:
             self._seen = {
