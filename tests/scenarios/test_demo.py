@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +58,7 @@ def report() -> dict[str, Any]:
 
 
 def is_a_screen(lines: list[str]) -> bool:
-    return len(lines) <= ROWS and max(map(len, lines)) <= COLUMNS
+    return len(lines) <= ROWS and all(len(line) <= COLUMNS for line in lines)
 
 
 def test_the_demo_fits_on_one_screen() -> None:
@@ -140,13 +141,13 @@ def test_machines_are_told_all_of_it(report: dict[str, Any]) -> None:
     assert list(report) == [
         "plugins",
         "processes",
-        "omissions",
+        "remarks",
         "totals",
         "kernel",
         "is_success",
     ]
     assert [each["kind"] for each in report["plugins"]] == KINDS
-    assert (report["is_success"], report["omissions"]) == (True, [])
+    assert (report["is_success"], report["remarks"]) == (True, [])
     assert report["kernel"]["differences"] == []
     assert [each["ended_by"] for each in processes] == [
         "return",
@@ -183,6 +184,22 @@ def test_the_demo_fails_when_the_kernel_sees_something_left(tmp_path: Path) -> N
     assert ran.returncode == 1
     assert "The kernel says otherwise: " in ran.stdout
     assert "is open: /etc/hostname" in ran.stdout
+    assert is_a_screen(ran.stdout.splitlines())
+
+
+@pytest.mark.parametrize("descriptors", [16, 60])
+def test_where_there_is_not_enough_it_says_so_in_a_line(descriptors: int) -> None:
+    """What lacks descriptors is left out, or ends the demo: never with a traceback."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
+    ran = demo(limit=limit)
+
+    assert "Traceback" not in ran.stdout + ran.stderr
+    assert "Too many open files" in ran.stdout + ran.stderr
+    assert [line.split()[0] for line in ran.stderr.splitlines()] in ([], ["probate:"])
+    assert ("The kernel agrees" in ran.stdout) == (ran.returncode == 0)
     assert is_a_screen(ran.stdout.splitlines())
 
 

@@ -33,16 +33,18 @@ class Host:
 
     def __init__(self, orchestrator: ResourceOrchestrator) -> None:
         self.orchestrator = orchestrator
-        builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
-        if self.has("scheduler"):
-            builder.with_scheduler(SchedulingPolicy.ROUND_ROBIN, quantum=0.01)
-        self.manager = builder.with_grace(GRACE).with_acquisition_sites().build()
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="demo-loop")
         self._folder = tempfile.TemporaryDirectory(prefix="probate-demo-")
         self.folder = Path(self._folder.name)
+        builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
+        if self.has("scheduler"):
+            builder.with_scheduler(SchedulingPolicy.ROUND_ROBIN, quantum=0.01)
+        self.manager = builder.with_grace(GRACE).with_acquisition_sites().build()
         #: What each file must contain in the end.
         self.expected_files: dict[Path, bytes] = {}
+        #: What could not be shown, and why.
+        self.remarks: list[str] = []
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 #: Columns that a screen has at most.
 _WIDTH: Final = 100
 
-#: How many errors, or differences, a screen shows.
-_FEW: Final = 4
+#: How many remarks, errors, or differences, a screen shows.
+_FEW: Final = 3
 
 
 def print_screen(report: DemoReport) -> None:
     """Print what is held, what became of it by kind and process, and what the kernel says."""
-    _print_omissions(report)
+    _print_not_loaded(report)
     if report.processes:
         _print_held(report.processes)
         click.echo()
@@ -37,7 +37,7 @@ def print_all(report: DemoReport) -> None:
     """Print the whole story: what each process held, its account by kind, the kernel's verdict."""
     kinds = [plugin.kind for plugin in report.plugins if plugin.status == "loaded"]
     click.echo(f"kinds, in cleanup order: {', '.join(kinds) or 'none installed'}")
-    _print_omissions(report)
+    _print_not_loaded(report)
     for process in report.processes:
         click.echo(f"\nprocess {process.pid} {process.name!r} holds")
         for lines in process.scenes.values():
@@ -52,23 +52,21 @@ def print_all(report: DemoReport) -> None:
     _print_verdict(report, None)
 
 
-def _print_omissions(report: DemoReport) -> None:
+def _print_not_loaded(report: DemoReport) -> None:
     for plugin in report.plugins:
         if plugin.status != "loaded":
             _print(f"not loaded: {plugin.kind} ({plugin.reason})")
-    for omission in report.omissions:
-        _print(f"not here: {omission}")
 
 
 def _print_held(processes: Sequence[EndedProcess]) -> None:
     first = processes[0]
-    count = sum(each.scenes.keys() == first.scenes.keys() for each in processes)
-    click.echo(f"{count} processes each take this, use it, and give nothing back:")
+    *names, last = (each.name for each in processes if each.name != "workers")
+    click.echo(f"{', '.join(names)} and {last} each take this, use it, and give nothing back:")
     width = max(map(len, first.kinds))
-    for kind, seen in first.kinds.items():
-        if kind in first.scenes:
-            label = f"  {kind:{width}} {seen.held:3}  "
-            _print("; ".join(first.scenes[kind]), label, " " * len(label))
+    for kind, lines in ((kind, first.scenes.get(kind)) for kind in first.kinds):
+        if lines:
+            label = f"  {kind:{width}} {first.kinds[kind].held:3}  "
+            _print("; ".join(lines), label, " " * len(label))
     if processes[-1].name == "workers":
         click.echo(
             "workers: an OS process and its double-forked grandchild, at work in shared memory"
@@ -104,8 +102,6 @@ def _print_account(process: EndedProcess) -> None:
         numbers = (seen.freed, seen.nbytes, _milliseconds(seen.seconds), seen.calls, errors)
         rows.append([kind, *map(str, numbers)])
     print_table(["kind", "freed#", "bytes#", "time#", "calls#", "errors#"], rows)
-    for error in result.errors:
-        click.echo(f"  {printable(str(error))}")
     if result.leaks:
         click.echo(f"  ended normally, with {len(result.leaks)} resources never released")
     click.echo(str(result))
@@ -123,10 +119,9 @@ def _print_verdict(report: DemoReport, at_most: int | None) -> None:
     if report.kernel is None:
         click.echo("there is nothing to demonstrate: pip install 'probate[all]'")
         return
-    if at_most is not None:
-        _print_some(
-            [f"{p.name}: {error}" for p in report.processes for error in p.result.errors], at_most
-        )
+    errors = [f"{each.name}: {error}" for each in report.processes for error in each.result.errors]
+    _print_some(report.remarks, at_most)
+    _print_some(errors, at_most)
     differences = report.kernel.differences
     _print(_verdict(report.kernel), colour="red" if differences else "green")
     _print_some(differences, at_most)
@@ -149,21 +144,31 @@ def _verdict(kernel: KernelReport) -> str:
 
 
 def _print_some(lines: Sequence[str], at_most: int | None) -> None:
+    """Print lines, indented: all of them in full, or the first few, each on one line."""
     for line in lines[:at_most]:
-        _print(line, "  ", "    ")
+        if at_most is None:
+            _print(line, "  ", "    ")
+        else:
+            short = printable(line)
+            click.echo(
+                f"  {short if len(short) < _width() - 1 else short[: _width() - 6] + ' ...'}"
+            )
     if at_most is not None and len(lines) > at_most:
         click.echo(f"  and {len(lines) - at_most} more: probate demo --verbose")
 
 
 def _print(text: str, label: str = "", indent: str = "", colour: str | None = None) -> None:
     """Print text after a label, wrapped to the screen."""
-    width = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 40)).columns)
     lines = textwrap.fill(
         printable(text),
-        width,
+        _width(),
         initial_indent=label,
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
     click.echo(click.style(lines, fg=colour) if colour else lines)
+
+
+def _width() -> int:
+    return min(_WIDTH, shutil.get_terminal_size((_WIDTH, 40)).columns)

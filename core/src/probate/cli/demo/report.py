@@ -63,8 +63,8 @@ class DemoReport(_Frozen):
 
     plugins: tuple[PluginRecord, ...]
     processes: tuple[EndedProcess, ...] = ()
-    #: What could not be shown here, and why.
-    omissions: tuple[str, ...] = ()
+    #: What could not be shown here, and what went wrong aside, with the reasons.
+    remarks: tuple[str, ...] = ()
     totals: CleanupStats = CleanupStats()
     kernel: KernelReport | None = None
 

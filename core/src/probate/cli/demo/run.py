@@ -44,16 +44,16 @@ def run(orchestrator: ResourceOrchestrator, *, progress: bool = True) -> DemoRep
     """
     if not orchestrator.registered_types():
         return DemoReport(plugins=tuple(orchestrator.records))
-    # The leaks of the process that ends normally are the point here, and shown as a count.
-    logging.getLogger("probate").setLevel(logging.ERROR)
-    try:
-        with _telling(progress) as tell:
-            return _run(orchestrator, tell)
-    except (OSError, MemoryError, RuntimeError, ProbateError) as error:
-        raise DemoError(f"the demo cannot go on here: {describe_error(error)}") from error
+    with _logged() as logged, _telling(progress) as tell:
+        try:
+            return _run(orchestrator, tell, logged)
+        except (OSError, MemoryError, RuntimeError, ProbateError) as error:
+            reason = describe_error(error)
+        # Not from `error`, so that what is half made is gone, and has complained, by now.
+        raise DemoError(f"the demo cannot go on here: {reason}")
 
 
-def _run(orchestrator: ResourceOrchestrator, tell: Tell) -> DemoReport:
+def _run(orchestrator: ResourceOrchestrator, tell: Tell, logged: list[str]) -> DemoReport:
     tell("every kind is used once, before the kernel is asked")
     with Host(orchestrator) as host:
         # What an interpreter sets up for good is there then.
@@ -61,7 +61,6 @@ def _run(orchestrator: ResourceOrchestrator, tell: Tell) -> DemoReport:
     gc.collect()
     before = KernelView.take()
     times = CleanupTimes(orchestrator.plugin_manager)
-    omissions: list[str] = []
     with Host(orchestrator) as host:
         ended = [_end_normally(host, tell), _end_by_exception(host, tell)]
         ended += _end_together(host, tell)
@@ -73,7 +72,7 @@ def _run(orchestrator: ResourceOrchestrator, tell: Tell) -> DemoReport:
             except Exception as error:
                 if not scenes.is_lack(error):
                     raise
-                omissions.append(f"workers: {describe_error(error)}")
+                host.remarks.append(f"not here: workers: {describe_error(error)}")
         differences += host.wrong_files()
     times.stop()
     tell("the kernel is asked again")
@@ -81,7 +80,7 @@ def _run(orchestrator: ResourceOrchestrator, tell: Tell) -> DemoReport:
     return DemoReport(
         plugins=tuple(orchestrator.records),
         processes=tuple(_report(each, times, list(orchestrator)) for each in ended),
-        omissions=tuple(omissions),
+        remarks=(*host.remarks, *logged),
         totals=host.manager.totals,
         kernel=KernelReport(
             fds=len(before.fds),
@@ -167,6 +166,34 @@ def _report(ended: _Ended, times: CleanupTimes, kinds: list[str]) -> EndedProces
         kinds={kind: times.report(process.pid, kind, held.get(kind, 0)) for kind in kinds},
         result=process.terminate(),
     )
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[list[str]]:
+    """Give a list that takes what is logged meanwhile, or ignored, in the place of standard error.
+
+    Warnings are not: the leaks of the process that ends normally are the point here.
+    """
+    lines: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            error = record.exc_info[1] if record.exc_info else None
+            why = f": {describe_error(error)}" if error else ""
+            lines.append(f"logged: {record.getMessage()}{why}")
+
+    logger = logging.getLogger("probate")
+    handler = Handler(logging.ERROR)
+    logger.addHandler(handler)
+    logger.propagate = False
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda ignored: lines.append(f"ignored: {ignored.exc_value!r}")
+    try:
+        yield lines
+    finally:
+        sys.unraisablehook = hook
+        logger.propagate = True
+        logger.removeHandler(handler)
 
 
 @contextlib.contextmanager

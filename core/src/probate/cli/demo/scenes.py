@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 from probate.cli.demo.host import DemoError
-from probate.errors import ProbateError
+from probate.errors import ProbateError, describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,19 +36,20 @@ PAGE: Final = mmap.PAGESIZE
 def set_up(host: Host, process: Process) -> dict[str, list[str]]:
     """Run all scenes whose kinds are installed; return, by kind, what they do.
 
-    A scene that lacks something of this machine is left where it came to, and says what it lacks.
+    A scene that lacks something of this machine is left where it came to, with a remark.
     """
     lines: dict[str, list[str]] = {}
     for scene in SCENES:
         if host.has(*scene.kinds):
-            line = scene.line
+            kind = scene.kinds[0]
             try:
                 scene.act(host, process)
             except Exception as error:
                 if not is_lack(error):
                     raise
-                line = f"not here: {error}"
-            lines.setdefault(scene.kinds[0], []).append(line)
+                host.remarks.append(f"not here: {process.name}: {kind}: {describe_error(error)}")
+            else:
+                lines.setdefault(kind, []).append(scene.line)
     return lines
 
 
@@ -291,7 +292,7 @@ SCENES: Final = (
     Scene(("mmap",), _maps, "dirty file maps, an anonymous map, one adopted"),
     Scene(("memory",), _memory, "wiped memory, shared memory as owner and as user, a SysV segment"),
     Scene(
-        ("callbacks",), _callbacks, "a folder that no kind knows, with its release; a call to make"
+        ("callbacks",), _callbacks, "a folder, given back by a function; a call to make in the end"
     ),
     Scene(
         ("files",),
