@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         (lambda files, pid, path: files.lock_range(pid, 0, 1 << 62, 1 << 63), ValueError),
         (lambda files, pid, path: files.unlock(pid, "lock"), TypeError),
         (lambda files, pid, path: files.flush(pid, 3), TypeError),
-        (lambda files, pid, path: files.close(pid, path), TypeError),
+        (lambda files, pid, path: files.close(pid, str(path)), TypeError),
         (lambda files, pid, path: files.close(pid, True), TypeError),
         (lambda files, pid, path: files.adopt_fd(pid, "3"), TypeError),
         (lambda files, pid, path: files.adopt_fd(pid, True), TypeError),

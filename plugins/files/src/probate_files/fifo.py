@@ -6,12 +6,13 @@ import os
 import stat
 from typing import TYPE_CHECKING, final
 
-from probate import Outcome
 from probate_files.entry import Entry
 from probate_files.pinned import PinnedPath
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from probate import Outcome
 
 
 @final
@@ -36,8 +37,6 @@ class Fifo(Entry):
 
     def release(self) -> Outcome:
         """Let everybody through who waits in open(2), and unlink it. See `PinnedPath.unlink`."""
-        if not self._pin.is_pinned:
-            return Outcome.ALREADY_GONE
         # Opened for both, which needs nobody else (fifo(7)), it is the other side of whoever
         # waits; when it is closed again, they see end-of-file or EPIPE.
         try:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from probate import ReleaseTimeoutError
 from probate.system import CallThread
-from probate_files.openfile import OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import Outcome, OwnershipTable
     from probate_files.entry import Entry
+    from probate_files.openfile import OpenFile
 
 #: Seconds that a reader has to read once a termination's grace is over, and those for a disk.
 READER_PATIENCE: Final = 0.1
@@ -107,32 +107,3 @@ def finished(file: OpenFile, seconds: float) -> Outcome:
             "in the background, and closes it"
         )
     return closing.result()
-
-
-def release_many(entries: list[Entry]) -> None:
-    """Close files by the dozen, on one thread, from the end of a list; take them off it.
-
-    Whoever looks for one of them meanwhile finds none: so none that others may share.
-    """
-    files = [
-        each
-        for each in entries
-        if isinstance(each, OpenFile) and not each.is_stream and each.closing is None
-    ]
-    if len(files) < len(entries):
-        return
-
-    def close_all() -> None:
-        # What is still being flushed may hang.
-        while files and files[-1].began is None and files[-1].release_quietly():
-            files.pop()
-
-    try:
-        if any(each.may_wait for each in files):
-            concurrent.futures.wait([in_background(close_all)], DISK_PATIENCE)
-        else:
-            close_all()
-    finally:
-        del entries[len(files) :]
-        # The thread may be left behind in one of them: the others are `release`'s.
-        files.clear()

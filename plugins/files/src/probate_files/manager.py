@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import fcntl
 import os
+import tempfile
 import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, final
@@ -21,10 +22,10 @@ from probate_files.table import FileTable
 from probate_files.waiting import wait_for
 
 if TYPE_CHECKING:
-    import tempfile
     from collections.abc import Callable
 
     from probate import ResourceId
+    from probate_files.entry import Entry
     from probate_files.temporary import TemporaryFile
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -250,37 +251,27 @@ class FileManager:
         file.flush()
 
     @pid_or_current
-    def close(self, pid: int, file: IO[Any] | int) -> None:
+    def close(
+        self,
+        pid: int,
+        file: IO[Any] | int | FileLock | Path | tempfile.TemporaryDirectory[Any],
+    ) -> None:
         """Flush and close a file object or descriptor of this owner, and end its locks.
 
         Waits for the reader of a full pipe, as closing it natively does, but not past the end of
         the owner: then ProcessTerminatedError is raised. LostDataError tells of buffered data
         that could not be written; it is closed all the same. Idempotent. Raises NotOwnedError if
-        it is another's. A temporary file is unlinked too.
+        it is another's. A temporary file is unlinked too; a lock is given to `unlock`, a folder
+        or FIFO to `remove`.
         """
-        if isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "closed")):
+        if isinstance(file, FileLock):
+            self.unlock(pid, file)
+        elif isinstance(file, (os.PathLike, tempfile.TemporaryDirectory)):
+            self.remove(pid, file)
+        elif isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "closed")):
             raise TypeError(f"expected a file object or a descriptor, got {file!r}")
-        try:
-            entry = self._files.find(pid, file)
-        except NotOwnedError:
-            # Of a file that is closed nobody needs to be the owner.
-            self._give_back(pid, file, lambda: arguments.is_closed(file))
-            return
-        if (stream := entry.open_file) is not None and stream.is_stream:
-            self._wait_for(pid, flushing.flush(stream))
-        for lock in list(getattr(entry, "locks", ())):
-            with contextlib.suppress(NotOwnedError):
-                self.unlock(pid, lock)
-        while True:
-            try:
-                self._give_back(pid, file, lambda: arguments.is_closed(file))
-            except ReleaseTimeoutError:
-                # Its last bytes, such as a checksum, have filled the pipe anew.
-                if stream is None or stream.closing is None:
-                    raise
-                self._wait_for(pid, stream.closing)
-            else:
-                return
+        else:
+            self._close(pid, file)
 
     @pid_or_current
     def remove(self, pid: int, path: TextPath | tempfile.TemporaryDirectory[Any]) -> None:
@@ -335,6 +326,28 @@ class FileManager:
         self._files.acquire(pid, take)
         self._files.attach_lock(lock)
         return lock
+
+    def _close(self, pid: int, file: IO[Any] | int) -> None:
+        entry: Entry | None = None
+        # Of a file that is closed nobody needs to be the owner.
+        with contextlib.suppress(NotOwnedError):
+            entry = self._files.find(pid, file)
+        stream = None if entry is None else entry.open_file
+        if stream is not None and stream.is_stream:
+            self._wait_for(pid, flushing.flush(stream))
+        for lock in list(getattr(entry, "locks", ())):
+            with contextlib.suppress(NotOwnedError):
+                self.unlock(pid, lock)
+        while True:
+            try:
+                self._give_back(pid, file, lambda: arguments.is_closed(file))
+            except ReleaseTimeoutError:
+                # Its last bytes, such as a checksum, have filled the pipe anew.
+                if stream is None or stream.closing is None:
+                    raise
+                self._wait_for(pid, stream.closing)
+            else:
+                return
 
     def _wait_for(self, pid: int, call: concurrent.futures.Future[Any]) -> None:
         """Wait for a call in the background. Raises ProcessTerminatedError if `pid` ends first."""

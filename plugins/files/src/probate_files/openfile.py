@@ -89,7 +89,7 @@ class OpenFile(Entry):
         self.closing: concurrent.futures.Future[Outcome] | None = None
         self._is_flushed = False
         #: What could not be written, and nobody has been told of yet.
-        self._failure: Exception | None = None
+        self._failure: LostDataError | None = None
 
     def __repr__(self) -> str:
         fd = self.number
@@ -157,14 +157,6 @@ class OpenFile(Entry):
             if failure is not None:
                 raise failure
             return outcome
-
-    def release_quietly(self) -> bool:
-        """Flush and close it; whether that went well. If it did not, `release` says why."""
-        try:
-            return self.release() is Outcome.RELEASED
-        except Exception as error:
-            self._failure = error
-            return False
 
     def _release(self) -> Outcome:
         if self._raw.closed:
@@ -243,7 +235,8 @@ class OpenFile(Entry):
         nbytes = 0
         # What a buffer could not write it keeps. There are no positions in a pipe.
         with contextlib.suppress(OSError, ValueError):
-            nbytes = self._above[-1].tell() - self._raw.tell()
+            if isinstance(self._above[-1], _PLAIN):
+                nbytes = self._above[-1].tell() - self._raw.tell()
         number = error.errno or errno.EIO
         return LostDataError(
             nbytes if nbytes > 0 else None, self.path, number, error.strerror or ""

@@ -23,26 +23,17 @@ class PinnedPath:
     Raises OSError if nothing is there.
     """
 
-    __slots__ = ("_fd", "_status", "path")
+    __slots__ = ("_fd", "path", "status")
 
     def __init__(self, path: str) -> None:
         self._fd = -1
         self.path = path
         self._fd = os.open(path, _PIN)
-        self._status = os.fstat(self._fd)
+        #: What it was when it was pinned.
+        self.status = os.fstat(self._fd)
 
     def __del__(self) -> None:
         self.close()
-
-    @property
-    def status(self) -> os.stat_result:
-        """What it was when it was pinned."""
-        return self._status
-
-    @property
-    def is_pinned(self) -> bool:
-        """Whether it is held still."""
-        return self._fd != -1
 
     @property
     def magic_path(self) -> str:
@@ -54,17 +45,19 @@ class PinnedPath:
         return os.open(self.magic_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def is_in_place(self) -> bool:
-        """Whether it is at its path, and so can be removed.
+        """Whether it is held still, and at its path, so that it can be removed.
 
         What was moved away was meant to be kept, as a file that is written under a temporary
         name and then renamed. Raises RefusedResourceError if it was moved away and something
         else is in its place.
         """
+        if self._fd == -1:
+            return False
         try:
             there = os.lstat(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        if os.path.samestat(there, self._status):
+        if os.path.samestat(there, self.status):
             return True
         if os.fstat(self._fd).st_nlink == 0:
             return False
@@ -76,8 +69,8 @@ class PinnedPath:
     def unlink(self) -> Outcome:
         """Remove it, if it is no folder and `is_in_place`; let go of it."""
         try:
-            if self.is_pinned and self.is_in_place():
-                return unlink_if_same(self.path, self._status)
+            if self.is_in_place():
+                return unlink_if_same(self.path, self.status)
             return Outcome.ALREADY_GONE
         finally:
             self.close()

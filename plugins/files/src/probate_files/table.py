@@ -46,7 +46,6 @@ class FileTable:
         self.table: OwnershipTable[Entry] = OwnershipTable(
             "files",
             flushing.release,
-            release_many=flushing.release_many,
             identity=attrgetter("native"),
             alias=self._entry_of_number,
         )

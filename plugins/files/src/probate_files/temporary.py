@@ -136,7 +136,7 @@ class TemporaryFolder(Entry):
             # It would remove whatever has its name at the interpreter's exit.
             self._native._finalizer.detach()  # type: ignore[attr-defined]  # noqa: SLF001  no public way
         try:
-            if not (self._pin.is_pinned and self._pin.is_in_place()):
+            if not self._pin.is_in_place():
                 return Outcome.ALREADY_GONE
             self._remove()
             return Outcome.RELEASED
