@@ -101,14 +101,14 @@ def test_a_table_interrupted_at_any_step(
     """Everything was tried, nothing twice; the books are in order, and go on."""
     for n in range(100_000):
         identity = (lambda thing: thing) if is_indexed else None
-        table: OwnershipTable[Thing] = OwnershipTable("things", identity=identity)
+        table = OwnershipTable("things", Thing.release, release_many=many, identity=identity)
         things = [Thing(str(number)) for number in range(3)]
         for thing in things:
             table.add(A, thing, 10)
         raised, is_over = interrupted(
             n,
-            lambda table=table: table.cleanup(A, Thing.release, release_many=many),  # type: ignore[misc]
-            "emptying.py",
+            lambda table=table: table.cleanup(A),  # type: ignore[misc]
+            "ownership/cleanup.py",
         )
         if is_over:
             break
@@ -143,7 +143,7 @@ def test_a_process_interrupted_at_any_step_of_its_end(number: int) -> None:
             n,
             lambda manager=manager, pid=process.pid: manager.terminate_process(pid),  # type: ignore[misc]
             "process/manager.py",
-            "termination.py",
+            "termination/steps.py",
         )
         if is_over:
             break

@@ -1,17 +1,17 @@
-"""What is kept of the dead: the accounts of the latest, the sum of all, and who left a residue."""
+"""What is kept of the dead: the accounts of the latest, and the sum of all."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
-import weakref
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, final
 
 from probate.models import NOTHING, CleanupResult, CleanupStats
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from probate.orchestrator import ResourceOrchestrator
     from probate.process.process import Pid, Process
 
@@ -53,15 +53,12 @@ class Sum:
 
 @final
 class TerminationHistory:
-    """The dead of one manager. Bounded, but for those that still own something busy."""
+    """The dead of one manager: the latest of them, and the sum of all their accounts."""
 
     def __init__(self, orchestrator: ResourceOrchestrator) -> None:
         self._orchestrator = orchestrator
         self._lock = threading.RLock()
         self._remembered: OrderedDict[Pid, Process] = OrderedDict()
-        #: Those that are remembered no more, and that somebody still holds.
-        self._held: weakref.WeakValueDictionary[Pid, Process] = weakref.WeakValueDictionary()
-        self._still_owning: deque[Pid] = deque()
         self._sum = Sum()
 
     @property
@@ -71,82 +68,47 @@ class TerminationHistory:
             return self._sum.stats()
 
     def get(self, pid: Pid) -> Process | None:
-        """A process that ended lately, or that somebody still holds."""
-        return self._remembered.get(pid) or self._held.get(pid)
+        """Return a process that ended lately."""
+        return self._remembered.get(pid)
 
     def keep(self, process: Process, result: CleanupResult | None) -> None:
         """Remember one of the dead, before it is gone from among the living; sum its account up."""
         with self._lock:
             self._remembered[process.pid] = process
             if len(self._remembered) > _REMEMBERED:
-                self._let_go()
+                self._remembered.popitem(last=False)
             if result is not None and result.stats is not NOTHING:
                 self._sum.add(result.stats)
-
-    def _let_go(self) -> None:
-        """Remember the oldest no more; it can still be asked for while anybody holds it."""
-        pid, oldest = self._remembered.popitem(last=False)
-        reference = weakref.ref(oldest)
-        del oldest
-        if (survivor := reference()) is not None:
-            self._held[pid] = survivor
 
     def forget(self, process: Process) -> None:
         """Remember it no more, as if it had never been."""
         with self._lock:
             self._remembered.pop(process.pid, None)
-            self._held.pop(process.pid, None)
 
-    def log_failures(self, process: Process, result: CleanupResult) -> None:
-        """Say in the log what did not come free, and keep in mind who still owns something."""
-        if any(failure.outcome.stays_owned for failure in result.errors):
-            with self._lock:
-                self._still_owning.append(process.pid)
-            self._prune()
+    @staticmethod
+    def log_failures(process: Process, result: CleanupResult) -> None:
+        """Say in the log what did not come free, and what leaked."""
         for failure in result.errors:
             logger.warning("process %d %r: %s", process.pid, process.name, failure)
         for leak in result.leaks:
             logger.warning("process %d %r: leak: %s", process.pid, process.name, leak)
 
-    def still_owning(self) -> list[Pid]:
-        """The dead that still own something that was busy."""
-        with self._lock:
-            return list(self._still_owning)
-
-    def retry(self, deadline: float | None) -> None:
+    def retry(self, pids: Iterable[int], deadline: float | None) -> None:
         """Try once more to release what the dead still own; `deadline` in seconds, for each."""
-        for pid in self.still_owning():
-            result = self._orchestrator.cleanup_process(pid, grace=0, deadline=deadline)
-            self._note_retry(pid, result)
+        for pid in pids:
+            self._add(self._orchestrator.cleanup_process(pid, grace=0, deadline=deadline))
 
-    async def retry_async(self, deadline: float | None) -> None:
+    async def retry_async(self, pids: Iterable[int], deadline: float | None) -> None:
         """As `retry`, without blocking the event loop."""
-        for pid in self.still_owning():
-            result = await self._orchestrator.cleanup_process_async(pid, grace=0, deadline=deadline)
-            self._note_retry(pid, result)
+        for pid in pids:
+            cleanup = self._orchestrator.cleanup_process_async
+            self._add(await cleanup(pid, grace=0, deadline=deadline))
 
     def forget_parent(self) -> None:
         """Start afresh, in a forked child."""
         self._lock = threading.RLock()
         self._remembered = OrderedDict()
-        self._held = weakref.WeakValueDictionary()
-        self._still_owning = deque()
 
-    def _note_retry(self, pid: Pid, result: CleanupResult) -> None:
-        """Add what one more try has freed of a residue."""
+    def _add(self, result: CleanupResult) -> None:
         with self._lock:
             self._sum.add(result.stats)
-        if not self._orchestrator.has_resources(pid):
-            with self._lock, contextlib.suppress(ValueError):
-                self._still_owning.remove(pid)
-
-    def _prune(self) -> None:
-        """Forget those whose things have come free since: two looks for each that comes in."""
-        for _ in range(2):
-            with self._lock:
-                if not self._still_owning:
-                    return
-                pid = self._still_owning.popleft()
-            if self._orchestrator.has_resources(pid):
-                with self._lock:
-                    self._still_owning.append(pid)

@@ -59,9 +59,9 @@ class ProcessManager:
         self._is_closed = False
         self.orchestrator.check_pending()
         # Whatever is owned by plain keys so far must not fall to a process of ours.
-        after = max(self._registry.owners(), default=0)
+        self._after = max(self._registry.owners(), default=0)
         self._spawner = Spawner(self, self._withdraw, options.scheduling, options.has_status)
-        self._admission.claim(self, after=after, record_sites=options.record_sites)
+        self._admission.claim(self, after=self._after, record_sites=options.record_sites)
         self._spawner.open()
         forget_in_forked_child(self)
 
@@ -216,7 +216,7 @@ class ProcessManager:
                 self._end(self._close_door(), self._grace, waits_for_others=True)
             except (KeyboardInterrupt, SystemExit) as error:
                 interrupt = error
-            self._history.retry(self._deadline)
+            self._history.retry(self._still_owning(), self._deadline)
             self._spawner.close()
         finally:
             self._admission.disclaim(self)
@@ -231,7 +231,7 @@ class ProcessManager:
         try:
             with terminating_here(ending):
                 ended = await run_async(self._steps(ending, awaited, self._grace, None, loop))
-            await self._history.retry_async(self._deadline)
+            await self._history.retry_async(self._still_owning(), self._deadline)
             self._spawner.close()
         finally:
             self._admission.disclaim(self)
@@ -267,6 +267,10 @@ class ProcessManager:
         if process is None:
             raise ProcessNotFoundError(pid)
         return process
+
+    def _still_owning(self) -> list[int]:
+        """The dead that own something still: it was busy."""
+        return sorted(pid for pid in self._registry.owners() if pid > self._after)
 
     def _close_door(self) -> list[Process]:
         """Create no more from here on; return those that nobody owns, newest first."""
