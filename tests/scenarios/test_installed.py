@@ -27,13 +27,14 @@ with ProcessManager.builder().build() as manager:
 
 USE_LEASES = """
 import pathlib, sys
+from acme_leases import take
 from probate import ProcessManager
 with ProcessManager.builder().build() as manager:
     orchestrator = manager.orchestrator
     orchestrator.plugin_manager.trace.root.setwriter(sys.stdout.write)
     orchestrator.plugin_manager.enable_tracing()
     process = manager.create_process("lessee")
-    path = orchestrator["leases"].take(process.pid, pathlib.Path(sys.argv[1]))
+    path = take(orchestrator["leases"], process.pid, pathlib.Path(sys.argv[1]))
     orchestrator["sockets"].manager.bind_udp(process.pid, ("127.0.0.1", 0))
     assert path.exists()
     print(orchestrator.registered_types())

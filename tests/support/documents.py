@@ -18,6 +18,6 @@ def third_party_plugin(folder: Path) -> Path:
     """Write the README's third-party plugin as a distribution of its own; return its folder."""
     readme = REPOSITORY / "README.md"
     (folder / "pyproject.toml").write_text(code_blocks(readme, "toml")[0])
-    [plugin] = [block for block in code_blocks(readme, "python") if "LeaseResource" in block]
+    [plugin] = [block for block in code_blocks(readme, "python") if "def leases()" in block]
     (folder / "acme_leases.py").write_text(plugin)
     return folder
