@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import inspect
 import re
@@ -123,6 +124,7 @@ def test_every_inline_line_of_code_runs(orchestrator: ResourceOrchestrator) -> N
         names: dict[str, Any] = {name: getattr(probate, name) for name in probate.__all__}
         names |= {
             "probate": probate,
+            "contextlib": contextlib,
             "manager": manager,
             "orchestrator": orchestrator,
             "worker": worker,
