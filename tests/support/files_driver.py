@@ -27,7 +27,7 @@ def drivers(orchestrator: ResourceOrchestrator) -> dict[str, Driver]:
     """Drivers by name.
 
     A plain descriptor is not closed natively: its number may come round at once, to another kind
-    too, and whoever has it next takes it off the books.
+    too, and whoever has it next takes it off the table.
     """
     files = orchestrator["files"].manager
 
@@ -58,8 +58,8 @@ def drivers(orchestrator: ResourceOrchestrator) -> dict[str, Driver]:
         "file": Driver("files", lambda pid: files.open(pid, os.devnull), files.close, close),
         "descriptor": Driver("files", files.memfd, files.close),
         "temporary file": Driver("files", files.temporary_file, files.close),
-        "temporary folder": Driver("files", files.temporary_directory, files.remove, os.rmdir),
-        "lock": Driver("files", lock, files.unlock),
+        "temporary folder": Driver("files", files.temporary_directory, files.close, os.rmdir),
+        "lock": Driver("files", lock, files.close),
         "adopted file": Driver(
             "files", adopting(lambda: tempfile.TemporaryFile("w"), close), files.close, close
         ),

@@ -10,7 +10,7 @@ from probate import ResourceOrchestrator
 from probate_files import FileResource
 
 if TYPE_CHECKING:
-    from probate import ProcessManager
+    from probate import Process, ProcessManager
     from probate_files import FileManager
 
 
@@ -25,3 +25,9 @@ def files(manager: ProcessManager) -> FileManager:
     """The plugin's manager, as the process manager has it."""
     found: FileManager = manager.orchestrator["files"].manager
     return found
+
+
+@pytest.fixture
+def process(manager: ProcessManager) -> Process:
+    """Who owns the things of a test that needs one owner."""
+    return manager.create_process("owner")

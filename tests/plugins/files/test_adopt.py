@@ -32,15 +32,14 @@ from probate import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from probate import ProcessManager
+    from probate import Process, ProcessManager
     from probate_files import FileManager
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
 
 
-def test_both_ends_of_a_pipe_are_adopted_and_closed(manager: ProcessManager) -> None:
+def test_both_ends_of_a_pipe_are_adopted_and_closed(process: Process) -> None:
     """An int that is an open descriptor is this kind's."""
-    process = manager.create_process("pipe")
     ends = os.pipe()
     for end in ends:
         process.adopt(end)
@@ -64,9 +63,8 @@ def test_the_ends_of_a_pipe_may_have_different_owners(manager: ProcessManager) -
     assert first.terminate().stats.resources_freed == 1
 
 
-def test_adopt_fd_gives_the_id(manager: ProcessManager, files: FileManager) -> None:
+def test_adopt_fd_gives_the_id(process: Process, files: FileManager) -> None:
     """As the orchestrator's adopt does."""
-    process = manager.create_process("adopter")
     fd = os.memfd_create("adopted")
     resource_id = files.adopt_fd(process.pid, fd)
 
@@ -91,10 +89,9 @@ def test_adopt_fd_gives_the_id(manager: ProcessManager, files: FileManager) -> N
     ],
 )
 def test_file_objects_are_adopted_and_closed(
-    manager: ProcessManager, tmp_path: Path, make: Callable[[Path], Any]
+    process: Process, tmp_path: Path, make: Callable[[Path], Any]
 ) -> None:
     """Whatever their layers; without a warning when they are collected."""
-    process = manager.create_process("adopter")
     file = make(tmp_path / "file")
     process.adopt(file)
 
@@ -106,11 +103,8 @@ def test_file_objects_are_adopted_and_closed(
 
 
 @pytest.mark.parametrize("is_rolled", [False, True])
-def test_a_spooled_file_is_closed_in_memory_or_on_disk(
-    manager: ProcessManager, is_rolled: bool
-) -> None:
+def test_a_spooled_file_is_closed_in_memory_or_on_disk(process: Process, is_rolled: bool) -> None:
     """It is not written to disk just to be adopted."""
-    process = manager.create_process("spool")
     file = tempfile.SpooledTemporaryFile(max_size=10)
     process.adopt(file)
     file.write(b"x" * (100 if is_rolled else 5))
@@ -125,10 +119,9 @@ def test_a_spooled_file_is_closed_in_memory_or_on_disk(
 
 @pytest.mark.parametrize("is_deleted", [False, True])
 def test_a_named_temporary_file_keeps_its_word(
-    manager: ProcessManager, tmp_path: Path, is_deleted: bool
+    process: Process, tmp_path: Path, is_deleted: bool
 ) -> None:
     """Its path goes if it was to go, and what was buffered in it is written if it was to stay."""
-    process = manager.create_process("temporary")
     file = tempfile.NamedTemporaryFile("w", dir=tmp_path, delete=is_deleted)
     process.adopt(file)
     file.write("kept")
@@ -139,11 +132,8 @@ def test_a_named_temporary_file_keeps_its_word(
         assert Path(file.name).read_text() == "kept"
 
 
-def test_a_temporary_directory_object_is_taken_over(
-    manager: ProcessManager, tmp_path: Path
-) -> None:
+def test_a_temporary_directory_object_is_taken_over(process: Process, tmp_path: Path) -> None:
     """Its tree goes with the owner, and its finaliser has nothing left to do or to warn of."""
-    process = manager.create_process("temporary")
     folder = tempfile.TemporaryDirectory(dir=tmp_path)
     process.adopt(folder)
     (Path(folder.name) / "deep").mkdir()
@@ -159,9 +149,8 @@ def test_a_temporary_directory_object_is_taken_over(
     assert Path(name).is_dir()
 
 
-def test_a_temporary_directory_cleaned_directly_is_already_gone(manager: ProcessManager) -> None:
+def test_a_temporary_directory_cleaned_directly_is_already_gone(process: Process) -> None:
     """It may be cleaned by anybody."""
-    process = manager.create_process("direct")
     folder = tempfile.TemporaryDirectory()
     process.adopt(folder)
     folder.cleanup()
@@ -172,9 +161,8 @@ def test_a_temporary_directory_cleaned_directly_is_already_gone(manager: Process
     assert result.stats.resources_freed == 0
 
 
-def test_a_pipe_of_a_child_process_is_adopted(manager: ProcessManager) -> None:
+def test_a_pipe_of_a_child_process_is_adopted(process: Process) -> None:
     """A Popen's stdin is a file object like any other; its child sees end-of-file."""
-    process = manager.create_process("parent")
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None
         assert child.stdout is not None
@@ -214,11 +202,8 @@ def test_a_refused_adoption_leaves_the_thing_as_it_was(manager: ProcessManager) 
 
 
 @pytest.mark.parametrize("fd", [0, 1, 2])
-def test_standard_descriptors_are_refused(
-    manager: ProcessManager, files: FileManager, fd: int
-) -> None:
+def test_standard_descriptors_are_refused(process: Process, files: FileManager, fd: int) -> None:
     """They are the host's; the error says so, and the way out."""
-    process = manager.create_process("standard")
     with pytest.raises(UnadoptableError) as caught:
         process.adopt(fd)
     with pytest.raises(ValueError, match=r"host's standard \w+ and never one process's: dup"):
@@ -231,10 +216,8 @@ def test_standard_descriptors_are_refused(
 
 
 @pytest.mark.parametrize("name", ["stdin", "stdout", "stderr", "__stdout__"])
-def test_standard_streams_are_refused_wherever_they_go(manager: ProcessManager, name: str) -> None:
+def test_standard_streams_are_refused_wherever_they_go(process: Process, name: str) -> None:
     """Redirected as well, as here by pytest."""
-    process = manager.create_process("standard")
-
     with pytest.raises(UnadoptableError):
         process.adopt(getattr(sys, name))
 
@@ -248,9 +231,8 @@ def test_an_int_that_is_no_descriptor_is_refused(manager: ProcessManager, fd: in
     assert "no open descriptor" in repr(caught.value.__cause__)
 
 
-def test_closed_files_are_not_adopted(manager: ProcessManager) -> None:
+def test_closed_files_are_not_adopted(process: Process) -> None:
     """Nothing to own; the error tells why."""
-    process = manager.create_process("late")
     file = open(os.devnull)
     spooled = tempfile.SpooledTemporaryFile()
     detached = open(os.devnull, "w")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from probate import ProcessManager
+    from probate import Process, ProcessManager
     from probate_files import FileManager
 
 
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
 )
 def test_bad_arguments_are_refused_before_anything_is_acquired(
     manager: ProcessManager,
+    process: Process,
     files: FileManager,
     tmp_path: Path,
     call: Callable[..., Any],
@@ -77,7 +78,6 @@ def test_bad_arguments_are_refused_before_anything_is_acquired(
     """A clear error, nothing owned, and no file that was emptied on the way."""
     path = tmp_path / "precious"
     path.write_text("content")
-    process = manager.create_process("bad")
 
     with pytest.raises(error):
         call(files, process.pid, path)

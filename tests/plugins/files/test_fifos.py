@@ -18,17 +18,16 @@ from probate import ProcessTerminatedError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from probate import ProcessManager
+    from probate import Process
     from probate_files import FileManager
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
 
 
 def test_a_fifo_carries_data_and_goes_with_its_owner(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """Made with the permissions asked for; its ends are files of their own."""
-    process = manager.create_process("fifo")
     path = files.mkfifo(process.pid, tmp_path / "fifo", 0o640)
     thread, outcome = in_thread(lambda: files.open(process.pid, path, "w"))
     reader = files.open(process.pid, path, "rb", buffering=0)
@@ -42,7 +41,7 @@ def test_a_fifo_carries_data_and_goes_with_its_owner(
     assert path.stat().st_mode & 0o777 == 0o640
     assert reader.read() == b"data"
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     assert result.stats.by_type == {"files": 2}
     assert list(tmp_path.iterdir()) == []
@@ -53,17 +52,16 @@ def test_a_fifo_carries_data_and_goes_with_its_owner(
     [(os.O_RDONLY, False), (os.O_WRONLY, False), (os.O_RDONLY, True), (os.O_WRONLY, True)],
 )
 def test_whoever_waits_for_the_other_side_gets_through(
-    manager: ProcessManager, files: FileManager, tmp_path: Path, flags: int, is_moved: bool
+    process: Process, files: FileManager, tmp_path: Path, flags: int, is_moved: bool
 ) -> None:
     """Leave no one waiting: reader and writer return from open(2), wherever the FIFO is by now."""
-    process = manager.create_process("fifo")
     path = files.mkfifo(process.pid, tmp_path / "fifo")
     thread, outcome = in_thread(lambda: os.open(path, flags))
     wait_until_blocked_in(thread, "openat")
     if is_moved:
         path.rename(tmp_path / "moved")
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
     thread.join(5)
 
     assert not thread.is_alive()
@@ -79,25 +77,23 @@ def test_whoever_waits_for_the_other_side_gets_through(
 
 
 def test_an_open_of_the_owners_own_ends_with_it(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """It learns that its owner was terminated, and has nothing open."""
-    process = manager.create_process("fifo")
     path = files.mkfifo(process.pid, tmp_path / "fifo")
     thread, outcome = in_thread(lambda: files.open(process.pid, path))
     wait_until_blocked_in(thread, "openat")
 
-    manager.terminate_process(process.pid)
+    process.terminate()
     thread.join(5)
 
     assert isinstance(outcome[0], ProcessTerminatedError)
 
 
 def test_a_program_that_waits_is_let_through(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """Other OS processes as well; they see end-of-file."""
-    process = manager.create_process("fifo")
     path = files.mkfifo(process.pid, tmp_path / "fifo")
     with subprocess.Popen(
         [
@@ -112,32 +108,28 @@ def test_a_program_that_waits_is_let_through(
         assert child.stdout.readline() == "up\n"
         _wait_until_it_opens(child.pid)
 
-        assert manager.terminate_process(process.pid).is_success
+        assert process.terminate().is_success
         assert child.stdout.read() == "True\n"
         assert child.wait(5) == 0
 
 
 def test_the_path_of_a_fifo_is_left_to_its_successor(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """Device and inode are compared, while the inode is held."""
-    process = manager.create_process("fifo")
     path = files.mkfifo(process.pid, tmp_path / "fifo")
     path.unlink()
     os.mkfifo(path)
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     assert result.is_success
     assert result.stats.resources_freed == 0
     assert stat.S_ISFIFO(path.stat().st_mode)
 
 
-def test_what_is_in_the_way_stays(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
-) -> None:
+def test_what_is_in_the_way_stays(process: Process, files: FileManager, tmp_path: Path) -> None:
     """A FIFO replaces nothing."""
-    process = manager.create_process("fifo")
     (tmp_path / "fifo").write_text("precious")
 
     with pytest.raises(FileExistsError):
@@ -147,9 +139,8 @@ def test_what_is_in_the_way_stays(
     assert process.pid not in files.table
 
 
-def test_removing_by_hand(manager: ProcessManager, files: FileManager, tmp_path: Path) -> None:
+def test_removing_by_hand(process: Process, files: FileManager, tmp_path: Path) -> None:
     """As the owner's end would."""
-    process = manager.create_process("fifo")
     files.remove(process.pid, files.mkfifo(process.pid, tmp_path / "fifo"))
 
     assert list(tmp_path.iterdir()) == []

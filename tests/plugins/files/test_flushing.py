@@ -43,12 +43,6 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(reader)
 
 
-@pytest.fixture
-def process(manager: ProcessManager) -> Process:
-    """Who owns the files of a test."""
-    return manager.create_process("owner")
-
-
 def adopted(process: Process, file: Any, data: str | bytes = "") -> Any:
     """A file object that a process has adopted, with something unwritten in it."""
     process.adopt(file)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from probate import ProcessManager
+    from probate import Process, ProcessManager
     from probate_files import FileManager
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
@@ -85,10 +85,9 @@ def test_a_lock_excludes_others_and_ends_with_its_owner(
 
 
 def test_locks_are_released_before_the_file_is_closed(
-    manager: ProcessManager, files: FileManager, path: Path
+    process: Process, files: FileManager, path: Path
 ) -> None:
     """Newest first: flock, range and file all count, and none is found already gone."""
-    process = manager.create_process("holder")
     file = files.open(process.pid, path, "r+b")
     files.lock(process.pid, file)
     files.lock_range(process.pid, file, 0, 10)
@@ -141,10 +140,9 @@ def test_ranges_exclude_where_they_overlap(
 
 
 def test_a_lock_survives_the_closing_of_other_descriptors(
-    manager: ProcessManager, files: FileManager, path: Path, stranger: IO[bytes]
+    process: Process, files: FileManager, path: Path, stranger: IO[bytes]
 ) -> None:
     """POSIX locks vanish when any descriptor of the file is closed; these do not."""
-    process = manager.create_process("holder")
     file = files.open(process.pid, path, "r+b")
     files.lock_range(process.pid, file, 0, 10)
     with open(path):
@@ -155,10 +153,9 @@ def test_a_lock_survives_the_closing_of_other_descriptors(
 
 
 def test_other_programs_lockf_sees_a_range(
-    manager: ProcessManager, files: FileManager, path: Path
+    process: Process, files: FileManager, path: Path
 ) -> None:
     """They conflict with the POSIX locks of other OS processes (fcntl(2))."""
-    process = manager.create_process("holder")
     files.lock_range(process.pid, files.open(process.pid, path, "r+b"), 0, 10)
     script = f"""
 import fcntl
@@ -239,10 +236,9 @@ def test_unlocking_by_hand(
 
 
 def test_closing_a_file_by_hand_gives_back_its_locks(
-    manager: ProcessManager, files: FileManager, path: Path
+    process: Process, files: FileManager, path: Path
 ) -> None:
     """Otherwise a server that locks and closes in a loop would own ever more of them."""
-    process = manager.create_process("loop")
     for _ in range(3):
         file = files.open(process.pid, path, "r+b")
         files.lock(process.pid, file)
@@ -255,10 +251,9 @@ def test_closing_a_file_by_hand_gives_back_its_locks(
 
 @pytest.mark.parametrize("how", ["closed", "unlocked", "replaced"])
 def test_a_lock_that_ended_directly_is_already_gone(
-    manager: ProcessManager, files: FileManager, path: Path, how: str
+    process: Process, files: FileManager, path: Path, how: str
 ) -> None:
     """The file was closed, or unlocked natively, or its number means another, locked file."""
-    process = manager.create_process("direct")
     fd = os.open(path, os.O_RDWR)
     files.lock(process.pid, fd)
     with open(path.with_name("other"), "w") as other:
@@ -296,10 +291,9 @@ def test_a_wait_ends_when_the_lock_is_free(
 
 
 def test_a_wait_times_out(
-    manager: ProcessManager, files: FileManager, path: Path, stranger: IO[bytes]
+    process: Process, files: FileManager, path: Path, stranger: IO[bytes]
 ) -> None:
     """After as many seconds as were given, and with nothing owned."""
-    process = manager.create_process("impatient")
     file = files.open(process.pid, path, "r+b")
     fcntl.flock(stranger, fcntl.LOCK_SH)
     started = time.monotonic()
@@ -342,10 +336,9 @@ def test_a_wait_ends_with_its_owner(
 
 
 def test_a_wait_ends_when_its_file_is_closed(
-    manager: ProcessManager, files: FileManager, path: Path, stranger: IO[bytes]
+    process: Process, files: FileManager, path: Path, stranger: IO[bytes]
 ) -> None:
     """Its number may be another file's soon, which nobody wanted to lock."""
-    process = manager.create_process("waiting")
     fcntl.flock(stranger, fcntl.LOCK_EX)
     for _ in range(50):
         file = files.open(process.pid, path, "r+b")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from probate import ProcessManager
+    from probate import Process, ProcessManager
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
 
@@ -42,10 +42,9 @@ def test_the_kind_stands_between_sockets_and_ipc() -> None:
 
 
 def test_what_was_buffered_is_written_and_everything_is_closed(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """Text, binary and unbuffered files, folders, duplicates and memory: one termination."""
-    process = manager.create_process("writer")
     text = files.open(process.pid, tmp_path / "text", "w", encoding="utf-16-le")
     binary = files.open(process.pid, os.fsencode(tmp_path / "binary"), "xb")
     raw = files.open(process.pid, str(tmp_path / "raw"), "wb", buffering=0)
@@ -60,7 +59,7 @@ def test_what_was_buffered_is_written_and_everything_is_closed(
     raw.write(b"raw")
     os.write(fds[0], b"fd")
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     assert result.is_success
     assert result.stats.by_type == {"files": 7}
@@ -76,10 +75,9 @@ def test_what_was_buffered_is_written_and_everything_is_closed(
 
 
 def test_descriptors_are_not_inherited_by_programs(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """Each has FD_CLOEXEC set (PEP 446)."""
-    process = manager.create_process("closed on exec")
     fd = files.open_fd(process.pid, tmp_path / "fd", os.O_RDWR | os.O_CREAT)
     folder = files.open_directory(process.pid, tmp_path)
     made = [fd, folder, files.dup(process.pid, fd), files.memfd(process.pid)]
@@ -88,18 +86,17 @@ def test_descriptors_are_not_inherited_by_programs(
 
 
 def test_a_file_opened_for_reading_and_writing_keeps_its_position(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """A flush at the end writes where the file object stands, whatever was read ahead."""
     path = tmp_path / "both"
     path.write_bytes(b"0123456789")
-    process = manager.create_process("both")
     file = files.open(process.pid, path, "r+b")
 
     assert file.read(2) == b"01"
 
     file.write(b"XY")
-    manager.terminate_process(process.pid)
+    process.terminate()
 
     assert path.read_bytes() == b"01XY456789"
 
@@ -125,10 +122,9 @@ def test_the_current_process_is_the_owner_if_no_pid_is_given(
 
 
 def test_closing_gives_back_and_is_idempotent(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    manager: ProcessManager, process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """Closing twice is closing once; flushing writes what is buffered."""
-    process = manager.create_process("twice")
     file = files.open(process.pid, tmp_path / "file", "w")
     fd = files.dup(process.pid, file)
     file.write("flushed")
@@ -165,9 +161,8 @@ def test_one_owner_cannot_close_anothers_file(
     assert is_open(fd)
 
 
-def test_what_nobody_owns_is_not_closed(manager: ProcessManager, files: FileManager) -> None:
+def test_what_nobody_owns_is_not_closed(process: Process, files: FileManager) -> None:
     """An open file of the host's is none of a process's."""
-    process = manager.create_process("stranger")
     with open(os.devnull) as file:
         for thing in (file, file.fileno()):
             with pytest.raises(NotOwnedError, match="nobody here does"):
@@ -193,10 +188,9 @@ def test_a_file_changes_owners(manager: ProcessManager, files: FileManager, tmp_
 
 
 def test_usage_tells_path_mode_number_and_inode(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """Enough to find each thing with other tools."""
-    process = manager.create_process("described")
     file = files.open(process.pid, tmp_path / "file", "w")
     fd = files.dup(process.pid, file)
     files.lock(process.pid, file, shared=True)
@@ -249,11 +243,9 @@ def test_a_limit_refuses_before_anything_is_opened(
 
 @pytest.mark.parametrize("name", ["open", "open_fd", "open_directory"])
 def test_the_kernels_errors_come_through(
-    manager: ProcessManager, files: FileManager, tmp_path: Path, name: str
+    process: Process, files: FileManager, tmp_path: Path, name: str
 ) -> None:
     """As the built-in open raises them; nothing is owned."""
-    process = manager.create_process("missing")
-
     with pytest.raises(FileNotFoundError, match="missing"):
         getattr(files, name)(process.pid, tmp_path / "missing")
 
@@ -261,11 +253,10 @@ def test_the_kernels_errors_come_through(
 
 
 def test_a_terminated_owner_gets_nothing(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """Late registration for a terminated pid leaked for ever: it is refused."""
-    process = manager.create_process("dead")
-    manager.terminate_process(process.pid)
+    process.terminate()
 
     with pytest.raises(ProcessTerminatedError):
         files.open(process.pid, tmp_path / "file", "w")

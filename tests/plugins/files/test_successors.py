@@ -18,7 +18,7 @@ from probate import AlreadyOwnedError, Outcome
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from probate import ProcessManager
+    from probate import Process, ProcessManager
     from probate_files import FileManager
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
@@ -43,28 +43,24 @@ def assert_untouched(fd: int, path: Path) -> None:
     assert path.read_bytes() == b"0123456789"
 
 
-def test_a_descriptor_closed_directly_is_already_gone(
-    manager: ProcessManager, files: FileManager
-) -> None:
+def test_a_descriptor_closed_directly_is_already_gone(process: Process, files: FileManager) -> None:
     """Nothing counted, and nothing complained about."""
-    process = manager.create_process("direct")
     os.close(files.memfd(process.pid))
     files.open(process.pid, os.devnull).close()
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     assert result.is_success
     assert result.stats.resources_freed == 0
 
 
 def test_a_successors_descriptor_is_left_alone(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """B closed A's, its number went to C, A's cleanup closed C's: device and inode are compared."""
-    process = manager.create_process("numbers")
     successor = successor_of(files.open_fd(process.pid, os.devnull), tmp_path / "successor")
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     assert result.is_success
     assert result.stats.resources_freed == 0
@@ -74,11 +70,10 @@ def test_a_successors_descriptor_is_left_alone(
 
 @pytest.mark.parametrize("mode", ["r", "rb", "w", "wb", "r+b", "r+"])
 def test_a_file_object_never_touches_its_successor(
-    manager: ProcessManager, files: FileManager, tmp_path: Path, mode: str
+    process: Process, files: FileManager, tmp_path: Path, mode: str
 ) -> None:
     """Neither at its owner's end, nor when it is used or collected later; no write, seek, close."""
     (tmp_path / "file").write_text("content\n" * 10)
-    process = manager.create_process("numbers")
     file = files.open(process.pid, tmp_path / "file", mode)
     if "r" in mode:
         file.readline()
@@ -86,7 +81,7 @@ def test_a_file_object_never_touches_its_successor(
         file.write(b"lost" if "b" in mode else "lost")
     successor = successor_of(file.fileno(), tmp_path / "successor")
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     if mode in {"r", "rb"}:
         assert result.is_success
@@ -108,10 +103,9 @@ def test_a_file_object_never_touches_its_successor(
 
 
 def test_a_wrapped_temporary_file_never_touches_its_successor(
-    manager: ProcessManager, tmp_path: Path
+    process: Process, tmp_path: Path
 ) -> None:
     """Its path is its own still, and goes; the number is another's, and stays."""
-    process = manager.create_process("numbers")
     file = tempfile.NamedTemporaryFile(dir=tmp_path)
     process.adopt(file)
     successor = successor_of(file.fileno(), tmp_path / "successor")
@@ -126,9 +120,8 @@ def test_a_wrapped_temporary_file_never_touches_its_successor(
     os.close(successor)
 
 
-def test_the_ends_of_a_pipe_are_told_apart(manager: ProcessManager, files: FileManager) -> None:
+def test_the_ends_of_a_pipe_are_told_apart(process: Process, files: FileManager) -> None:
     """They share device and inode, but not the access mode."""
-    process = manager.create_process("pipe")
     reader, writer = os.pipe()
     process.adopt(reader)
     os.dup2(writer, reader)
@@ -142,10 +135,9 @@ def test_the_ends_of_a_pipe_are_told_apart(manager: ProcessManager, files: FileM
 
 
 def test_anonymous_inodes_are_told_apart_by_what_they_are(
-    manager: ProcessManager, files: FileManager
+    process: Process, files: FileManager
 ) -> None:
     """All eventfds, epolls and the like share one inode; /proc names them."""
-    process = manager.create_process("anonymous")
     event = os.eventfd(0)
     process.adopt(event)
     pidfd = os.pidfd_open(os.getpid())
@@ -208,13 +200,10 @@ def test_a_descriptor_has_one_owner_whatever_wraps_it(
     wrapper.close()
 
 
-def test_numbers_beyond_the_small_ints_are_found(
-    manager: ProcessManager, files: FileManager
-) -> None:
+def test_numbers_beyond_the_small_ints_are_found(process: Process, files: FileManager) -> None:
     """An equal number is the same descriptor, whichever int object it is."""
     import fcntl
 
-    process = manager.create_process("large")
     low = os.memfd_create("low")
     high = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 700)
     process.adopt(high)

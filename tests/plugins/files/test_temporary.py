@@ -19,17 +19,16 @@ from probate import NotOwnedError, Outcome, RefusedResourceError
 from probate_files.pinned import PinnedPath
 
 if TYPE_CHECKING:
-    from probate import ProcessManager
+    from probate import Process, ProcessManager
     from probate_files import FileManager
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
 
 
 def test_a_temporary_file_goes_with_its_owner(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """Others may use the path meanwhile; the owner's end closes and unlinks it."""
-    process = manager.create_process("temporary")
     file = files.temporary_file(
         process.pid, "w+", encoding="utf-8", suffix=".txt", prefix="note-", directory=tmp_path
     )
@@ -42,32 +41,28 @@ def test_a_temporary_file_goes_with_its_owner(
     assert path.read_text() == "hello"
     assert path.stat().st_mode & 0o777 == 0o600
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     assert result.stats.by_type == {"files": 1}
     assert list(tmp_path.iterdir()) == []
     assert file.closed
 
 
-def test_the_default_place_is_that_of_tempfile(manager: ProcessManager, files: FileManager) -> None:
+def test_the_default_place_is_that_of_tempfile(process: Process, files: FileManager) -> None:
     """`tempfile.gettempdir()`, which heeds TMPDIR."""
-    process = manager.create_process("temporary")
     file = files.temporary_file(process.pid)
     folder = files.temporary_directory(process.pid)
 
     assert [str(Path(file.name).parent), str(folder.parent)] == [tempfile.gettempdir()] * 2
 
-    manager.terminate_process(process.pid)
+    process.terminate()
 
     assert not Path(file.name).exists()
     assert not folder.exists()
 
 
-def test_closing_by_hand_unlinks(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
-) -> None:
+def test_closing_by_hand_unlinks(process: Process, files: FileManager, tmp_path: Path) -> None:
     """As the owner's end would."""
-    process = manager.create_process("temporary")
     file = files.temporary_file(process.pid, directory=tmp_path)
     files.close(process.pid, file)
 
@@ -77,15 +72,14 @@ def test_closing_by_hand_unlinks(
 
 
 def test_a_file_that_was_closed_directly_still_loses_its_path(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """Its path is ours to remove, whoever closed the file; unlinked too, it is already gone."""
-    process = manager.create_process("temporary")
     files.temporary_file(process.pid, directory=tmp_path).close()
     with files.temporary_file(process.pid, directory=tmp_path) as unlinked:
         Path(unlinked.name).unlink()
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     assert result.is_success
     assert result.stats.resources_freed == 1
@@ -93,10 +87,9 @@ def test_a_file_that_was_closed_directly_still_loses_its_path(
 
 
 def test_the_path_of_a_temporary_file_is_left_to_its_successor(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """Old server deleted its successor's path, the inode number recycled: pinned while compared."""
-    process = manager.create_process("temporary")
     file = files.temporary_file(process.pid, directory=tmp_path)
     inode = os.fstat(file.fileno()).st_ino
     path = Path(file.name)
@@ -107,7 +100,7 @@ def test_the_path_of_a_temporary_file_is_left_to_its_successor(
 
     assert path.stat().st_ino != inode
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     assert result.is_success
     assert result.stats.resources_freed == 0
@@ -115,25 +108,23 @@ def test_the_path_of_a_temporary_file_is_left_to_its_successor(
 
 
 def test_a_file_that_was_renamed_is_kept_and_complete(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """Written under a temporary name, then renamed: that is how a file comes to stay."""
-    process = manager.create_process("keeper")
     file = files.temporary_file(process.pid, "w", directory=tmp_path)
     file.write("kept")
     Path(file.name).rename(tmp_path / "final")
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     assert result.is_success
     assert (tmp_path / "final").read_text() == "kept"
 
 
 def test_a_folder_goes_with_its_tree_and_no_link_is_followed(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """Links to folders outside are removed, what they lead to is not."""
-    process = manager.create_process("temporary")
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").touch()
@@ -147,7 +138,7 @@ def test_a_folder_goes_with_its_tree_and_no_link_is_followed(
 
     assert folder.stat().st_mode & 0o777 == 0o700
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     assert shutil.rmtree.avoids_symlink_attacks
     assert result.stats.by_type == {"files": 1}
@@ -157,10 +148,9 @@ def test_a_folder_goes_with_its_tree_and_no_link_is_followed(
 
 @pytest.mark.parametrize("how", ["removed", "renamed"])
 def test_a_folder_that_is_not_in_its_place_is_already_gone(
-    manager: ProcessManager, files: FileManager, tmp_path: Path, how: str
+    process: Process, files: FileManager, tmp_path: Path, how: str
 ) -> None:
     """Removed, there is nothing to do; renamed, it is kept."""
-    process = manager.create_process("temporary")
     folder = files.temporary_directory(process.pid, directory=tmp_path)
     (folder / "file").touch()
     if how == "removed":
@@ -168,7 +158,7 @@ def test_a_folder_that_is_not_in_its_place_is_already_gone(
     else:
         folder.rename(tmp_path / "kept")
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     assert result.is_success
     assert result.stats.resources_freed == 0
@@ -179,10 +169,9 @@ def test_a_folder_that_is_not_in_its_place_is_already_gone(
 
 @pytest.mark.parametrize("kind", ["file", "folder", "fifo"])
 def test_what_was_swapped_is_refused_and_both_are_left_alone(
-    manager: ProcessManager, files: FileManager, tmp_path: Path, kind: str
+    process: Process, files: FileManager, tmp_path: Path, kind: str
 ) -> None:
     """Ours is elsewhere and something else in its place: not for us to judge which is wanted."""
-    process = manager.create_process("temporary")
     if kind == "file":
         path = Path(files.temporary_file(process.pid, directory=tmp_path).name)
     elif kind == "folder":
@@ -193,7 +182,7 @@ def test_what_was_swapped_is_refused_and_both_are_left_alone(
     path.mkdir()
     (path / "theirs").touch()
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     assert [error.outcome for error in result.errors] == [Outcome.REFUSED]
     assert str(path) in result.errors[0].message
@@ -203,13 +192,9 @@ def test_what_was_swapped_is_refused_and_both_are_left_alone(
 
 
 def test_a_folder_that_is_swapped_while_it_is_removed_costs_the_other_nothing(
-    manager: ProcessManager,
-    files: FileManager,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    process: Process, files: FileManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tree is removed through what pins it: a path means another folder by then."""
-    process = manager.create_process("temporary")
     folder = files.temporary_directory(process.pid, directory=tmp_path)
     (folder / "deep").mkdir()
     (folder / "deep" / "file").touch()
@@ -228,7 +213,7 @@ def test_a_folder_that_is_swapped_while_it_is_removed_costs_the_other_nothing(
 
     monkeypatch.setattr(PinnedPath, "is_in_place", swap_after_the_look)
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     assert (folder / "deep" / "file").read_text() == "precious"
     assert (folder / "file").read_text() == "precious"
@@ -238,10 +223,9 @@ def test_a_folder_that_is_swapped_while_it_is_removed_costs_the_other_nothing(
 
 
 def test_a_link_in_the_place_of_a_folder_is_not_followed(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """Not even one that leads to the very folder."""
-    process = manager.create_process("temporary")
     folder = files.temporary_directory(process.pid, directory=tmp_path)
     (folder / "file").touch()
     folder.rename(tmp_path / "ours")
@@ -255,10 +239,9 @@ def test_a_link_in_the_place_of_a_folder_is_not_followed(
 
 
 def test_what_cannot_be_removed_is_an_error_that_says_so(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """A file that somebody puts in while the rest is removed: ENOTEMPTY, and the folder stays."""
-    process = manager.create_process("temporary")
     folder = files.temporary_directory(process.pid, directory=tmp_path)
     for number in range(300):
         (folder / str(number)).touch()
@@ -271,7 +254,7 @@ def test_what_cannot_be_removed_is_an_error_that_says_so(
                 (folder / "more").touch()
 
     thread, _ = in_thread(litter)
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
     done.set()
     thread.join(5)
 
@@ -305,10 +288,9 @@ def test_removing_by_hand_needs_the_owner_and_any_spelling_of_the_path(
 
 
 def test_a_working_directory_that_changes_changes_nothing(
-    manager: ProcessManager, files: FileManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    process: Process, files: FileManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Paths are made absolute when they are given."""
-    process = manager.create_process("mover")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     files.mkfifo(process.pid, "fifo")
@@ -316,22 +298,21 @@ def test_a_working_directory_that_changes_changes_nothing(
     files.temporary_directory(process.pid, directory=".")
     monkeypatch.chdir(tmp_path / "elsewhere")
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     assert result.stats.by_type == {"files": 3}
     assert [each.name for each in tmp_path.iterdir()] == ["elsewhere"]
 
 
 def test_files_in_a_folder_of_the_same_owner_go_before_it(
-    manager: ProcessManager, files: FileManager
+    process: Process, files: FileManager
 ) -> None:
     """Newest first: each is closed and counted, then the folder is empty and goes."""
-    process = manager.create_process("nested")
     folder = files.temporary_directory(process.pid)
     inner = files.temporary_file(process.pid, directory=folder)
     files.mkfifo(process.pid, folder / "fifo")
 
-    result = manager.terminate_process(process.pid)
+    result = process.terminate()
 
     assert result.is_success
     assert result.stats.by_type == {"files": 3}

@@ -25,7 +25,7 @@ from probate.testing.witness import KernelView
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from probate import ProcessManager
+    from probate import Process, ProcessManager
     from probate_files import FileManager
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
@@ -104,11 +104,10 @@ def test_the_sync_form_on_a_loops_thread_does_not_wait_for_the_grace(
 
 
 def test_a_second_cleanup_finds_nothing(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    manager: ProcessManager, process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """Idempotent: what was released is not released again."""
     orchestrator = manager.orchestrator
-    process = manager.create_process("twice")
     files.open(process.pid, tmp_path / "file", "w")
     files.temporary_directory(process.pid)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from probate import ProcessManager
+    from probate import Process, ProcessManager
     from probate_files import FileManager
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
@@ -79,12 +79,11 @@ def file_in_a_pipe() -> io.TextIOWrapper:
     ids=["memory", "read", "spooled", "eventfd", "derived", "a pipe among them"],
 )
 def test_what_can_wait_for_nobody_needs_no_watching(
-    manager: ProcessManager, things: list[Callable[[], Any]], is_inline: bool
+    manager: ProcessManager, process: Process, things: list[Callable[[], Any]], is_inline: bool
 ) -> None:
     """What may, even if most unlikely, runs on a thread that can be left behind."""
     watcher = ThreadWatcher()
     manager.orchestrator.register(watcher)
-    process = manager.create_process("owner")
     for make in things:
         process.adopt(make())
 
@@ -97,10 +96,9 @@ def test_what_can_wait_for_nobody_needs_no_watching(
 
 
 def test_a_close_that_fails_among_many_is_told_of_once(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """It is gone all the same (close(2)), and the others are closed too."""
-    process = manager.create_process("owner")
     opened = [files.open(process.pid, tmp_path / str(number), "w") for number in range(3)]
     numbers = [file.fileno() for file in opened]
     raw = cast("Any", opened[1]).buffer.raw
@@ -122,10 +120,9 @@ def test_a_close_that_fails_among_many_is_told_of_once(
 
 
 def test_files_are_closed_together_whatever_became_of_one(
-    manager: ProcessManager, files: FileManager, tmp_path: Path
+    process: Process, files: FileManager, tmp_path: Path
 ) -> None:
     """One closed directly, one detached, one whose number is another's: the rest is unharmed."""
-    process = manager.create_process("owner")
     opened = [files.open(process.pid, tmp_path / str(number), "w") for number in range(9)]
     for file in opened:
         file.write("written")
