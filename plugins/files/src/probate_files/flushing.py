@@ -79,15 +79,22 @@ def release(entry: Entry) -> Outcome:
     file = entry.open_file
     if file is None or (file.closing is None and not file.may_wait):
         return entry.release()
-    if file.closing is None:
+    closing = file.closing
+    if closing is None:
         try:
-            file.closing = in_background(entry.release)
+            closing = file.closing = in_background(entry.release)
         except RuntimeError:
             # Unwatched is better than not at all.
             return entry.release()
-    began = file.began or time.monotonic()
-    over = began + (READER_PATIENCE if file.is_stream else DISK_PATIENCE)
-    return finished(file, max(_LAST_LOOK, over - time.monotonic()))
+    now = time.monotonic()
+    over = (file.began or now) + (READER_PATIENCE if file.is_stream else DISK_PATIENCE)
+    if concurrent.futures.wait([closing], max(_LAST_LOOK, over - now)).not_done:
+        whose = "its reader does not read" if file.is_stream else "its disk does not answer"
+        raise ReleaseTimeoutError(
+            f"what is buffered for {file.path!r} is not written yet, since {whose}: that goes on "
+            "in the background, and closes it"
+        )
+    return closing.result()
 
 
 def release_by_hand(entry: Entry) -> Outcome:
@@ -95,15 +102,3 @@ def release_by_hand(entry: Entry) -> Outcome:
     file = entry.open_file
     is_watched = file is not None and (file.is_stream or file.closing is not None)
     return release(entry) if is_watched else entry.release()
-
-
-def finished(file: OpenFile, seconds: float) -> Outcome:
-    """Wait until a file is closed, and return what became of it. Raises ReleaseTimeoutError."""
-    closing = file.closing
-    if closing is None or concurrent.futures.wait([closing], seconds).not_done:
-        whose = "its reader does not read" if file.is_stream else "its disk does not answer"
-        raise ReleaseTimeoutError(
-            f"what is buffered for {file.path!r} is not written yet, since {whose}: that goes on "
-            "in the background, and closes it"
-        )
-    return closing.result()
