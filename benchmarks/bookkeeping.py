@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NUMBER: Final = 2000
 TRACKED: Final = 10_000
-KINDS: Final = 10
+KINDS: Final = 11
 
 
 class Thing:

@@ -7,6 +7,7 @@ from plugins_things import Thing, ThingResource, managed
 
 from probate import (
     NotOwnedError,
+    OwnershipTable,
     ProcessTerminatedError,
     ResourceLimitExceeded,
     ResourceLimits,
@@ -30,7 +31,7 @@ def test_a_thing_outlives_the_owner_that_gave_it_away() -> None:
 def test_only_its_owner_gives_a_thing_away() -> None:
     """NotOwnedError names the owner if there is one, and nothing has changed."""
     plugin = ThingResource()
-    plugin.table._index.identity = lambda thing: thing
+    plugin.table = OwnershipTable("things", identity=lambda thing: thing)
     with managed(ThingResource("other", 9), plugin) as manager:
         owner, thief = (manager.create_process(name) for name in "ab")
         plugin.table.add(owner.pid, thing := Thing())

@@ -55,7 +55,8 @@ class Admission:
         self._manager: weakref.ref[object] | None = None
         self._live: dict[int, ResourceLimits | None] = {}
         self._refused: dict[int, int] = {}
-        #: Those for whom `check` would return None, as far as they were issued by a manager.
+        #: Those for whom `check` would return None, as far as they were issued by a manager; none
+        #: where sites are recorded, so that of each acquisition more is done than of theirs.
         self.unlimited: set[int] = set()
         #: Another number each time that a pid has been shut out, and is seen to be so by `check`:
         #: who is let in, and then sees the same number, is in before anybody was shut out.
@@ -112,7 +113,7 @@ class Admission:
             # The pid must be live before `_issued` covers it, or it would look dead for a moment.
             self._live[pid] = limits
             self._issued = pid
-            if limits is None:
+            if limits is None and not self.record_sites:
                 self.unlimited.add(pid)
         return pid
 
@@ -143,7 +144,7 @@ class Admission:
                     self._refused[pid] = left
                 else:
                     del self._refused[pid]
-                    if self._live.get(pid, self) is None:
+                    if self._live.get(pid, self) is None and not self.record_sites:
                         self.unlimited.add(pid)
 
     def forget_parent(self) -> None:

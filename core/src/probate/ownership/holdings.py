@@ -352,9 +352,11 @@ class HoldingsByOwner(Generic[T]):
     def get_or_create(self, pid: int) -> Holdings[T]:
         """The holdings of `pid`, set up if it has none."""
         holdings = self.get(pid)
-        if holdings is not None:
-            return holdings
-        holdings = Holdings()
+        return self.create(pid) if holdings is None else holdings
+
+    def create(self, pid: int) -> Holdings[T]:
+        """Set up the holdings of `pid`, which has none, unless another thread was quicker."""
+        holdings: Holdings[T] = Holdings()
         holdings.lock = self._locks[pid % _LOCKS]
         holdings.is_dropped = False
         holdings.extra = None

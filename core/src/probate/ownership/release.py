@@ -29,15 +29,18 @@ class Releaser:
         #: The loop that ran where a resource was added, by the resource's address.
         self._loops: dict[int, asyncio.AbstractEventLoop | None] = {}
 
-    def note(self, resource: object) -> None:
-        """Remember the loop that runs here, for a resource that is being added."""
+    def note(self, resource: object, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Remember a loop, by default the one that runs here, for a resource that is added."""
         if self.is_async:
-            self._loops[id(resource)] = running_loop()
+            self._loops[id(resource)] = loop or running_loop()
+
+    def loop_of(self, resource: object) -> asyncio.AbstractEventLoop | None:
+        """Return the loop that was noted for a resource."""
+        return self._loops.get(id(resource))
 
     def forget(self, resource: object) -> None:
         """Forget what was noted for a resource that nobody owns any more."""
-        if self._loops:
-            self._loops.pop(id(resource), None)
+        self._loops.pop(id(resource), None)
 
     def choose(self, function: Callable[[Any], object] | None) -> Callable[[Any], object]:
         """Return what gives a resource back from this thread: `function`, else the table's.

@@ -85,6 +85,8 @@ class OwnershipTable(Generic[T]):
         self._holdings_of = self._by_owner.get  # nothing is asked more often
         self._sites: dict[ResourceId, str] = {}
         self._index = IdentityIndex(identity, alias)
+        #: Whether nothing is noted of a resource but its owner.
+        self._is_plain = identity is None and not self.releaser.is_async
         self._inherited: list[object] = []
         forget_in_forked_child(self)
 
@@ -179,19 +181,17 @@ class OwnershipTable(Generic[T]):
         book = self._by_owner
         admission = book.admission
         turn = 0 if admission is None else admission.revocations
-        is_free = admission is None or (pid in admission.unlimited and not admission.record_sites)
-        if nbytes or self._index.identity is not None or self.releaser.is_async or not is_free:
+        is_free = admission is None or pid in admission.unlimited
+        if nbytes or not (is_free and self._is_plain):
             with self._admitted(pid, nbytes) as reservation:
                 return self._record(pid, resource, nbytes, reservation)[0]
         resource_id = next(_ids)
         holdings = book.get(pid)
         if holdings is None:
-            holdings = book.get_or_create(pid)
+            holdings = book.create(pid)
         holdings[resource_id] = resource
-        is_disturbed = holdings.is_dropped or (
-            admission is not None and admission.revocations != turn
-        )
-        if is_disturbed and book.confirm(pid, holdings, resource_id) is None:
+        is_past = admission is not None and admission.revocations != turn
+        if (is_past or holdings.is_dropped) and book.confirm(pid, holdings, resource_id) is None:
             book.insert(pid, resource_id, resource, 0)
         return resource_id
 
@@ -206,8 +206,7 @@ class OwnershipTable(Generic[T]):
         """Make a resource and have `pid` own it, or have nothing made at all; return it.
 
         Refusals, as in `add`, come before `make` is called. If the owner ends while it runs,
-        `release`, by default the table's, gives the new resource back. Raises TypeError where
-        neither is given.
+        `release`, by default the table's, gives the new resource back.
         """
         undo = self.releaser.choose(release)
         with self._admitted(pid, nbytes) as reservation:
@@ -226,9 +225,9 @@ class OwnershipTable(Generic[T]):
     ) -> Outcome:
         """Release, now and by hand, this very object of `pid`; return what came of it.
 
-        `release` stands in for the table's. What is BUSY or TIMEOUT, returned or raised, and what
-        a KeyboardInterrupt fell into, stays owned under its id; after all else nobody owns it.
-        Raises NotOwnedError if `pid` does not own it, and whatever the release raises.
+        `release` stands in for the table's. What is BUSY or TIMEOUT, and what an interrupt fell
+        into, stays owned under its id; after all else nobody owns it. Raises NotOwnedError if
+        `pid` does not own it, and whatever the release raises.
         """
         return self.give_back_id(pid, self.find(pid, native), release)
 
@@ -238,9 +237,12 @@ class OwnershipTable(Generic[T]):
         """As `give_back`, for the resource with this id."""
         releaser = self.releaser.choose(release)
         nbytes = self._by_owner.size_of(pid, resource_id)
-        resource = self._take_out(pid, resource_id)
+        held = self._by_owner.get(pid)
+        loop = self.releaser.loop_of(None if held is None else held.get(resource_id))
+        resource = self.release(pid, resource_id)
         if resource is None:
             return Outcome.ALREADY_GONE
+        self.releaser.note(resource, loop)
         stays = True
         try:
             outcome = checked_outcome(releaser(resource))
@@ -261,8 +263,24 @@ class OwnershipTable(Generic[T]):
         Returns None if the resource is gone already. Raises NotOwnedError if another process
         owns it, or the id was never issued.
         """
-        resource = self._take_out(pid, resource_id)
-        self.releaser.forget(resource)
+        holdings = self._by_owner.get(pid)
+        if holdings is not None and not (self._is_plain and not self._sites):
+            found = holdings.get(resource_id)
+            if found is not None:
+                # Before it is taken out: should an interrupt come in between, it is still owned.
+                self._forget(resource_id, found)
+        resource = None if holdings is None else holdings.pop(resource_id, None)
+        if holdings is None or resource is None:
+            # Ids ascend: one that was issued, and that nobody owns, has been released.
+            if self._by_owner.owner_of(resource_id) is None and 0 < resource_id < next(_ids):
+                return None
+            raise self._not_owned(pid, resource_id)
+        if holdings.extra is not None:
+            holdings.take_size(resource_id)
+        if not holdings:
+            self._by_owner.drop_if_empty(pid, holdings)
+        if not self._is_plain:
+            self.releaser.forget(resource)
         return resource
 
     def disown(self, pid: int, identity: object) -> T | None:
@@ -340,24 +358,6 @@ class OwnershipTable(Generic[T]):
         self._index.ids = {}
 
     # -- inside --------------------------------------------------------------
-
-    def _take_out(self, pid: int, resource_id: ResourceId) -> T | None:
-        """End the ownership, as `release`; the event loop stays noted."""
-        holdings = self._by_owner.get(pid)
-        if holdings is not None and (found := holdings.get(resource_id)) is not None:
-            # Before it is taken out: should an interrupt come in between, it is still owned.
-            self._forget(resource_id, found)
-        resource = None if holdings is None else holdings.pop(resource_id, None)
-        if holdings is None or resource is None:
-            # Ids ascend: one that was issued, and that nobody owns, has been released.
-            if self._by_owner.owner_of(resource_id) is None and 0 < resource_id < next(_ids):
-                return None
-            raise self._not_owned(pid, resource_id)
-        if holdings.extra is not None:
-            holdings.take_size(resource_id)
-        if not holdings:
-            self._by_owner.drop_if_empty(pid, holdings)
-        return resource
 
     def _admitted(self, pid: int, nbytes: int) -> AbstractContextManager[Reservation | None]:
         """Refuse `pid`, or let it in, charged against its limits if it has any."""
