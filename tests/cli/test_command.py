@@ -95,7 +95,7 @@ def test_without_the_extra_the_way_out_is_one_line(missing: str) -> None:
     assert ran.stderr == f"probate: the command line needs {missing}: pip install 'probate[cli]'\n"
 
 
-@pytest.mark.parametrize("when", ["every kind", "takes", "ends by", "both at once"])
+@pytest.mark.parametrize("when", ["every kind", "'crashed' takes", "ends by", "both at once"])
 def test_an_interrupt_is_one_word_and_exit_130(when: str) -> None:
     """Ctrl-C anywhere in the demo: to its whole process group, as a terminal sends it."""
     shown = run_in_terminal(

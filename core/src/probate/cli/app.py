@@ -43,7 +43,7 @@ _disable = click.option(
 )
 
 
-@app.command()
+@app.command(short_help="List the plugins found, in cleanup order.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object a plugin.")
 @_disable
 def plugins(as_json: bool, disable: str | None) -> None:
@@ -58,7 +58,7 @@ def plugins(as_json: bool, disable: str | None) -> None:
         click.echo("no plugins found: pip install 'probate[all]', or one such as probate-sockets")
 
 
-@app.command()
+@app.command(short_help="List the processes of running hosts.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object a host.")
 def ps(as_json: bool) -> None:
     """List the processes of running hosts: who owns whom, kinds and bytes, use of the machine.
@@ -79,7 +79,7 @@ def ps(as_json: bool) -> None:
         print_hosts(reports)
 
 
-@app.command()
+@app.command(short_help="Run the main job on real resources, and ask the kernel.")
 @click.option(
     "-v", "--verbose", is_flag=True, help="Print what each process held, and its account."
 )

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 
 from probate import ProcessManager, SchedulingPolicy
+from probate.cli.demo.report import EndedProcess
+from probate.cli.demo.timing import CleanupTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from probate import ResourceOrchestrator
+    from probate import Process, ResourceOrchestrator
 
 T = TypeVar("T")
 
@@ -31,8 +33,10 @@ class DemoError(Exception):
 class Host:
     """What the scenes work with. A context manager; leaving it ends the loop's thread."""
 
-    def __init__(self, orchestrator: ResourceOrchestrator) -> None:
+    def __init__(self, orchestrator: ResourceOrchestrator, tell: Callable[[str], None]) -> None:
         self.orchestrator = orchestrator
+        #: Shows how far the demo is.
+        self.tell = tell
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="demo-loop")
         self._folder = tempfile.TemporaryDirectory(prefix="probate-demo-")
@@ -45,6 +49,10 @@ class Host:
         self.expected_files: dict[Path, bytes] = {}
         #: What could not be shown, and why.
         self.remarks: list[str] = []
+        #: What the kernel shows of the dead, a line each.
+        self.differences: list[str] = []
+        self._held: dict[int, tuple[dict[str, list[str]], dict[str, int]]] = {}
+        self._times = CleanupTimes(orchestrator.plugin_manager)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -59,6 +67,7 @@ class Host:
         try:
             self.manager.close()
         finally:
+            self._times.stop()
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join()
             self.loop.close()
@@ -79,6 +88,28 @@ class Host:
     def plugin(self, kind: str) -> Any:
         """The plugin that serves a kind; the demo imports none."""
         return self.orchestrator[kind]
+
+    def note_held(self, process: Process, scenes: dict[str, list[str]]) -> None:
+        """Note what a process does with each kind, and how much it owns, before its end."""
+        counts = {kind: usage.count for kind, usage in process.usage().items()}
+        self._held[process.pid] = scenes, counts
+
+    def report(self, process: Process, ended_by: str, end: str) -> EndedProcess:
+        """Report of a process that has come to its end."""
+        scenes, held = self._held[process.pid]
+        return EndedProcess(
+            pid=process.pid,
+            name=process.name,
+            ended_by=ended_by,
+            end=end,
+            returncode=process.returncode,
+            scenes=scenes,
+            kinds={
+                kind: self._times.report(process.pid, kind, held.get(kind, 0))
+                for kind in self.orchestrator
+            },
+            result=process.terminate(),
+        )
 
     def wrong_files(self) -> list[str]:
         """What is wrong in the folder, a line each: content that is not as written, paths left."""

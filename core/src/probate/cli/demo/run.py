@@ -9,12 +9,11 @@ import os
 import shutil
 import sys
 import threading
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING
 
 from probate.cli.demo import scenes, workers
 from probate.cli.demo.host import DemoError, Host
-from probate.cli.demo.report import DemoReport, EndedProcess, KernelReport
-from probate.cli.demo.timing import CleanupTimes
+from probate.cli.demo.report import DemoReport, KernelReport
 from probate.errors import ProbateError, describe_error
 from probate.testing import KernelView
 
@@ -22,19 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from probate import Process, ResourceOrchestrator
+    from probate.cli.demo.report import EndedProcess
 
     Tell = Callable[[str], None]
-
-
-@final
-class _Ended(NamedTuple):
-    """A process that has come to its end, and what it held before."""
-
-    process: Process
-    ended_by: str
-    end: str
-    scenes: dict[str, list[str]]
-    held: dict[str, int]
 
 
 def run(orchestrator: ResourceOrchestrator, *, progress: bool = True) -> DemoReport:
@@ -45,41 +34,40 @@ def run(orchestrator: ResourceOrchestrator, *, progress: bool = True) -> DemoRep
     if not orchestrator.registered_types():
         return DemoReport(plugins=tuple(orchestrator.records))
     with _logged() as logged, _telling(progress) as tell:
+        failure: BaseException
         try:
             return _run(orchestrator, tell, logged)
         except (OSError, MemoryError, RuntimeError, ProbateError) as error:
-            reason = describe_error(error)
-        # Not from `error`, so that what is half made is gone, and has complained, by now.
-        raise DemoError(f"the demo cannot go on here: {reason}")
+            failure = DemoError(f"the demo cannot go on here: {describe_error(error)}")
+        except KeyboardInterrupt:
+            failure = KeyboardInterrupt()
+        # Another one, so that what is half made is gone, and has complained, by now.
+        raise failure
 
 
 def _run(orchestrator: ResourceOrchestrator, tell: Tell, logged: list[str]) -> DemoReport:
     tell("every kind is used once, before the kernel is asked")
-    with Host(orchestrator) as host:
+    with Host(orchestrator, tell) as host:
         # What an interpreter sets up for good is there then.
         scenes.set_up(host, host.manager.create_process("warm-up"))
     gc.collect()
     before = KernelView.take()
-    times = CleanupTimes(orchestrator.plugin_manager)
-    with Host(orchestrator) as host:
-        ended = [_end_normally(host, tell), _end_by_exception(host, tell)]
-        ended += _end_together(host, tell)
-        differences: list[str] = []
+    with Host(orchestrator, tell) as host:
+        ended = [_end_normally(host), _end_by_exception(host), *_end_together(host)]
         if host.has(*workers.KINDS):
+            tell("'workers' work, and are killed from outside")
             try:
-                last, differences = _end_by_a_kill(host, tell)
-                ended.append(last)
+                ended.append(workers.run(host))
             except Exception as error:
                 if not scenes.is_lack(error):
                     raise
                 host.remarks.append(f"not here: workers: {describe_error(error)}")
-        differences += host.wrong_files()
-    times.stop()
+        differences = [*host.differences, *host.wrong_files()]
     tell("the kernel is asked again")
     gc.collect()
     return DemoReport(
         plugins=tuple(orchestrator.records),
-        processes=tuple(_report(each, times, list(orchestrator)) for each in ended),
+        processes=tuple(ended),
         remarks=(*host.remarks, *logged),
         totals=host.manager.totals,
         kernel=KernelReport(
@@ -93,27 +81,28 @@ def _run(orchestrator: ResourceOrchestrator, tell: Tell, logged: list[str]) -> D
     )
 
 
-def _end_normally(host: Host, tell: Tell) -> _Ended:
+def _end_normally(host: Host) -> EndedProcess:
     with host.manager.process("normal") as process:
-        held = _set_up(host, process, tell)
-        tell("'normal' ends normally")
-    return _Ended(process, "return", "ends normally", *held)
+        scenes.set_up(host, process)
+        host.tell("'normal' ends normally")
+    return host.report(process, "return", "ends normally")
 
 
-def _end_by_exception(host: Host, tell: Tell) -> _Ended:
-    crashed: list[_Ended] = []
+def _end_by_exception(host: Host) -> EndedProcess:
+    crashed: list[Process] = []
     with contextlib.suppress(ZeroDivisionError), host.manager.process("crashed") as process:
-        held = _set_up(host, process, tell)
-        crashed.append(_Ended(process, "exception", "ends by an exception", *held))
-        tell("'crashed' ends by an exception")
+        crashed.append(process)
+        scenes.set_up(host, process)
+        host.tell("'crashed' ends by an exception")
         raise ZeroDivisionError("a bug in the job")
-    return crashed[0]
+    return host.report(crashed[0], "exception", "ends by an exception")
 
 
-def _end_together(host: Host, tell: Tell) -> list[_Ended]:
+def _end_together(host: Host) -> list[EndedProcess]:
     twins = [host.manager.create_process(name) for name in ("twin-1", "twin-2")]
-    held = [_set_up(host, process, tell) for process in twins]
-    tell("'twin-1' and 'twin-2' end, both at once")
+    for process in twins:
+        scenes.set_up(host, process)
+    host.tell("'twin-1' and 'twin-2' end, both at once")
     go = threading.Event()
 
     def terminate(process: Process) -> None:
@@ -129,43 +118,7 @@ def _end_together(host: Host, tell: Tell) -> list[_Ended]:
         go.set()
     for thread in threads:
         thread.join()
-    return [
-        _Ended(process, "terminate", "ends, both at once", *each)
-        for process, each in zip(twins, held, strict=True)
-    ]
-
-
-def _end_by_a_kill(host: Host, tell: Tell) -> tuple[_Ended, list[str]]:
-    tell("'workers' work, and are killed from outside")
-    tree = workers.run(host)
-    end = (
-        "is killed by another program: noticed and settled unasked, "
-        f"{tree.seconds:.2f} s after that program was started; "
-        f"exit status {tree.process.returncode}"
-    )
-    return _Ended(tree.process, "SIGKILL", end, tree.scenes, tree.held), tree.differences
-
-
-def _set_up(
-    host: Host, process: Process, tell: Tell
-) -> tuple[dict[str, list[str]], dict[str, int]]:
-    tell(f"{process.name!r} takes resources of every kind")
-    done = scenes.set_up(host, process)
-    return done, {kind: usage.count for kind, usage in process.usage().items()}
-
-
-def _report(ended: _Ended, times: CleanupTimes, kinds: list[str]) -> EndedProcess:
-    process, held = ended.process, ended.held
-    return EndedProcess(
-        pid=process.pid,
-        name=process.name,
-        ended_by=ended.ended_by,
-        end=ended.end,
-        returncode=process.returncode,
-        scenes=ended.scenes,
-        kinds={kind: times.report(process.pid, kind, held.get(kind, 0)) for kind in kinds},
-        result=process.terminate(),
-    )
+    return [host.report(process, "terminate", "ends, both at once") for process in twins]
 
 
 @contextlib.contextmanager

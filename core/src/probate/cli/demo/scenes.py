@@ -27,17 +27,41 @@ if TYPE_CHECKING:
     from probate import Process
     from probate.cli.demo.host import Host
 
+    Act = Callable[[Host, Process], None]
+
 T = TypeVar("T")
 
 LOOPBACK: Final = ("127.0.0.1", 0)
 PAGE: Final = mmap.PAGESIZE
 
 
-def set_up(host: Host, process: Process) -> dict[str, list[str]]:
-    """Run all scenes whose kinds are installed; return, by kind, what they do.
+@final
+class Scene(NamedTuple):
+    """What a process does with a kind."""
+
+    #: The kinds that it takes; the first is the one that is shown.
+    kinds: tuple[str, ...]
+    act: Act
+    line: str
+
+
+SCENES: Final[list[Scene]] = []
+
+
+def _scene(*kinds: str, does: str) -> Callable[[Act], Act]:
+    def add(act: Act) -> Act:
+        SCENES.append(Scene(kinds, act, does))
+        return act
+
+    return add
+
+
+def set_up(host: Host, process: Process) -> None:
+    """Run all scenes whose kinds are installed, and note what the process holds then.
 
     A scene that lacks something of this machine is left where it came to, with a remark.
     """
+    host.tell(f"{process.name!r} takes resources of every kind")
     lines: dict[str, list[str]] = {}
     for scene in SCENES:
         if host.has(*scene.kinds):
@@ -50,7 +74,7 @@ def set_up(host: Host, process: Process) -> dict[str, list[str]]:
                 host.remarks.append(f"not here: {process.name}: {kind}: {describe_error(error)}")
             else:
                 lines.setdefault(kind, []).append(scene.line)
-    return lines
+    host.note_held(process, lines)
 
 
 def is_lack(error: Exception) -> bool:
@@ -79,6 +103,7 @@ def _adopt(process: Process, things: Iterable[T], discard: Callable[[T], object]
             discard(thing)
 
 
+@_scene("sockets", does="TCP with traffic, a thread blocked in accept, UDP, unix, an adopted pair")
 def _sockets(host: Host, process: Process) -> None:
     sockets = host.plugin("sockets").manager
     listener = sockets.listen_tcp(process.pid, LOOPBACK)
@@ -100,6 +125,7 @@ def _sockets(host: Host, process: Process) -> None:
     _adopt(process, socket.socketpair(), socket.socket.close)
 
 
+@_scene("signals", does="handlers for two signals, one delivered, one blocked and pending")
 def _signals(host: Host, process: Process) -> None:
     signals = host.plugin("signals").manager
     seen: list[int] = []
@@ -112,6 +138,7 @@ def _signals(host: Host, process: Process) -> None:
     _expect([signal.SIGUSR2], list(signals.pending(process.pid)), "signals pending")
 
 
+@_scene("rings", does="a zero-copy ring with messages in flight")
 def _zero_copy(host: Host, process: Process) -> None:
     ring = host.plugin("rings").zerocopy.create_ring(process.pid, slots=8, block_size=256)
     for number in range(3):
@@ -123,6 +150,7 @@ def _zero_copy(host: Host, process: Process) -> None:
         _expect(b"message 0", bytes(message), "the first message")
 
 
+@_scene("rings", "sockets", does="an io_uring read that never completes")
 def _io_uring(host: Host, process: Process) -> None:
     ring = host.plugin("rings").iouring.create_ring(process.pid, 8)
     quiet, other = socket.socketpair()
@@ -133,6 +161,7 @@ def _io_uring(host: Host, process: Process) -> None:
     _expect(1, len(ring.reap(1, 5.0)), "no-ops that completed")
 
 
+@_scene("tasks", does="a ticking task, one that is slow to stop, one adopted, a thread at work")
 def _tasks(host: Host, process: Process) -> None:
     tasks = host.plugin("tasks").manager
 
@@ -154,6 +183,7 @@ def _tasks(host: Host, process: Process) -> None:
     host.on_loop(start)
 
 
+@_scene("mmap", "sockets", does="a map a blocked thread reads into")
 def _exported_buffer(host: Host, process: Process) -> None:
     mapping = host.plugin("mmap").manager.map_anonymous(process.pid, PAGE)
     ours, theirs = socket.socketpair()
@@ -173,6 +203,7 @@ def _exported_buffer(host: Host, process: Process) -> None:
     is_reading.wait(5)
 
 
+@_scene("mmap", does="dirty file maps, an anonymous map, one adopted")
 def _maps(host: Host, process: Process) -> None:
     maps = host.plugin("mmap").manager
     for number in range(2):
@@ -186,6 +217,7 @@ def _maps(host: Host, process: Process) -> None:
     process.adopt(mmap.mmap(-1, PAGE))
 
 
+@_scene("memory", does="wiped memory, shared memory as owner and as user, a SysV segment")
 def _memory(host: Host, process: Process) -> None:
     memory = host.plugin("memory").manager
     memory.allocate(process.pid, 4 * PAGE, wipe=True)[:6] = b"secret"
@@ -196,6 +228,7 @@ def _memory(host: Host, process: Process) -> None:
     memory.create_segment(process.pid, PAGE)
 
 
+@_scene("callbacks", does="a folder, given back by a function; a call to make in the end")
 def _callbacks(host: Host, process: Process) -> None:
     for number in range(2):
         folder = host.folder / f"{process.pid}-{number}.session"
@@ -206,6 +239,7 @@ def _callbacks(host: Host, process: Process) -> None:
             process.callback(folder.rmdir)
 
 
+@_scene("files", does="a locked file with words unwritten, a temporary one, a FIFO, a pipe's ends")
 def _files(host: Host, process: Process) -> None:
     files = host.plugin("files").manager
     path = host.folder / f"{process.pid}.log"
@@ -219,6 +253,7 @@ def _files(host: Host, process: Process) -> None:
     _adopt(process, os.pipe(), os.close)
 
 
+@_scene("ipc", does="a pipe, queues with a message unread, a semaphore that a thread waits for")
 def _ipc(host: Host, process: Process) -> None:
     ipc = host.plugin("ipc").manager
     reader, writer = ipc.pipe(process.pid)
@@ -237,6 +272,7 @@ def _ipc(host: Host, process: Process) -> None:
     threading.Thread(target=wait_for_ever, name=f"semaphore-{process.pid}").start()
 
 
+@_scene("processes", does="two OS processes, one of them adopted")
 def _processes(host: Host, process: Process) -> None:
     host.plugin("processes").manager.spawn(process.pid, ["sleep", "1000"])
     sleeper = subprocess.Popen(["sleep", "1000"])  # noqa: S607  found where all programs are
@@ -248,6 +284,7 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
+@_scene("scheduler", "processes", does="busy OS processes that take turns, and ignore SIGTERM")
 def _scheduler(host: Host, process: Process) -> None:
     scheduler = host.plugin("scheduler").manager
     processes = host.plugin("processes").manager
@@ -260,52 +297,3 @@ def _scheduler(host: Host, process: Process) -> None:
         scheduler.set_nice(process.pid, busy.os_pid, 5)
     while not all(each.slices for each in scheduler.statistics(process.pid)):
         time.sleep(0.001)
-
-
-@final
-class Scene(NamedTuple):
-    """What a process does with a kind."""
-
-    #: The kinds that it takes; the first is the one that is shown.
-    kinds: tuple[str, ...]
-    act: Callable[[Host, Process], None]
-    line: str
-
-
-SCENES: Final = (
-    Scene(
-        ("sockets",),
-        _sockets,
-        "TCP with traffic, a thread blocked in accept, UDP, unix, an adopted pair",
-    ),
-    Scene(
-        ("signals",), _signals, "handlers for two signals, one delivered, one blocked and pending"
-    ),
-    Scene(("rings",), _zero_copy, "a zero-copy ring with messages in flight"),
-    Scene(("rings", "sockets"), _io_uring, "an io_uring read that never completes"),
-    Scene(
-        ("tasks",),
-        _tasks,
-        "a ticking task, one that is slow to stop, one adopted, a thread at work",
-    ),
-    Scene(("mmap", "sockets"), _exported_buffer, "a map a blocked thread reads into"),
-    Scene(("mmap",), _maps, "dirty file maps, an anonymous map, one adopted"),
-    Scene(("memory",), _memory, "wiped memory, shared memory as owner and as user, a SysV segment"),
-    Scene(
-        ("callbacks",), _callbacks, "a folder, given back by a function; a call to make in the end"
-    ),
-    Scene(
-        ("files",),
-        _files,
-        "a locked file with words unwritten, a temporary one, a FIFO, a pipe's ends",
-    ),
-    Scene(
-        ("ipc",), _ipc, "a pipe, queues with a message unread, a semaphore that a thread waits for"
-    ),
-    Scene(("processes",), _processes, "two OS processes, one of them adopted"),
-    Scene(
-        ("scheduler", "processes"),
-        _scheduler,
-        "busy OS processes that take turns, and ignore SIGTERM",
-    ),
-)

@@ -17,6 +17,7 @@ from probate.cli.demo.host import DemoError
 if TYPE_CHECKING:
     from probate import Process
     from probate.cli.demo.host import Host
+    from probate.cli.demo.report import EndedProcess
 
 #: The kinds that this takes.
 KINDS: Final = ("processes", "sockets", "memory")
@@ -67,22 +68,7 @@ class _Tree(NamedTuple):
     shared: Path
 
 
-@final
-class KilledTree(NamedTuple):
-    """What came of the workers."""
-
-    process: Process
-    #: What they did, by kind.
-    scenes: dict[str, list[str]]
-    #: How many of each kind the process owned.
-    held: dict[str, int]
-    #: Seconds from the start of the program that killed them to the end of the termination.
-    seconds: float
-    #: What the kernel still shows of them, a line each.
-    differences: list[str]
-
-
-def run(host: Host) -> KilledTree:
+def run(host: Host) -> EndedProcess:
     """Have a tree of workers killed from outside, and wait until it is settled.
 
     Raises DemoError if they do not work, OSError for want of what they need.
@@ -91,12 +77,17 @@ def run(host: Host) -> KilledTree:
     process = tree.process
     with tree.leader, tree.grandchild:
         _wait_for_work(tree)
-        held = {kind: usage.count for kind, usage in process.usage().items()}
+        host.note_held(process, _scenes(tree))
         began = time.perf_counter()
         _kill_from_outside(tree.leader)
         host.manager.wait(process.pid, _PATIENCE)
         seconds = time.perf_counter() - began
-        return KilledTree(process, _scenes(tree), held, seconds, _differences(tree))
+        host.differences += _differences(tree)
+    end = (
+        f"is killed by another program: noticed and settled unasked, {seconds:.2f} s after that "
+        f"program was started; exit status {process.returncode}"
+    )
+    return host.report(process, "SIGKILL", end)
 
 
 def _scenes(tree: _Tree) -> dict[str, list[str]]:
