@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from probate_sockets import unix
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -48,6 +50,34 @@ def test_closing_by_hand_removes_the_path(
     sockets.close(process.pid, sockets.listen_unix(process.pid, path))
 
     assert not path.exists()
+
+
+def test_a_successor_that_comes_while_the_server_is_looked_for_is_left_alone(
+    manager: ProcessManager,
+    sockets: SocketManager,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """mamori#58: the path of a live server was deleted; what was probed is what is unlinked."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(os.fspath(path))
+    probe = unix._is_served
+    process = manager.create_process("late")
+    with socket.socket(socket.AF_UNIX) as successor:
+
+        def probe_and_lose_the_race(probed: str) -> bool:
+            is_served = probe(probed)
+            path.unlink()
+            successor.bind(os.fspath(path))
+            successor.listen()
+            return is_served
+
+        monkeypatch.setattr(unix, "_is_served", probe_and_lose_the_race)
+        with pytest.raises(OSError, match="in use"):
+            sockets.listen_unix(process.pid, path)
+
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(os.fspath(path))
 
 
 def test_a_stale_path_is_probed_and_replaced(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar, final
+from typing import ClassVar, NamedTuple, TypeVar, final
+
+import sysv_ipc
 
 from probate import Outcome
 from probate_ipc import native as kernel
 from probate_ipc.kernelobject import KernelObject
-
-if TYPE_CHECKING:
-    import sysv_ipc
 
 N = TypeVar("N", bound="sysv_ipc.MessageQueue | sysv_ipc.Semaphore")
 
@@ -18,7 +17,7 @@ N = TypeVar("N", bound="sysv_ipc.MessageQueue | sysv_ipc.Semaphore")
 class SysvIdentity(NamedTuple):
     """Which SysV object this is: enough to know it again without trusting its key.
 
-    An id carries a sequence number, so it comes round only after some hundred million others.
+    An id carries a sequence number, so it comes round only after some million others (sysvipc(7)).
     Key and creator never change. The time of creation is kept so that a journal can tell the
     object from a successor after a restart: IPC_SET and SETVAL overwrite the kernel's copy.
     """
@@ -48,6 +47,7 @@ class SysvObject(KernelObject[N]):
             self.id, self.key, (native.cuid, native.cgid), _change_time(self.table, self.id)
         )
         self._is_detached = False
+        self._open = type(native)
 
     @property
     def _name_or_key(self) -> str:
@@ -55,7 +55,7 @@ class SysvObject(KernelObject[N]):
 
     @property
     def _is_gone(self) -> bool:
-        return self._is_detached or not self._is_there()
+        return self._is_detached or not self._is_same()
 
     def _is_there(self) -> bool:
         try:
@@ -63,8 +63,24 @@ class SysvObject(KernelObject[N]):
         except kernel.ABSENT:
             return False
 
-    def _remove(self) -> Outcome:
+    def _is_same(self) -> bool:
+        """Whether the id is still this very object's, and not that of one of the same user since.
+
+        The kernel is asked what is under our key, which no successor shares. IPC_PRIVATE is
+        no key: of such objects the creator has to do.
+        """
         if not self._is_there():
+            return False
+        if self.key == sysv_ipc.IPC_PRIVATE:
+            return True
+        try:
+            return self._open(self.key).id == self.id
+        except (*kernel.ABSENT, *kernel.FORBIDDEN):
+            # What cannot be told, as when another user has taken the key, is left alone.
+            return False
+
+    def _remove(self) -> Outcome:
+        if not self._is_same():
             return Outcome.ALREADY_GONE
         with kernel.looking_up(self.describe()):
             self.native.remove()

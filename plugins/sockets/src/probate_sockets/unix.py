@@ -55,14 +55,19 @@ def listen(path: str, backlog: int) -> UnixListener:
 
 def _clear_stale(path: str) -> None:
     try:
-        before = os.lstat(path)
+        # Pinned, so that no successor gets its inode number while the server is looked for.
+        pin = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    if not stat.S_ISSOCK(before.st_mode):
-        raise FileExistsError(errno.EEXIST, "in the way, and not a socket", path)
-    if _is_served(path):
-        raise OSError(errno.EADDRINUSE, "a live server listens there", path)
-    unlink_if_same(path, before)
+    try:
+        before = os.fstat(pin)
+        if not stat.S_ISSOCK(before.st_mode):
+            raise FileExistsError(errno.EEXIST, "in the way, and not a socket", path)
+        if _is_served(path):
+            raise OSError(errno.EADDRINUSE, "a live server listens there", path)
+        unlink_if_same(path, before)
+    finally:
+        os.close(pin)
 
 
 def _is_served(path: str) -> bool:
