@@ -10,7 +10,6 @@ import os
 import tempfile
 import threading
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +23,7 @@ from probate.testing.witness import KernelView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from probate import Process, ProcessManager
     from probate_files import FileManager
@@ -226,15 +226,17 @@ def test_a_forked_child_owns_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_each_driver_makes_gives_back_and_closes(manager: ProcessManager) -> None:
+def test_each_driver_makes_gives_back_and_closes(
+    manager: ProcessManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The drivers for tests over all kinds: each way in and out leaves nothing."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     found = drivers(manager.orchestrator)
 
     assert list(found) == DRIVERS
 
     gc.collect()
     view = KernelView.take()
-    temporary = set(Path(tempfile.gettempdir()).glob("probate-*"))
     for driver in found.values():
         process = manager.create_process("driven")
         driver.give_back(process.pid, driver.make(process.pid))
@@ -253,7 +255,7 @@ def test_each_driver_makes_gives_back_and_closes(manager: ProcessManager) -> Non
     gc.collect()
 
     assert view.changes() == []
-    assert set(Path(tempfile.gettempdir()).glob("probate-*")) <= temporary
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_pipe_between_two_owners_ends_in_order(manager: ProcessManager) -> None:

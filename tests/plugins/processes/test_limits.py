@@ -75,7 +75,10 @@ def test_who_ignores_sigxcpu_is_killed(manager: ProcessManager) -> None:
 
 #: In a grandchild, which tells by its exit code whether the memory was given.
 GREEDY = """
-import os, sys
+import os, resource, sys
+# The host sets the limit when it has the pid, and may be kept from it for a moment.
+while resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+    pass
 if "deep" not in sys.argv:
     sys.exit(os.spawnv(os.P_WAIT, sys.executable, [*sys.orig_argv, "deep"]))
 try:
