@@ -206,14 +206,6 @@ class IpcManager:
         name = arguments.checked_name(name)
         return self.table.acquire(pid, lambda: PosixSemaphore.open(name, undo=undo))
 
-    # Shorter names, as the demo has them.
-    posix_queue, sysv_queue = create_posix_queue, create_sysv_queue
-
-    @pid_or_current
-    def semaphore(self, pid: int, value: int = 1) -> SysvSemaphore:
-        """Create a SysV semaphore as `create_sysv_semaphore` does."""
-        return self.create_sysv_semaphore(pid, value=value)
-
     # -- giving back ---------------------------------------------------------
 
     @pid_or_current

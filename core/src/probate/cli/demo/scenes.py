@@ -261,9 +261,9 @@ def _ipc(host: Host, process: Process) -> None:
     _expect(b"through", reader.read(7), "what came through the pipe")
     queue = ipc.queue(process.pid, 8)
     queue.put(b"unread")
-    ipc.sysv_queue(process.pid)
-    ipc.posix_queue(process.pid)
-    semaphore = ipc.semaphore(process.pid, 0)
+    ipc.create_sysv_queue(process.pid)
+    ipc.create_posix_queue(process.pid)
+    semaphore = ipc.create_sysv_semaphore(process.pid, value=0)
 
     def wait_for_ever() -> None:
         with contextlib.suppress(Exception):
