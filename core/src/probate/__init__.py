@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from probate.system.lazy import lazy_names
+from probate.system.lazy import by_name, lazy_names
 
 if TYPE_CHECKING:
     from probate.errors import AlreadyOwnedError as AlreadyOwnedError
@@ -93,72 +93,40 @@ if TYPE_CHECKING:
     from probate.system.osprocess import OsProcess as OsProcess
     from probate.version import __version__ as __version__
 
-#: Where each public name lives; the block above says the same to checkers.
-_HOMES: Final = {
-    "AlreadyOwnedError": "probate.errors",
-    "BusyResourceError": "probate.errors",
-    "Callback": "probate.ownership.callback",
-    "CleanupFailure": "probate.models",
-    "CleanupResult": "probate.models",
-    "CleanupStats": "probate.models",
-    "DeathWatch": "probate.system.deathwatch",
-    "DuplicateKindError": "probate.errors",
-    "HookOrderError": "probate.errors",
-    "InterruptedCleanup": "probate.errors",
-    "InvalidOrderingError": "probate.errors",
-    "KindLimits": "probate.models",
-    "Leak": "probate.models",
-    "MissingHookError": "probate.errors",
-    "MissingKindWarning": "probate.orchestrator",
-    "NoCurrentProcessError": "probate.errors",
-    "NotOwnedError": "probate.errors",
-    "Ordering": "probate.ordering",
-    "OrderingCycleError": "probate.errors",
-    "OsProcess": "probate.system.osprocess",
-    "OsUsage": "probate.models",
-    "Outcome": "probate.outcome",
-    "OwnershipError": "probate.errors",
-    "OwnershipTable": "probate.ownership.table",
-    "Pid": "probate.process.process",
-    "PidfdUnavailableError": "probate.errors",
-    "PluginError": "probate.errors",
-    "PluginRecord": "probate.models",
-    "PluginStatus": "probate.outcome",
-    "ProbateError": "probate.errors",
-    "Process": "probate.process.process",
-    "ProcessError": "probate.errors",
-    "ProcessInfo": "probate.models",
-    "ProcessManager": "probate.process.manager",
-    "ProcessManagerBuilder": "probate.process.builder",
-    "ProcessNotFoundError": "probate.errors",
-    "ProcessState": "probate.models",
-    "ProcessTerminatedError": "probate.errors",
-    "RefusedResourceError": "probate.errors",
-    "ReleaseError": "probate.errors",
-    "ReleaseTimeoutError": "probate.errors",
-    "ResourceId": "probate.outcome",
-    "ResourceInfo": "probate.models",
-    "ResourceKind": "probate.plugins.kind",
-    "ResourceLimitExceeded": "probate.errors",
-    "ResourceLimits": "probate.models",
-    "ResourceOrchestrator": "probate.orchestrator",
-    "ResourceRecord": "probate.models",
-    "ResourceUsage": "probate.models",
-    "SchedulingPolicy": "probate.process.scheduling",
-    "TerminationDeadlockError": "probate.errors",
-    "UnadoptableError": "probate.errors",
-    "UnknownHookError": "probate.errors",
-    "UnknownKindError": "probate.errors",
-    "UnusablePluginError": "probate.errors",
-    "UnwiredKindWarning": "probate.plugins.wiring",
-    "__version__": "probate.version",
-    "current_process": "probate.process.current",
-    "death_watch": "probate.system.deathwatch",
-    "forget_in_forked_child": "probate.system.forking",
-    "hookimpl": "probate.hookspecs",
-    "pid_or_current": "probate.process.current",
-    "runs_inline": "probate.hookspecs",
-}
+#: The public names of each module; the block above says the same to checkers.
+_HOMES: Final = by_name(
+    {
+        "probate.errors": """
+            AlreadyOwnedError BusyResourceError DuplicateKindError HookOrderError InterruptedCleanup
+            InvalidOrderingError MissingHookError NoCurrentProcessError NotOwnedError
+            OrderingCycleError OwnershipError PidfdUnavailableError PluginError ProbateError
+            ProcessError ProcessNotFoundError ProcessTerminatedError RefusedResourceError
+            ReleaseError ReleaseTimeoutError ResourceLimitExceeded TerminationDeadlockError
+            UnadoptableError UnknownHookError UnknownKindError UnusablePluginError
+        """,
+        "probate.hookspecs": "hookimpl runs_inline",
+        "probate.models": """
+            CleanupFailure CleanupResult CleanupStats KindLimits Leak OsUsage PluginRecord
+            ProcessInfo ProcessState ResourceInfo ResourceLimits ResourceRecord ResourceUsage
+        """,
+        "probate.orchestrator": "MissingKindWarning ResourceOrchestrator",
+        "probate.ordering": "Ordering",
+        "probate.outcome": "Outcome PluginStatus ResourceId",
+        "probate.ownership.callback": "Callback",
+        "probate.ownership.table": "OwnershipTable",
+        "probate.plugins.kind": "ResourceKind",
+        "probate.plugins.wiring": "UnwiredKindWarning",
+        "probate.process.builder": "ProcessManagerBuilder",
+        "probate.process.current": "current_process pid_or_current",
+        "probate.process.manager": "ProcessManager",
+        "probate.process.process": "Pid Process",
+        "probate.process.scheduling": "SchedulingPolicy",
+        "probate.system.deathwatch": "DeathWatch death_watch",
+        "probate.system.forking": "forget_in_forked_child",
+        "probate.system.osprocess": "OsProcess",
+        "probate.version": "__version__",
+    }
+)
 __all__ = list(_HOMES)
 
 

@@ -228,12 +228,12 @@ def test_what_a_child_inherited_is_not_finalised_in_it() -> None:
     table.cleanup(1, lambda _: None)
 
 
-def test_dead_bookkeepers_are_not_remembered() -> None:
+def test_dead_holders_are_not_remembered() -> None:
     """Tables, managers and orchestrators that are gone leave nothing to be called at a fork."""
-    from probate.system.forking import _bookkeepers
+    from probate.system.forking import _fork_aware
 
     gc.collect()
-    before = len(_bookkeepers)
+    before = len(_fork_aware)
 
     def come_and_go() -> None:
         with managed(ThingResource()) as manager:
@@ -244,4 +244,4 @@ def test_dead_bookkeepers_are_not_remembered() -> None:
         come_and_go()
     gc.collect()
 
-    assert len(_bookkeepers) == before
+    assert len(_fork_aware) == before

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from probate.system.lazy import lazy_names
+from probate.system.lazy import by_name, lazy_names
 
 if TYPE_CHECKING:
     from probate.system.arguments import checked_int as checked_int
@@ -38,27 +38,21 @@ if TYPE_CHECKING:
     from probate.system.osprocess import start_time_of as start_time_of
     from probate.system.osprocess import stat_of as stat_of
 
-#: Where each public name lives.
-_HOMES: Final = {
-    "CallThread": "probate.system.callthread",
-    "DeathWatch": "probate.system.deathwatch",
-    "FileIdentity": "probate.system.identity",
-    "OsProcess": "probate.system.osprocess",
-    "call_on_loop": "probate.system.loops",
-    "checked_int": "probate.system.arguments",
-    "close_if_same": "probate.system.identity",
-    "death_watch": "probate.system.deathwatch",
-    "forget_in_forked_child": "probate.system.forking",
-    "identify": "probate.system.identity",
-    "is_still": "probate.system.identity",
-    "lazy_module": "probate.system.lazy",
-    "path_of": "probate.system.identity",
-    "read_proc": "probate.system.osprocess",
-    "running_loop": "probate.system.loops",
-    "start_time_of": "probate.system.osprocess",
-    "stat_of": "probate.system.osprocess",
-    "unlink_if_same": "probate.system.identity",
-}
+#: The public names of each module; the block above says the same to checkers.
+_HOMES: Final = by_name(
+    {
+        "probate.system.arguments": "checked_int",
+        "probate.system.callthread": "CallThread",
+        "probate.system.deathwatch": "DeathWatch death_watch",
+        "probate.system.forking": "forget_in_forked_child",
+        "probate.system.identity": (
+            "FileIdentity close_if_same identify is_still path_of unlink_if_same"
+        ),
+        "probate.system.lazy": "lazy_module",
+        "probate.system.loops": "call_on_loop running_loop",
+        "probate.system.osprocess": "OsProcess read_proc start_time_of stat_of",
+    }
+)
 __all__ = list(_HOMES)
 if not TYPE_CHECKING:
     # Unseen by checkers, to whom a misspelt name is an error.

@@ -1,4 +1,4 @@
-"""The one check for whole numbers, for whoever takes one from a caller."""
+"""The one check for ints that come from a caller."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import operator
 def checked_int(
     name: str, value: object, *, least: int | None = None, most: int | None = None
 ) -> int:
-    """Return a whole number as an int, whatever integer type it came as (operator.index).
+    """Return `value` as an int, whatever integer type it is of (operator.index); a bool is none.
 
-    `name` says in the error what it is. Raises TypeError for what is no integer, a bool among
-    them, and ValueError for what is below `least` or above `most`.
+    `name` says in the error what it is. Raises TypeError for what is no integer, ValueError for
+    what is below `least` or above `most`.
     """
     try:
         if isinstance(value, bool):

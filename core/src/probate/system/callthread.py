@@ -1,4 +1,4 @@
-"""Calls that may hang, made on a thread that can be left behind."""
+"""CallThread: makes calls that may hang on a thread that can be left behind."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @final
 class CallThread:
-    """Runs calls one after another on one daemon thread, started with the first.
+    """Makes calls one after another on one daemon thread, which the first call starts.
 
-    A call that hangs keeps the thread; `abandon` it, and the next call gets a fresh one. A
-    daemon, since a hung call must not keep the interpreter from exiting.
+    For calls that may hang: `abandon` the thread then, and the next call gets a fresh one. It is
+    a daemon, since a hung call must not keep the interpreter from exiting.
     """
 
     def __init__(self, name: str) -> None:
@@ -26,9 +26,9 @@ class CallThread:
         self._thread: threading.Thread | None = None
 
     def submit(self, function: Callable[[], Any]) -> concurrent.futures.Future[Any]:
-        """Start a call, in the caller's context variables; return its future.
+        """Have a call made, in a copy of the caller's context; return its future.
 
-        Raises RuntimeError if no thread can be started.
+        Raises RuntimeError if no thread can be started; the call is not made then.
         """
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         context = contextvars.copy_context()
@@ -50,7 +50,7 @@ class CallThread:
         return future
 
     def _start(self, call: Callable[[], None], future: concurrent.futures.Future[Any]) -> None:
-        # The first call is there before the thread is: it need not be waited for, and then woken.
+        # The first call is queued before the thread runs, which then need not wait to be woken.
         calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         calls.put(call)
         thread = threading.Thread(target=_serve, args=(calls,), name=self._name, daemon=True)
@@ -58,8 +58,8 @@ class CallThread:
         try:
             thread.start()
         except BaseException:
-            # There are no more threads, or an interrupt came in between. A call that has begun
-            # by then is left to end, before any other.
+            # No thread can be started, or an interrupt came meanwhile. If the call has begun by
+            # then, the thread is kept: the next call has to wait for the end of this one.
             if future.cancel():
                 self.abandon()
             raise

@@ -1,4 +1,4 @@
-"""One thread that is told by the kernel when processes exit; no polling."""
+"""DeathWatch: one thread that the kernel tells when processes exit, without polling."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ logger = logging.getLogger("probate")
 
 @final
 class DeathWatch:
-    """Calls back once for each descriptor that becomes readable, such as a pidfd.
+    """Calls a callback, once, when the descriptor that it is for becomes readable: a pidfd.
 
     All descriptors are in one epoll(7), with one thread, which exists while anything is watched.
-    In a forked child nothing is watched.
+    A forked child watches nothing.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._callbacks: dict[int, Callable[[], object]] = {}
-        #: Those that were ready when the round began, and are yet to be called.
+        #: The callbacks of descriptors that were ready when the round began, yet to be called.
         self._due: dict[int, Callable[[], object]] = {}
-        #: Counts the rounds. All that are called in one were ready when it began: what a callback
-        #: learns of the dead of its round holds for the others of that round as well.
+        #: The number of the round. All descriptors of one were ready when it began, so that what
+        #: a callback learns of the dead of its round holds for the others of it as well.
         self.round = 0
         self._epoll: select.epoll | None = None
         self._wake = -1
@@ -40,10 +40,10 @@ class DeathWatch:
         forget_in_forked_child(self)
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
-        """Have `callback` called on the watch's thread, once, when `fd` is readable.
+        """Have `callback` called, once, on the watch's thread, when `fd` is readable.
 
-        It must not block: others wait for theirs. Raises ValueError if `fd` is watched already,
-        OSError if it cannot be.
+        It must not block, since the other callbacks wait for it. Raises ValueError if `fd` is
+        watched already, OSError if it cannot be.
         """
         with self._lock:
             if fd in self._callbacks or fd in self._due:
@@ -58,9 +58,9 @@ class DeathWatch:
                 raise
 
     def forget(self, fd: int) -> bool:
-        """Watch `fd` no more, before it is closed; False if it was not watched.
+        """Stop watching `fd`, before it is closed; return False if it was not watched.
 
-        Its callback is not called from here on; it may be running, seen from another thread.
+        Its callback is not called from here on; on another thread, it may be running just now.
         """
         with self._lock:
             if self._due.pop(fd, None) is not None:
@@ -80,7 +80,7 @@ class DeathWatch:
             thread.join()
 
     def forget_parent(self) -> None:
-        """Watch nothing, in a forked child, and leave the parent's epoll as it is."""
+        """Watch nothing, in a forked child, and leave the parent's epoll(7) as it is."""
         self._inherited.append(self._epoll)
         self._lock = threading.RLock()
         self._callbacks = {}
@@ -96,7 +96,7 @@ class DeathWatch:
             raise
         epoll.register(wake, select.EPOLLIN)
         before = self._thread
-        # A daemon: it must not keep the interpreter from exiting while processes live on.
+        # A daemon, since it must not keep the interpreter from exiting while processes live on.
         thread = threading.Thread(
             target=self._serve, args=(epoll, wake, before), name="probate-death-watch", daemon=True
         )
@@ -115,19 +115,20 @@ class DeathWatch:
             os.eventfd_write(self._wake, 1)
 
     def _serve(self, epoll: select.epoll, wake: int, before: threading.Thread | None) -> None:
-        # Waits until something is ready, and takes nothing: what is ready is taken under the lock,
-        # so that it is still watched then, and no other file by its number.
-        something = select.poll()
-        something.register(epoll, select.POLLIN)
+        # Waits until something is ready, and takes nothing. That is done under the lock, so that
+        # it is still watched then, and its number means no other file.
+        ready = select.poll()
+        ready.register(epoll, select.POLLIN)
         try:
             while self._is_needed(epoll):
-                something.poll()
+                ready.poll()
                 while (due := self._take(epoll, wake)) is not None:
                     _call(*due)
         finally:
             epoll.close()
             os.close(wake)
-            # One that had nothing to watch, and may be about to be gone: who joins us joins it.
+            # The thread before had nothing more to watch, and may not have ended yet. Whoever
+            # joins this one has to find both ended.
             if before is not None:
                 before.join()
 
@@ -138,7 +139,7 @@ class DeathWatch:
             return self._epoll is epoll
 
     def _take(self, epoll: select.epoll, wake: int) -> tuple[int, Callable[[], object]] | None:
-        """One descriptor that is ready, watched no more from here on; None if there is none."""
+        """Take one descriptor that is ready, which is not watched any more; None if none is."""
         with self._lock:
             if not self._due:
                 self._begin_round(epoll, wake)
@@ -150,7 +151,7 @@ class DeathWatch:
         self.round += 1
         for fd, _ in epoll.poll(0):
             if fd == wake:
-                # Read, or it would be ready for ever if something is watched again by now.
+                # Read it: something may be watched again by now, and it would be ready for ever.
                 os.eventfd_read(wake)
                 continue
             _unregister(epoll, fd)
@@ -160,7 +161,7 @@ class DeathWatch:
 
 
 def _unregister(epoll: select.epoll, fd: int) -> None:
-    # Closed too early, against the rules, it is no reason to leave the others unwatched.
+    # One that was closed before it was forgotten must not keep the others from being watched.
     with contextlib.suppress(OSError):
         epoll.unregister(fd)
 
@@ -169,9 +170,9 @@ def _call(fd: int, callback: Callable[[], object]) -> None:
     try:
         callback()
     except BaseException:
-        # Not even a SystemExit ends the watch: the others' processes die as well.
+        # Not even a SystemExit ends the thread: others wait for deaths as well.
         logger.exception("the callback of watched descriptor %d failed", fd)
 
 
-#: The one watch of this OS process: whose processes they are is not its concern.
+#: The one watch of this interpreter, shared by all managers and plugins.
 death_watch: Final = DeathWatch()

@@ -1,4 +1,4 @@
-"""Which file a descriptor number, or a path, refers to; closed and unlinked only while it does.
+"""Files behind descriptor numbers and paths: identified, and closed or unlinked while the same.
 
 The kernel hands out the lowest free number (open(2)), so that a number which somebody has closed
 soon means another file. What was there at acquisition is compared before a number is closed.
@@ -21,7 +21,7 @@ _LASTING: Final = os.O_ACCMODE | os.O_PATH
 
 @final
 class FileIdentity(NamedTuple):
-    """What tells one open file from another, without holding it open.
+    """Tells one open file from another, without holding it open.
 
     Device and inode alone do not: both ends of a pipe share them, and so do all eventfds, epoll
     and signal descriptors, which have the one inode of anonymous things.
@@ -42,19 +42,19 @@ class FileIdentity(NamedTuple):
 
     @property
     def mode(self) -> str:
-        """How it may be used: "r", "w", "rw", or "path"."""
+        """Return how it may be used: "r", "w", "rw", or "path" (O_PATH)."""
         if self.access & os.O_PATH:
             return "path"
         return _ACCESS.get(self.access & os.O_ACCMODE, "?")
 
     @property
     def is_stream(self) -> bool:
-        """Whether a write to it may wait for a reader: a pipe, a FIFO, a socket."""
+        """Tell whether a write may have to wait for a reader: a pipe, a FIFO, a socket."""
         return self.file_type in {stat.S_IFIFO, stat.S_IFSOCK}
 
 
 def identify(fd: int) -> FileIdentity:
-    """Tell what `fd` refers to now. Raises OSError (EBADF) if it is not open."""
+    """Return the identity of what `fd` refers to now. Raises OSError (EBADF) if it is not open."""
     status = os.fstat(fd)
     file_type = stat.S_IFMT(status.st_mode)
     access = fcntl.fcntl(fd, fcntl.F_GETFL) & _LASTING
@@ -63,7 +63,7 @@ def identify(fd: int) -> FileIdentity:
 
 
 def is_still(fd: int, identity: FileIdentity) -> bool:
-    """Whether `fd` refers to the same file still."""
+    """Tell whether `fd` still refers to the file that has this identity; False if it is closed."""
     device, inode, file_type, access, name = identity
     try:
         status = os.fstat(fd)
@@ -79,7 +79,10 @@ def is_still(fd: int, identity: FileIdentity) -> bool:
 
 
 def path_of(fd: int) -> str:
-    """What the kernel calls it: a path, or a name such as "pipe:[4711]" (proc(5)); or nothing."""
+    """Return the kernel's name of what `fd` refers to: a path, or one such as "pipe:[4711]".
+
+    Empty if it is not open (proc(5), /proc/PID/fd).
+    """
     try:
         return os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
@@ -87,10 +90,10 @@ def path_of(fd: int) -> str:
 
 
 def close_if_same(fd: int, identity: FileIdentity) -> Outcome:
-    """Close a descriptor number if it still refers to the file that it was noted for.
+    """Close a descriptor if it still refers to the file that has this identity.
 
-    ALREADY_GONE if it does not: the number was closed elsewhere, and may be somebody else's by
-    now. Raises OSError from close(2); the number is free all the same then.
+    Returns ALREADY_GONE if it does not: it was closed elsewhere, and its number may be somebody
+    else's by now. Raises OSError from close(2); the number is free all the same then.
     """
     if not is_still(fd, identity):
         return Outcome.ALREADY_GONE
@@ -99,11 +102,11 @@ def close_if_same(fd: int, identity: FileIdentity) -> Outcome:
 
 
 def unlink_if_same(path: str, status: os.stat_result) -> Outcome:
-    """Unlink a path if it is still the file that `status` tells of; else leave what is there.
+    """Unlink a path if it still names the file of this status; leave another one alone.
 
-    By device and inode (inode(7)), which are a file's own only while it exists: whoever calls
-    keeps it open, or pinned by O_PATH. ALREADY_GONE if it is not there, or is another.
-    Raises OSError from unlink(2).
+    They are told apart by device and inode (inode(7)), which are a file's own only while it
+    exists: the caller keeps it open, or pinned by O_PATH. Returns ALREADY_GONE if it is not
+    there, or is another. Raises OSError from unlink(2).
     """
     try:
         if not os.path.samestat(os.lstat(path), status):

@@ -1,9 +1,9 @@
 """Modules and public names that are imported when they are first used.
 
-For what is slow to import, and needed by some resources only, or only once there is one. What a
-release uses must be there by then: whoever releases may have no descriptor left to import it with.
-asyncio and `probate.models` always are, since an orchestrator loads them before anything can be
-owned.
+This is for what is slow to import and needed by some resources only, or only once there is one.
+What a release uses must have been imported by then, since whoever releases may have no descriptor
+left to import it with. asyncio and `probate.models` always have: an orchestrator loads them before
+anything can be owned.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def lazy_module(name: str) -> Any:
     """Stand in for module `name`, and import it at the first attribute that is asked for.
 
-    Checkers are to be shown the import itself:
+    Checkers are shown the import itself:
 
     if TYPE_CHECKING:
         import asyncio
@@ -27,6 +27,11 @@ def lazy_module(name: str) -> Any:
         asyncio = lazy_module("asyncio")
     """
     return _Lazy(name)
+
+
+def by_name(names: Mapping[str, str]) -> dict[str, str]:
+    """Turn module to names, blank between them, into name to module, sorted."""
+    return dict(sorted((name, home) for home, each in names.items() for name in each.split()))
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:

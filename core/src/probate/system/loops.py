@@ -6,7 +6,7 @@ import concurrent.futures
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from probate.errors import BusyResourceError, ReleaseError, ReleaseTimeoutError
 from probate.system.callthread import CallThread
@@ -15,22 +15,25 @@ from probate.system.lazy import lazy_module
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Iterator
+    from contextlib import AbstractContextManager
 else:
     asyncio = lazy_module("asyncio")
 
-#: The loop whose own thread waits for what is done around here, so that nothing moves on it.
+T = TypeVar("T")
+
+#: The loop whose own thread waits for what is being done here, so that nothing runs on it.
 _held_up: Final[ContextVar[asyncio.AbstractEventLoop | None]] = ContextVar(
     "probate_held_up_loop", default=None
 )
 
-#: When whoever waits around here gives up, on the monotonic clock.
+#: When whoever waits for what is being done here gives up, on the monotonic clock.
 _give_up_at: Final[ContextVar[float]] = ContextVar("probate_give_up_at", default=float("inf"))
 
-#: Seconds between two looks whether a loop that is waited for still runs.
+#: Seconds between two checks that a loop which is waited for still runs.
 _LOOK_EVERY: Final = 0.1
 
-#: The parts of the remaining time after which one call is cancelled, and then left behind, so that
-#: some is left for the next.
+#: The parts of the remaining time after which one call is cancelled, and then left behind: the
+#: rest is for the next one.
 _CANCEL_AT: Final = 0.7
 _LEAVE_AT: Final = 0.8
 
@@ -44,27 +47,26 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 @contextmanager
-def holding_up(loop: asyncio.AbstractEventLoop | None) -> Iterator[None]:
-    """Say to what is called meanwhile, on whichever thread, that `loop` waits for it."""
-    token = _held_up.set(loop)
+def _having(variable: ContextVar[T], value: T) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _held_up.reset(token)
+        variable.reset(token)
 
 
-@contextmanager
-def giving_up_after(seconds: float) -> Iterator[None]:
-    """Say to what is called meanwhile, on whichever thread, how long it is waited for."""
-    token = _give_up_at.set(time.monotonic() + seconds)
-    try:
-        yield
-    finally:
-        _give_up_at.reset(token)
+def holding_up(loop: asyncio.AbstractEventLoop | None) -> AbstractContextManager[None]:
+    """Note for what is called within, on whichever thread, that `loop` waits for it."""
+    return _having(_held_up, loop)
+
+
+def giving_up_after(seconds: float) -> AbstractContextManager[None]:
+    """Note for what is called within, on whichever thread, how long it is waited for."""
+    return _having(_give_up_at, time.monotonic() + seconds)
 
 
 def run_on_loop(make: Callable[[], Awaitable[Any]], loop: asyncio.AbstractEventLoop | None) -> Any:
-    """Await what `make` makes on `loop`, from another thread; return what came of it.
+    """Await what `make` returns on `loop`, from another thread; return its result.
 
     Without a loop it is awaited on a new one, on a thread of its own (asyncio.run). Raises what
     was raised there; ReleaseError if the loop is closed; BusyResourceError if it does not run, or
@@ -98,9 +100,10 @@ def run_on_loop(make: Callable[[], Awaitable[Any]], loop: asyncio.AbstractEventL
 def call_on_loop(
     loop: asyncio.AbstractEventLoop, function: Callable[[], object]
 ) -> concurrent.futures.Future[None] | None:
-    """Have a plain function called on `loop`, from any thread; None if the loop does not run.
+    """Call a plain function on `loop`, from any thread; return None if the loop does not run.
 
-    The future is done a turn later: what the function has scheduled there has then run as well.
+    The future is done one turn of the loop later, so that what the function has scheduled there
+    has run as well.
     """
     if loop.is_closed() or not loop.is_running():
         return None

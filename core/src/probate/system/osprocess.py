@@ -1,8 +1,7 @@
-"""One OS process, pinned, so that nothing meant for it reaches a successor of its pid."""
+"""OS processes, each pinned by a pidfd; and what /proc says of them."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
@@ -10,6 +9,7 @@ import signal
 from typing import TYPE_CHECKING, Final, Self, final
 
 from probate.errors import PidfdUnavailableError
+from probate.system.arguments import checked_int
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,11 +24,11 @@ _PIECE: Final = 1 << 16
 
 @final
 class OsProcess:
-    """A pidfd (pidfd_open(2)) with the pid and the start time that it belongs to.
+    """Pins one OS process by a pidfd (pidfd_open(2)), so that signals reach no other one.
 
-    A pid alone says nothing: the kernel gives it to another process as soon as its first one
-    has been reaped. The descriptor refers to one process for ever. A context manager, which
-    closes the descriptor; the process itself is left alone.
+    A pid alone will not do: the kernel gives it to another process as soon as the first one has
+    been reaped, whereas the descriptor refers to one process for ever. It is a context manager,
+    which closes the descriptor and leaves the process itself alone.
     """
 
     __slots__ = ("_pidfd", "os_pid", "start_time")
@@ -44,18 +44,15 @@ class OsProcess:
         """Pin the process that has this pid now; it may be a zombie, but not reaped.
 
         Raises ProcessLookupError if there is none, PidfdUnavailableError where the kernel has no
-        pidfds, TypeError or ValueError for what is no pid of a process.
+        pidfds, TypeError for what is no int and ValueError for what is below 1.
         """
-        if not isinstance(os_pid, int) or isinstance(os_pid, bool):
-            raise TypeError(f"an OS pid must be an int, got {os_pid!r}")
-        if os_pid <= 0:
-            raise ValueError(f"an OS pid must be positive, got {os_pid}")
+        os_pid = checked_int("an OS pid", os_pid, least=1)
         made = cls(os_pid, 0, _pidfd_open(os_pid))
         try:
             made.start_time = start_time_of(os_pid)
             # Not reaped yet, so the pid was its own while the start time was read.
             if not made.is_there():
-                raise ProcessLookupError(errno.ESRCH, f"no process {os_pid}")
+                raise _not_found(os_pid)
         except BaseException:
             made.close()
             raise
@@ -76,18 +73,18 @@ class OsProcess:
         self.close()
 
     def fileno(self) -> int:
-        """The pidfd, readable once the process has exited; -1 when closed."""
+        """Return the pidfd, which is readable once the process has exited; -1 when closed."""
         pidfd = self._pidfd
         return -1 if pidfd is None else pidfd.number
 
     def close(self) -> None:
-        """Close the pidfd, as soon as no other thread is using it. Idempotent."""
+        """Close the pidfd, as soon as no other thread is using it; twice does no harm."""
         self._pidfd = None
 
     def send_signal(self, number: int) -> bool:
-        """Send a signal (pidfd_send_signal(2)); False if the process has been reaped.
+        """Send a signal (pidfd_send_signal(2)); return False if the process has been reaped.
 
-        Raises PermissionError, ValueError for a bad number.
+        Raises ValueError for what is no signal, PermissionError if it is another user's process.
         """
         pidfd = self._pidfd
         if pidfd is None:
@@ -96,23 +93,21 @@ class OsProcess:
             signal.pidfd_send_signal(pidfd.number, number)
         except ProcessLookupError:
             return False
-        except OverflowError:
+        except (OSError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             raise ValueError(f"no signal {number!r}") from None
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                raise ValueError(f"no signal {number!r}") from None
-            raise
         return True
 
     def is_there(self) -> bool:
-        """Whether its pid is still its own: it runs, or is a zombie."""
+        """Tell whether its pid is still its own: it runs, or is a zombie."""
         try:
             return self.send_signal(0)
         except PermissionError:
             return True
 
     def has_exited(self) -> bool:
-        """Whether it runs no more; True when closed."""
+        """Tell whether it has exited; True when closed."""
         pidfd = self._pidfd
         if pidfd is None:
             return True
@@ -121,10 +116,10 @@ class OsProcess:
         return bool(poll.poll(0))
 
     def exit_code(self, *, reap: bool) -> int | None:
-        """How it ended, as subprocess puts it: -9 is death by signal 9; None while it runs.
+        """Return how it ended, as subprocess puts it (-9: by signal 9); None while it runs.
 
-        Tells of children of this host that nobody has reaped yet, otherwise raises
-        ChildProcessError. With `reap`, it is reaped, and its pid free for others (waitid(2)).
+        With `reap`, it is reaped, and its pid free for others (waitid(2)). Raises
+        ChildProcessError if it is no child of this process, or has been reaped already.
         """
         pidfd = self._pidfd
         if pidfd is None:
@@ -138,10 +133,10 @@ class OsProcess:
 
 @final
 class _Descriptor:
-    """A descriptor that is closed when nobody uses it any more.
+    """Closes a descriptor when nobody refers to it any more.
 
-    If it were closed while another thread is about to use it, the number could be that of
-    another process's pidfd by then, and the signal reach that one.
+    If it were closed while another thread is about to use it, its number could be that of
+    another process's pidfd by then, and a signal would reach that one.
     """
 
     __slots__ = ("number",)
@@ -154,12 +149,12 @@ class _Descriptor:
 
 
 def start_time_of(os_pid: int) -> int:
-    """When a process was started, in clock ticks since boot. Raises ProcessLookupError."""
+    """Return when a process was started, in clock ticks since boot. Raises ProcessLookupError."""
     return int(stat_of(os_pid)[_START_TIME])
 
 
 def read_proc(path: str) -> bytes:
-    """All that a file of /proc says, with as few calls as it takes. Raises OSError."""
+    """Read a whole file of /proc, with as few system calls as it takes. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         text = os.read(fd, _PIECE)
@@ -172,14 +167,14 @@ def read_proc(path: str) -> bytes:
 
 
 def stat_of(os_pid: int) -> list[bytes]:
-    """What /proc/PID/stat says after the name: state, parent, group, session, and so on.
+    """Read the fields of /proc/PID/stat after the name: state, parent, group, session (proc(5)).
 
     Raises ProcessLookupError.
     """
     try:
         text = read_proc(f"/proc/{os_pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
-        raise ProcessLookupError(errno.ESRCH, f"no process {os_pid}") from None
+        raise _not_found(os_pid) from None
     # A name may contain spaces and parentheses; it ends at the last one.
     return text[text.rindex(b")") + 2 :].split()
 
@@ -188,16 +183,18 @@ def _pidfd_open(os_pid: int) -> int:
     # Not there on other systems, or where Python was built without.
     if not hasattr(os, "pidfd_open"):
         raise PidfdUnavailableError("this Python has no os.pidfd_open")
-    with contextlib.suppress(ProcessLookupError):
-        try:
-            return os.pidfd_open(os_pid)
-        except OverflowError:
-            raise ProcessLookupError(errno.ESRCH, f"no process {os_pid}") from None
-        except OSError as error:
-            if error.errno in (errno.ENOSYS, errno.EPERM):
-                raise PidfdUnavailableError(os.strerror(error.errno)) from error
-            if error.errno in (errno.EINVAL, errno.ENOENT):
-                # A thread of a process, and not its first: ENOENT from Linux 6.15 on.
-                raise ProcessLookupError(errno.ESRCH, f"no process {os_pid}") from None
+    try:
+        return os.pidfd_open(os_pid)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            raise PidfdUnavailableError(os.strerror(error.errno)) from error
+        # The last two are a thread that is not its process's first: ENOENT from Linux 6.15 on.
+        if error.errno not in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
             raise
-    raise ProcessLookupError(errno.ESRCH, f"no process {os_pid}")
+    except OverflowError:
+        pass
+    raise _not_found(os_pid)
+
+
+def _not_found(os_pid: int) -> ProcessLookupError:
+    return ProcessLookupError(errno.ESRCH, f"no process {os_pid}")
