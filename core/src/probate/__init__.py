@@ -1,4 +1,4 @@
-"""Probate settles the estate of dead processes.
+"""Probate gives back what processes own when they end, whatever kind of resource it is.
 
     hookspecs.py      the contract with plugins: read this first
     models.py         what goes in and comes out: accounts, records, limits (pydantic)

@@ -1,4 +1,4 @@
-"""Every exception that Probate raises, in one tree; and errors in words, for accounts.
+"""Every exception that Probate raises, in one tree; and the description of errors for accounts.
 
     ProbateError
     ├── PluginError                     a plugin cannot be used as it is
@@ -42,19 +42,19 @@ if TYPE_CHECKING:
 
 
 class ProbateError(Exception):
-    """The root of all errors that Probate raises on purpose."""
+    """Catches every error that Probate raises on purpose: the root of them all."""
 
 
 # -- plugins -----------------------------------------------------------------
 
 
 class PluginError(ProbateError):
-    """A plugin cannot be used as it is."""
+    """Raised when a plugin cannot be used as it is; nothing is registered then."""
 
 
 @final
 class MissingHookError(PluginError):
-    """A resource plugin lacks a required hook, or has it unmarked."""
+    """Raised when a resource plugin lacks a required hook, or has it without a mark."""
 
     def __init__(self, kind: str, missing: Sequence[str], unmarked: Sequence[str] = ()) -> None:
         names = ", ".join(f"{name}()" for name in missing)
@@ -69,7 +69,7 @@ class MissingHookError(PluginError):
 
 @final
 class UnknownHookError(PluginError):
-    """A marked function that is no hook of ours: most often a misspelling."""
+    """Raised when a plugin marks a function that is no hook: most often a misspelling."""
 
     def __init__(self, plugin: str, hook: str, nearest: str | None) -> None:
         hint = f"did you mean {nearest!r}?" if nearest else "see probate.hookspecs for the hooks"
@@ -81,7 +81,7 @@ class UnknownHookError(PluginError):
 
 @final
 class HookOrderError(PluginError):
-    """A resource plugin tried to jump the queue with tryfirst or trylast."""
+    """Raised when a resource plugin marks a hook tryfirst or trylast: `ordering` says its place."""
 
     def __init__(self, kind: str, hook: str) -> None:
         super().__init__(
@@ -92,7 +92,7 @@ class HookOrderError(PluginError):
 
 @final
 class UnusablePluginError(PluginError):
-    """Pluggy could not work with this plugin."""
+    """Raised when pluggy cannot work with a plugin, or when it serves another orchestrator."""
 
     def __init__(self, kind: str, problem: str) -> None:
         super().__init__(f"plugin {kind!r} cannot be used: {problem}")
@@ -101,7 +101,7 @@ class UnusablePluginError(PluginError):
 
 @final
 class DuplicateKindError(PluginError):
-    """Two plugins want to serve the same kind."""
+    """Raised when a plugin is registered for a kind that another one serves already."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(
@@ -112,7 +112,7 @@ class DuplicateKindError(PluginError):
 
 @final
 class UnknownKindError(PluginError, KeyError):
-    """No registered plugin serves this kind."""
+    """Raised when a kind is asked for that no registered plugin serves."""
 
     def __init__(self, kind: str, known: Iterable[str]) -> None:
         super().__init__(kind)
@@ -127,7 +127,7 @@ class UnknownKindError(PluginError, KeyError):
 
 @final
 class InvalidOrderingError(PluginError):
-    """`ordering()` returned something that gives no place."""
+    """Raised when a plugin's `ordering()` fails, or returns what is no `Ordering`."""
 
     def __init__(self, kind: str, problem: str) -> None:
         super().__init__(f"plugin {kind!r}: ordering() {problem}")
@@ -135,7 +135,7 @@ class InvalidOrderingError(PluginError):
 
 @final
 class OrderingCycleError(PluginError):
-    """`before` and `after` contradict one another."""
+    """Raised when `before` and `after` of several kinds contradict one another."""
 
     def __init__(self, members: Sequence[str]) -> None:
         super().__init__(
@@ -149,7 +149,7 @@ class OrderingCycleError(PluginError):
 
 
 class ProcessError(ProbateError):
-    """Something about one pid."""
+    """Catches the errors about one pid."""
 
     def __init__(self, pid: int, message: str) -> None:
         super().__init__(message)
@@ -158,7 +158,7 @@ class ProcessError(ProbateError):
 
 @final
 class ProcessNotFoundError(ProcessError, LookupError):
-    """The manager never issued this pid, or has forgotten its account."""
+    """Raised when the manager never issued a pid, or has forgotten its account."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(pid, f"no process {pid}: not created by this manager, or long gone")
@@ -166,7 +166,7 @@ class ProcessNotFoundError(ProcessError, LookupError):
 
 @final
 class ProcessTerminatedError(ProcessError):
-    """The process is terminating or has terminated; it can own nothing more."""
+    """Raised when a process that is terminating, or has terminated, is to own something."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(
@@ -176,7 +176,7 @@ class ProcessTerminatedError(ProcessError):
 
 @final
 class TerminationDeadlockError(ProcessError):
-    """Waiting for this termination would be waiting for oneself."""
+    """Raised when a thread or event loop is to wait for a termination that it is to run itself."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(
@@ -188,7 +188,7 @@ class TerminationDeadlockError(ProcessError):
 
 @final
 class PidfdUnavailableError(ProbateError):
-    """The kernel, a sandbox or this Python has no pidfds; nothing is signalled by bare pid."""
+    """Raised when kernel, sandbox or Python have no pidfds: no process is held by pid alone."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(
@@ -199,7 +199,7 @@ class PidfdUnavailableError(ProbateError):
 
 @final
 class NoCurrentProcessError(ProbateError, LookupError):
-    """No pid was given, and no process is current in this context."""
+    """Raised when no pid is given and no process is current in this context."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -211,12 +211,12 @@ class NoCurrentProcessError(ProbateError, LookupError):
 
 
 class OwnershipError(ProbateError):
-    """Something about one resource and who owns it."""
+    """Catches the errors about one resource and its owner."""
 
 
 @final
 class NotOwnedError(OwnershipError):
-    """The process does not own this resource."""
+    """Raised when a process is to give back or hand over what it does not own."""
 
     def __init__(self, kind: str, pid: int, what: str, owner: int | None = None) -> None:
         whose = "nobody here does" if owner is None else f"process {owner} does"
@@ -228,7 +228,7 @@ class NotOwnedError(OwnershipError):
 
 @final
 class AlreadyOwnedError(OwnershipError):
-    """The object has an owner already; each thing is released once, by one owner."""
+    """Raised when an object has an owner already: each is released once, by one owner."""
 
     def __init__(self, kind: str, what: str, owner: int | None) -> None:
         whose = "a process" if owner is None else f"process {owner}"
@@ -239,7 +239,7 @@ class AlreadyOwnedError(OwnershipError):
 
 @final
 class UnadoptableError(ProbateError, TypeError):
-    """No registered kind takes responsibility for this object."""
+    """Raised when no registered kind takes responsibility for an object."""
 
     def __init__(
         self, resource: object, kinds: Sequence[str], *, is_callback: bool = False
@@ -257,7 +257,7 @@ class UnadoptableError(ProbateError, TypeError):
 
 @final
 class ResourceLimitExceeded(ProbateError):  # noqa: N818  the name is part of the public contract
-    """A limit refuses this acquisition; nothing was acquired."""
+    """Raised when a limit refuses an acquisition; nothing was acquired."""
 
     def __init__(
         self, kind: str, pid: int, unit: str, limit: int, held: int, requested: int
@@ -277,7 +277,7 @@ class ResourceLimitExceeded(ProbateError):  # noqa: N818  the name is part of th
 
 
 class ReleaseError(ProbateError):
-    """A release that did not succeed; its text goes into the account."""
+    """Raised by a release function that did not succeed; its text goes into the account."""
 
     #: What the account says of the resource.
     outcome: ClassVar[Outcome] = Outcome.FAILED
@@ -285,31 +285,31 @@ class ReleaseError(ProbateError):
 
 @final
 class BusyResourceError(ReleaseError):
-    """Still in use: stays owned, and is tried again after the other kinds."""
+    """Raised for what is still in use: it stays owned, and is tried again after other kinds."""
 
     outcome = Outcome.BUSY
 
 
 @final
 class ReleaseTimeoutError(ReleaseError):
-    """Did not come free in time: stays owned."""
+    """Raised for what did not come free in time: it stays owned."""
 
     outcome = Outcome.TIMEOUT
 
 
 @final
 class RefusedResourceError(ReleaseError):
-    """Not ours to release, or still in use by others: let go of, untouched."""
+    """Raised for what is not ours, or in use by others: it is left as it is, and owned no more."""
 
     outcome = Outcome.REFUSED
 
 
 @final
 class InterruptedCleanup(BaseException):
-    """A KeyboardInterrupt or SystemExit came in mid-cleanup; everything was tried all the same.
+    """Raised when an interrupt came during a cleanup; everything was tried all the same.
 
-    `interrupt` is that exception (also the `__cause__`), `stats` the account of what was done.
-    The orchestrator raises `interrupt` itself when the whole termination is finished.
+    `interrupt` is the KeyboardInterrupt or SystemExit (also the `__cause__`), `stats` the account
+    of what was done. The orchestrator raises `interrupt` itself when the termination is finished.
     """
 
     def __init__(self, interrupt: BaseException, stats: CleanupStats) -> None:
@@ -318,26 +318,26 @@ class InterruptedCleanup(BaseException):
         self.stats = stats
 
 
-# -- in words ----------------------------------------------------------------
+# -- descriptions --------------------------------------------------------------
 
 
 def describe_error(error: BaseException) -> str:
-    """The type and message of an error; never raises."""
+    """Describe an error by its type and message; never raises."""
     name = type(error).__name__
     message = safe_repr(error, str, otherwise="")
     return f"{name}: {message}" if message else name
 
 
 def safe_repr(
-    thing: object, speak: Callable[..., object] = repr, *, otherwise: str | None = None
+    thing: object, describe: Callable[..., object] = repr, *, otherwise: str | None = None
 ) -> str:
-    """What `speak` says of `thing`; never raises.
+    """Describe `thing` by `describe`; never raises.
 
-    If it raises or says no text, `otherwise`, by default the plainest repr that there is.
+    If that raises or returns no string, it is `otherwise`, or else the plainest repr there is.
     Undecodable file names (PEP 383) come out in backslashes: an account must fit into JSON.
     """
     try:
-        text = speak(thing)
+        text = describe(thing)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:

@@ -15,15 +15,15 @@ written out.
     `usage`          optional   how much a process owns; by default the     the asking thread
                                 tables' answer
     `observe`        optional   what a foreign OS process holds             the asking thread
-    `reclaim`        optional   release a named thing whose owner has died  the settling process
+    `reclaim`        optional   release a named thing whose owner has died  the reclaiming process
 
 A hook thread is one that can be left behind when the hook hangs at the deadline; one for each
 termination, so its hooks run one after another. A hook marked with `runs_inline` promises not to
 block, and runs on the ending thread, which may be an event loop's. Without a deadline all hooks
 run on the ending thread, unless that is an event loop's.
 
-`observe` and `reclaim` are specified here for plugins to implement, and are called by nobody in
-this release: the journal that survives a crash of the host will.
+`observe` and `reclaim` are specified for plugins to implement, and nobody calls them in this
+release: the journal that survives a crash of the host will.
 
 The orchestrator calls each resource plugin on its own, so that one failure never ends a call
 for all. Plugins that only wrap hooks (timing, audit, tracing) are observers: they take part in
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from probate.ordering import Ordering
     from probate.outcome import Outcome, ResourceId
 
-    #: What a `quiesce` may give to wait for. An asyncio future belongs to its own loop.
+    #: What a `quiesce` may return to be waited for. An asyncio future belongs to its own loop.
     AnyFuture = concurrent.futures.Future[Any] | asyncio.Future[Any]
 
 PROJECT: Final = "probate"
@@ -78,14 +78,12 @@ def runs_inline(
     *,
     unless: Callable[[Any, int], bool] | None = None,
 ) -> Callable[..., object]:
-    """Mark a `cleanup` or `quiesce` that can never block, so that it needs no watching.
+    """Mark a `cleanup` or `quiesce` that never blocks, so that it runs on the ending thread.
 
-    Where a deadline is set, a hook runs on a thread of its own, so that one that hangs can be
-    left behind. A marked hook runs on the terminating thread itself, which saves the
-    hand-over. The mark is a promise: a marked hook that hangs, hangs the termination.
-
-    What may block for some resources only says so with `unless`, a method of the plugin that is
-    asked, with the pid, before each call; itself it must not block.
+    Other hooks run on a hook thread, where one that hangs can be left behind; a mark saves the
+    hand-over. It is a promise: a marked hook that hangs, hangs the termination. A hook that
+    blocks for some resources only has `unless`, a method of the plugin that is asked, with the
+    pid, before each call, and must not block either.
     """
 
     def mark(marked: _F) -> _F:
@@ -96,19 +94,19 @@ def runs_inline(
 
 
 def is_inline(function: object) -> bool:
-    """Whether `function` carries the mark of `runs_inline`, whatever a process owns."""
+    """Tell whether `function` is marked by `runs_inline` without an `unless`."""
     return getattr(function, _INLINE_MARK, None) is _never
 
 
 def runs_inline_for(function: object, plugin: object, pid: int) -> bool:
-    """Whether a bound hook of `plugin` carries the mark of `runs_inline`, for this pid."""
+    """Tell whether a bound hook of `plugin` is marked by `runs_inline`, and so for this pid."""
     unless: Callable[[Any, int], bool] | None = getattr(function, _INLINE_MARK, None)
     if unless is None or unless is _never:
         return unless is not None
     try:
         return not unless(plugin, pid)
     except Exception:
-        # The hook itself is about to meet, and to report, whatever is wrong.
+        # The hook itself is about to run into whatever is wrong, and is reported then.
         return False
 
 
@@ -118,14 +116,14 @@ def _never(_plugin: object, _pid: int) -> bool:
 
 @_hookspec
 def ordering() -> Ordering:  # type: ignore[empty-body]  # a specification has no body
-    """Say where this kind stands. Required; asked once, at registration."""
+    """Say where this kind stands in the cleanup order. Required; asked once, at registration."""
 
 
 @_hookspec
 def has_resources(pid: int) -> bool:  # type: ignore[empty-body]  # a specification has no body
-    """Whether `pid` owns anything of this kind. Required.
+    """Tell whether `pid` owns anything of this kind. Required.
 
-    Must be O(1), and answered by the very bookkeeping that `cleanup` empties.
+    Must be O(1), and answered from the same table that `cleanup` empties.
     """
 
 
@@ -133,29 +131,29 @@ def has_resources(pid: int) -> bool:  # type: ignore[empty-body]  # a specificat
 def cleanup(pid: int) -> CleanupStats:  # type: ignore[empty-body]  # a specification has no body
     """Release all that `pid` owns of this kind, newest first. Required.
 
-    One failure never keeps the next resource from being tried. Never waits for anybody's
-    goodwill: what is still in use stays owned, is reported BUSY, and is tried again.
+    One failure never keeps the next resource from being tried. It does not wait for users: what
+    is still in use stays owned, is reported BUSY, and is tried again.
     """
 
 
 @_hookspec
 def quiesce(pid: int) -> Iterable[AnyFuture]:  # type: ignore[empty-body]  # a specification has no body
-    """Ask the users of `pid`'s resources to stop; return what to wait for.
+    """Ask the users of `pid`'s resources to stop; return futures that are done when they have.
 
-    Never blocks. All kinds are quiesced before any kind is cleaned.
+    Must not block. All kinds are quiesced before any kind is cleaned.
     """
 
 
 @_hookspec(firstresult=True)
 def adopt(pid: int, resource: object) -> ResourceId | None:
-    """Take responsibility for an object made elsewhere, or return None: not of this kind."""
+    """Take responsibility for an object made elsewhere; return None if it is not of this kind."""
 
 
 @_hookspec
 def observe(process: psutil.Process) -> Iterable[ResourceRecord]:  # type: ignore[empty-body]  # a specification has no body
     """Tell what a live foreign OS process holds of this kind, as seen from outside.
 
-    For reports and in-use checks, never a reason to delete. Called by nobody in this release.
+    For reports and checks of use, and never a reason to delete. Nobody calls it in this release.
     """
 
 
@@ -163,10 +161,13 @@ def observe(process: psutil.Process) -> Iterable[ResourceRecord]:  # type: ignor
 def reclaim(record: ResourceRecord, dry_run: bool) -> Outcome:  # type: ignore[empty-body]  # a specification has no body
     """Release a named thing whose owner has died, from its record alone.
 
-    A dry run takes the same path up to the act. Called by nobody in this release.
+    A dry run does all but the release itself. Nobody calls it in this release.
     """
 
 
 @_hookspec
 def usage(pid: int) -> ResourceUsage:  # type: ignore[empty-body]  # a specification has no body
-    """How many, how many bytes, and each one's description. Answered by the tables if absent."""
+    """Tell how many resources `pid` owns, of how many bytes, and describe each.
+
+    If it is absent, the tables answer.
+    """

@@ -1,6 +1,6 @@
-"""What crosses Probate's border: accounts, records, limits. Frozen pydantic models, JSON both ways.
+"""What goes in and comes out: accounts, records, limits. Frozen pydantic models, JSON both ways.
 
-Inside, plain structures do the work; these are made once per kind and termination.
+Inside, plain structures do the work; these are made once for each kind and termination.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Seconds = Annotated[float, Field(ge=0)]
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
-    #: The names of all fields.
+    #: The names of all fields, as `trusted` needs them.
     all_fields: ClassVar[set[str]]
 
     @classmethod
@@ -52,7 +52,7 @@ M = TypeVar("M", bound=_Frozen)
 
 
 def trusted(model: type[M], values: dict[str, Any]) -> M:
-    """A model with these values for all of its fields, which are known to be good.
+    """Make a model of values for all of its fields, without checking them.
 
     It is what `model(**values)` would be, in a fraction of the time: for accounts that are made
     at each termination. `model_construct`, which looks for defaults and aliases, takes longer.
@@ -75,7 +75,7 @@ _set: Final = object.__setattr__
 
 @final
 class CleanupFailure(_Frozen):
-    """One thing that did not come free, and why."""
+    """Names one thing that did not come free, and says why."""
 
     kind: str
     #: A description of the resource, or of the hook that failed.
@@ -90,20 +90,20 @@ class CleanupFailure(_Frozen):
 
 @final
 class CleanupStats(_Frozen):
-    """What a cleanup did. `a + b` merges two accounts.
+    """Counts what a cleanup did; `a + b` adds two of them.
 
-    Counts tell what was done, never what was meant: only a RELEASED resource is freed.
+    It counts what was done, never what was meant: only a RELEASED resource is freed.
     """
 
     resources_freed: NonNegativeInt = 0
     bytes_freed: NonNegativeInt = 0
     errors_encountered: NonNegativeInt = 0
-    #: Seconds of wall-clock time; merging adds them. 0 where there was nothing to release.
+    #: Seconds of wall-clock time, which are added as well. 0 if there was nothing to release.
     duration_seconds: Seconds = 0.0
     #: Freed resources by kind; kinds that freed nothing are left out.
     by_type: Mapping[str, NonNegativeInt] = Field(default_factory=dict)
-    #: The errors in detail: from a plugin's cleanup, as far as it gives any. In a finished
-    #: account they stand in `CleanupResult.errors` instead, so that sums do not grow.
+    #: The errors one by one, as far as a plugin's cleanup tells them. In a finished account they
+    #: are in `CleanupResult.errors` instead, so that sums do not grow.
     errors: tuple[CleanupFailure, ...] = ()
 
     def __add__(self, other: object) -> CleanupStats:
@@ -123,13 +123,13 @@ class CleanupStats(_Frozen):
 
     @classmethod
     def merged(cls, parts: Iterable[CleanupStats]) -> CleanupStats:
-        """The sum of `parts`; of none, an empty account."""
+        """Add up `parts`; the sum of none is empty."""
         return sum(parts, start=cls())
 
 
 @final
 class ResourceInfo(_Frozen):
-    """One owned resource, as a person would want to see it."""
+    """Describes one owned resource, for people."""
 
     id: int
     description: str
@@ -140,7 +140,7 @@ class ResourceInfo(_Frozen):
 
 @final
 class OsUsage(_Frozen):
-    """What OS processes use at one moment, all taken together, as the kernel counts it."""
+    """Counts what OS processes use at one moment, all taken together, as the kernel counts it."""
 
     processes: NonNegativeInt = 0
     threads: NonNegativeInt = 0
@@ -154,7 +154,7 @@ class OsUsage(_Frozen):
 
 @final
 class ResourceUsage(_Frozen):
-    """What one process owns of one kind."""
+    """Counts and describes what one process owns of one kind."""
 
     kind: str
     count: NonNegativeInt = 0
@@ -166,7 +166,7 @@ class ResourceUsage(_Frozen):
 
 @final
 class Leak(_Frozen):
-    """A resource that a process still owned when it ended normally."""
+    """Names a resource that a process still owned when it ended normally."""
 
     kind: str
     resource: ResourceInfo
@@ -178,25 +178,25 @@ class Leak(_Frozen):
 
 @final
 class CleanupResult(_Frozen):
-    """The account of one termination."""
+    """Accounts for one termination: what came free, what did not, what was leaked."""
 
     pid: int
     stats: CleanupStats = CleanupStats()
     #: All that did not come free, in cleanup order.
     errors: tuple[CleanupFailure, ...] = ()
-    #: What a process that ended normally had not released itself. It was released all the same.
+    #: What a process that ended normally had not released itself; it was released all the same.
     leaks: tuple[Leak, ...] = ()
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom; mypy has no support
     @property
     def is_success(self) -> bool:
-        """Whether everything came free."""
+        """Tell whether everything came free."""
         return self.stats.errors_encountered == 0
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom; mypy has no support
     @property
     def has_freed_resources(self) -> bool:
-        """Whether there was anything to free, and it was freed."""
+        """Tell whether anything was freed."""
         return self.stats.resources_freed > 0
 
     def __str__(self) -> str:
@@ -216,7 +216,7 @@ def account_of(
     nbytes: int = 0,
     by_type: dict[str, int] | None = None,
 ) -> CleanupResult:
-    """The account of a termination that took so long."""
+    """Make the account of a termination that took so many seconds."""
     stats = {
         "resources_freed": freed,
         "bytes_freed": nbytes,
@@ -239,7 +239,7 @@ def account_of(
 
 @final
 class ResourceRecord(_Frozen):
-    """A thing that an OS process holds or held, told so that a stranger can find it again.
+    """Describes a thing that an OS process holds, or held, so that another one can find it.
 
     `identity` is what the kind needs to recognise it without trusting a bare name: path,
     device and inode; SysV id and creation time; and so on. JSON values only.
@@ -254,7 +254,7 @@ class ResourceRecord(_Frozen):
 
 @final
 class PluginRecord(_Frozen):
-    """One entry point of group `probate.resources`, and what became of it."""
+    """Says what became of one entry point of group `probate.resources`."""
 
     kind: str
     distribution: str
@@ -267,7 +267,7 @@ class PluginRecord(_Frozen):
 
 
 class ProcessState(StrEnum):
-    """The one way of a process, from left to right."""
+    """Says how far a process has come; it goes from each state to the next, and never back."""
 
     RUNNING = "running"
     TERMINATING = "terminating"
@@ -276,7 +276,7 @@ class ProcessState(StrEnum):
 
 @final
 class ProcessInfo(_Frozen):
-    """A process, at one moment."""
+    """Describes a process at one moment."""
 
     pid: int
     name: str
@@ -296,7 +296,7 @@ class ProcessInfo(_Frozen):
 
 @final
 class KindLimits(_Frozen):
-    """How much of one kind one process may own at a time; None is no limit."""
+    """Limits how much of one kind one process may own at a time; None is no limit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -306,7 +306,7 @@ class KindLimits(_Frozen):
 
 @final
 class ResourceLimits(_Frozen):
-    """How much a process may own of each kind; `by_kind` overrides the general limits.
+    """Limits how much a process may own of each kind; `by_kind` overrides the general limits.
 
     `cpu`, `memory` and `pids` hold for the OS processes that are spawned for it, and are the
     kernel's to enforce; they do not count what the host holds for it.
@@ -328,11 +328,11 @@ class ResourceLimits(_Frozen):
 
     @cached_property
     def general(self) -> KindLimits:
-        """The limits that hold for kinds that have none of their own."""
+        """Return the limits of kinds that have none of their own."""
         return KindLimits(max_count=self.max_count, max_bytes=self.max_bytes)
 
     def of(self, kind: str) -> KindLimits:
-        """The limits that hold for `kind`."""
+        """Return the limits of `kind`: its own, or else the general ones."""
         return self.by_kind.get(kind) or self.general
 
 
@@ -341,5 +341,5 @@ NOTHING: Final = CleanupStats()
 
 
 def nothing_of(pid: int) -> CleanupResult:
-    """The account of the end of a process that owned nothing."""
+    """Make the account of a process that owned nothing, in next to no time."""
     return trusted(CleanupResult, {"pid": pid, "stats": NOTHING, "errors": (), "leaks": ()})

@@ -1,4 +1,4 @@
-"""The orchestrator: all registered kinds, and the cleaning of one pid over all of them."""
+"""The orchestrator: registers kinds of resource, and releases what a pid owns over all of them."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ if TYPE_CHECKING:
 P = TypeVar("P")
 T = TypeVar("T")
 
-#: Seconds that users of resources get to stop.
+#: Seconds that the users of resources get to stop.
 DEFAULT_GRACE: Final = 5.0
 
-#: Seconds from the start after which nothing more is retried, and a hook that hangs is left.
+#: Seconds from the start after which nothing is retried and a hook that hangs is left behind.
 DEFAULT_DEADLINE: Final = 30.0
 
 
 class MissingKindWarning(UserWarning):
-    """An expected kind has no plugin: its resources would leak."""
+    """Warns of an expected kind without a plugin: its resources would leak."""
 
 
 @final
 class ResourceOrchestrator(Mapping[str, Any]):
-    """A mapping of kind to plugin, iterated in cleanup order.
+    """Maps each kind to its plugin, in cleanup order, and releases what a pid owns.
 
-    Safe to share between threads. Pids are plain keys, unless a `ProcessManager` is built on it:
-    then only the pids that the manager issued may own anything.
+    It may be shared between threads. Pids are plain keys, unless a `ProcessManager` is built on
+    it: then only the pids that the manager issued may own anything.
     """
 
     def __init__(self) -> None:
@@ -69,11 +69,11 @@ class ResourceOrchestrator(Mapping[str, Any]):
     def register(self, plugin: object, name: str | None = None) -> Self:
         """Register a resource plugin as kind `name`; return self.
 
-        Without a name it is the plugin's `kind`, or else its table's. A plugin that only wraps
-        hooks is registered as an observer. Raises a PluginError, with nothing registered.
+        Without a name, the kind is the plugin's `kind`, or else its table's. A plugin that only
+        wraps hooks is registered as an observer. Raises a PluginError, with nothing registered.
         """
-        _load_what_settles()
-        # First: the misspelling of another must not leave this one registered.
+        _import_termination()
+        # First, since another's misspelling must not be raised with this one registered.
         self.check_pending()
         self._registry.register(plugin, name)
         return self
@@ -89,31 +89,32 @@ class ResourceOrchestrator(Mapping[str, Any]):
 
         Kinds in `disable`, or not in `only`, are never imported. `priorities`, by kind, take the
         place of what the plugins say. A plugin that cannot be used is recorded with the reason,
-        and the others are loaded; see `records`.
-
-        Raises TypeError for a bare string, UnknownKindError if a kind in `only` is not installed;
-        nothing is loaded then.
+        and the others are loaded; see `records`. Raises TypeError for a bare string and
+        UnknownKindError if a kind in `only` is not installed, with nothing loaded.
         """
         from probate.plugins import discovery
 
-        _load_what_settles()
+        _import_termination()
         self._discovered = discovery.discover(self._registry, only, disable, priorities)
         return self
 
     def check_pending(self) -> None:
-        """Raise UnknownHookError if a plugin that pluggy was given directly misspells a hook."""
+        """Check plugins that were registered with pluggy itself, of which nobody was told.
+
+        Raises UnknownHookError if one misspells a hook.
+        """
         self._registry.check_pending()
 
     @property
     def records(self) -> list[PluginRecord]:
-        """What became of each entry point found: loaded kinds in cleanup order, then the others."""
+        """Return what became of each entry point found: loaded kinds in order, then the others."""
         from probate.plugins.discovery import in_order
 
         return [each.record() for each in in_order(self._discovered, list(self))]
 
     @property
     def plugin_manager(self) -> pluggy.PluginManager:
-        """The pluggy manager, for tracing, monitoring, and registering observers."""
+        """Return the pluggy manager, for tracing, monitoring, and registering observers."""
         return self._registry.plugin_manager
 
     # -- the mapping ---------------------------------------------------------
@@ -123,9 +124,9 @@ class ResourceOrchestrator(Mapping[str, Any]):
     @overload
     def __getitem__(self, kind: str) -> Any: ...
     def __getitem__(self, kind: str | type[P]) -> Any:
-        """Return the plugin of a kind, or, typed, the one plugin of a class.
+        """Return the plugin of a kind, or the one plugin of a class, which checkers know then.
 
-        Raises UnknownKindError; LookupError for a class of which there are several.
+        Raises UnknownKindError if there is none, LookupError if several are of the class.
         """
         if isinstance(kind, str):
             if (registered := self._registry.get(kind)) is not None:
@@ -151,7 +152,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         return len(self._registry.frozen())
 
     def __bool__(self) -> bool:
-        """An orchestrator is one even while nothing is registered."""
+        """Return True, although a mapping is false while it is empty."""
         return True
 
     __hash__ = object.__hash__
@@ -160,18 +161,18 @@ class ResourceOrchestrator(Mapping[str, Any]):
         return self is other
 
     def registered_types(self) -> list[str]:
-        """All kinds, in cleanup order. Raises as `check_pending`."""
+        """Return all kinds, in cleanup order. Raises as `check_pending`."""
         self.check_pending()
         return self._registry.order()
 
     def resource_count(self) -> int:
-        """How many kinds of resource are registered."""
+        """Return how many kinds of resource are registered."""
         return len(self)
 
     def validate_coverage(self, expected: Iterable[str]) -> list[str]:
-        """Return the kinds in `expected` that nobody serves, and warn of each.
+        """Return the kinds in `expected` that no plugin serves, and warn of each.
 
-        Raises TypeError for a bare string.
+        For applications that must not start without a kind. Raises TypeError for a bare string.
         """
         if isinstance(expected, str):
             raise TypeError(f"expected must be a collection of kinds, got the string {expected!r}")
@@ -184,12 +185,12 @@ class ResourceOrchestrator(Mapping[str, Any]):
     # -- one pid -------------------------------------------------------------
 
     def has_resources(self, pid: int) -> bool:
-        """Whether `pid` owns anything of any kind (or a plugin cannot be asked)."""
+        """Tell whether `pid` owns anything of any kind; True if a plugin fails to answer."""
         return bool(self._kinds_in_use(pid))
 
     def usage(self, pid: int) -> dict[str, ResourceUsage]:
-        """What `pid` owns, by kind, in cleanup order; kinds it has nothing of are left out."""
-        return {holder.kind: holder.usage_of(pid) for holder in self._kinds_in_use(pid)}
+        """Return what `pid` owns, by kind, in cleanup order, without kinds it owns nothing of."""
+        return {kind.kind: kind.usage_of(pid) for kind in self._kinds_in_use(pid)}
 
     @overload
     def adopt(self, pid: int, resource: object) -> ResourceId: ...
@@ -202,14 +203,14 @@ class ResourceOrchestrator(Mapping[str, Any]):
     ) -> ResourceId:
         """Have `pid` own an object that was made elsewhere; the first kind to take it releases it.
 
-        With `release`, what no kind knows is given back by the function: `release(resource)`, or
+        With `release`, for what no kind knows, it is released by `release(resource)`, or by
         `release()` for a method of the object itself. A coroutine function runs on the event loop
-        that runs here now, or on a new one (kind `callbacks`). Without, the kinds are asked.
+        that runs here now, or on a new one (kind `callbacks`).
 
         Raises UnadoptableError if no kind takes it, AlreadyOwnedError if it has an owner,
         ProcessTerminatedError, ProcessNotFoundError, ResourceLimitExceeded.
         """
-        self._registry.admission.check(_checked_pid(pid))
+        self._registry.admission.check(checked_int("a pid", pid))
         if release is not None:
             self._check_unowned(resource)
             resource = Callback.releasing(resource, release)
@@ -218,7 +219,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
             try:
                 resource_id: ResourceId | None = kind.adopt(pid=pid, resource=resource)
             except ProbateError:
-                # A kind that knows the object has refused it; no other is asked to take it.
+                # A kind that knows the object refuses it; no other is asked.
                 raise
             except Exception as error:
                 error.add_note(f"raised by adopt() of plugin {kind.kind!r}")
@@ -239,11 +240,14 @@ class ResourceOrchestrator(Mapping[str, Any]):
         What is BUSY or TIMEOUT stays owned. Raises NotOwnedError if `pid` does not own it, and
         what its release raises.
         """
-        table, resource_id = self._find(pid, thing, ints_are_ids=True)
+        table, resource_id = self._find(pid, thing)
         return table.give_back_id(pid, resource_id)
 
     async def give_back_async(self, pid: int, thing: object) -> Outcome:
-        """As `give_back`, without blocking the event loop, which coroutine releases may need."""
+        """Release now what `pid` owns, as `give_back`, without blocking the event loop.
+
+        For releases that are coroutine functions, which may need this very loop.
+        """
         return await asyncio.to_thread(self.give_back, pid, thing)
 
     def disown(self, pid: int, thing: object) -> None:
@@ -251,7 +255,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
 
         Raises NotOwnedError if `pid` does not own it.
         """
-        table, resource_id = self._find(pid, thing, ints_are_ids=True)
+        table, resource_id = self._find(pid, thing)
         table.release(pid, resource_id)
 
     def transfer(self, pid: int, resource: object, to: int) -> ResourceId:
@@ -260,7 +264,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         Raises NotOwnedError if `pid` does not own it; and, `pid` owning it still,
         ProcessTerminatedError, ProcessNotFoundError or ResourceLimitExceeded if `to` may not.
         """
-        table, resource_id = self._find(pid, resource)
+        table, resource_id = self._find(pid, resource, ints_are_ids=False)
         table.transfer(pid, resource_id, to)
         return resource_id
 
@@ -271,20 +275,17 @@ class ResourceOrchestrator(Mapping[str, Any]):
         grace: float = DEFAULT_GRACE,
         deadline: float | None = DEFAULT_DEADLINE,
     ) -> CleanupResult:
-        """Release everything that `pid` owns; return the account.
+        """Release all that `pid` owns, of every kind; return the account.
 
-        `grace`: seconds for users of the resources to stop; 0 for none. `deadline`: seconds from
-        now after which nothing is retried and a hook that hangs is left behind; None for never.
-        Until it returns, `pid` can acquire nothing. A second call finds what the first left.
+        `grace` is how many seconds the users of the resources get to stop, 0 for none; `deadline`
+        how many seconds from now nothing more is retried and a hook that hangs is left behind,
+        None for never. Until it returns, `pid` can acquire nothing. Calling it again is no harm.
 
-        Raises TypeError for a pid that is no int, ValueError for a negative number. A
+        Raises TypeError for a pid that is no int, ValueError for what is no number of seconds. A
         KeyboardInterrupt or SystemExit ends the grace, and is raised when all is released.
         """
-        termination = self._termination(_checked_pid(pid), deadline)
-        ended = run(self._steps(termination, checked_seconds("grace", grace)))
-        if (interrupt := ended.interrupt or termination.interrupt) is not None:
-            raise interrupt
-        return ended.value
+        termination = self._termination(pid, deadline)
+        return run(self._steps(termination, grace)).unwrap(termination.interrupt)
 
     async def cleanup_process_async(
         self,
@@ -293,15 +294,12 @@ class ResourceOrchestrator(Mapping[str, Any]):
         grace: float = DEFAULT_GRACE,
         deadline: float | None = DEFAULT_DEADLINE,
     ) -> CleanupResult:
-        """As `cleanup_process`, without blocking the event loop.
+        """Release all that `pid` owns, as `cleanup_process`, without blocking the event loop.
 
         A cancellation ends the grace, and is raised when all is released.
         """
-        termination = self._termination(_checked_pid(pid), deadline)
-        ended = await run_async(self._steps(termination, checked_seconds("grace", grace)))
-        if (interrupt := ended.interrupt or termination.interrupt) is not None:
-            raise interrupt
-        return ended.value
+        termination = self._termination(pid, deadline)
+        return (await run_async(self._steps(termination, grace))).unwrap(termination.interrupt)
 
     # -- inside --------------------------------------------------------------
 
@@ -310,7 +308,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
 
         if deadline is not None:
             checked_seconds("deadline", deadline)
-        return Termination(pid, self._registry, deadline=deadline)
+        return Termination(checked_int("a pid", pid), self._registry, deadline=deadline)
 
     def _of_class(self, kind: type[object]) -> list[RegisteredKind]:
         return [each for each in self._registry.frozen() if isinstance(each.plugin, kind)]
@@ -326,7 +324,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
                 raise AlreadyOwnedError(table.kind, safe_repr(resource), owner)
 
     def _find(
-        self, pid: int, thing: object, *, ints_are_ids: bool = False
+        self, pid: int, thing: object, *, ints_are_ids: bool = True
     ) -> tuple[OwnershipTable[Any], ResourceId]:
         """Find the table in which `pid` owns an object. Raises NotOwnedError."""
         refusal: NotOwnedError | None = None
@@ -337,12 +335,12 @@ class ResourceOrchestrator(Mapping[str, Any]):
                     return table, ResourceId(thing)
                 return table, table.find(pid, thing)
             except NotOwnedError as error:
-                # The table that knows another owner has more to say than the others.
+                # The table that knows another owner has the error that says more.
                 refusal = error if error.owner is not None or refusal is None else refusal
         raise refusal or NotOwnedError("no kind", pid, safe_repr(thing))
 
     def _kinds_in_use(self, pid: int) -> list[RegisteredKind]:
-        kinds_in_use = self._registry.kinds_in_use(_checked_pid(pid))
+        kinds_in_use = self._registry.kinds_in_use(checked_int("a pid", pid))
         if kinds_in_use.interrupt is not None:
             raise kinds_in_use.interrupt
         return kinds_in_use.kinds
@@ -350,6 +348,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
     def _steps(
         self, termination: Termination, grace: float
     ) -> Generator[Wait, None, CleanupResult]:
+        checked_seconds("grace", grace)
         with self._registry.admission.refuse_while(termination.pid):
             yield from termination.quiesce()
             if grace and termination.futures:
@@ -357,18 +356,14 @@ class ResourceOrchestrator(Mapping[str, Any]):
             return (yield from termination.release_all())
 
 
-def _load_what_settles() -> None:
-    # Before there is anything to settle: later there may be no descriptor left for it.
+def _import_termination() -> None:
+    # Before anything can be owned: later there may be no descriptor left to import it with.
     import probate.termination.steps  # noqa: F401
 
 
 def registry_of(orchestrator: ResourceOrchestrator) -> PluginRegistry:
-    """Hand out what a process manager settles with: not for plugins, nor for users."""
+    """Return the registry of an orchestrator: for the process manager alone."""
     return orchestrator._registry  # noqa: SLF001  its own, in its own module
-
-
-def _checked_pid(pid: int) -> int:
-    return checked_int("a pid", pid)
 
 
 def checked_seconds(name: str, seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""One end: its steps, and waiting.
+"""The termination of one pid: its steps, and waiting.
 
 steps.py    one termination: quiesce, cleanup, retry, verify, account
 waiting.py  waiting on threads and on event loops

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import time
+from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, final
 
@@ -29,49 +30,49 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What kinds still get, in seconds, after another has used up the deadline by hanging.
+#: Seconds that a hook still gets when another has used up the deadline by hanging.
 _LAST_ALLOWANCE: Final = 1.0
 
 #: Seconds that a retry waits for users who were asked to stop and have not yet.
-_USERS_PAUSE: Final = 0.25
+_KNOWN_USERS_PAUSE: Final = 0.25
 
 #: Seconds that a retry waits where nothing tells who still uses the resources.
-_STRANGERS_PAUSE: Final = 0.01
+_UNKNOWN_USERS_PAUSE: Final = 0.01
 
 
 class _HookHungError(Exception):
-    """A hook did not return in time."""
+    """Says that a hook did not return in time."""
 
 
 @final
 class _Answer(NamedTuple, Generic[T]):
-    """What a hook returned, or raised: a value, so that no exception has to pass a generator."""
+    """Carries what a hook returned or raised, so that no exception has to pass a generator."""
 
     value: T | None
     error: BaseException | None
 
 
 @final
-class _Entry:
-    """What has become of one kind so far."""
+class _KindAccount:
+    """Notes what has become of one kind so far."""
 
-    __slots__ = ("busy", "bypass", "failures", "has_hung", "nbytes", "resources")
+    __slots__ = ("bypasses_observers", "failures", "has_hung", "nbytes", "resources", "retriable")
 
     def __init__(self) -> None:
         self.resources = 0
         self.nbytes = 0
-        #: What no later success undoes.
+        #: Errors that no later success undoes.
         self.failures: list[CleanupFailure] = []
-        #: What the latest cleanup left owned: past when a retry succeeds.
-        self.busy: list[CleanupFailure] = []
+        #: Errors of the latest cleanup that are gone when a retry succeeds.
+        self.retriable: list[CleanupFailure] = []
         self.has_hung = False
-        #: Whether to call the plugin itself, past observers that may be at fault.
-        self.bypass = False
+        #: Whether to call the plugin itself, since an observer may be at fault.
+        self.bypasses_observers = False
 
 
 @final
 class Termination:
-    """The settling of one pid over all registered kinds. Used once.
+    """Releases all that one pid owns, over all registered kinds. Used once.
 
     `deadline` is in seconds from the making of this object; None waits for ever on a hook
     that hangs. With `with_leaks`, what the pid still owns is listed as leaked.
@@ -86,23 +87,23 @@ class Termination:
         in_use: KindsInUse | None = None,
     ) -> None:
         self.pid = pid
-        #: A KeyboardInterrupt or SystemExit out of a hook, to be raised when all is done.
+        #: The first KeyboardInterrupt or SystemExit that came, to be raised when all is done.
         self.interrupt: BaseException | None = None
         self._registry = registry
         self._deadline = deadline
         self._with_leaks = with_leaks
         self._started = time.perf_counter()
-        self._entries: dict[str, _Entry] = {}
-        #: The latest answer to who holds something.
+        self._accounts: defaultdict[str, _KindAccount] = defaultdict(_KindAccount)
+        #: The latest answer to which kinds the pid owns something of.
         self._asked = in_use
         self._kinds_in_use: list[RegisteredKind] = []
         self._leaks: list[Leak] = []
         self._thread: CallThread | None = None
-        #: What the users of the resources were asked to finish.
+        #: Done when the users of the resources have stopped.
         self.futures: list[AnyFuture] = []
 
     def quiesce(self) -> Generator[Wait, None, None]:
-        """Ask the users of everything that the pid owns to stop; blocks nowhere."""
+        """Ask the users of all that the pid owns to stop, without waiting for them."""
         try:
             self._kinds_in_use = self._find_kinds_in_use(known=self._asked)
             for kind in self._kinds_in_use if self._with_leaks else ():
@@ -111,13 +112,13 @@ class Termination:
                 if kind.implements_quiesce:
                     yield from self._quiesce(kind)
         except (KeyboardInterrupt, SystemExit) as error:
-            # It fell between two steps. No more is asked for politely; settling goes on, with
-            # those who hold something, who may not have been found yet.
+            # It fell between two steps. Nobody else is asked to stop. The release goes on, with
+            # the kinds in use, which may not have been found yet.
             self._note_interrupt(error)
             self._kinds_in_use = self._find_kinds_in_use()
 
     def grace(self, seconds: float) -> Wait:
-        """The one wait for users to stop."""
+        """Make the one wait for users to stop: so many seconds, or until the deadline."""
         return Wait(self.futures, min(seconds, self._time_left()), is_grace=True)
 
     def release_all(self) -> Generator[Wait, None, CleanupResult]:
@@ -146,9 +147,9 @@ class Termination:
 
     def _quiesce(self, kind: RegisteredKind) -> Generator[Wait, None, None]:
         def ask() -> list[AnyFuture]:
-            # Run through here and now: an iterable may do its work, or hang, when it is.
+            # Iterated over here: an iterable may do its work, or hang, only then.
             answers = self._registry.quiesce(kind, self.pid)
-            return [future for answer in answers for future in _checked(answer)]
+            return [future for answer in answers for future in _checked_futures(answer)]
 
         futures, error = yield from self._call(kind, "quiesce", ask)
         self.futures.extend(futures or ())
@@ -165,27 +166,27 @@ class Termination:
             kinds_in_use = self._find_kinds_in_use()
             for kind in pending:
                 if kind not in kinds_in_use:
-                    # What was busy has come free by itself since: nothing to complain about.
-                    entry = self._entry(kind)
-                    entry.busy = [each for each in entry.busy if not each.outcome.stays_owned]
-            pending = [kind for kind in kinds_in_use if not self._entry(kind).has_hung]
+                    # What was busy has come free by itself since, which is no error.
+                    account = self._accounts[kind.kind]
+                    account.retriable = [e for e in account.retriable if not e.outcome.stays_owned]
+            pending = [kind for kind in kinds_in_use if not self._accounts[kind.kind].has_hung]
             if not pending or (freed == 0 and not is_first_pass) or self._time_left() <= 0:
                 break
             is_first_pass = False
             yield self._pause()
         for kind in pending:
-            entry = self._entry(kind)
-            if not entry.failures and not entry.busy:
+            account = self._accounts[kind.kind]
+            if not account.failures and not account.retriable:
                 message = "resources remain after cleanup"
-                entry.failures.append(_failure(kind, "cleanup()", Outcome.FAILED, message))
+                account.failures.append(_failure(kind, "cleanup()", Outcome.FAILED, message))
 
     def _pause(self) -> Wait:
-        """Let those who were set free by the last pass take note of it, before the next."""
+        """Make the wait before the next pass, for users who may go on after the last one."""
         unfinished = [future for future in self.futures if not future.done()]
         if unfinished:
-            return Wait(unfinished, min(_USERS_PAUSE, self._time_left()), is_grace=True)
-        # Whoever holds on is unknown to us, such as a thread that was blocked in a socket.
-        return Wait([concurrent.futures.Future()], min(_STRANGERS_PAUSE, self._time_left()))
+            return Wait(unfinished, min(_KNOWN_USERS_PAUSE, self._time_left()), is_grace=True)
+        # It is used by somebody unknown to us, such as a thread that was blocked in a socket.
+        return Wait([concurrent.futures.Future()], min(_UNKNOWN_USERS_PAUSE, self._time_left()))
 
     def _note_leaks(self, kind: RegisteredKind) -> None:
         usage, error = _answer(partial(kind.usage_of, self.pid))
@@ -196,12 +197,12 @@ class Termination:
 
     def _clean(self, kind: RegisteredKind) -> Generator[Wait, None, int]:
         """Clean one kind once; return how many resources came free."""
-        entry = self._entry(kind)
-        entry.busy = []
+        account = self._accounts[kind.kind]
+        account.retriable = []
 
         def clean() -> CleanupStats:
             with giving_up_after(self._allowance()):
-                if entry.bypass:
+                if account.bypasses_observers:
                     return _checked_stats([kind.clean_directly(self.pid)])
                 return _checked_stats(self._registry.clean(kind, self.pid))
 
@@ -210,17 +211,18 @@ class Termination:
             self.interrupt = self.interrupt or error.interrupt
             stats, error = error.stats, None
         if error is not None:
-            entry.has_hung = isinstance(error, _HookHungError)
-            # It may have been an observer: the plugin itself is asked next time.
-            entry.bypass = True
+            account.has_hung = isinstance(error, _HookHungError)
+            # It may have been an observer: next time the plugin itself is called.
+            account.bypasses_observers = True
             self._note_error(kind, "cleanup()", error)
         if stats is None:
             return 0
-        entry.resources += stats.resources_freed
-        entry.nbytes += stats.bytes_freed
+        account.resources += stats.resources_freed
+        account.nbytes += stats.bytes_freed
         for failure in stats.errors:
-            (entry.busy if failure.outcome.stays_owned else entry.failures).append(failure)
-        entry.busy.extend(
+            stays = failure.outcome.stays_owned
+            (account.retriable if stays else account.failures).append(failure)
+        account.retriable.extend(
             _failure(kind, "a resource", Outcome.FAILED, "the plugin counted it and said no more")
             for _ in range(stats.errors_encountered - len(stats.errors))
         )
@@ -229,8 +231,8 @@ class Termination:
     def _call(
         self, kind: RegisteredKind, hook: str, function: Callable[[], T]
     ) -> Generator[Wait, None, _Answer[T]]:
-        """Call a hook, on a thread of its own if it might hang and there is a deadline."""
-        # Without a deadline there is nothing to be left behind, but perhaps a loop to keep free.
+        """Call a hook, on the hook thread if it may block and there is a deadline or a loop."""
+        # Without a deadline nothing is left behind, but a loop that runs here must not be blocked.
         is_watched = self._deadline is not None or running_loop() is not None
         if not is_watched or kind.runs_inline(hook, self.pid):
             return _answer(function)
@@ -239,7 +241,7 @@ class Termination:
         try:
             future = self._thread.submit(function)
         except RuntimeError:
-            # No more threads can be started. Unwatched is better than not at all.
+            # No more threads can be started. A hook that may hang is better than none at all.
             return _answer(function)
         yield Wait([future], self._allowance())
         if not future.done():
@@ -250,41 +252,31 @@ class Termination:
     # -- account -------------------------------------------------------------
 
     def _account(self) -> CleanupResult:
-        entries = self._entries
+        accounts = self._accounts
         errors: list[CleanupFailure] = []
-        for kind in self._registry.order() if entries else ():
-            if (entry := entries.get(kind)) is not None:
-                errors += entry.failures
-                errors += entry.busy
-        freed = nbytes = 0
-        by_type: dict[str, int] = {}
-        for name, entry in entries.items():
-            if entry.resources:
-                by_type[name] = entry.resources
-                freed += entry.resources
-            nbytes += entry.nbytes
+        for kind in self._registry.order() if accounts else ():
+            if (account := accounts.get(kind)) is not None:
+                errors += account.failures
+                errors += account.retriable
+        by_type = {kind: each.resources for kind, each in accounts.items() if each.resources}
         return account_of(
             self.pid,
-            freed=freed,
-            nbytes=nbytes,
+            freed=sum(by_type.values()),
+            nbytes=sum([each.nbytes for each in accounts.values()]),
             by_type=by_type,
             seconds=time.perf_counter() - self._started,
             errors=tuple(errors),
             leaks=tuple(self._leaks),
         )
 
-    def _entry(self, kind: RegisteredKind) -> _Entry:
-        entry = self._entries.get(kind.kind)
-        return self._entries.setdefault(kind.kind, _Entry()) if entry is None else entry
-
     def _note_error(self, kind: RegisteredKind, hook: str, error: BaseException) -> None:
-        """Note what came out of a hook, once however often it comes."""
+        """Note what a hook raised; once, however often it does."""
         self._note_interrupt(error)
         if isinstance(error, _HookHungError):
             failure = _failure(kind, hook, Outcome.TIMEOUT, "did not return in time; left behind")
         else:
             failure = _failure(kind, hook, Outcome.FAILED, describe_error(error))
-        failures = self._entry(kind).failures
+        failures = self._accounts[kind.kind].failures
         if failure not in failures:
             failures.append(failure)
 
@@ -293,7 +285,7 @@ class Termination:
             self.interrupt = self.interrupt or error
 
     def _allowance(self) -> float:
-        """Seconds that a hook gets: what is left, or a little more after another has hung."""
+        """Return the seconds that a hook gets: a few even when another has used up the rest."""
         if self._deadline is None:
             return float("inf")
         return max(self._time_left(), min(_LAST_ALLOWANCE, self._deadline))
@@ -311,7 +303,7 @@ def _answer(function: Callable[[], T]) -> _Answer[T]:
         return _Answer(None, error)
 
 
-def _checked(answer: object) -> list[AnyFuture]:
+def _checked_futures(answer: object) -> list[AnyFuture]:
     futures: list[AnyFuture] = list(answer)  # type: ignore[call-overload]  # a TypeError is reported
     for future in futures:
         if not isinstance(future, concurrent.futures.Future) and not asyncio.isfuture(future):

@@ -1,4 +1,4 @@
-"""Waiting, written once for threads and for event loops.
+"""Waiting on a thread and on an event loop, for steps that are written once.
 
 A termination is a generator that yields each `Wait` it needs and goes on when that is over;
 `run` waits on the calling thread, `run_async` awaits on its loop.
@@ -25,28 +25,33 @@ T = TypeVar("T")
 
 @final
 class Wait(NamedTuple):
-    """A request to wait until all `futures` are done, for at most `timeout` seconds."""
+    """Asks to wait until all `futures` are done, for at most `timeout` seconds."""
 
     futures: Sequence[AnyFuture]
     timeout: float
-    #: Whether it waits for users to stop, which may need the very loop that we run in.
+    #: Whether it waits for users to stop, who may need the very loop that waits.
     is_grace: bool = False
 
 
 @final
 class RunResult(NamedTuple, Generic[T]):
-    """What a run came to, and the interrupt that it was not to be stopped by, if one came."""
+    """Carries what steps returned, and the interrupt that came meanwhile, if one did."""
 
     value: T
     interrupt: BaseException | None
+
+    def unwrap(self, other: BaseException | None = None) -> T:
+        """Return the value; raise the interrupt instead, or else `other`, if there is one."""
+        if (interrupt := self.interrupt or other) is not None:
+            raise interrupt
+        return self.value
 
 
 def run(steps: Generator[Wait, None, T]) -> RunResult[T]:
     """Run `steps` on this thread.
 
-    A KeyboardInterrupt or SystemExit ends the wait that it falls into and nothing else.
-    On the thread of a running event loop, waits for users to stop are skipped: they may need
-    this loop.
+    A KeyboardInterrupt or SystemExit ends the wait for users that it falls into, and nothing
+    else. On the thread of a running event loop such waits are skipped: users may need this loop.
     """
     futures: Sequence[AnyFuture] = ()
     interrupt: BaseException | None = None
@@ -56,7 +61,7 @@ def run(steps: Generator[Wait, None, T]) -> RunResult[T]:
             with holding_up(loop):
                 futures, timeout, is_grace = next(steps)
         except StopIteration as stop:
-            # The traceback of an interrupt keeps what is here, while it counts who holds a future.
+            # The traceback of an interrupt keeps this frame, which must not keep the futures.
             futures = ()
             return RunResult(stop.value, interrupt)
         if is_grace and (loop is not None or interrupt is not None):
@@ -75,7 +80,7 @@ def run(steps: Generator[Wait, None, T]) -> RunResult[T]:
 
 
 async def run_async(steps: Generator[Wait, None, T]) -> RunResult[T]:
-    """Run `steps` on this event loop. A cancellation ends the grace and nothing else."""
+    """Run `steps` on this event loop. A cancellation ends waits for users, and nothing else."""
     loop = asyncio.get_running_loop()
     futures: Sequence[AnyFuture] = ()
     interrupt: BaseException | None = None
@@ -90,7 +95,7 @@ async def run_async(steps: Generator[Wait, None, T]) -> RunResult[T]:
         over = asyncio.Event()
         _when_all_done(futures, partial(_wake, loop, over))
         if over.is_set():
-            # A turn all the same: for those who were woken by what is done.
+            # The loop gets a turn all the same: what is done may have woken somebody.
             over.clear()
             loop.call_soon(over.set)
         timer = loop.call_at(loop.time() + timeout, over.set)
@@ -118,7 +123,7 @@ def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
 def _when_all_done(futures: Sequence[AnyFuture], callback: Callable[[], object]) -> None:
     """Call `callback` once, on any thread, when the last of `futures` is done.
 
-    Futures of a loop that does not run can get nowhere and are not waited for.
+    Futures of a loop that does not run cannot get done, and are not waited for.
     """
     if len(futures) == 1 and isinstance(only := futures[0], concurrent.futures.Future):
         only.add_done_callback(lambda _: callback())
@@ -146,7 +151,7 @@ def _when_all_done(futures: Sequence[AnyFuture], callback: Callable[[], object])
 def _add_callback_on(
     loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], callback: Callable[[Any], None]
 ) -> bool:
-    """Attach a callback from a foreign thread; False if the loop has been closed meanwhile."""
+    """Add a callback from another thread; return False if the loop has been closed meanwhile."""
     try:
         loop.call_soon_threadsafe(future.add_done_callback, callback)
     except RuntimeError:

@@ -1,6 +1,6 @@
-"""The witness for tests: what the kernel says, not our own tables.
+"""Helpers for tests of plugins and of what uses them.
 
-witness.py  what the kernel says this OS process holds
+witness.py  KernelView: what the kernel says this OS process holds
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the kernel says this OS process holds: the witness for the demo and for tests.
 
-Read from /proc (proc(5)), never from tables of ours. Linux only; elsewhere `KernelView.take`
-raises OSError, and nothing else here is called.
+It is read from /proc (proc(5)), never from tables of ours. On other systems than Linux,
+`KernelView.take` raises OSError, and nothing else here is called.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _THREADS_END: Final = 2.0
 @final
 @dataclass(frozen=True, slots=True)
 class KernelView:
-    """One look at this OS process."""
+    """Records what this OS process holds at one moment, to be compared with a later one."""
 
     #: Descriptor to what it refers to, such as "socket:[4711]", by inode.
     fds: dict[int, str]
@@ -45,7 +45,7 @@ class KernelView:
 
     @classmethod
     def take(cls) -> Self:
-        """Look. Raises OSError where there is no /proc."""
+        """Record what this OS process holds now. Raises OSError where there is no /proc."""
         status = dict(
             line.split(":\t", 1)
             for line in Path("/proc/thread-self/status").read_text().splitlines()
@@ -57,48 +57,43 @@ class KernelView:
             threads=_threads(),
             caught=int(status["SigCgt"], 16) & ~_GLIBC_SIGNALS,
             blocked=int(status["SigBlk"], 16),
-            handlers={
-                number: signal.getsignal(number) for number in sorted(signal.valid_signals())
-            },
+            handlers={each: signal.getsignal(each) for each in sorted(signal.valid_signals())},
         )
 
     @property
     def sockets(self) -> frozenset[str]:
-        """The sockets, by inode."""
+        """Return the sockets, by inode."""
         return frozenset(name for name in self.fds.values() if name.startswith("socket:"))
 
     def changes(self) -> list[str]:
-        """What is otherwise by now, a line each; empty if all is as it was. Raises OSError.
+        """Compare with what is held now; return a line for each difference. Raises OSError.
 
-        Waits a moment for threads to be gone: one that has been joined is still to be seen, since
-        the interpreter lets go of it first.
+        Waits a moment for threads to end: the kernel still shows one that has just been joined,
+        since the interpreter lets go of it first.
         """
         over = time.monotonic() + _THREADS_END
         while _threads() - self.threads and time.monotonic() < over:
             time.sleep(0.001)
-        # Only now: what a thread was about to give back, it has given back.
+        # Only now, when such threads have given back whatever they held.
         return self.differences(KernelView.take())
 
     def differences(self, later: KernelView) -> list[str]:
-        """What is otherwise in `later`, a line each; empty if all is as it was."""
+        """Compare with a later view; return a line for each difference."""
         lines = [f"fd {fd} is open: {later.fds[fd]}" for fd in later.fds if fd not in self.fds]
         for fd, name in self.fds.items():
             if later.fds.get(fd) != name:
                 lines.append(f"fd {fd} was {name} and is {later.fds.get(fd, 'closed')}")
-        for name, count in (later.shared_maps - self.shared_maps).items():
-            lines.append(f"{count} mapping more: {name}")
-        for name, count in (self.shared_maps - later.shared_maps).items():
-            lines.append(f"{count} mapping less: {name}")
+        come, gone = later.shared_maps - self.shared_maps, self.shared_maps - later.shared_maps
+        lines += [f"{count} mapping more: {name}" for name, count in come.items()]
+        lines += [f"{count} mapping less: {name}" for name, count in gone.items()]
         lines += [f"thread {tid} runs on" for tid in sorted(later.threads - self.threads)]
         if self.caught != later.caught:
             lines.append(f"signals caught were {self.caught:#x} and are {later.caught:#x}")
         if self.blocked != later.blocked:
             lines.append(f"signals blocked were {self.blocked:#x} and are {later.blocked:#x}")
         for number, handler in self.handlers.items():
-            if later.handlers.get(number) != handler:
-                lines.append(
-                    f"signal {number} was {handler!r} and is {later.handlers.get(number)!r}"
-                )
+            if (now := later.handlers.get(number)) != handler:
+                lines.append(f"signal {number} was {handler!r} and is {now!r}")
         return lines
 
 
