@@ -1,11 +1,11 @@
-"""Who owns what: the one bookkeeping of every plugin, first-party or third-party.
+"""Keeps who owns what, for every plugin, first-party or third-party.
 
 table.py      OwnershipTable: who owns which resources of one kind
 holdings.py   what each owner holds, safe from any thread
-index.py      which object is which resource; one owner each
-cleanup.py    the release of all that one owner holds, and its account
-release.py    the release function of a table, on the thread or loop that it needs
-callback.py   Callback: what no kind knows, with the function that gives it back
+index.py      finds a resource by its object, which has one owner
+cleanup.py    releases all that one owner holds, and accounts for it
+release.py    calls a table's release function, on the event loop that it needs
+callback.py   Callback: a function to be called when its owner ends
 admission.py  which pids may acquire, and how much
 """
 

@@ -1,7 +1,7 @@
 """Which pids may acquire, and under which limits: one `Admission` per orchestrator.
 
-Every ownership table of an orchestrator asks it. It holds the living and the dying only, so
-that nothing grows with the dead.
+Every ownership table of an orchestrator asks it. It remembers only pids that run or are
+terminating, so that nothing grows with those that have ended.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 from probate.errors import ProcessNotFoundError, ProcessTerminatedError
 from probate.system.forking import forget_in_forked_child
@@ -20,24 +20,17 @@ if TYPE_CHECKING:
     from probate.models import ResourceLimits
 
 
-class _Nobody:
-    """Whoever a dead reference refers to."""
-
-
-#: A dead reference: there was a manager, and there is none now.
-_no_manager: Final[weakref.ref[object]] = weakref.ref(_Nobody())
-
-
 @final
 class Admission:
-    """The gate in front of all ownership tables of one orchestrator.
+    """Decides which pids may acquire, in all ownership tables of one orchestrator.
 
-    Unmanaged, any int is a pid and is refused only while its cleanup runs. Once a process
-    manager issues pids here, only those that it issued and that still run are let in.
+    Without a process manager any int is a pid, and is refused only while its cleanup runs. Once a
+    manager issues pids here, only those that it issued and that still run are admitted.
     """
 
     __slots__ = (
         "__weakref__",
+        "_is_managed",
         "_issued",
         "_live",
         "_lock",
@@ -46,20 +39,21 @@ class Admission:
         "record_sites",
         "revocations",
         "unlimited",
-    )  # fmt: skip
+    )
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._issued = 0
-        #: The manager that issues pids here: None before the first, dead after the last.
+        # Whether a manager has ever issued pids here, and the one that does.
+        self._is_managed = False
         self._manager: weakref.ref[object] | None = None
         self._live: dict[int, ResourceLimits | None] = {}
         self._refused: dict[int, int] = {}
-        #: Those for whom `check` would return None, as far as they were issued by a manager; none
-        #: where sites are recorded, so that of each acquisition more is done than of theirs.
+        #: Pids issued here for which `check` would return None, so that nobody need call it; empty
+        #: where sites are recorded, since each acquisition then takes the longer way.
         self.unlimited: set[int] = set()
-        #: Another number each time that a pid has been shut out, and is seen to be so by `check`:
-        #: who is let in, and then sees the same number, is in before anybody was shut out.
+        #: Changes whenever `check` has begun to refuse a pid: if it is the same before and after a
+        #: resource was put in, nobody was refused meanwhile, and `check` need not be called again.
         self.revocations = 0
         #: Whether tables keep the stack of each acquisition, for the leak report.
         self.record_sites = False
@@ -70,10 +64,10 @@ class Admission:
 
         Raises ProcessTerminatedError or ProcessNotFoundError if it may not acquire.
         """
-        # The dying first: a pid is both live and ending while its holdings alone are cleaned.
+        # These first: a pid is live and refused while only what it owns is cleaned up.
         if pid in self._refused:
             raise ProcessTerminatedError(pid)
-        if self._manager is None:
+        if not self._is_managed:
             return None
         try:
             return self._live[pid]
@@ -83,7 +77,7 @@ class Admission:
             raise ProcessNotFoundError(pid) from None
 
     def claim(self, manager: object, *, after: int, record_sites: bool) -> None:
-        """Have `manager` alone issue pids from here on, all of them greater than `after`.
+        """Let `manager` alone issue pids from here on, all of them greater than `after`.
 
         Raises RuntimeError while another manager does.
         """
@@ -93,6 +87,7 @@ class Admission:
                     "this orchestrator serves another process manager: close that one first, "
                     "or give each its own"
                 )
+            self._is_managed = True
             self._manager = weakref.ref(manager)
             self._issued = max(self._issued, after)
             self._live = {}
@@ -101,16 +96,16 @@ class Admission:
             self.record_sites = record_sites
 
     def disclaim(self, manager: object) -> None:
-        """Let another manager follow `manager`; pids go on from where it stopped."""
+        """Let another manager follow `manager`; its pids go on from where this one stopped."""
         with self._lock:
             if self._manager is not None and self._manager() is manager:
-                self._manager = _no_manager
+                self._manager = None
 
     def issue(self, limits: ResourceLimits | None) -> int:
-        """Issue a pid that was never issued here before, and let it in."""
+        """Issue a pid that was never issued here before, and admit it under these limits."""
         with self._lock:
             pid = self._issued + 1
-            # The pid must be live before `_issued` covers it, or it would look dead for a moment.
+            # Before `_issued` covers it, or it would look terminated for a moment.
             self._live[pid] = limits
             self._issued = pid
             if limits is None and not self.record_sites:
@@ -118,7 +113,7 @@ class Admission:
         return pid
 
     def revoke(self, pid: int) -> None:
-        """Let `pid` in no more, ever. Atomic: from the return on, each `check` refuses."""
+        """Refuse `pid` for ever. Atomic: once this has returned, each `check` refuses it."""
         # Not by `with`, which takes more time than all the rest.
         self._lock.acquire()
         try:
@@ -130,7 +125,7 @@ class Admission:
 
     @contextmanager
     def refuse_while(self, pid: int) -> Iterator[None]:
-        """Refuse `pid` for the duration; nests, also from several threads."""
+        """Refuse `pid` for the duration. Nests, also from several threads."""
         with self._lock:
             self._refused[pid] = self._refused.get(pid, 0) + 1
             self.unlimited.discard(pid)
@@ -148,7 +143,7 @@ class Admission:
                         self.unlimited.add(pid)
 
     def forget_parent(self) -> None:
-        """Start afresh in a forked child, where no pid of the parent is alive."""
+        """Forget all pids, in a forked child: none of the parent's runs there."""
         self._lock = threading.RLock()
         self._live = {}
         self._refused = {}

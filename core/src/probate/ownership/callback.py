@@ -1,4 +1,4 @@
-"""What no kind knows: a function that gives something back, and where it has to be called."""
+"""Callback: a function to be called when its owner ends, and where it has to run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 @final
 class Callback:
-    """A function with its arguments, to be called when its owner ends; adoptable like a thing.
+    """Calls a function, with these arguments, when its owner ends; adopted like any resource.
 
-    `Process.callback` and `adopt(thing, release=...)` make them; a plugin whose `adopt` takes
-    them (kind `callbacks`) owns them. What a coroutine function returns is awaited on the event
-    loop that ran where the callback was made, or on a new one if none did; a plain function is
-    called on the thread that ends the owner. Raises TypeError for what cannot be called.
+    For what no kind knows: `Process.callback` and `adopt(thing, release=...)` make them, and a
+    plugin whose `adopt` takes them (kind `callbacks`) keeps them. A plain function is called on
+    the thread that ends the owner; a coroutine function runs on the event loop that ran where the
+    callback was made, or on a new one if none did. Raises TypeError for what cannot be called.
     """
 
     __slots__ = ("_call", "_loop", "identity", "name")
@@ -33,7 +33,7 @@ class Callback:
             raise TypeError(f"expected a function to call, got {function!r}")
         self._call: partial[Any] = partial(function, *args, **kwargs)
         self._loop = running_loop()
-        #: What may have one owner only: the thing that is given back, or the callback itself.
+        #: What may have one owner only: the thing that is released, or the callback itself.
         self.identity: object = self
         self.name = getattr(function, "__qualname__", None) or safe_repr(function)
 
@@ -41,7 +41,7 @@ class Callback:
     def releasing(cls, thing: T, release: Callable[[T], object] | Callable[[], object]) -> Self:
         """Make a callback that calls `release(thing)`, or `release()` for a method of the thing.
 
-        So both `release=Session.close` and `release=session.close` do what they say.
+        Both `release=Session.close` and `release=session.close` then close the session.
         """
         is_its_method = getattr(release, "__self__", None) is thing
         made = cls(release) if is_its_method else cls(release, thing)
@@ -53,7 +53,7 @@ class Callback:
         return f"{self.name}(){what}"
 
     def __call__(self) -> Outcome:
-        """Call the function. Raises what it raises, and as `run_on_loop` for a coroutine's."""
+        """Call the function; return its outcome. Raises what it raises, or what its loop does."""
         if inspect.iscoroutinefunction(self._call.func):
             answer = run_on_loop(self._call, self._loop)
         else:
@@ -67,6 +67,6 @@ class Callback:
             return run_on_loop(lambda: answer, self._loop)
         except BaseException:
             if inspect.iscoroutine(answer):
-                # Perhaps it never began: the interpreter need not complain of that as well.
+                # It may never have begun, which the interpreter would warn of as well.
                 answer.close()
             raise

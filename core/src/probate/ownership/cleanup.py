@@ -1,4 +1,4 @@
-"""The emptying of one holdings, and the account of it."""
+"""The release of all that one owner holds, and the account of it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ else:
 
 T = TypeVar("T")
 
-#: Said of an outcome that came without a message of its own.
-_PLAIN_WORDS: Final = {
+#: The messages of outcomes that came without one.
+_MESSAGES: Final = {
     Outcome.BUSY: "still in use",
     Outcome.TIMEOUT: "did not come free in time",
     Outcome.FAILED: "its release failed",
@@ -35,31 +35,11 @@ _PLAIN_WORDS: Final = {
 
 @final
 class Cleanup(Generic[T]):
-    """The emptying of one holdings, and the account of it. Used once.
+    """Releases all that one owner holds, and keeps the account of it. Used once.
 
-    An interrupt may fall between any two steps of it. So everything that is neither in the holdings
-    nor dealt with is in hand here, and `recover` knows what is to become of it.
+    An interrupt may come between any two steps. So whatever is no longer in the holdings and has
+    no outcome yet is noted in `_taken_out`, and `recover` decides what becomes of it.
     """
-
-    __slots__ = (
-        "_answered",
-        "_begun",
-        "_describe",
-        "_failures",
-        "_freed",
-        "_holdings",
-        "_identities",
-        "_identity_of",
-        "_index",
-        "_interrupt",
-        "_kind",
-        "_left",
-        "_nbytes",
-        "_sites",
-        "_started",
-        "_taken_out",
-        "kept",
-    )  # fmt: skip
 
     def __init__(
         self,
@@ -81,14 +61,14 @@ class Cleanup(Generic[T]):
         self._freed = self._nbytes = 0
         #: What stays owned, with its bytes, newest first.
         self.kept: list[tuple[ResourceId, T, int]] = []
-        #: What was taken out and is not dealt with yet, newest first; and their identities, held
-        #: and asked for before any release, which may well change what it is given.
+        # What was taken out and has no outcome yet, newest first; and the identities, asked for
+        # before any release, which may well change what it is given.
         self._taken_out: list[tuple[ResourceId, T]] = []
         self._identities: list[object] = []
-        #: How far the one in hand has come: whether its release was called, what came of it.
+        # Of a resource that is released alone: whether that has begun, and what came of it.
         self._begun = False
-        self._answered: Outcome | None = None
-        #: Of those that are released at once: what is left, oldest first; None before that.
+        self._outcome: Outcome | None = None
+        # Of those that are released at once: what is left, oldest first; None before that.
         self._left: list[T] | None = None
 
     def run(
@@ -102,7 +82,7 @@ class Cleanup(Generic[T]):
             try:
                 if release_many is not None and len(self._holdings) > 1:
                     self.at_once(release_many)
-                    # Once: what it leaves is the other's.
+                    # Once: what it leaves is for `release`.
                     release_many = None
                 self.one_by_one(release)
                 if drop_if_empty():
@@ -111,12 +91,12 @@ class Cleanup(Generic[T]):
                 self.recover(error)
 
     def one_by_one(self, release: Callable[[T], object]) -> None:
-        """Release all that is in the holdings, newest first."""
+        """Release what is in the holdings one after the other, newest first."""
         newest = iter(self._holdings.popitem, None)
         taken, identities, identity_of = self._taken_out, self._identities, self._identity_of
         while self._holdings:
             try:
-                # Taken and in hand, or neither: nothing comes in between.
+                # Taken out and noted in one step: no interrupt comes in between.
                 taken.extend(islice(newest, 1))
             except KeyError:
                 return
@@ -127,16 +107,16 @@ class Cleanup(Generic[T]):
             try:
                 answer = release(resource)
             except BaseException as error:
-                self._answered = self.note_error(resource, error)
+                self._outcome = self._note_error(resource, error)
             else:
-                self._answered = self.note_answer(resource, answer)
+                self._outcome = self._note_answer(resource, answer)
             self._record_outcome()
 
     def at_once(self, release_many: Callable[[list[T]], object]) -> None:
-        """Have all that is in the holdings released at once; what is not is in it again then."""
+        """Have `release_many` release what is in the holdings; put back what it leaves."""
         try:
             try:  # noqa: SIM105  `suppress` takes longer than the rest
-                # One by one, each atomically; all are in hand when there are no more.
+                # Each taken out and noted in one step, until a KeyError says that it was the last.
                 self._taken_out.extend(iter(self._holdings.popitem, None))
             except KeyError:
                 pass
@@ -146,94 +126,24 @@ class Cleanup(Generic[T]):
             self._left = resources
             release_many(resources)
         except BaseException as error:
-            # Whatever it is, the release of what is left meets it again, and reports it.
-            self.note_interrupt(error)
+            # If it was an error, the release of what is left meets it again, and reports it.
+            self._note_interrupt(error)
         self._reconcile()
 
     def recover(self, error: BaseException) -> None:
-        """Note an interrupt that fell between two steps, and have nothing in hand any more."""
-        self.note_interrupt(error)
+        """Note an interrupt that came between two steps, and deal with what was taken out."""
+        self._note_interrupt(error)
         taken = self._taken_out
-        if self._begun and taken and self._answered is None:
+        if self._begun and taken and self._outcome is None:
             # It may have been released, and is not a second time.
-            self._answered = self.note_error(taken[0][1], error)
-        if self._answered is not None:
+            self._outcome = self._note_error(taken[0][1], error)
+        if self._outcome is not None:
             self._record_outcome()
         else:
             self._reconcile()
 
-    def _record_outcome(self) -> None:
-        """Put the one in hand where it belongs, now that its outcome is known."""
-        taken, outcome = self._taken_out, self._answered
-        if taken and outcome is not None:
-            resource_id, resource = taken[0]
-            size = self._holdings.take_size(resource_id)
-            if outcome.stays_owned:
-                self.kept.append((resource_id, resource, size))
-                for identity in self._identities:
-                    # A release by hand may have come in between, and found nothing to end.
-                    self._index[key_of(identity)] = resource_id
-            else:
-                for identity in self._identities:
-                    self._index.pop(key_of(identity), None)
-                if self._sites:
-                    self._sites.pop(resource_id, None)
-                if outcome is Outcome.RELEASED:
-                    self._freed += 1
-                    self._nbytes += size
-        taken.clear()
-        self._identities.clear()
-        self._begun, self._answered = False, None
-
-    def _reconcile(self) -> None:
-        """Put back what is in hand and was not released; account for the rest."""
-        taken, left, identities = self._taken_out, self._left, self._identities
-        kept = len(taken) if left is None else len(left)
-        released, names = taken[: len(taken) - kept], identities[kept:]
-        # It is in hand until all is in its place, so that each of these steps can be taken again.
-        self._holdings.update(reversed(taken[len(released) :]))
-        way = key_of if int in set(map(type, names)) else id
-        deque(map(self._index.pop, map(way, names), repeat(None)), maxlen=0)
-        ids = [each[0] for each in released]
-        for resource_id in ids if self._sites else ():
-            self._sites.pop(resource_id, None)
-        nbytes = self._holdings.take_sizes(ids)
-        taken.clear()
-        identities.clear()
-        self._left = None
-        self._freed += len(released)
-        self._nbytes += nbytes
-
-    def note_answer(self, resource: T, answer: object) -> Outcome:
-        """Note what a release has returned, and return the outcome."""
-        if answer is Outcome.RELEASED:
-            return Outcome.RELEASED
-        try:
-            outcome = checked_outcome(answer)
-        except TypeError as error:
-            return self.note_error(resource, error)
-        if outcome.is_error:
-            self._note(resource, outcome, "")
-        return outcome
-
-    def note_error(self, resource: T, error: BaseException) -> Outcome:
-        """Note what a release has raised, and return the outcome that it stands for."""
-        if isinstance(error, ReleaseError):
-            outcome, message = error.outcome, safe_repr(error, str, otherwise="")
-        else:
-            outcome, message = Outcome.FAILED, describe_error(error)
-            self.note_interrupt(error)
-        if outcome.is_error:
-            self._note(resource, outcome, message)
-        return outcome
-
-    def note_interrupt(self, error: BaseException) -> None:
-        """Note a KeyboardInterrupt or SystemExit, which is raised when all is done."""
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            self._interrupt = error
-
     def account(self) -> models.CleanupStats:
-        """The account. Raises InterruptedCleanup if there was an interrupt."""
+        """Return the account. Raises InterruptedCleanup if there was an interrupt."""
         stats = models.trusted(
             models.CleanupStats,
             {
@@ -249,11 +159,83 @@ class Cleanup(Generic[T]):
             raise InterruptedCleanup(self._interrupt, stats) from self._interrupt
         return stats
 
+    def _record_outcome(self) -> None:
+        """Account for the resource that was released alone, or note that it stays owned."""
+        taken, outcome = self._taken_out, self._outcome
+        if taken and outcome is not None:
+            resource_id, resource = taken[0]
+            holdings = self._holdings
+            size = holdings.take_sizes((resource_id,)) if holdings.sizes else 0
+            if outcome.stays_owned:
+                self.kept.append((resource_id, resource, size))
+                for identity in self._identities:
+                    # A release by hand, meanwhile, may have taken it out of the index.
+                    self._index[key_of(identity)] = resource_id
+            else:
+                for identity in self._identities:
+                    self._index.pop(key_of(identity), None)
+                if self._sites:
+                    self._sites.pop(resource_id, None)
+                if outcome is Outcome.RELEASED:
+                    self._freed += 1
+                    self._nbytes += size
+        taken.clear()
+        self._identities.clear()
+        self._begun, self._outcome = False, None
+
+    def _reconcile(self) -> None:
+        """Put back what was taken out and not released; account for the rest."""
+        taken, left, identities = self._taken_out, self._left, self._identities
+        kept = len(taken) if left is None else len(left)
+        released, names = taken[: len(taken) - kept], identities[kept:]
+        # Cleared last: after an interrupt, each of these steps can be taken again.
+        self._holdings.update(reversed(taken[len(released) :]))
+        # In one go, without a loop: for many small resources this is most of the work.
+        key = key_of if int in set(map(type, names)) else id
+        deque(map(self._index.pop, map(key, names), repeat(None)), maxlen=0)
+        ids = [each[0] for each in released]
+        for resource_id in ids if self._sites else ():
+            self._sites.pop(resource_id, None)
+        nbytes = self._holdings.take_sizes(ids)
+        taken.clear()
+        identities.clear()
+        self._left = None
+        self._freed += len(released)
+        self._nbytes += nbytes
+
+    def _note_answer(self, resource: T, answer: object) -> Outcome:
+        """Return the outcome that a release has returned, noted if it is an error."""
+        if answer is None or answer is Outcome.RELEASED:
+            return Outcome.RELEASED
+        try:
+            outcome = checked_outcome(answer)
+        except TypeError as error:
+            return self._note_error(resource, error)
+        if outcome.is_error:
+            self._note(resource, outcome, "")
+        return outcome
+
+    def _note_error(self, resource: T, error: BaseException) -> Outcome:
+        """Return the outcome that an exception of a release means, noted if it is an error."""
+        if isinstance(error, ReleaseError):
+            outcome, message = error.outcome, safe_repr(error, str, otherwise="")
+        else:
+            outcome, message = Outcome.FAILED, describe_error(error)
+            self._note_interrupt(error)
+        if outcome.is_error:
+            self._note(resource, outcome, message)
+        return outcome
+
+    def _note_interrupt(self, error: BaseException) -> None:
+        """Keep a KeyboardInterrupt or SystemExit, which is raised when all is done."""
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            self._interrupt = error
+
     def _note(self, resource: T, outcome: Outcome, message: str) -> None:
         failure = models.CleanupFailure(
             kind=self._kind,
             resource=self._describe(resource),
             outcome=outcome,
-            message=message or _PLAIN_WORDS[outcome],
+            message=message or _MESSAGES[outcome],
         )
         self._failures.append(failure)

@@ -1,4 +1,4 @@
-"""Finding resources by the object that they stand for, of which each has one owner."""
+"""Finding resources by their objects, each of which has one owner."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def key_of(identity: object) -> int:
-    """What an index has for an object: its address; of an int, which may have many, its value."""
+    """Return the key of an object: its address, or the value of an int, which may have several."""
     if type(identity) is int and identity >= 0:
         # Addresses are positive, so the two are never confused.
         return ~identity
@@ -22,7 +22,7 @@ def key_of(identity: object) -> int:
 
 @final
 class IdentityIndex(Generic[T]):
-    """Identity to id, for a table that has an `identity` function; empty for one without."""
+    """Maps identities to ids, for a table with an `identity` function; else it stays empty."""
 
     __slots__ = ("_alias", "identity", "ids")
 
@@ -31,14 +31,14 @@ class IdentityIndex(Generic[T]):
         identity: Callable[[T], object] | None,
         alias: Callable[[object], object] | None,
     ) -> None:
-        #: Gives the object that may have one owner only; None if the table does not mind.
+        #: Returns the object that may have one owner only; None if there may be several.
         self.identity = identity
         self._alias = alias
         #: Key of the identity to id of the resource.
         self.ids: dict[int, ResourceId] = {}
 
     def resolve(self, native: object) -> object:
-        """Return what stands in the index for an object that a user may hold in its place."""
+        """Turn an object that a user may hold into the one that is indexed."""
         return native if self._alias is None else self._alias(native)
 
     def find(self, native: object) -> ResourceId | None:
@@ -46,12 +46,12 @@ class IdentityIndex(Generic[T]):
         return self.ids.get(key_of(self.resolve(native)))
 
     def claim(self, resource: T, resource_id: ResourceId) -> ResourceId:
-        """Enter a resource; return its id, or that of the one that has the identity already."""
+        """Enter a resource; return its id, or the id already entered for the same identity."""
         if self.identity is None:
             return resource_id
         return self.ids.setdefault(key_of(self.identity(resource)), resource_id)
 
     def remove(self, resource: T) -> None:
-        """Take a resource out."""
+        """Remove a resource."""
         if self.identity is not None:
             self.ids.pop(key_of(self.identity(resource)), None)

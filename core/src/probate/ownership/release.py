@@ -1,4 +1,4 @@
-"""How the resources of one table are released: by its function, on the thread or loop it needs."""
+"""Calling the release function of a table, on the event loop that it needs."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 @final
 class Releaser:
-    """The release function of a table, and where the resources of a coroutine function belong."""
+    """Releases a table's resources; with a coroutine function, each on the loop it belongs to."""
 
     __slots__ = ("_loops", "function", "is_async")
 
     def __init__(self, function: Callable[[Any], object] | None) -> None:
-        #: The table's own; None if each cleanup brings one.
+        #: The table's own; None if each call has to bring one.
         self.function = function
-        #: Whether it takes an event loop.
+        #: Whether it is a coroutine function, and needs an event loop.
         self.is_async = inspect.iscoroutinefunction(function)
-        #: The loop that ran where a resource was added, by the resource's address.
+        # The loop that ran where a resource was added, by the resource's address.
         self._loops: dict[int, asyncio.AbstractEventLoop | None] = {}
 
     def note(self, resource: object, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Remember a loop, by default the one that runs here, for a resource that is added."""
+        """Note the loop of a resource that is added, by default the one that runs here."""
         if self.is_async:
             self._loops[id(resource)] = loop or running_loop()
 
@@ -43,7 +43,7 @@ class Releaser:
         self._loops.pop(id(resource), None)
 
     def choose(self, function: Callable[[Any], object] | None) -> Callable[[Any], object]:
-        """Return what gives a resource back from this thread: `function`, else the table's.
+        """Return what to call with a resource, from any thread: `function`, else the table's.
 
         Raises TypeError if there is neither.
         """

@@ -33,14 +33,12 @@ if TYPE_CHECKING:
 else:
     models = lazy_module("probate.models")
 
-__all__ = ["OwnershipTable", "ResourceId"]
-
 T = TypeVar("T")
 M = TypeVar("M")
 
 _ids: Final = cast("Iterator[ResourceId]", itertools.count(1))
 
-#: What stands in for a reservation where there are no limits.
+#: Takes the place of a reservation where there are no limits.
 _NO_RESERVATION: Final[AbstractContextManager[None]] = nullcontext()
 
 #: Frames kept of an acquisition's stack; the innermost ones tell the most.
@@ -54,13 +52,13 @@ class OwnershipTable(Generic[T]):
     `kind` names the resources in errors and accounts. `release` gives one back: it may return an
     Outcome (None is RELEASED) or raise, as `cleanup` says, and may be a coroutine function, which
     runs on the event loop that ran where the resource was added, or on a new one if none did.
-    `release_many` is for what is cheaper by the dozen, see `cleanup`.
+    `release_many` releases several at once, see `cleanup`.
 
-    `describe` turns a resource into a short text, for accounts and usage. `identity` gives the
-    object that may have one owner at a time only, the resource itself or what it wraps; it can
-    then be found by that object, in O(1), at the price of an index. An int, such as a descriptor,
-    is found by its value. `alias` turns what a user may hold in its place, such as a wrapper, into
-    that object.
+    `describe` turns a resource into a short text, for accounts and usage. `identity` returns the
+    object that may have one owner at a time only, the resource itself or what it wraps; the
+    resource can then be found by that object, in O(1), at the price of an index. An int, such as a
+    descriptor, is found by its value. `alias` turns what a user may hold instead, such as a
+    wrapper, into that object.
 
     Thread-safe. A forked child starts with an empty table: it owns nothing, and what it
     inherited is kept from being finalised there. Resources are never None.
@@ -82,7 +80,6 @@ class OwnershipTable(Generic[T]):
         self._release_many = release_many
         self._describe = describe
         self._by_owner: HoldingsByOwner[T] = HoldingsByOwner()
-        self._holdings_of = self._by_owner.get  # nothing is asked more often
         self._sites: dict[ResourceId, str] = {}
         self._index = IdentityIndex(identity, alias)
         #: Whether nothing is noted of a resource but its owner.
@@ -95,19 +92,19 @@ class OwnershipTable(Generic[T]):
 
     def __contains__(self, pid: object) -> bool:
         """Whether `pid` owns anything. O(1)."""
-        holdings = self._holdings_of(pid)  # type: ignore[arg-type]  # whatever is no pid has none
+        holdings = self._by_owner.get(pid)  # type: ignore[arg-type]  # what is no pid has none
         return holdings is not None and (len(holdings) > 0 or holdings.is_moving)
 
     def pids(self) -> list[int]:
-        """All that own something, in no particular order."""
+        """Return all that own something, in no particular order."""
         return self._by_owner.pids()
 
     def count(self, pid: int) -> int:
-        """How many resources `pid` owns."""
+        """Count the resources of `pid`."""
         return len(self._by_owner.get(pid) or ())
 
     def nbytes(self, pid: int) -> int:
-        """How many bytes `pid` owns."""
+        """Add up the bytes of all that `pid` owns."""
         holdings = self._by_owner.get(pid)
         return 0 if holdings is None else holdings.nbytes
 
@@ -120,12 +117,12 @@ class OwnershipTable(Generic[T]):
         return resource
 
     def resources(self, pid: int) -> list[T]:
-        """All that `pid` owns, oldest first."""
+        """List the resources of `pid`, oldest first."""
         holdings = self._by_owner.get(pid)
         return [] if holdings is None else list(holdings.values())
 
     def owned(self, pid: int) -> list[tuple[ResourceId, T]]:
-        """All that `pid` owns, newest first."""
+        """List ids and resources of `pid`, newest first."""
         holdings = self._by_owner.get(pid)
         return [] if holdings is None else list(holdings.items())[::-1]
 
@@ -147,52 +144,55 @@ class OwnershipTable(Generic[T]):
         raise NotOwnedError(self.kind, pid, safe_repr(identity), owner)
 
     def owner_of(self, identity: object) -> int | None:
-        """Who owns this very object; None if nobody does. O(owners); needs an `identity`."""
+        """Return who owns this very object, None if nobody does. O(owners); needs `identity`."""
         found = self._index.find(identity)
         return None if found is None else self._by_owner.owner_of(found)
 
     def usage(self, pid: int) -> models.ResourceUsage:
-        """What `pid` owns, each resource described, oldest first."""
+        """Describe what `pid` owns, oldest first."""
         holdings = self._by_owner.get(pid)
         if holdings is None:
             return models.ResourceUsage(kind=self.kind)
         return holdings.usage(self.kind, self.describe, self._sites)
 
     def describe(self, resource: T) -> str:
-        """A short text for accounts; never raises."""
+        """Describe a resource in a short text, for accounts. Never raises."""
         # A resource in a bad state may not even have a repr; the account still needs a name.
         return safe_repr(resource, self._describe)
 
     def check_admitted(self, pid: int) -> None:
-        """Raise, as `add` would, if `pid` may not own anything (any more)."""
+        """Raise what `add` would raise if `pid` may not own anything: to ask before one begins."""
         if self._by_owner.admission is not None:
             self._by_owner.admission.check(pid)
 
     # -- owning --------------------------------------------------------------
 
     def add(self, pid: int, resource: T, nbytes: int = 0) -> ResourceId:
-        """Make `pid` the owner of `resource`, of so many bytes.
+        """Make `pid` the owner of `resource`, of so many bytes; return its id.
 
-        If it raises, nothing is recorded and the caller still holds the resource:
-        ProcessTerminatedError if `pid` is terminating, ProcessNotFoundError if it never was,
-        ResourceLimitExceeded, AlreadyOwnedError (with an `identity`). What is yet to be made
-        goes through `acquire`, which asks first.
+        For what exists already; what is yet to be made goes through `acquire`, which asks first.
+        Raises ProcessTerminatedError if `pid` is terminating or has terminated,
+        ProcessNotFoundError if it was never issued, ResourceLimitExceeded, or AlreadyOwnedError
+        (with an `identity`). Nothing is recorded then, and the caller still holds the resource.
         """
-        book = self._by_owner
-        admission = book.admission
-        turn = 0 if admission is None else admission.revocations
+        by_owner = self._by_owner
+        admission = by_owner.admission
+        revocations = 0 if admission is None else admission.revocations
         is_free = admission is None or pid in admission.unlimited
         if nbytes or not (is_free and self._is_plain):
             with self._admitted(pid, nbytes) as reservation:
                 return self._record(pid, resource, nbytes, reservation)[0]
         resource_id = next(_ids)
-        holdings = book.get(pid)
+        holdings = by_owner.get(pid)
         if holdings is None:
-            holdings = book.create(pid)
+            holdings = by_owner.create(pid)
         holdings[resource_id] = resource
-        is_past = admission is not None and admission.revocations != turn
-        if (is_past or holdings.is_dropped) and book.confirm(pid, holdings, resource_id) is None:
-            book.insert(pid, resource_id, resource, 0)
+        # As of everything that is put in, only now; seldom, since `confirm` takes its time.
+        is_in_doubt = holdings.is_dropped or (
+            admission is not None and admission.revocations != revocations
+        )
+        if is_in_doubt and by_owner.confirm(pid, holdings, resource_id) is None:
+            by_owner.insert(pid, resource_id, resource, 0)
         return resource_id
 
     def acquire(
@@ -203,10 +203,11 @@ class OwnershipTable(Generic[T]):
         *,
         nbytes: int = 0,
     ) -> M:
-        """Make a resource and have `pid` own it, or have nothing made at all; return it.
+        """Make a resource that `pid` owns; return it.
 
-        Refusals, as in `add`, come before `make` is called. If the owner ends while it runs,
-        `release`, by default the table's, gives the new resource back.
+        Raises what `add` raises, before `make` is called. Should the owner end while `make` runs,
+        `release`, by default the table's, gives the new resource back, and this raises
+        ProcessTerminatedError.
         """
         undo = self.releaser.choose(release)
         with self._admitted(pid, nbytes) as reservation:
@@ -223,22 +224,23 @@ class OwnershipTable(Generic[T]):
     def give_back(
         self, pid: int, native: object, release: Callable[[T], object] | None = None
     ) -> Outcome:
-        """Release, now and by hand, this very object of `pid`; return what came of it.
+        """Release this very object of `pid` now; return its outcome.
 
-        `release` stands in for the table's. What is BUSY or TIMEOUT, and what an interrupt fell
-        into, stays owned under its id; after all else nobody owns it. Raises NotOwnedError if
-        `pid` does not own it, and whatever the release raises.
+        For closing by hand, before the owner ends. `release` replaces the table's. What is BUSY
+        or TIMEOUT stays owned under its id, as does what an interrupt came into; after any other
+        outcome nobody owns it. Raises NotOwnedError if `pid` does not own it, and whatever the
+        release raises.
         """
         return self.give_back_id(pid, self.find(pid, native), release)
 
     def give_back_id(
         self, pid: int, resource_id: ResourceId, release: Callable[[T], object] | None = None
     ) -> Outcome:
-        """As `give_back`, for the resource with this id."""
+        """Release the resource with this id now, as `give_back` does."""
         releaser = self.releaser.choose(release)
         nbytes = self._by_owner.size_of(pid, resource_id)
-        held = self._by_owner.get(pid)
-        loop = self.releaser.loop_of(None if held is None else held.get(resource_id))
+        holdings = self._by_owner.get(pid)
+        loop = self.releaser.loop_of(None if holdings is None else holdings.get(resource_id))
         resource = self.release(pid, resource_id)
         if resource is None:
             return Outcome.ALREADY_GONE
@@ -248,7 +250,7 @@ class OwnershipTable(Generic[T]):
             outcome = checked_outcome(releaser(resource))
             stays = outcome.stays_owned
         except Exception as error:
-            # An interrupt that fell in says nothing of the resource: the owner's end looks again.
+            # An interrupt says nothing of the resource, so it stays, for the owner's cleanup.
             stays = isinstance(error, ReleaseError) and error.outcome.stays_owned
             raise
         finally:
@@ -258,13 +260,13 @@ class OwnershipTable(Generic[T]):
         return outcome
 
     def release(self, pid: int, resource_id: ResourceId) -> T | None:
-        """End the ownership; return the resource, which the caller now releases.
+        """End the ownership of a resource and return it; the caller is to release it.
 
-        Returns None if the resource is gone already. Raises NotOwnedError if another process
-        owns it, or the id was never issued.
+        Returns None if it was released before. Raises NotOwnedError if another process owns it,
+        or the id was never issued.
         """
         holdings = self._by_owner.get(pid)
-        if holdings is not None and not (self._is_plain and not self._sites):
+        if holdings is not None and (self._sites or not self._is_plain):
             found = holdings.get(resource_id)
             if found is not None:
                 # Before it is taken out: should an interrupt come in between, it is still owned.
@@ -275,8 +277,8 @@ class OwnershipTable(Generic[T]):
             if self._by_owner.owner_of(resource_id) is None and 0 < resource_id < next(_ids):
                 return None
             raise self._not_owned(pid, resource_id)
-        if holdings.extra is not None:
-            holdings.take_size(resource_id)
+        if holdings.sizes:
+            holdings.take_sizes((resource_id,))
         if not holdings:
             self._by_owner.drop_if_empty(pid, holdings)
         if not self._is_plain:
@@ -284,9 +286,9 @@ class OwnershipTable(Generic[T]):
         return resource
 
     def disown(self, pid: int, identity: object) -> T | None:
-        """End the ownership of this very object, which is most likely `pid`'s, whoever has it.
+        """End the ownership of this very object; return the resource, None if nobody owns it.
 
-        Returns the resource, None if nobody owns it.
+        For what is closed elsewhere. `pid` is who most likely owns it.
         """
         while True:
             try:
@@ -298,10 +300,10 @@ class OwnershipTable(Generic[T]):
                 pid = error.owner
 
     def transfer(self, pid: int, resource_id: ResourceId, to: int) -> None:
-        """Make `to` the owner, under the same id; atomic against cleanups of both.
+        """Make `to` the owner of a resource of `pid`, under the same id.
 
-        If it raises, `pid` owns the resource still: NotOwnedError if `pid` does not own it,
-        and what `add` raises if `to` may not.
+        Atomic against cleanups of both. Raises NotOwnedError if `pid` does not own it, and what
+        `add` raises if `to` may not; nothing has changed then.
         """
         self.get(pid, resource_id)
         if to == pid:
@@ -316,15 +318,14 @@ class OwnershipTable(Generic[T]):
     ) -> models.CleanupStats:
         """Release all that `pid` owns, newest first, each once; return the account.
 
-        `release` stands in for the table's. It may return an Outcome (None is RELEASED), or
-        raise: a ReleaseError says its outcome, anything else is FAILED. What is BUSY or TIMEOUT
-        stays owned. Every resource is taken out before its release is called, so none is released
-        twice, and one failure never keeps the next from being tried: not even a KeyboardInterrupt
-        or SystemExit, which is raised as InterruptedCleanup when all is done. Raises TypeError
-        where neither the table nor the call has a release.
+        `release` replaces the table's. It returns an Outcome (None is RELEASED) or raises: a
+        ReleaseError has its outcome, anything else is FAILED. What is BUSY or TIMEOUT stays owned.
+        No failure keeps the next resource from being tried. Raises TypeError where neither the
+        table nor the call has a release; InterruptedCleanup, once all is done, if a
+        KeyboardInterrupt or SystemExit came meanwhile.
 
-        The table's `release_many` is first given a list of all, oldest first, and takes off the
-        end of it what it has released; the rest, if any, is `release`'s, also if it raises.
+        The table's `release_many` is called first, with a list of all, oldest first. It removes
+        from the end what it has released; the rest is released one by one, also if it raises.
         """
         releaser = self.releaser.choose(release)
         release_many = self._release_many if release is None else None
@@ -337,30 +338,29 @@ class OwnershipTable(Generic[T]):
             self._by_owner.put_back(pid, reversed(cleanup.kept))
         return cleanup.account()
 
-    # -- the core's wiring, never a plugin's business -------------------------
+    # -- called by the core only ------------------------------------------------
 
     def is_wired_elsewhere(self, admission: Admission) -> bool:
-        """Whether it serves another orchestrator: the pids of two would be taken for one."""
+        """Tell whether it serves another orchestrator, whose pids would be confused with ours."""
         return self._by_owner.admission not in (None, admission)
 
     def wire(self, kind: str, admission: Admission) -> None:
-        """Have `admission` decide who may own, and serve `kind`."""
+        """Serve `kind`, and let `admission` decide who may own."""
         self.kind = kind
         self._by_owner.admission = admission
 
     def forget_parent(self) -> None:
-        """Own nothing, in a forked child; finalise nothing that the parent still uses."""
+        """Own nothing, in a forked child, and keep what the parent uses from being finalised."""
         self._inherited.append(self._by_owner)
         self._by_owner, before = HoldingsByOwner(), self._by_owner
         self._by_owner.admission = before.admission
-        self._holdings_of = self._by_owner.get
         self._sites = {}
         self._index.ids = {}
 
     # -- inside --------------------------------------------------------------
 
     def _admitted(self, pid: int, nbytes: int) -> AbstractContextManager[Reservation | None]:
-        """Refuse `pid`, or let it in, charged against its limits if it has any."""
+        """Raise if `pid` may not acquire; else reserve the bytes, if it has limits."""
         if nbytes < 0:
             raise ValueError(f"nbytes must not be negative, got {nbytes}")
         admission = self._by_owner.admission
@@ -372,7 +372,7 @@ class OwnershipTable(Generic[T]):
     def _record(
         self, pid: int, resource: T, nbytes: int, reservation: Reservation | None
     ) -> tuple[ResourceId, bool]:
-        """Issue an id and put the resource in; the flag is `HoldingsByOwner.insert`'s."""
+        """Put a resource in; return its new id, and False if a cleanup has taken it by now."""
         resource_id = next(_ids)
         if (found := self._index.claim(resource, resource_id)) != resource_id:
             owner = self._by_owner.owner_of(found)
