@@ -21,10 +21,17 @@ DESCRIPTORS: Final = 4096
 
 
 def pytest_configure() -> None:
-    """Raise the soft limit of descriptors, as far as that is allowed: a login shell's is 1024."""
+    """Give the suite the same surroundings everywhere.
+
+    The soft limit of descriptors, 1024 in a login shell, is raised as far as is allowed. The size
+    of the terminal, which readline puts into the environment of parallel workers, is taken out of
+    it: programs that are tested have, or have not, a terminal of their own.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < DESCRIPTORS:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, hard), hard))
+    for name in ("LINES", "COLUMNS"):
+        os.environ.pop(name, None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
