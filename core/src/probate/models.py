@@ -209,29 +209,24 @@ class CleanupResult(_Frozen):
 
 def account_of(
     pid: int,
+    *,
+    by_type: dict[str, int],
+    nbytes: int,
     seconds: float,
-    errors: tuple[CleanupFailure, ...] = (),
-    leaks: tuple[Leak, ...] = (),
-    freed: int = 0,
-    nbytes: int = 0,
-    by_type: dict[str, int] | None = None,
+    errors: tuple[CleanupFailure, ...],
+    leaks: tuple[Leak, ...],
 ) -> CleanupResult:
     """Make the account of a termination that took so many seconds."""
     stats = {
-        "resources_freed": freed,
+        "resources_freed": sum(by_type.values()),
         "bytes_freed": nbytes,
         "errors_encountered": len(errors),
         "duration_seconds": seconds,
-        "by_type": by_type or {},
+        "by_type": by_type,
         "errors": (),
     }
-    result = {
-        "pid": pid,
-        "stats": trusted(CleanupStats, stats),
-        "errors": errors,
-        "leaks": leaks,
-    }
-    return trusted(CleanupResult, result)
+    values = {"pid": pid, "stats": trusted(CleanupStats, stats), "errors": errors, "leaks": leaks}
+    return trusted(CleanupResult, values)
 
 
 # -- records -----------------------------------------------------------------

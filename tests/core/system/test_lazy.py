@@ -47,7 +47,7 @@ def test_what_is_not_there_is_an_error_as_ever() -> None:
         lazy_module("os").no_such_name  # noqa: B018  as above
 
 
-def test_a_host_has_loaded_what_settles_before_anything_can_be_owned() -> None:
+def test_a_host_has_loaded_what_ends_a_process_before_anything_can_be_owned() -> None:
     """By the time of a cleanup there may be no descriptor left to import it with."""
     script = run_script(HOST)
 

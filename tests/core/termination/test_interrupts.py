@@ -98,7 +98,7 @@ def release_two(left: list[Thing]) -> None:
 def test_a_table_interrupted_at_any_step(
     is_indexed: bool, many: Callable[[list[Thing]], None] | None
 ) -> None:
-    """Everything was tried, nothing twice; the books are in order, and go on."""
+    """Everything was tried, nothing twice; the table is in order, and can go on."""
     for n in range(100_000):
         identity = (lambda thing: thing) if is_indexed else None
         table = OwnershipTable("things", Thing.release, release_many=many, identity=identity)

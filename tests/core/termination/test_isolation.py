@@ -223,11 +223,11 @@ def test_a_quiesce_that_hangs_as_a_generator_is_left_behind_too(
     """An Iterable[Future] may be a lazy one; it is watched while it is run through."""
     orchestrator, plugins = three(ThingResource)
 
-    def lazy_module() -> Generator[Any, None, None]:
+    def lazy() -> Generator[Any, None, None]:
         hang()
         yield from ()
 
-    plugins[1].faults["quiesce"] = lazy_module
+    plugins[1].faults["quiesce"] = lazy
     began = time.monotonic()
     result = orchestrator.cleanup_process(PID, grace=0, deadline=0.3)
 

@@ -220,7 +220,7 @@ def test_what_remains_is_an_error_never_silence() -> None:
 
 
 def test_errors_that_a_plugin_only_counts_are_counted() -> None:
-    """A third-party plugin with its own books may give a number without details."""
+    """A third-party plugin with counts of its own may give a number without details."""
     plugin = ThingResource()
     plugin.faults["has_resources"] = iter([True, *[False] * 9]).__next__
     plugin.faults["cleanup"] = lambda: CleanupStats(

@@ -1,10 +1,9 @@
-"""Waits on threads and loops, and calls on threads that can be left behind."""
+"""Waits on threads and on event loops: when each is over, and what an interrupt ends."""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextvars
 import threading
 import time
 import weakref
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from probate.system.callthread import CallThread
 from probate.termination.waiting import Wait, run, run_async
 
 if TYPE_CHECKING:
@@ -155,101 +153,3 @@ def test_a_cancellation_ends_a_grace_and_skips_the_next() -> None:
     assert value is True
     assert isinstance(interrupt, asyncio.CancelledError)
     assert took < 5
-
-
-def test_a_watched_call_runs_in_its_callers_context() -> None:
-    """Context variables, such as the current process, are there."""
-    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
-    variable.set("set")
-    thread = CallThread("test")
-
-    assert thread.submit(variable.get).result(5) == "set"
-
-    thread.close()
-
-
-def test_a_watched_thread_serves_call_after_call() -> None:
-    """One thread for all; whatever a call raises is in its future; it is gone when closed."""
-    thread = CallThread("test-watched")
-
-    def fail() -> None:
-        raise GeneratorExit
-
-    first = thread.submit(threading.get_ident).result(5)
-    with pytest.raises(GeneratorExit):
-        thread.submit(fail).result(5)
-
-    assert thread.submit(threading.get_ident).result(5) == first
-
-    thread.close()
-
-    assert "test-watched" not in {each.name for each in threading.enumerate()}
-
-
-def test_an_abandoned_call_keeps_its_thread_and_nothing_else() -> None:
-    """The next call gets a fresh thread; the old one ends when its call does."""
-    thread, over = CallThread("test-hung"), threading.Event()
-    hung = thread.submit(lambda: over.wait(10))
-    [old] = [each for each in threading.enumerate() if each.name == "test-hung"]
-    thread.abandon()
-
-    assert thread.submit(lambda: "fresh").result(5) == "fresh"
-    assert old.daemon
-    assert old.is_alive()
-
-    thread.close()
-    over.set()
-    old.join(5)
-
-    assert not old.is_alive()
-    assert hung.result() is True
-
-
-def test_a_call_for_which_there_is_no_thread_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its caller makes it; the next one gets a thread if there is one by then."""
-    calls: list[str] = []
-    thread = CallThread("test-none-left")
-
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(RuntimeError):
-            thread.submit(lambda: calls.append("first"))
-
-    thread.submit(lambda: calls.append("second")).result(5)
-    thread.close()
-
-    assert calls == ["second"]
-
-
-def test_a_call_that_was_begun_before_an_interrupt_is_made_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It ends before any other begins, on the same thread."""
-    start = threading.Thread.start
-    begun, over = threading.Event(), threading.Event()
-    calls: list[str] = []
-    thread = CallThread("test-interrupted")
-
-    def first() -> None:
-        begun.set()
-        over.wait(5)
-        calls.append("first")
-
-    def interrupted(started: threading.Thread) -> None:
-        start(started)
-        begun.wait(5)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            thread.submit(first)
-    second = thread.submit(lambda: calls.append("second"))
-    over.set()
-    second.result(5)
-    thread.close()
-
-    assert calls == ["first", "second"]

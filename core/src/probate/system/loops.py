@@ -103,15 +103,17 @@ def call_on_loop(
     """Call a plain function on `loop`, from any thread; return None if the loop does not run.
 
     The future is done one turn of the loop later, so that what the function has scheduled there
-    has run as well.
+    has run as well; what the function raises is the loop's to report.
     """
     if loop.is_closed() or not loop.is_running():
         return None
     done: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     def call() -> None:
-        function()
-        loop.call_soon(done.set_result, None)
+        try:
+            function()
+        finally:
+            loop.call_soon(done.set_result, None)
 
     try:
         loop.call_soon_threadsafe(call)

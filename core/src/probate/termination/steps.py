@@ -258,12 +258,10 @@ class Termination:
             if (account := accounts.get(kind)) is not None:
                 errors += account.failures
                 errors += account.retriable
-        by_type = {kind: each.resources for kind, each in accounts.items() if each.resources}
         return account_of(
             self.pid,
-            freed=sum(by_type.values()),
+            by_type={kind: each.resources for kind, each in accounts.items() if each.resources},
             nbytes=sum([each.nbytes for each in accounts.values()]),
-            by_type=by_type,
             seconds=time.perf_counter() - self._started,
             errors=tuple(errors),
             leaks=tuple(self._leaks),
