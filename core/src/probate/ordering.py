@@ -1,4 +1,4 @@
-"""Where a kind stands in the cleanup order."""
+"""Ordering: the place of a kind in the cleanup order."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import final
 @final
 @dataclass(frozen=True, slots=True)
 class Ordering:
-    """A kind's place in the cleanup order.
+    """Says when a kind is cleaned up, in comparison with other kinds.
 
-    The highest `priority` is cleaned first; of equals, the alphabetically last kind.
-    `before` and `after` name kinds and win over priority: a kind moves up to stand just
-    before the kinds in `before`, and down to stand just after those in `after`. Kinds that
-    are not installed are ignored.
+    The highest `priority` comes first; of equals, the alphabetically last kind. `before` and
+    `after` name kinds and override priority: a kind moves up to just before those in `before`,
+    and down to just after those in `after`. Kinds that are not installed are ignored.
 
-    Raises TypeError for a priority that is no int, or a `before`/`after` that is no
-    tuple or list of kind names.
+    Raises TypeError for a priority that is no int, or a `before`/`after` that is no tuple or list
+    of kind names.
     """
 
     priority: int

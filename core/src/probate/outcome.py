@@ -1,35 +1,35 @@
-"""What can become of a resource and of a plugin, and the number that names a resource."""
+"""What can become of a resource and of a plugin; the id of a resource."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import Final, NewType
 
-#: Names one resource for as long as the interpreter lives; never reused.
+#: Names one resource; never reused while the interpreter runs.
 ResourceId = NewType("ResourceId", int)
 
 
 class Outcome(StrEnum):
-    """The end of one release, as the account states it."""
+    """Says how one release ended; a release function returns it, and accounts state it."""
 
-    #: Given back by us, just now.
+    #: Given back just now, by this release.
     RELEASED = "released"
-    #: Somebody gave it back before: nothing to do, nothing counted, no error.
+    #: Given back before, by somebody else. It is not counted, and no error.
     ALREADY_GONE = "already gone"
-    #: Still in use. It stays owned and is tried again after the other kinds.
+    #: Still in use. It stays owned, and is tried again after the other kinds.
     BUSY = "busy"
-    #: Did not come free in time. It stays owned.
+    #: Not free in time. It stays owned.
     TIMEOUT = "timeout"
-    #: The release went wrong. It is tried once, never replayed.
+    #: Gone wrong. A release is called once and never repeated.
     FAILED = "failed"
-    #: Not ours, or still in use by others: left as it was.
+    #: Left as it was, since it is not ours, or still in use by others.
     REFUSED = "refused"
     #: Owned by another process by now.
     TRANSFERRED = "transferred"
 
     @property
     def is_error(self) -> bool:
-        """Whether the account counts it as an error."""
+        """Whether accounts count it as an error."""
         return self in _ERRORS
 
     @property
@@ -39,7 +39,10 @@ class Outcome(StrEnum):
 
 
 def checked_outcome(answer: object) -> Outcome:
-    """The outcome that a release has returned; None is RELEASED. Raises TypeError."""
+    """Return the outcome that a release has returned, where None means RELEASED.
+
+    Raises TypeError for anything else.
+    """
     if answer is None:
         return Outcome.RELEASED
     if not isinstance(answer, Outcome):
@@ -52,14 +55,14 @@ _ERRORS: Final = _STAYS_OWNED | {Outcome.FAILED, Outcome.REFUSED}
 
 
 class PluginStatus(StrEnum):
-    """What became of an entry point that was found."""
+    """Says what became of an entry point that was found."""
 
     LOADED = "loaded"
-    #: Asked for by nobody, or switched off by name; never imported.
+    #: Not asked for, or disabled by name; never imported.
     DISABLED = "disabled"
     #: Another distribution serves the same kind.
     DUPLICATE = "duplicate"
     #: Its distribution asks for another version of the core; never imported.
     INCOMPATIBLE = "incompatible"
-    #: Its import, constructor or contract went wrong.
+    #: Its import or its constructor raised, or it does not keep the contract.
     FAILED = "failed"

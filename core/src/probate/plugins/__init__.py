@@ -1,12 +1,12 @@
-"""From entry points to a sorted registry.
+"""Finds plugins by their entry points, checks them, and keeps them in cleanup order.
 
-discovery.py    entry points to plugins, and what became of each
+discovery.py    finds, loads and registers what is installed; records what became of each
 requirement.py  which core a plugin asks for
-order.py        the cleanup order, from the place that each kind asks for
-hookmanager.py  pluggy's manager, with our hooks
-contract.py     whether a plugin keeps the contract
-kind.py         ResourceKind: a kind from a table, a place and a few functions
+contract.py     checks whether a plugin keeps the contract
+kind.py         ResourceKind: a kind made of a table, a place and a few functions
 wiring.py       finds a plugin's tables
+order.py        the cleanup order, from the place that each kind asks for
+hookmanager.py  pluggy's manager, which knows whether anybody observes
 registered.py   one registered plugin, and its hooks
-registry.py     registered plugins, validated and sorted
+registry.py     the registered plugins, in cleanup order
 """

@@ -1,4 +1,4 @@
-"""Whether a plugin keeps the contract: told at registration, not at the first death."""
+"""Checks whether a plugin keeps the contract, at registration and not at the first cleanup."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _KNOWN_HOOKS: Final = tuple(
 def hooks_of(
     manager: pluggy.PluginManager, plugin: object, name: str
 ) -> tuple[dict[str, Callable[..., Any]], set[str]]:
-    """A plugin's own implementations by hook, and the hooks that it wraps.
+    """Return a plugin's own implementations by hook, and the hooks that it wraps.
 
-    Raises UnknownHookError, HookOrderError.
+    Raises UnknownHookError for a misspelt hook, HookOrderError for tryfirst or trylast.
     """
     methods: dict[str, Callable[..., Any]] = {}
     wrapped: set[str] = set()
@@ -58,9 +58,9 @@ def hooks_of(
 def check_usable(
     kind: str, plugin: object, methods: dict[str, Callable[..., Any]], trial: pluggy.PluginManager
 ) -> None:
-    """Raise UnusablePluginError for what pluggy could not work with, before it has to.
+    """Check that pluggy can work with a plugin, by registering it with `trial` for a moment.
 
-    `trial` is a manager to try it with, which then has nothing registered again.
+    Raises UnusablePluginError.
     """
     if type(plugin).__hash__ is None:
         raise UnusablePluginError(
@@ -76,19 +76,19 @@ def check_usable(
     except pluggy.PluginValidationError as error:
         raise UnusablePluginError(kind, " ".join(str(error).split())) from error
     finally:
-        # Of one that is refused, some versions of pluggy take back what was registered already.
+        # Some versions of pluggy have unregistered what they refuse, others have not.
         if trial.is_registered(plugin):
             trial.unregister(plugin)
 
 
-def take_just_a_pid(methods: dict[str, Callable[..., Any]]) -> bool:
-    """Whether those hooks that are called the most take what is specified, and no less."""
+def take_a_pid_only(methods: dict[str, Callable[..., Any]]) -> bool:
+    """Tell whether these hooks take exactly a pid; pluggy also calls those that take nothing."""
     called = [methods[hook] for hook in ("has_resources", "cleanup", "quiesce") if hook in methods]
     return all(list(inspect.signature(method).parameters) == ["pid"] for method in called)
 
 
 def ordering_of(kind: str, methods: dict[str, Callable[..., Any]]) -> Ordering:
-    """Ask a plugin for its place. Raises InvalidOrderingError."""
+    """Ask a plugin for its place in the cleanup order. Raises InvalidOrderingError."""
     try:
         ordering = methods["ordering"]()
     except Exception as error:
@@ -100,7 +100,7 @@ def ordering_of(kind: str, methods: dict[str, Callable[..., Any]]) -> Ordering:
 
 
 def _nearest(hook: str) -> str | None:
-    # Only a misspelling needs it, and most starts see none.
+    # Imported here: only a misspelling needs it.
     import difflib
 
     matches = difflib.get_close_matches(hook, _KNOWN_HOOKS, n=1)

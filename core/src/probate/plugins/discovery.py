@@ -1,15 +1,15 @@
-"""Finding plugins: entry points in, registered plugins out, and what became of each.
+"""Finds the installed plugins, loads and registers them, and records what became of each.
 
-What is found, disabled, duplicate or incompatible is told from metadata alone, before anything
-is imported. stevedore does the loading, of one chosen entry point at a time; its cache, which
-can hide an entry point that changed in place, is not consulted.
+What is disabled, duplicate or incompatible is decided from metadata alone, before anything is
+imported. stevedore loads one chosen entry point at a time; its cache, which can hide an entry
+point that was changed in place, is not used.
 """
 
 from __future__ import annotations
 
 import email
 import importlib.metadata
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, final
 
 from stevedore import NamedExtensionManager
 
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 @final
 class DiscoveredPlugin(NamedTuple):
-    """One entry point, and what became of it: field by field what a `PluginRecord` says."""
+    """Says what became of one entry point, with the fields of a `PluginRecord`.
+
+    `probate plugins` shows it without importing pydantic.
+    """
 
     kind: str
     distribution: str
@@ -42,7 +45,7 @@ class DiscoveredPlugin(NamedTuple):
     reason: str
 
     def record(self) -> PluginRecord:
-        """The same, as it crosses the border."""
+        """Make the record that users get."""
         from probate.models import PluginRecord
 
         return PluginRecord(**self._asdict())
@@ -50,22 +53,20 @@ class DiscoveredPlugin(NamedTuple):
 
 @final
 class Found(NamedTuple):
-    """One entry point, told from metadata."""
+    """One entry point, as its metadata describe it."""
 
     kind: str
     distribution: str
     version: str
     entry_point: importlib.metadata.EntryPoint
-    #: The requirement on the core that this core does not meet; empty if it does.
+    #: The requirement that this core does not meet; empty if there is none.
     unmet: str
 
     def became(
         self, status: PluginStatus, reason: str = "", priority: int | None = None
     ) -> DiscoveredPlugin:
-        """What became of it."""
-        return DiscoveredPlugin(
-            self.kind, self.distribution, self.version, priority, status, reason
-        )
+        """Say what became of it."""
+        return DiscoveredPlugin(*self[:3], priority, status, reason)
 
 
 def discover(
@@ -99,7 +100,7 @@ def discover(
             )
         else:
             try:
-                # First: another's misspelling must not look like this one's.
+                # First, so that another's misspelt hook is not blamed on this one.
                 registry.check_pending()
                 examined = registry.examine(
                     load(each), each.kind, (priorities or {}).get(each.kind)
@@ -124,7 +125,7 @@ def discover(
 
 
 def in_order(found: Iterable[DiscoveredPlugin], kinds: Sequence[str]) -> list[DiscoveredPlugin]:
-    """Loaded kinds as they stand in `kinds`, the cleanup order; then the others."""
+    """Sort loaded kinds as in `kinds`, the cleanup order; then the others, by name."""
     place = {kind: index for index, kind in enumerate(kinds)}
     last = len(place)
 
@@ -138,11 +139,11 @@ def in_order(found: Iterable[DiscoveredPlugin], kinds: Sequence[str]) -> list[Di
 def scan() -> list[Found]:
     """Find all resource entry points, by kind, then distribution. Imports none of them.
 
-    Of a distribution that is on the path twice, the first counts, as for `import`.
+    Of a distribution that is on the path twice the first counts, as for `import`.
     """
     found: dict[str, list[Found]] = {}
     for distribution in importlib.metadata.distributions():
-        # Most have no entry points of ours, and then nothing more of them is read.
+        # Most have no entry points of ours: no more is read of them.
         if ENTRY_POINT_GROUP not in (distribution.read_text("entry_points.txt") or ""):
             continue
         name = _metadata_of(distribution)["Name"]
@@ -158,9 +159,9 @@ def scan() -> list[Found]:
 def choose(
     found: Collection[Found], only: Collection[str] | None, disable: Collection[str]
 ) -> Iterator[Found | DiscoveredPlugin]:
-    """Say which entry points to load; of the others, what becomes of them."""
+    """Yield each entry point that is to be loaded; of the others, what became of them."""
     chosen: dict[str, Found] = {}
-    # The distribution that is named for the kind has the first claim, then the alphabet decides.
+    # First the distribution that is named for the kind, then by the alphabet.
     for each in sorted(found, key=lambda each: each.distribution != f"probate-{each.kind}"):
         if each.kind in disable:
             yield each.became(PluginStatus.DISABLED, "disabled by name")
@@ -179,33 +180,24 @@ def choose(
 
 
 def load(found: Found) -> Any:
-    """Import the plugin's class and call it.
+    """Import the plugin's class or function, and call it.
 
-    Raises whatever the import or the constructor raises, SystemExit included.
+    Raises whatever the import or the call raises, SystemExit included.
     """
-    failures: list[BaseException] = []
-
-    def on_failure(_manager: object, _entry_point: object, error: BaseException) -> None:
-        failures.append(error)
-
-    manager = _OneEntryPoint(found.entry_point, on_failure)
-    if failures:
-        raise failures[0]
-    extension: Extension[Any] = manager[found.kind]
+    extension: Extension[Any] = _OneEntryPoint(found.entry_point)[found.kind]
     return extension.plugin()
+
+
+def _raise(_manager: object, _entry_point: object, error: BaseException) -> NoReturn:
+    raise error
 
 
 class _OneEntryPoint(NamedExtensionManager[Any]):
     """Loads exactly the entry point that it is given."""
 
-    def __init__(self, entry_point: importlib.metadata.EntryPoint, on_failure: Any) -> None:
+    def __init__(self, entry_point: importlib.metadata.EntryPoint) -> None:
         self._entry_point = entry_point
-        super().__init__(
-            ENTRY_POINT_GROUP,
-            [entry_point.name],
-            on_load_failure_callback=on_failure,
-            on_missing_entrypoints_callback=None,
-        )
+        super().__init__(ENTRY_POINT_GROUP, [entry_point.name], on_load_failure_callback=_raise)
 
     def list_entry_points(self) -> list[importlib.metadata.EntryPoint]:
         return [self._entry_point]
@@ -214,16 +206,16 @@ class _OneEntryPoint(NamedExtensionManager[Any]):
 def _first(
     name: str, distribution: importlib.metadata.Distribution
 ) -> importlib.metadata.Distribution:
-    """The first distribution of this name on the path, which may have no entry points of ours."""
+    """Return the first distribution of this name on the path, with or without entry points."""
     try:
         return importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
-        # Its folder has another name than its metadata tell.
+        # Its folder has another name than its metadata.
         return distribution
 
 
 def _metadata_of(distribution: importlib.metadata.Distribution) -> Message:
-    """The fields of its metadata; the README below them, most of the file, is not parsed."""
+    """Parse the fields of its metadata, without the README below them, most of the file."""
     text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
     return email.message_from_string(text.partition("\n\n")[0])
 

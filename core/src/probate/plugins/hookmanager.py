@@ -1,7 +1,7 @@
-"""pluggy's manager, which also knows whether anybody looks on.
+"""pluggy's manager, which also knows whether anybody observes.
 
-A call through pluggy costs several times what the called hook does. Where nobody looks on, the
-registry calls the plugins themselves, in the same order and with the same results; so it has to
+A call through pluggy costs several times what the hook itself does. Where nobody observes, the
+registry calls the plugins directly, in the same order and with the same results; so it has to
 know when somebody does.
 """
 
@@ -20,54 +20,51 @@ if TYPE_CHECKING:
 
     from pluggy import HookimplOpts
 
-#: What every object has, and no hook is.
+#: Attributes of every object, none of which is a hook.
 _PLAIN: Final = frozenset(dir(object))
 
 
 @final
 class HookManager(pluggy.PluginManager):
-    """A `pluggy.PluginManager` for Probate's hooks."""
+    """Manages Probate's hooks, and counts who takes part in calls."""
 
     def __init__(self) -> None:
         #: How many plugins there are, observers included.
         self.plugin_count = 0
-        #: How many are called back at each call: monitoring, tracing.
-        self.monitor_count = 0
+        #: Those that are called around each call: monitoring, tracing.
+        self.monitors: set[object] = set()
         super().__init__(PROJECT)
         self.add_hookspecs(hookspecs)
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> HookimplOpts | None:
-        """As pluggy's, but for what any object has, and for what a kind has nothing behind."""
+        """Look for a hook's mark, but not on what any object has, nor where a kind does nothing."""
         if name in _PLAIN or (isinstance(plugin, ResourceKind) and not plugin.implements(name)):
             return None
         return super().parse_hookimpl_opts(plugin, name)
 
     def register(self, plugin: Any, name: str | None = None) -> str | None:
-        """As pluggy's."""
+        """Register a plugin, and count anew."""
         try:
             return super().register(plugin, name)
         finally:
             self.plugin_count = len(self.get_plugins())
 
     def unregister(self, plugin: Any = None, name: str | None = None) -> Any:
-        """As pluggy's."""
+        """Unregister a plugin, and count anew."""
         try:
             return super().unregister(plugin, name)
         finally:
             self.plugin_count = len(self.get_plugins())
 
     def add_hookcall_monitoring(self, before: Any, after: Any) -> Callable[[], None]:
-        """As pluggy's; tracing comes through here, too."""
-        # First: from here on every call is one that may be looked at.
-        self.monitor_count += 1
+        """Have `before` and `after` called around each call; tracing does so, too."""
+        monitor = object()
+        # First, since calls may be observed from here on.
+        self.monitors.add(monitor)
         undo = super().add_hookcall_monitoring(before, after)
-        is_undone = False
 
-        def undo_once() -> None:
-            nonlocal is_undone
+        def undo_and_discard() -> None:
             undo()
-            if not is_undone:
-                is_undone = True
-                self.monitor_count -= 1
+            self.monitors.discard(monitor)
 
-        return undo_once
+        return undo_and_discard

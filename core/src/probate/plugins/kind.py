@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 class ResourceKind:
-    """Serves one kind of resource: the hooks of `probate.hookspecs`, written once.
+    """Implements the hooks of `probate.hookspecs` for one kind of resource.
 
     `table` keeps the resources and knows how each is released; `ordering` is the kind's place in
-    the cleanup order. The functions stand in for the hooks of the same name. `may_block` says
-    whether a cleanup may block: False promises that it never does, and has it run without the
-    hand-over to a thread that can be left behind; a function is asked, with the pid, before each.
+    the cleanup order; the functions implement the hooks of the same name. `may_block` says
+    whether a cleanup may block: False promises that it never does, so that it runs inline and not
+    on a thread that can be left behind; a function is asked, with the pid, before each cleanup.
     A `quiesce` marked with `probate.runs_inline` promises the same for itself.
 
     An entry point names a function or class that makes a new one at each call. Raises ValueError
-    for a table without a release function and no `cleanup`, or one of coroutines that is said
-    never to block.
+    if neither the table has a release function nor the kind a `cleanup`, or if the release is a
+    coroutine function and is said never to block.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ResourceKind:
         #: Who owns what.
         self.table = table
         self._ordering = ordering
-        # Not as attributes: pluggy looks at each, and takes one with a mark for a hook.
+        # Not as attributes: pluggy would take one that is marked for another hook.
         self._functions: dict[str, Callable[..., Any] | None] = {
             "quiesce": quiesce,
             "adopt": adopt,
@@ -67,7 +67,7 @@ class ResourceKind:
         self._may_block = may_block
 
     def implements(self, hook: str) -> bool:
-        """Whether there is anything behind a hook: a function given, or a subclass's method."""
+        """Tell whether a hook does anything: by a function given, or by a subclass's method."""
         return self._functions.get(hook, self) is not None or getattr(
             type(self), hook
         ) is not getattr(ResourceKind, hook)
@@ -81,12 +81,12 @@ class ResourceKind:
 
     @hookimpl
     def ordering(self) -> Ordering:
-        """Say where this kind stands."""
+        """Return the kind's place in the cleanup order."""
         return self._ordering
 
     @hookimpl
     def has_resources(self, pid: int) -> bool:
-        """Whether `pid` owns anything: the table's own word."""
+        """Tell whether `pid` owns anything, as the table knows."""
         return pid in self.table
 
     @hookimpl
@@ -108,7 +108,7 @@ class ResourceKind:
 
     @hookimpl
     def usage(self, pid: int) -> ResourceUsage:
-        """What `pid` owns."""
+        """Describe what `pid` owns."""
         return self._call("usage", pid)  # type: ignore[no-any-return]  # as it was given
 
     @hookimpl

@@ -1,12 +1,12 @@
-"""The cleanup order of several kinds, from the place that each asks for.
+"""Sorts kinds into the cleanup order, from the place that each asks for.
 
-Only this module decides order; pluggy is then fed so that its own rule reproduces it.
+Only this module decides the order; pluggy is then fed so that its own rule reproduces it.
 """
 
 from __future__ import annotations
 
 import graphlib
-import heapq
+from functools import cache
 from typing import TYPE_CHECKING
 
 from probate.errors import OrderingCycleError
@@ -29,42 +29,27 @@ def cleanup_order(orderings: Mapping[str, Ordering]) -> list[str]:
                 earlier[other].add(kind)
         earlier[kind].update(other for other in ordering.after if other in earlier)
 
+    @cache
+    def priority(kind: str) -> int:
+        """A kind that must come before another inherits its priority, if that is higher."""
+        ordering = orderings[kind]
+        others = (priority(other) for other in ordering.before if other in orderings)
+        return max((ordering.priority, *others))
+
+    def rank(kind: str) -> tuple[int, int, str]:
+        """Of equal priorities, inherited ones go first; of equals, the alphabetically last kind."""
+        return priority(kind), priority(kind) - orderings[kind].priority, kind
+
     sorter = graphlib.TopologicalSorter(earlier)
     try:
         sorter.prepare()
     except graphlib.CycleError as error:
         raise OrderingCycleError(error.args[1]) from None
-
-    rank = _ranks(orderings)
     order: list[str] = []
-    ready: list[tuple[tuple[int, int, tuple[int, ...]], str]] = []
+    ready: list[str] = []
     while sorter.is_active():
-        for kind in sorter.get_ready():
-            heapq.heappush(ready, (rank[kind], kind))
-        _, kind = heapq.heappop(ready)
-        order.append(kind)
-        sorter.done(kind)
+        ready += sorter.get_ready()
+        ready.sort(key=rank)
+        order.append(ready.pop())
+        sorter.done(order[-1])
     return order
-
-
-def _ranks(orderings: Mapping[str, Ordering]) -> dict[str, tuple[int, int, tuple[int, ...]]]:
-    """Rank kinds for a min-heap; one that must stand before another borrows its priority."""
-    borrowed: dict[str, int] = {}
-
-    def priority(kind: str) -> int:
-        if kind not in borrowed:
-            ordering = orderings[kind]
-            followers = (priority(other) for other in ordering.before if other in orderings)
-            borrowed[kind] = max((ordering.priority, *followers))
-        return borrowed[kind]
-
-    # Among equal priorities the lender's own kind comes after its borrowers anyway (they are its
-    # predecessors); a borrower goes ahead of bystanders, and bystanders go by descending name.
-    return {
-        kind: (
-            -priority(kind),
-            orderings[kind].priority - priority(kind),
-            (*(-ord(char) for char in kind), 1),
-        )
-        for kind in orderings
-    }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from probate.hookspecs import runs_inline_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pluggy
 
@@ -17,52 +18,31 @@ if TYPE_CHECKING:
 
 
 @final
+@dataclass(eq=False, repr=False)
 class RegisteredKind:
-    """One resource plugin, and its hooks as the orchestrator calls them.
+    """Calls the hooks of one resource plugin.
 
-    Each caller reaches this plugin and all observers, and no other resource plugin. What is
-    called directly reaches the plugin alone.
+    `cleanup`, `quiesce`, `adopt` and `usage` reach this plugin and all observers, but no other
+    resource plugin; what is called directly, and `holds`, the plugin alone.
     """
 
-    __slots__ = (
-        "_methods",
-        "adopt",
-        "can_be_called_directly",
-        "clean_directly",
-        "cleanup",
-        "holds",
-        "kind",
-        "ordering",
-        "plugin",
-        "quiesce",
-        "tables",
-        "usage",
-    )
+    kind: str
+    plugin: object
+    ordering: Ordering
+    #: The plugin's own implementations, by hook.
+    methods: Mapping[str, Callable[..., Any]]
+    tables: Sequence[OwnershipTable[Any]]
+    #: Whether its hooks take exactly a pid, and it wraps none of them.
+    can_be_called_directly: bool
 
-    def __init__(
-        self,
-        kind: str,
-        plugin: object,
-        ordering: Ordering,
-        methods: dict[str, Callable[..., Any]],
-        tables: Sequence[OwnershipTable[Any]],
-        *,
-        can_be_called_directly: bool,
-    ) -> None:
-        self.kind = kind
-        self.plugin = plugin
-        self.ordering = ordering
-        self.tables = tuple(tables)
-        self._methods = methods
-        #: Whether its hooks take a pid, and nothing of its own wraps them.
-        self.can_be_called_directly = can_be_called_directly
-        #: Ask the plugin itself whether a pid owns anything.
-        self.holds: Callable[[int], Any] = methods["has_resources"]
-        #: Call the plugin itself, past all observers.
-        self.clean_directly: Callable[[int], Any] = methods["cleanup"]
+    def __post_init__(self) -> None:
+        #: Whether a pid owns anything, asked directly.
+        self.holds: Callable[[int], Any] = self.methods["has_resources"]
+        #: The cleanup, called directly.
+        self.clean_directly: Callable[[int], Any] = self.methods["cleanup"]
 
     def bind(self, manager: pluggy.PluginManager, others: Sequence[object]) -> None:
-        """Build the hook callers, anew whenever the set of plugins has changed."""
+        """Build the callers that leave out `others`, whenever the plugins have changed."""
         self.cleanup = manager.subset_hook_caller("cleanup", others)
         self.quiesce = manager.subset_hook_caller("quiesce", others)
         self.adopt = manager.subset_hook_caller("adopt", others)
@@ -70,22 +50,22 @@ class RegisteredKind:
 
     @property
     def implements_quiesce(self) -> bool:
-        """Whether there is anybody to ask to stop."""
-        return "quiesce" in self._methods
+        """Whether the plugin has a `quiesce` of its own."""
+        return "quiesce" in self.methods
 
     def quiesce_directly(self, pid: int) -> Any:
-        """Call the plugin itself, past all observers."""
-        return self._methods["quiesce"](pid)
+        """Call the plugin's `quiesce`, without observers."""
+        return self.methods["quiesce"](pid)
 
     def runs_inline(self, hook: str, pid: int) -> bool:
-        """Whether the plugin promises that this hook cannot block, for what `pid` owns."""
-        return runs_inline_for(self._methods[hook], self.plugin, pid)
+        """Tell whether the plugin promises that this hook cannot block, for what `pid` owns."""
+        return runs_inline_for(self.methods[hook], self.plugin, pid)
 
     def usage_of(self, pid: int) -> ResourceUsage:
-        """What `pid` owns, by the plugin's own word or else by its tables."""
+        """Ask the plugin what `pid` owns, or its tables if it has no `usage`."""
         from probate.models import ResourceUsage
 
-        if "usage" in self._methods:
+        if "usage" in self.methods:
             parts = self.usage(pid=pid)
         else:
             parts = [table.usage(pid) for table in self.tables]

@@ -1,4 +1,4 @@
-"""The registered plugins: validated, sorted, and callable one by one through pluggy."""
+"""Keeps the registered plugins in cleanup order, and calls them one by one through pluggy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from probate.errors import (
     UnusablePluginError,
 )
 from probate.hookspecs import REQUIRED_HOOKS
-from probate.plugins.contract import check_usable, hooks_of, ordering_of, take_just_a_pid
+from probate.plugins.contract import check_usable, hooks_of, ordering_of, take_a_pid_only
 from probate.plugins.hookmanager import HookManager
 from probate.plugins.order import cleanup_order
 from probate.plugins.registered import RegisteredKind
@@ -34,37 +34,36 @@ if TYPE_CHECKING:
 
 @final
 class KindsInUse(NamedTuple):
-    """Who holds something of one pid."""
+    """Says of which kinds one pid owns something."""
 
-    #: In cleanup order. A kind that cannot be asked counts: its cleanup finds out.
+    #: In cleanup order. A kind that could not be asked is one of them: its cleanup finds out.
     kinds: list[RegisteredKind]
-    #: What came out of the kinds that could not be asked.
+    #: Kinds that could not be asked, and what they raised.
     failures: list[tuple[RegisteredKind, BaseException]]
-    #: A KeyboardInterrupt or SystemExit that fell into the asking.
+    #: A KeyboardInterrupt or SystemExit that came meanwhile.
     interrupt: BaseException | None
-    #: Those that were asked.
+    #: All kinds that were asked.
     order: Sequence[RegisteredKind]
 
 
-#: Nobody holds anything, and everybody could be asked.
+#: The answer if nothing is owned, and all kinds could be asked.
 NO_KINDS: Final = KindsInUse([], [], None, ())
-
 
 _UNWIRED: Final = (
     "kind {!r} keeps no OwnershipTable in an attribute of the plugin or of its `manager`: it "
-    "accepts the dead, and knows no limits; keep one as `plugin.table`"
+    "accepts pids that have ended, and has no limits; keep one as `plugin.table`"
 )
 
 
 @final
 class PluginRegistry:
-    """Resource plugins by kind, in cleanup order; observers beside them."""
+    """Registers resource plugins, in cleanup order, and observers; calls their hooks."""
 
     def __init__(self, admission: Admission) -> None:
         self.plugin_manager = HookManager()
-        # One that pluggy refuses half-way would stay half registered.
+        # To try plugins with: one that pluggy refuses would stay half registered.
         self._trial = HookManager()
-        #: Who may acquire, in all tables.
+        #: Decides who may acquire, in all tables.
         self.admission = admission
         self._lock = threading.RLock()
         self._by_kind: dict[str, RegisteredKind] = {}
@@ -79,9 +78,8 @@ class PluginRegistry:
     ) -> None:
         """Register a resource plugin under its kind, or an observer.
 
-        `priority` takes the place of the plugin's own.
-
-        Raises as `examine`, and OrderingCycleError, DuplicateKindError, with nothing registered.
+        `priority` replaces the plugin's own. Raises what `examine` raises, OrderingCycleError, or
+        DuplicateKindError; nothing is registered then.
         """
         examined = self.examine(plugin, name, priority)
         if examined is not None and (refused := self.add([examined])):
@@ -92,10 +90,8 @@ class PluginRegistry:
     ) -> RegisteredKind | None:
         """Check a resource plugin, for `add`; register an observer at once, and return None.
 
-        A plugin that implements none of the required hooks, and wraps some, is an observer.
-
-        Raises UnknownHookError, MissingHookError, HookOrderError, UnusablePluginError,
-        InvalidOrderingError.
+        An observer implements none of the required hooks, and wraps some. Raises UnknownHookError,
+        MissingHookError, HookOrderError, UnusablePluginError, or InvalidOrderingError.
         """
         methods, wrapped = hooks_of(self.plugin_manager, plugin, name or type(plugin).__qualname__)
         if wrapped and not any(hook in methods for hook in REQUIRED_HOOKS):
@@ -112,20 +108,14 @@ class PluginRegistry:
         ordering = ordering_of(kind, methods)
         if priority is not None:
             ordering = replace(ordering, priority=priority)
-        return RegisteredKind(
-            kind,
-            plugin,
-            ordering,
-            methods,
-            tables,
-            can_be_called_directly=not wrapped and take_just_a_pid(methods),
-        )
+        is_plain = not wrapped and take_a_pid_only(methods)
+        return RegisteredKind(kind, plugin, ordering, methods, tables, is_plain)
 
     def add(self, examined: Sequence[RegisteredKind]) -> dict[str, PluginError]:
-        """Register resource plugins; pluggy is fed once for all of them.
+        """Register examined resource plugins, all at once; return the errors of those refused.
 
-        Returns why any of them was refused, by kind: DuplicateKindError, UnusablePluginError, or
-        OrderingCycleError for the one that closes a cycle. The others are registered.
+        Each has its own: DuplicateKindError, UnusablePluginError, or OrderingCycleError for the
+        one that closes a cycle. The others are registered.
         """
         with self._lock:
             refused: dict[str, PluginError] = {}
@@ -133,7 +123,7 @@ class PluginRegistry:
             for registered in examined:
                 try:
                     self._check_free(registered, by_kind)
-                    # Sorted with each in turn: whoever closes a cycle is found, and nobody else.
+                    # Sorted after each, so that the one that closes a cycle is refused.
                     more = {**by_kind, registered.kind: registered}
                     order = self._sorted(more)
                 except PluginError as error:
@@ -150,7 +140,7 @@ class PluginRegistry:
                     warnings.warn(
                         _UNWIRED.format(registered.kind), UnwiredKindWarning, stacklevel=4
                     )
-            # Odd while pluggy is being changed, so that a call across it can be told.
+            # Odd while pluggy is being changed, so that calls made meanwhile are recognised.
             self._generation += 1
             self._feed(order)
             self._by_kind = by_kind
@@ -159,43 +149,43 @@ class PluginRegistry:
         return refused
 
     def order(self) -> list[str]:
-        """All kinds, in cleanup order."""
+        """List all kinds, in cleanup order."""
         return [registered.kind for registered in self.frozen()]
 
     def get(self, kind: str) -> RegisteredKind | None:
-        """The plugin that serves `kind`, if any."""
+        """Return the plugin that serves `kind`, if any."""
         return self._by_kind.get(kind)
 
     def frozen(self) -> tuple[RegisteredKind, ...]:
-        """All kinds in cleanup order, their callers built."""
+        """Return all plugins, in cleanup order."""
         return self._frozen
 
     def owners(self) -> set[int]:
-        """All pids that own something, by the plugins' tables."""
+        """Return all pids that own something, as the tables know."""
         return {pid for kind in self._frozen for table in kind.tables for pid in table.pids()}
 
     def is_watched(self) -> bool:
-        """Whether anybody takes part in calls besides the plugins themselves."""
+        """Tell whether anybody takes part in calls besides the plugins themselves."""
         manager = self.plugin_manager
         return (
-            manager.monitor_count > 0
+            bool(manager.monitors)
             or manager.plugin_count != len(self._frozen)
             or not self._can_be_called_directly
         )
 
     def clean(self, kind: RegisteredKind, pid: int) -> list[CleanupStats]:
-        """Call a plugin's `cleanup`, and all observers around it; as a list, as hooks answer."""
+        """Call a plugin's `cleanup`, and all observers; return a list, as pluggy does."""
         if not self.is_watched():
             return [kind.clean_directly(pid)]
         generation = self._generation
         answers: list[CleanupStats] = kind.cleanup(pid=pid)
         if not answers or generation % 2 or generation != self._generation:
-            # Pluggy was being changed when the call began, and may have missed the plugin.
+            # Pluggy was changed meanwhile, and may have left the plugin out.
             answers = [*answers, kind.clean_directly(pid)]
         return answers
 
     def quiesce(self, kind: RegisteredKind, pid: int) -> list[Iterable[AnyFuture]]:
-        """Call a plugin's `quiesce`, and all observers around it; as a list, as hooks answer."""
+        """Call a plugin's `quiesce`, and all observers; return a list, as pluggy does."""
         if self.is_watched():
             answers: list[Iterable[AnyFuture]] = kind.quiesce(pid=pid)
             return answers
@@ -205,9 +195,8 @@ class PluginRegistry:
     def kinds_in_use(self, pid: int, before: KindsInUse | None = None) -> KindsInUse:
         """Ask every kind whether `pid` owns anything; never raises.
 
-        `before` is an earlier answer, from when `pid` was let in no more. A kind that keeps its
-        books in wired tables, and had nothing then, has nothing since; it is asked again only
-        where somebody looks on.
+        `before` is an earlier answer, since which `pid` could acquire nothing. A kind with tables
+        of which it owned nothing then is not asked again, unless somebody observes.
         """
         interrupt: BaseException | None = None
         frozen = self._frozen
@@ -216,7 +205,7 @@ class PluginRegistry:
             if kinds is not None:
                 return KindsInUse(kinds, [], None, frozen) if kinds else NO_KINDS
         except BaseException as error:
-            # Somebody failed; asked one by one, the kinds show who.
+            # A kind or an observer raised. Asked one by one, the kinds show which.
             interrupt = error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None
         holding = []
         failures: list[tuple[RegisteredKind, BaseException]] = []
@@ -235,7 +224,7 @@ class PluginRegistry:
     def _ask_all(
         self, pid: int, frozen: tuple[RegisteredKind, ...], before: KindsInUse | None
     ) -> list[RegisteredKind] | None:
-        """The kinds that hold something; None if the answers cannot be told apart."""
+        """Return the kinds in use; None if it is not certain which answer is whose."""
         generation = self._generation
         if not self.is_watched():
             if before is None or before.order is not frozen:
@@ -244,16 +233,16 @@ class PluginRegistry:
             return [
                 kind for kind in frozen if (kind in held or not kind.tables) and kind.holds(pid)
             ]
-        # One call for all: the answers come in cleanup order, since that is the order in
-        # which pluggy calls, and no answer may be None.
+        # One call for all, answered in cleanup order, since pluggy calls in that order. An answer
+        # of None is missing from the list.
         answers: list[bool] = self.plugin_manager.hook.has_resources(pid=pid) if frozen else []
-        is_of_one_piece = generation == self._generation and not generation % 2
-        if not is_of_one_piece or len(answers) != len(frozen):
+        is_unchanged = generation == self._generation and not generation % 2
+        if not is_unchanged or len(answers) != len(frozen):
             return None
         return [kind for kind, holds in zip(frozen, answers, strict=True) if holds]
 
     def forget_parent(self) -> None:
-        """Have a lock of its own, in a forked child."""
+        """Take a new lock, in a forked child."""
         self._lock = threading.RLock()
 
     def check_pending(self) -> None:
@@ -286,13 +275,11 @@ class PluginRegistry:
 
     @staticmethod
     def _kind_of(plugin: object, tables: Sequence[OwnershipTable[Any]]) -> str:
-        kinds = {table.kind for table in tables}
         own = getattr(plugin, "kind", None)
         if isinstance(own, str):
             return own
-        if len(kinds) == 1:
-            return kinds.pop()
-        return type(plugin).__qualname__
+        kinds = {table.kind for table in tables}
+        return kinds.pop() if len(kinds) == 1 else type(plugin).__qualname__
 
     @staticmethod
     def _sorted(by_kind: dict[str, RegisteredKind]) -> list[RegisteredKind]:
@@ -308,22 +295,22 @@ class PluginRegistry:
         self._frozen = tuple(order)
 
     def _feed(self, order: Sequence[RegisteredKind]) -> None:
-        """Register with pluggy so that its last-registered-first order is the cleanup order.
+        """Register with pluggy so that its order, the last registered first, is the cleanup order.
 
-        Plugins that stand right already are left alone. A call that is started meanwhile may
-        miss its plugin, which is then called directly; see `clean` and `holders`.
+        Plugins that are in their place already are left alone. A call that is made meanwhile may
+        miss its plugin, which is then called directly; see `clean` and `kinds_in_use`.
         """
         manager = self.plugin_manager
         wanted = list(reversed(order))
-        standing = [
+        before = [
             plugin
             for _, plugin in manager.list_name_plugin()
             if any(plugin is registered.plugin for registered in order)
         ]
         keep = 0
-        while keep < len(standing) and standing[keep] is wanted[keep].plugin:
+        while keep < len(before) and before[keep] is wanted[keep].plugin:
             keep += 1
-        for plugin in standing[keep:]:
+        for plugin in before[keep:]:
             manager.unregister(plugin)
         for registered in wanted[keep:]:
             manager.register(registered.plugin, registered.kind)

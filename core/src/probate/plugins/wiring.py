@@ -1,4 +1,4 @@
-"""Finding the ownership tables of a plugin, so that no author has to hand them in."""
+"""Finds the ownership tables of a plugin, so that no author has to register them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from probate.ownership.table import OwnershipTable
 
 
 class UnwiredKindWarning(UserWarning):
-    """A plugin without an ownership table: its kind accepts the dead, and knows no limits."""
+    """Warns of a kind without an ownership table: it accepts ended pids, and has no limits."""
 
 
 def find_tables(plugin: object) -> list[OwnershipTable[Any]]:
-    """Find the tables that a plugin keeps: its attributes, its class's, and its manager's."""
+    """Find a plugin's tables: in its class's attributes, its own, and those of its `manager`."""
     places = [vars(type(plugin)), getattr(plugin, "__dict__", {})]
     places.append(getattr(places[-1].get("manager"), "__dict__", {}))
     tables = [
