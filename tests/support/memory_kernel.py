@@ -99,14 +99,16 @@ def is_mapped(name: str) -> bool:
     return f"/dev/shm/{name}" in Path("/proc/self/maps").read_text()
 
 
-def run_script(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_script(
+    source: str, *arguments: str, under: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run a script to its end, after a prelude that makes `memory`, `manager` and `pid`.
 
-    `names` are those of all POSIX segments that it made or opened.
+    `names` are those of all POSIX segments that it made or opened. `under` is a program that runs
+    it, such as unshare(1).
     """
-    return subprocess.run(
-        _command(source, arguments), capture_output=True, text=True, timeout=30, check=False
-    )
+    command = [*under, *_command(source, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
 @contextmanager

@@ -186,18 +186,19 @@ def test_an_adopted_number_that_comes_round_can_be_adopted_again(
 def test_a_descriptor_has_one_owner_whatever_wraps_it(
     manager: ProcessManager, files: FileManager
 ) -> None:
-    """A number under an owned file object, and a file object over an owned number: refused."""
+    """A number under an owned file object, and one's file object over another's number: refused."""
     first, second = manager.create_process("first"), manager.create_process("second")
     file = files.open(first.pid, os.devnull)
     fd = files.memfd(first.pid)
     wrapper = open(fd, "rb", closefd=False)
     for process in (first, second):
-        for thing in (file, file.fileno(), fd, wrapper):
+        for thing in (file, file.fileno(), fd, *([wrapper] if process is second else [])):
             with pytest.raises(AlreadyOwnedError, match=f"owned by process {first.pid}"):
                 process.adopt(thing)
 
+    assert first.adopt(wrapper) == files.table.find(first.pid, fd)
     assert first.terminate().stats.resources_freed == 2
-    wrapper.close()
+    assert wrapper.closed
 
 
 def test_numbers_beyond_the_small_ints_are_found(process: Process, files: FileManager) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import shutil
+import subprocess
 import tempfile
 import threading
 from pathlib import Path
@@ -19,6 +20,8 @@ from probate import NotOwnedError, Outcome, RefusedResourceError
 from probate_files.pinned import PinnedPath
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from probate import Process, ProcessManager
     from probate_files import FileManager
 
@@ -236,6 +239,82 @@ def test_a_link_in_the_place_of_a_folder_is_not_followed(
 
     assert (tmp_path / "ours" / "file").exists()
     assert folder.is_symlink()
+
+
+def test_a_folder_goes_however_deep_it_is(process: Process, files: FileManager) -> None:
+    """Deeper than the interpreter's stack (cpython#89727), a path and its descriptors reach."""
+    # In memory: some disks take milliseconds for each.
+    folder = files.temporary_directory(process.pid, directory="/dev/shm")
+    fd = os.open(folder, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("deeper", dir_fd=fd)
+        below = os.open("deeper", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(os.open("file", os.O_CREAT, dir_fd=fd))
+    os.close(fd)
+
+    result = process.terminate()
+
+    assert str(result).endswith("1 resources freed, 0 bytes freed, 0 errors")
+    assert not folder.exists()
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[[Path, Path], None]]:
+    """Mounts a path over another, until the test is over."""
+    mounted: list[Path] = []
+
+    def bind(source: Path, target: Path) -> None:
+        done = subprocess.run(["mount", "--bind", source, target], check=False, capture_output=True)
+        if done.returncode:
+            pytest.skip(f"nothing can be mounted here: {done.stderr.decode().strip()}")
+        mounted.append(target)
+
+    yield bind
+    for each in mounted:
+        subprocess.run(["umount", each], check=True)
+
+
+def test_a_mount_in_a_folder_is_not_crossed(
+    process: Process,
+    files: FileManager,
+    tmp_path: Path,
+    mount: Callable[[Path, Path], None],
+) -> None:
+    """What was mounted in a temporary folder was deleted through it; by folder and by file."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("precious")
+    folder = files.temporary_directory(process.pid, directory=tmp_path)
+    (folder / "a" / "mnt").mkdir(parents=True)
+    (folder / "b").mkdir()
+    (folder / "b" / "file").touch()
+    mount(precious, folder / "a" / "mnt")
+
+    result = process.terminate()
+
+    assert [error.outcome for error in result.errors] == [Outcome.REFUSED]
+    assert f"unmount {folder}/a/mnt, then remove the folder" in result.errors[0].message
+    assert (precious / "file").read_text() == "precious"
+    assert [path.name for path in folder.iterdir()] == ["a"]
+
+
+def test_a_mounted_file_in_a_folder_is_left_alone(
+    process: Process, files: FileManager, tmp_path: Path, mount: Callable[[Path, Path], None]
+) -> None:
+    """As above: the kernel itself refuses to unlink what something is mounted over (unlink(2))."""
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    folder = files.temporary_directory(process.pid, directory=tmp_path)
+    (folder / "file").touch()
+    mount(precious, folder / "file")
+
+    result = process.terminate()
+
+    assert [error.outcome for error in result.errors] == [Outcome.FAILED]
+    assert "busy: 'file'" in result.errors[0].message
+    assert precious.read_text() == "precious"
 
 
 def test_what_cannot_be_removed_is_an_error_that_says_so(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from memory_kernel import buffer_of, descriptors_of, is_mapped, shm_names
+from memory_kernel import buffer_of, descriptors_of, is_mapped, run_script, shm_names
 
 from probate import BusyResourceError, NotOwnedError, Outcome, RefusedResourceError
 from probate_memory import UntrackedSharedMemory
@@ -268,7 +269,8 @@ def test_a_segment_is_wiped_before_its_owner_lets_go(
 ) -> None:
     """Zeros for whoever still maps it, also if the owner's object was closed, or is busy."""
     owner, user = manager.create_process("owner"), manager.create_process("user")
-    shm = memory.create_shared_memory(owner.pid, size=3 << 20, wipe=True)
+    shm = SharedMemory(create=True, size=3 << 20)
+    memory.adopt_shared_memory(owner.pid, shm, as_owner=True, wipe=True)
     attached = memory.open_shared_memory(user.pid, shm.name)
     buffer_of(shm)[:6] = buffer_of(shm)[-6:] = b"secret"
     held = [buffer_of(shm)[:1]] if how == "busy" else []
@@ -280,7 +282,7 @@ def test_a_segment_is_wiped_before_its_owner_lets_go(
     pages = _pages_of(attached)
 
     assert not any(np.frombuffer(buffer_of(attached), np.uint8))
-    # The hole in the middle has been left a hole.
+    # The hole that one made elsewhere has in the middle has been left a hole.
     assert pages <= 4
 
     for each in held:
@@ -334,3 +336,31 @@ def test_an_array_may_outlive_the_object(manager: ProcessManager, memory: Memory
 
     del array
     assert descriptors_of(shm.name) == 3
+
+
+_SMALL_FOLDER = """
+import errno, subprocess
+
+# Within a namespace of mounts, where /dev/shm is another and has 64 KiB.
+done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", "/dev/shm"])
+if done.returncode:
+    sys.exit("skip: nothing can be mounted here")
+try:
+    memory.create_shared_memory(pid, size=4 << 20)
+except OSError as error:
+    say(error.errno == errno.ENOSPC, error.filename, "4194304 bytes" in str(error))
+say(os.listdir("/dev/shm"))
+segment = memory.create_shared_memory(pid, size=32 << 10)
+segment.buf[:] = bytes(range(256)) * 128
+say(process.terminate().is_success, os.listdir("/dev/shm"))
+"""
+
+
+def test_a_segment_has_its_pages_when_it_is_made() -> None:
+    """One larger than /dev/shm was "made", and killed the host by SIGBUS: ENOSPC, and no trace."""
+    done = run_script(_SMALL_FOLDER, under=("unshare", "--mount", "--map-root-user"))
+    if done.stderr.startswith(("skip: ", "unshare: ")):
+        pytest.skip(done.stderr)
+
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["True /dev/shm True", "[]", "True []"]

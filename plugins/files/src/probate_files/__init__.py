@@ -6,10 +6,12 @@ table.py        the ownership table, and which entry has which descriptor number
 entry.py        what every owned thing can do
 arguments.py    arguments, checked before anything is acquired
 adoption.py     what was made elsewhere, and is ours to release
-descriptor.py   descriptors that no file object wraps
+descriptor.py   descriptor numbers
 openfile.py     file objects: flushing and closing
+above.py        what stands above owned files, and is closed before them
 flushing.py     the same on threads that can be left behind
 temporary.py    temporary files and folders
+tree.py         the removal of a tree
 fifo.py         FIFOs
 pinned.py       paths, pinned so that no successor is taken for them
 locks.py        flock and open file description locks

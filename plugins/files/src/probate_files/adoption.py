@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import enum
-import io
 import os
 import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from probate_files.arguments import STANDARD, descriptor_of
+from probate_files.arguments import STANDARD, descriptor_of, has_closed
 from probate_files.descriptor import Descriptor
-from probate_files.openfile import OpenFile, layers_of
+from probate_files.openfile import OpenFile, is_layer, layers_of
 from probate_files.temporary import SpooledFile, TemporaryFile, TemporaryFolder
 
 if TYPE_CHECKING:
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
 def entry_for(resource: object) -> Entry | None:
     """The entry for an object of this kind, None for any other.
 
-    Ours are descriptors, as plain ints; file objects that end in an `io.FileIO`, through gzip,
-    bz2 and lzma too; and what `tempfile` makes. A socket's `makefile` ends in the socket and is
-    left to it; a file in memory has nothing to release. Raises ValueError for what is closed,
-    and for the host's standard streams.
+    Ours are descriptors, as plain ints; what ends in an `io.FileIO`, be it a file object, a file
+    of gzip, bz2, lzma or codecs, a zip or a tar archive; and what `tempfile` makes. A socket's
+    `makefile` ends in the socket and is left to it; a file in memory has nothing to release.
+    Raises ValueError for what is closed, and for the host's standard streams.
     """
     if isinstance(resource, (bool, enum.Enum)):
         # A truth or a signal number is no descriptor, whatever number it is.
@@ -50,10 +49,10 @@ def adopted_descriptor(fd: int) -> Descriptor:
 
 
 def _open_file(file: object, native: object) -> OpenFile | None:
-    if not isinstance(file, io.IOBase):
-        return None
     if any(file is stream for stream in _standard_streams()):
         raise ValueError(f"a standard stream of the host is never one process's: {file!r}")
+    if not is_layer(file):
+        return None
     _refuse_closed(file)
     layers = layers_of(file)
     if layers is None:
@@ -71,8 +70,8 @@ def _refuse_standard(fd: int) -> None:
         )
 
 
-def _refuse_closed(file: io.IOBase | tempfile.SpooledTemporaryFile[bytes]) -> None:
-    if file.closed:
+def _refuse_closed(file: object) -> None:
+    if has_closed(file):
         raise ValueError(f"a closed file cannot be adopted: {file!r}")
 
 

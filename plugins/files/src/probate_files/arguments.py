@@ -6,7 +6,7 @@ import codecs
 import io
 import math
 import os
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from probate.system import checked_int, identify
 
@@ -41,10 +41,16 @@ def descriptor_of(file: object) -> int:
     return fd
 
 
-def is_closed(file: IO[Any] | int) -> bool:
-    """Whether a file object, or a number, is closed."""
+def has_closed(file: Any) -> bool:
+    """Whether a file object or an archive is closed."""
+    # A ZipFile tells by having no file any more.
+    return bool(file.closed if hasattr(file, "closed") else file.fp is None)
+
+
+def is_closed(file: object) -> bool:
+    """Whether a file object, an archive, or a number, is closed."""
     if not isinstance(file, int):
-        return file.closed
+        return has_closed(file)
     try:
         descriptor_of(file)
     except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 from typing import TYPE_CHECKING, final
 
@@ -11,6 +12,7 @@ from probate_files.entry import Entry
 
 if TYPE_CHECKING:
     from probate_files.locks import FileLock
+    from probate_files.openfile import OpenFile
 
 
 def is_in_memory(fd: int) -> bool:
@@ -24,9 +26,9 @@ def is_in_memory(fd: int) -> bool:
 
 @final
 class Descriptor(Entry):
-    """A descriptor number that no file object wraps."""
+    """A descriptor number, without a file object as far as is known."""
 
-    __slots__ = ("_is_over", "fd", "identity", "is_in_memory", "locks", "path")
+    __slots__ = ("_above", "_is_over", "fd", "identity", "is_in_memory", "locks", "path")
 
     def __init__(self, fd: int) -> None:
         #: Raises OSError (EBADF) if it is not open.
@@ -37,6 +39,8 @@ class Descriptor(Entry):
         #: Locks that were taken through it here.
         self.locks: list[FileLock] = []
         self._is_over = False
+        #: File objects that have the number as well.
+        self._above: list[OpenFile] = []
 
     def __repr__(self) -> str:
         return f"fd {self.fd}: {self.path!r} (mode {self.identity.mode}, {self.identity})"
@@ -45,6 +49,20 @@ class Descriptor(Entry):
     def native(self) -> Descriptor:
         """Itself: the number may mean another file by now, or the same one opened anew."""
         return self
+
+    @property
+    def open_file(self) -> OpenFile | None:
+        """A file object that has the number as well, if one was found."""
+        return self._above[0] if self._above else None
+
+    def has_layer(self, thing: object) -> bool:
+        """Whether it is a layer of such a file object."""
+        return any(each.has_layer(thing) for each in self._above)
+
+    def put_on_top(self, file: OpenFile) -> None:
+        """Have this file object, which has the number as well, flushed and closed first."""
+        if not any(file.file is each.file for each in self._above):
+            self._above.append(file)
 
     @property
     def number(self) -> int | None:
@@ -56,7 +74,7 @@ class Descriptor(Entry):
         self._is_over = True
 
     def release(self) -> Outcome:
-        """Close it while it is still the same file.
+        """Close it while it is still the same file, and before it what stands above it.
 
         A thread blocked in it is not woken by that (close(2)): its call ends when its peer does.
         """
@@ -64,4 +82,9 @@ class Descriptor(Entry):
             return Outcome.ALREADY_GONE
         # Once only: the next to get the number may well have opened the very same file.
         self._is_over = True
-        return close_if_same(self.fd, self.identity)
+        with contextlib.ExitStack() as last:
+            outcomes: list[Outcome] = []
+            last.callback(lambda: outcomes.append(close_if_same(self.fd, self.identity)))
+            for file in self._above:
+                last.callback(lambda release: outcomes.append(release()), file.release)
+        return Outcome.RELEASED if Outcome.RELEASED in outcomes else Outcome.ALREADY_GONE

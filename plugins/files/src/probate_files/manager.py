@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, final
 from probate import NotOwnedError, ReleaseTimeoutError, pid_or_current, runs_inline
 from probate.system import checked_int, forget_in_forked_child
 from probate_files import arguments, fifo, flushing, temporary
+from probate_files.above import look_above
 from probate_files.adoption import adopted_descriptor, entry_for
 from probate_files.descriptor import Descriptor
 from probate_files.locks import FileLock, Range
@@ -24,7 +25,7 @@ from probate_files.waiting import wait_for
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from probate import ResourceId
+    from probate import CleanupStats, ResourceId
     from probate_files.entry import Entry
     from probate_files.temporary import TemporaryFile
 
@@ -268,7 +269,7 @@ class FileManager:
             self.unlock(pid, file)
         elif isinstance(file, (os.PathLike, tempfile.TemporaryDirectory)):
             self.remove(pid, file)
-        elif isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "closed")):
+        elif isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "close")):
             raise TypeError(f"expected a file object or a descriptor, got {file!r}")
         else:
             self._close(pid, file)
@@ -307,6 +308,11 @@ class FileManager:
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[Any]]:
         """Flush; the futures are of files that may have to wait for their readers, or a disk."""
         return flushing.quiesce(self.table, pid)
+
+    def cleanup(self, pid: int) -> CleanupStats:
+        """Give back all that `pid` owns, newest first; what stands above a file before the file."""
+        look_above(self.table.resources(pid))
+        return self.table.cleanup(pid)
 
     def may_block(self, pid: int) -> bool:
         """Whether a cleanup may wait for a disk, or for anybody."""

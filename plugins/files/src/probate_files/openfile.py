@@ -4,23 +4,29 @@ A file object is a stack of layers, down to the `FileIO` that has the descriptor
 
     TextIOWrapper -> BufferedWriter -> FileIO               open(path, "w")
     TextIOWrapper -> GzipFile -> BufferedWriter -> FileIO   gzip.open(path, "wt")
+    ZipFile -> BufferedRandom -> FileIO                     zipfile.ZipFile(path, "w")
 
 Each holds bytes back; those that are neither text nor plain buffers write more when they are
-closed, as gzip does its checksum.
+closed, as gzip does its checksum. What somebody has put on top of an owned file is one more layer
+of it (see `above`).
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import io
+import os
 import select
 import stat
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 from probate import Outcome
+from probate.errors import describe_error, safe_repr
 from probate.system import identify, is_still, path_of
 from probate_files.descriptor import is_in_memory
 from probate_files.entry import Entry
@@ -31,10 +37,17 @@ if TYPE_CHECKING:
 
     from probate_files.locks import FileLock
 
-#: Where the layers of the standard library keep the next one: text, buffered, gzip, bz2 and lzma.
-_BENEATH: Final = ("buffer", "raw", "fileobj", "_fp")
+#: Where the layers of the standard library keep the next one: codecs, text, buffered, gzip and
+#: tar, bz2 and lzma, zip.
+_BENEATH: Final = ("stream", "buffer", "raw", "fileobj", "_fp", "fp")
 
 _PLAIN: Final = (io.TextIOWrapper, io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
+
+#: They hold back what an encoding such as ISO-2022-JP needs to be complete.
+_CODECS: Final = (codecs.StreamWriter, codecs.StreamReaderWriter, codecs.StreamRecoder)
+
+#: What is no file object, but has one beneath: who has such a thing has imported its module.
+_ARCHIVES: Final = (("zipfile", "ZipFile"), ("tarfile", "TarFile"), ("tarfile", "_Stream"))
 
 #: What must no longer reach the number that a disarmed file once had.
 _TOUCHING: Final = ("read", "readall", "readinto", "tell", "truncate", "write")
@@ -52,17 +65,17 @@ class OpenFile(Entry):
     """
 
     __slots__ = (
-        "_above", "_failure", "_is_flushed", "_is_standard", "_native", "_raw", "_turn", "began",
-        "closing", "file", "flushing", "identity", "is_in_memory", "is_stream", "is_written",
-        "locks", "path",
+        "_above", "_failure", "_is_flushed", "_native", "_raw", "_strangers", "_turn", "began",
+        "closing", "file", "flushing", "identity", "is_in_memory", "is_standard", "is_stream",
+        "is_writable", "is_written", "locks", "path",
     )  # fmt: skip
 
     def __init__(self, file: object, native: object = None) -> None:
         layers = layers_of(file)
-        if layers is None or not isinstance(file, io.IOBase):
+        if layers is None:
             raise TypeError(f"no file object with a descriptor: {file!r}")
         self.file = file
-        self._native = native
+        self._native = None if native is file else native
         *self._above, self._raw = layers
         fd = self._raw.fileno()
         self.identity = identify(fd)
@@ -72,12 +85,15 @@ class OpenFile(Entry):
             stat.S_ISCHR(self.identity.file_type) and self._raw.isatty()
         )
         #: Whether it is what `open` makes. Whatever is derived from it may do as it likes.
-        self._is_standard = type(self._raw) is io.FileIO and all(
+        self.is_standard = type(self._raw) is io.FileIO and all(
             type(each) in _PLAIN for each in self._above
         )
-        self.is_in_memory = self._is_standard and is_in_memory(fd)
+        self.is_in_memory = self.is_standard and is_in_memory(fd)
         #: Whether there may be something to flush.
-        self.is_written = bool(self._above) and self._raw.writable()
+        self.is_writable = self._raw.writable()
+        self.is_written = bool(self._above) and self.is_writable
+        #: How many of the layers are somebody else's, put on top of it since.
+        self._strangers = 0
         #: Locks that were taken through it here.
         self.locks: list[FileLock] = []
         #: Held by the thread that flushes or closes it; and since when that is, by the monotonic
@@ -105,6 +121,27 @@ class OpenFile(Entry):
     def open_file(self) -> OpenFile:
         """Itself."""
         return self
+
+    @property
+    def layers(self) -> list[object]:
+        """All layers, the outermost first."""
+        return [*self._above, self._raw]
+
+    def layer(self, index: int) -> object:
+        """One of the layers."""
+        return self._raw if index == len(self._above) else self._above[index]
+
+    def has_layer(self, thing: object) -> bool:
+        """Whether it is one of the layers."""
+        return any(thing is each for each in self.layers)
+
+    def put_on_top(self, layers: list[object]) -> None:
+        """Flush and close these first from now on, in this order: they write to it."""
+        if layers:
+            self._above[:0] = layers
+            self._strangers += len(layers)
+            self.is_written = True
+            self.is_standard = self.is_in_memory = self._is_flushed = False
 
     @property
     def number(self) -> int | None:
@@ -139,7 +176,7 @@ class OpenFile(Entry):
                     self._flush()
                     self._is_flushed = True
             except LostDataError as error:
-                if isinstance(self._above[0], io.TextIOWrapper):
+                if self._is_text:
                     # It forgets what it could not hand on, and a second flush would succeed.
                     self._failure = error
             finally:
@@ -176,6 +213,9 @@ class OpenFile(Entry):
     def _flush(self) -> None:
         """Have each layer hand down what it holds back, and the kernel take it."""
         for layer in self._above:
+            if not isinstance(layer, io.IOBase):
+                # All that it can do is to be closed.
+                continue
             try:
                 while True:
                     try:
@@ -187,14 +227,14 @@ class OpenFile(Entry):
                 # It was detached since, and holds nothing.
                 continue
             except OSError as error:
-                raise self._lost(error) from error
-            if self._is_standard:
+                raise self._lost(error, layer) from error
+            if self.is_standard:
                 # Each has flushed what is beneath it.
                 return
 
     def _wait_for_room(self, error: BlockingIOError) -> None:
         """Wait until there is room in a pipe that does not block, or its reader is gone."""
-        if isinstance(self._above[0], io.TextIOWrapper):
+        if self._is_text:
             # It may have forgotten what did not fit in.
             self._failure = self._lost(error)
         fd = self.number
@@ -206,10 +246,10 @@ class OpenFile(Entry):
 
     def _close(self, *, is_ours: bool = False) -> Outcome:
         if not is_ours and self.number is None:
-            nbytes = self._disarm()
-            if nbytes:
+            held = self._disarm()
+            if held:
                 reason = "somebody else has closed its descriptor"
-                raise LostDataError(nbytes, self.path, errno.EBADF, reason)
+                raise LostDataError(sum(held) or None, self.path, errno.EBADF, reason)
             return Outcome.ALREADY_GONE
         if not self.is_written:
             # Nothing can be lost; and a thread blocked in a read has all layers locked but this.
@@ -218,31 +258,38 @@ class OpenFile(Entry):
         failure: LostDataError | None = None
         for layer in (*self._above, self._raw):
             try:
-                layer.close()
-                if self._is_standard:
+                _end(layer)
+                if self.is_standard:
                     # Each has closed what is beneath it.
                     break
-            except ValueError:
-                # It was detached since.
-                continue
-            except OSError as error:
-                failure = failure or self._lost(error)
+            except Exception as error:
+                if isinstance(error, ValueError) and isinstance(layer, _PLAIN):
+                    # It was detached since.
+                    continue
+                failure = failure or self._lost(error, layer)
         if failure is not None:
             raise failure
         return Outcome.RELEASED
 
-    def _lost(self, error: OSError) -> LostDataError:
+    @property
+    def _is_text(self) -> bool:
+        return any(isinstance(each, io.TextIOWrapper) for each in self._above)
+
+    def _lost(self, error: Exception, layer: object = None) -> LostDataError:
         nbytes = 0
         # What a buffer could not write it keeps. There are no positions in a pipe.
         with contextlib.suppress(OSError, ValueError):
-            if isinstance(self._above[-1], _PLAIN):
+            if self._above and isinstance(self._above[-1], _PLAIN):
                 nbytes = self._above[-1].tell() - self._raw.tell()
-        number = error.errno or errno.EIO
-        return LostDataError(
-            nbytes if nbytes > 0 else None, self.path, number, error.strerror or ""
-        )
+        if isinstance(error, OSError):
+            number, reason = error.errno or errno.EIO, error.strerror or ""
+        else:
+            number, reason = errno.EIO, describe_error(error)
+        if any(layer is each for each in self._above[: self._strangers]):
+            reason = f"{reason or os.strerror(number)}, in what stands above it, {safe_repr(layer)}"
+        return LostDataError(nbytes if nbytes > 0 else None, self.path, number, reason)
 
-    def _disarm(self) -> int:
+    def _disarm(self) -> list[int]:
         """Have the file object let go of a number that is another's; count what it still held.
 
         A `FileIO` closes its number whoever has it by then, at the latest when it is collected,
@@ -262,13 +309,18 @@ class OpenFile(Entry):
                 if isinstance(layer, _PLAIN):
                     layer.flush()
                 else:
-                    layer.close()
+                    _end(layer)
             except ValueError:
+                # It was detached since, and holds nothing.
                 continue
+            except Exception:
+                # What it held nobody will know.
+                held.append(0)
         own.update(dict.fromkeys(_TOUCHING, _refuse), fileno=_not_there, isatty=_not_there)
         for layer in self._above:
-            vars(layer)["close"] = _do_nothing
-        return sum(held)
+            with contextlib.suppress(TypeError):
+                vars(layer)["close"] = _do_nothing
+        return held
 
 
 def layers_of(file: object) -> tuple[Any, ...] | None:
@@ -278,13 +330,29 @@ def layers_of(file: object) -> tuple[Any, ...] | None:
     """
     layers: list[Any] = []
     layer: Any = file
-    while isinstance(layer, io.IOBase) and layer not in layers:
+    while is_layer(layer) and layer not in layers:
         layers.append(layer)
         if isinstance(layer, io.FileIO):
             return tuple(layers)
         beneath = (getattr(layer, name, None) for name in _BENEATH)
         layer = next((each for each in beneath if each is not None), None)
     return None
+
+
+def is_layer(thing: object) -> bool:
+    """Whether it is a file object, or has one beneath as those do."""
+    return isinstance(thing, (io.IOBase, *_CODECS)) or any(
+        isinstance(thing, getattr(sys.modules.get(module), name, ())) for module, name in _ARCHIVES
+    )
+
+
+def _end(layer: Any) -> None:
+    """Have a layer write its last, and close it."""
+    if isinstance(layer, _CODECS):
+        # What it calls its own `close` is that of the file beneath.
+        layer.reset()
+    else:
+        layer.close()
 
 
 def _do_nothing(*_: object) -> None:

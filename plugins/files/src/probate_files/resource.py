@@ -19,5 +19,6 @@ class FileResource(ResourceKind):
             Ordering(priority=8),
             quiesce=m.quiesce,
             adopt=m.adopt,
+            cleanup=m.cleanup,
             may_block=m.may_block,
         )

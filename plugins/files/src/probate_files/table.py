@@ -19,7 +19,7 @@ from probate.system import forget_in_forked_child
 from probate_files import flushing
 from probate_files.descriptor import Descriptor
 from probate_files.entry import Entry
-from probate_files.openfile import OpenFile
+from probate_files.openfile import OpenFile, is_layer, layers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ class FileTable:
             "files",
             flushing.release,
             identity=attrgetter("native"),
-            alias=self._entry_of_number,
+            alias=self._known_native,
         )
         #: Without callbacks, which each end would pay for: no more than there are numbers.
         self._numbers: dict[int, weakref.ref[Numbered]] = {}
@@ -73,13 +73,17 @@ class FileTable:
     def adopt(self, pid: int, entry: Entry) -> ResourceId:
         """Have `pid` own a thing. Raises what `OwnershipTable.add` raises.
 
-        AlreadyOwnedError also for another object with the same descriptor.
+        AlreadyOwnedError also for another object with the same descriptor; what stands on a file
+        that is the same process's goes with that, and under its id.
         """
         numbered = _numbered(entry)
         with self._adopting:
             number = None if numbered is None else numbered.number
             other = None if number is None else self.with_number(number)
             owner = None if other is None else self.owner_of(other)
+            if other is not None and owner == pid and _put_on_top(entry, other):
+                self.table.check_admitted(pid)
+                return self.table.find(pid, other.native)
             if owner is not None:
                 raise AlreadyOwnedError(self.table.kind, self.table.describe(entry), owner)
             resource_id = self.table.add(pid, entry)
@@ -129,11 +133,34 @@ class FileTable:
         known = self._numbers.get(number)
         return None if known is None else known()
 
-    def _entry_of_number(self, native: object) -> object:
-        """What the table knows a number by; anything else is known by itself."""
-        numbered = self._last_with(native) if isinstance(native, int) else None
-        return native if numbered is None else numbered.native
+    def _known_native(self, native: object) -> object:
+        """What the table knows a number by, or a layer of a file; all else is known by itself."""
+        if isinstance(native, int):
+            numbered = self._last_with(native)
+            return native if numbered is None else numbered.native
+        if is_layer(native):
+            with contextlib.suppress(ValueError):
+                layers = layers_of(native)
+                numbered = None if layers is None else self._last_with(layers[-1].fileno())
+                if numbered is not None and numbered.has_layer(native):
+                    return numbered.native
+        return native
 
 
 def _numbered(entry: Entry) -> Numbered | None:
     return entry if isinstance(entry, Descriptor) else entry.open_file
+
+
+def _put_on_top(entry: Entry, file: Numbered) -> bool:
+    """Whether a thing stands on an owned file; that knows it from then on."""
+    upper = entry if isinstance(entry, OpenFile) else None
+    if upper is None:
+        return False
+    if isinstance(file, Descriptor):
+        file.put_on_top(upper)
+        return True
+    layers = [each for each in upper.layers if not file.has_layer(each)]
+    if not layers or len(layers) == len(upper.layers):
+        return False
+    file.put_on_top(layers)
+    return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import IO, Any, Final, final
@@ -12,6 +11,7 @@ from probate import Outcome, RefusedResourceError
 from probate_files.entry import Entry
 from probate_files.openfile import OpenFile, layers_of
 from probate_files.pinned import PinnedPath
+from probate_files.tree import TreeRemoval
 
 #: Starts the name of what is made without another prefix.
 PREFIX: Final = "probate-"
@@ -131,7 +131,11 @@ class TemporaryFolder(Entry):
         return self._native
 
     def release(self) -> Outcome:
-        """Remove the tree, following no link. See `PinnedPath.is_in_place`; raises OSError."""
+        """Remove the tree, through no link and across no mount.
+
+        See `PinnedPath.is_in_place`. Raises OSError, and RefusedResourceError for a mount: what is
+        mounted is left alone, and the folders above it.
+        """
         if isinstance(self._native, tempfile.TemporaryDirectory):
             # It would remove whatever has its name at the interpreter's exit.
             self._native._finalizer.detach()  # type: ignore[attr-defined]  # noqa: SLF001  no public way
@@ -144,20 +148,17 @@ class TemporaryFolder(Entry):
             self._pin.close()
 
     def _remove(self) -> None:
-        fd = self._pin.open_directory()
-        try:
-            # Relative to the pinned folder, so that neither it nor what is in it can be swapped
-            # for another on the way; rmtree itself does the same further down.
-            with os.scandir(fd) as entries:
-                found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-            for name, is_folder in found:
-                if is_folder:
-                    shutil.rmtree(name, dir_fd=fd)
-                else:
-                    os.unlink(name, dir_fd=fd)
-        finally:
-            os.close(fd)
-        if self._pin.is_in_place():
+        # Relative to the pinned folder, so that it cannot be swapped for another on the way.
+        removal = TreeRemoval()
+        is_empty = removal.empty(self._pin.open_directory())
+        if removal.mounts:
+            raise RefusedResourceError(
+                f"left alone, as something is mounted in it: unmount {', '.join(removal.mounts)}, "
+                "then remove the folder"
+            )
+        if removal.errors:
+            raise removal.errors[0]
+        if is_empty and self._pin.is_in_place():
             os.rmdir(self._pin.path)  # noqa: PTH106  as lstat, on the same string
 
 

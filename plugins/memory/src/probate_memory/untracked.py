@@ -27,9 +27,10 @@ def path_of(name: str) -> str:
 class UntrackedSharedMemory(SharedMemory):
     """A `multiprocessing.shared_memory.SharedMemory` that no tracker unlinks or warns of.
 
-    `size` is in bytes, and asked for with `create` only. Pickled, it attaches on the other side,
-    untracked as well. Raises FileExistsError, FileNotFoundError and other OSErrors, and
-    ValueError for a segment without a byte; nothing is left behind then.
+    `size` is in bytes, and asked for with `create` only: the pages are there when it is made, so
+    that no access can die of a full /dev/shm (SIGBUS, mmap(2)). Pickled, it attaches on the other
+    side, untracked as well. Raises FileExistsError, FileNotFoundError and other OSErrors, ENOSPC
+    included, and ValueError for a segment without a byte; nothing is left behind then.
     """
 
     # What SharedMemory keeps its state in, in all versions so far; its stubs do not tell.
@@ -47,6 +48,8 @@ class UntrackedSharedMemory(SharedMemory):
         self._may_unlink = create
         try:
             self._open(name, create=create, size=size)
+            if create:
+                self._allocate(size)
         except BaseException:
             self.close()
             raise
@@ -65,6 +68,18 @@ class UntrackedSharedMemory(SharedMemory):
         """
         if self._may_unlink:
             os.unlink(path_of(self.name))  # noqa: PTH108  a path as the kernel has it
+
+    def _allocate(self, size: int) -> None:
+        try:
+            os.posix_fallocate(self._fd, 0, size)
+        except BaseException as error:
+            self.unlink()
+            if isinstance(error, OSError):
+                what = (
+                    f"{os.strerror(error.errno or 0)} for {size} bytes: ask for less, or enlarge it"
+                )
+                raise OSError(error.errno, what, _FOLDER) from error
+            raise
 
     if sys.version_info >= (3, 13):
 
