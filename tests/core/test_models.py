@@ -25,6 +25,7 @@ from probate import (
     ResourceRecord,
     ResourceUsage,
 )
+from probate.models import account_of, nothing_of
 
 FAILURE = CleanupFailure(kind="a", resource="r", outcome=Outcome.BUSY, message="in use")
 STATS = CleanupStats(
@@ -62,6 +63,34 @@ def test_json_goes_both_ways(model: BaseModel) -> None:
     assert type(model).model_validate_json(text) == model
     assert type(model).model_validate(json.loads(text)) == model
     assert type(model).model_validate(model.model_dump()) == model
+
+
+def test_an_account_made_without_checks_is_as_one_made_with_them() -> None:
+    """What is made at each termination skips pydantic, and nobody can tell."""
+    leaks = (Leak(kind="a", resource=INFO),)
+    quick = account_of(
+        42, by_type={"a": 2, "b": 3}, nbytes=3, seconds=0.5, errors=(FAILURE,), leaks=leaks
+    )
+    stats = CleanupStats(
+        resources_freed=5,
+        bytes_freed=3,
+        errors_encountered=1,
+        duration_seconds=0.5,
+        by_type={"a": 2, "b": 3},
+        errors=(),
+    )
+    checked = CleanupResult(pid=42, stats=stats, errors=(FAILURE,), leaks=leaks)
+
+    for made, expected in (
+        (quick, checked),
+        (nothing_of(7), CleanupResult(pid=7, stats=CleanupStats(), errors=(), leaks=())),
+    ):
+        assert made == expected
+        assert made.model_fields_set == expected.model_fields_set
+        assert made.model_dump_json() == expected.model_dump_json()
+        assert (repr(made), made.model_copy()) == (repr(expected), expected)
+        with pytest.raises(ValidationError, match="frozen"):
+            made.pid = 8
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
