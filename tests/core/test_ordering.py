@@ -1,4 +1,4 @@
-"""Where a kind stands in the cleanup order, and that pluggy stands by it."""
+"""The place of a kind in the cleanup order, which is pluggy's order too."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def test_the_highest_priority_is_cleaned_first() -> None:
         assert cleanup_order(dict(permutation)) == list(PRIORITIES)
 
 
-def test_equal_priorities_stand_in_descending_order_of_their_names() -> None:
+def test_equal_priorities_are_in_descending_order_of_their_names() -> None:
     """Registered by ascending (priority, name), called last-registered-first."""
     kinds = ["b", "a", "ab", "", "B", "é", "aa"]
 
     assert cleanup_order({kind: Ordering(1) for kind in kinds}) == sorted(kinds, reverse=True)
 
 
-def test_before_and_after_win_over_priority() -> None:
+def test_before_and_after_override_priority() -> None:
     """However low, what must be before is before; however high, what must be after is after."""
     moved_up = {"high": Ordering(9), "low": Ordering(1, before=("high",)), "mid": Ordering(5)}
     moved_down = {"high": Ordering(9, after=("low",)), "low": Ordering(1), "mid": Ordering(5)}

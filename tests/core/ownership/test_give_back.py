@@ -1,4 +1,4 @@
-"""Closing by hand: one way, which loses nothing that could not be given back."""
+"""Closing by hand: there is one way, and what could not be given back stays owned."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ A, B = 1, 2
 
 
 def table_of(*, is_indexed: bool = True) -> OwnershipTable[Thing]:
-    """A table that knows how its things are released."""
+    """Make a table with a release function."""
     identity = (lambda thing: thing) if is_indexed else None
     return OwnershipTable("things", Thing.release, identity=identity)
 
@@ -72,7 +72,7 @@ def test_what_is_busy_stays_owned_under_its_id(
 
 @pytest.mark.parametrize("error", [OSError("no"), ReleaseError("no")])
 def test_what_fails_is_raised_and_never_tried_again(error: Exception) -> None:
-    """Whoever gives it back by hand learns what went wrong; nobody owns it then."""
+    """The caller of give_back sees the error; nobody owns the thing then."""
     table, thing = table_of(), Thing("it", raising(error))
     table.add(A, thing)
 
@@ -148,7 +148,7 @@ class Session:
 
 
 def test_a_coroutine_function_runs_on_the_loop_of_the_addition() -> None:
-    """From any other thread; the account comes when it is through."""
+    """From any other thread; the account is made when it has ended."""
     table = OwnershipTable("sessions", Session.close)
     session = Session()
 
@@ -202,7 +202,7 @@ def test_of_a_closed_loop_it_has_failed() -> None:
     assert A not in table
 
 
-def test_of_a_loop_that_stands_still_it_is_busy() -> None:
+def test_of_a_loop_that_does_not_run_it_is_busy() -> None:
     """It may run again; then it is given back."""
     table = OwnershipTable("sessions", Session.close)
     session = Session()

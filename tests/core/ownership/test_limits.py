@@ -12,7 +12,7 @@ THREE = ResourceLimits(max_count=3)
 
 
 def test_the_limit_is_reached_and_not_passed() -> None:
-    """Three of three are granted; the fourth is refused, and the error says all there is."""
+    """Three of three are granted; the fourth is refused, and the error says kind, limit and use."""
     plugin = ThingResource()
     with managed(plugin, limits=THREE) as manager:
         pid = manager.create_process("p").pid
@@ -70,7 +70,7 @@ def test_refused_before_anything_is_made() -> None:
 
 
 def test_an_acquisition_under_way_counts() -> None:
-    """While one is being made, its place is taken; when making fails, it is free again."""
+    """While one is being made it is counted; when making fails, it no longer is."""
     plugin = ThingResource()
     with managed(plugin, limits=ResourceLimits(max_count=1)) as manager:
         pid = manager.create_process("p").pid
@@ -167,7 +167,7 @@ def test_limits_are_each_process_own() -> None:
 
 
 def test_zero_is_a_limit() -> None:
-    """A max_count of 0 lets nothing in; None lets everything in."""
+    """A max_count of 0 grants nothing; None grants everything."""
     plugin = ThingResource()
     with managed(plugin, limits=ResourceLimits(max_count=0)) as manager:
         with pytest.raises(ResourceLimitExceeded, match="0 of at most 0"):

@@ -30,7 +30,7 @@ def table() -> OwnershipTable[Thing]:
 
 
 def test_an_owner_gets_at_what_it_owns(table: OwnershipTable[Thing]) -> None:
-    """add, get, find, count, nbytes, pids and `in` all tell of the same books."""
+    """add, get, find, count, nbytes, pids and `in` all agree."""
     first, second = Thing("first"), Thing("second")
     first_id = table.add(A, first, 10)
     second_id = table.add(A, second, 5)
@@ -89,8 +89,10 @@ def test_release_is_owner_checked(table: OwnershipTable[Thing]) -> None:
     assert thing.releases == 0
 
 
-def test_release_is_idempotent_but_knows_what_never_was(table: OwnershipTable[Thing]) -> None:
-    """The second release gives None; an id that was never issued is an error."""
+def test_release_is_idempotent_but_refuses_what_was_never_issued(
+    table: OwnershipTable[Thing],
+) -> None:
+    """The second release returns None; an id that was never issued is an error."""
     thing = Thing()
     resource_id = table.add(A, thing, 7)
 
@@ -228,7 +230,7 @@ def test_transfer_changes_the_owner_and_nothing_else(table: OwnershipTable[Thing
 
 
 def test_each_thing_has_one_owner() -> None:
-    """With an identity, a second owner is refused until the first has let go."""
+    """With an identity, a second owner is refused until the first has released it."""
     table: OwnershipTable[list[Thing]] = OwnershipTable("wrapped", identity=lambda w: w[0])
     thing = Thing()
     first = table.add(A, [thing])
@@ -288,7 +290,7 @@ def test_acquire_makes_and_owns_or_does_neither(table: OwnershipTable[Thing]) ->
     assert thing.releases == 0
 
 
-def test_the_dead_leave_no_tombstones() -> None:
+def test_owners_that_have_ended_leave_nothing() -> None:
     """10 000 pids came and went by every way out; the table is as small as a new one."""
     table: OwnershipTable[Thing] = OwnershipTable("things", identity=lambda thing: thing)
     other = 10**6
@@ -345,7 +347,7 @@ def test_an_int_is_found_by_its_value() -> None:
 
 
 def test_an_alias_finds_what_a_user_holds_in_its_place() -> None:
-    """A wrapper stands for what it wraps."""
+    """A wrapper finds what it wraps."""
     wrapped = object()
     table: OwnershipTable[object] = OwnershipTable(
         "things",
@@ -358,7 +360,7 @@ def test_an_alias_finds_what_a_user_holds_in_its_place() -> None:
 
 
 def test_whose_an_object_is_can_be_asked_and_ended_whoever_has_it() -> None:
-    """Also after a transfer, and by one who never had it; nobody's is nobody's."""
+    """Also after a transfer, and by one who never had it; None if nobody owns it."""
     table: OwnershipTable[object] = OwnershipTable("things", identity=lambda thing: thing)
     thing = object()
     assert table.owner_of(thing) is None

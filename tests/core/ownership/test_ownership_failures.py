@@ -55,15 +55,15 @@ def test_an_interrupt_is_raised_when_all_was_tried(
     assert [thing.name for _, thing in table.owned(A)] == ["stuck"]
 
 
-class Unspeakable(Exception):  # noqa: N818  it is what it is
-    """An exception that cannot be put into words."""
+class WithoutText(Exception):  # noqa: N818  it is what it is
+    """An exception whose text cannot be had."""
 
     def __str__(self) -> str:
         raise RuntimeError("no words")
 
 
-@pytest.mark.parametrize("error", [Unspeakable(), type("Mute", (ReleaseError, Unspeakable), {})()])
-def test_a_failure_without_words_is_a_failure_like_any_other(
+@pytest.mark.parametrize("error", [WithoutText(), type("Mute", (ReleaseError, WithoutText), {})()])
+def test_a_failure_without_a_text_is_a_failure_like_any_other(
     table: OwnershipTable[Thing], error: Exception
 ) -> None:
     """An exception whose text raises is counted, and the rest is released."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_COUNT, MAX_BYTES = 4, 100
 
 
-class Books(RuleBasedStateMachine):
+class AnySequence(RuleBasedStateMachine):
     """`model` is the truth: owner to {id: (thing, bytes)}, oldest first."""
 
     pids: Bundle[int] = Bundle("pids")
@@ -36,7 +36,7 @@ class Books(RuleBasedStateMachine):
         limits = ResourceLimits(max_count=MAX_COUNT, max_bytes=MAX_BYTES)
         self.manager = managed(self.plugin, limits=limits)
         self.model: dict[int, dict[ResourceId, tuple[Thing, int]]] = {}
-        self.dead: set[int] = set()
+        self.ended: set[int] = set()
 
     def teardown(self) -> None:
         for owned in self.model.values():
@@ -66,11 +66,11 @@ class Books(RuleBasedStateMachine):
         try:
             resource_id = self.table.add(pid, thing, nbytes)
         except ProcessTerminatedError:
-            assert pid in self.dead
+            assert pid in self.ended
         except ResourceLimitExceeded:
             assert not self.fits(pid, nbytes)
         else:
-            assert pid not in self.dead
+            assert pid not in self.ended
             assert self.fits(pid, nbytes)
 
             self.model[pid][resource_id] = (thing, nbytes)
@@ -78,7 +78,7 @@ class Books(RuleBasedStateMachine):
         return self.nothing()
 
     def nothing(self) -> ResourceId:
-        """An id that was issued and is gone."""
+        """Return an id that was issued and released."""
         pid = self.manager.create_process("other").pid
         resource_id = self.table.add(pid, Thing())
         self.manager.terminate_process(pid)
@@ -104,7 +104,7 @@ class Books(RuleBasedStateMachine):
         except NotOwnedError:
             assert entry is None
         except ProcessTerminatedError:
-            assert to in self.dead
+            assert to in self.ended
         except ResourceLimitExceeded:
             assert entry is not None
             assert not self.fits(to, entry[1])
@@ -132,15 +132,15 @@ class Books(RuleBasedStateMachine):
             thing.behave = None
         result = self.manager.terminate_process(pid)
 
-        if pid not in self.dead:
+        if pid not in self.ended:
             assert result.stats.resources_freed == len(self.model[pid])
         assert result.is_success
 
-        self.dead.add(pid)
+        self.ended.add(pid)
         self.model[pid] = {}
 
     @invariant()
-    def books_agree(self) -> None:
+    def table_and_model_agree(self) -> None:
         assert set(self.table.pids()) == {pid for pid, owned in self.model.items() if owned}
         for pid, owned in self.model.items():
             assert (pid in self.table) == bool(owned)
@@ -150,13 +150,13 @@ class Books(RuleBasedStateMachine):
             assert self.table.nbytes(pid) == sum(nbytes for _, nbytes in owned.values())
 
     @invariant()
-    def nothing_is_kept_of_the_gone(self) -> None:
+    def nothing_is_kept_of_former_owners(self) -> None:
         assert len(self.table._by_owner._by_pid) == sum(
             bool(owned) for owned in self.model.values()
         )
 
 
-TestBooks = Books.TestCase
-TestBooks.settings = settings(
+TestAnySequence = AnySequence.TestCase
+TestAnySequence.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, database=None
 )

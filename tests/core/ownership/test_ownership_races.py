@@ -72,7 +72,7 @@ def test_add_against_cleanup() -> None:
 
 @pytest.mark.parametrize("limits", [None, ResourceLimits(max_count=10_000)])
 def test_add_against_termination(limits: ResourceLimits | None) -> None:
-    """Late registration leaked for ever: a resource is released once, or refused, never both."""
+    """A late registration does not leak: the resource is released once, or refused, never both."""
     plugin = InlineThingResource()
     with managed(plugin, limits=limits) as manager:
         for _ in range(ROUNDS):
@@ -93,7 +93,7 @@ def test_add_against_termination(limits: ResourceLimits | None) -> None:
 
 @pytest.mark.parametrize("limits", [None, ResourceLimits(max_count=10_000)])
 def test_acquire_against_termination(limits: ResourceLimits | None) -> None:
-    """Terminate during create left half a process: whatever was made is released exactly once."""
+    """An end during an acquisition: whatever was made is released exactly once."""
     plugin = InlineThingResource()
 
     def acquire_many(pid: int, made: list[Thing]) -> None:
@@ -216,7 +216,7 @@ def test_two_cleanups_at_once_lose_nothing_that_is_busy() -> None:
 
 
 def churn(table: OwnershipTable[Thing], pid: int, limit: int, nbytes: int) -> int:
-    """Add and release many times; return how often the books showed more than the limit."""
+    """Add and release many times; return how often the table showed more than the limit."""
     excess = 0
     for _ in range(150):
         try:

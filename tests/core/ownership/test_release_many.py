@@ -1,4 +1,4 @@
-"""Releases by the dozen: what is taken off the list is released, the rest goes one by one."""
+"""Releases of many at once: what is taken off the list is released, the rest one by one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def table_of(
 def test_each_is_released_once_newest_first(
     is_indexed: bool, number: int, at_once: int, raises: bool
 ) -> None:
-    """By whichever way: the account counts all, and nothing of them is left in the books."""
+    """In either way: the account counts all, and nothing of them is left in the table."""
     things = [Thing(str(index)) for index in range(number)]
     order: list[Thing] = []
 
@@ -70,7 +70,7 @@ def test_each_is_released_once_newest_first(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
 def test_an_interrupt_is_raised_when_all_is_released(error: BaseException) -> None:
-    """What was not yet released goes one by one."""
+    """What was not yet released is released one by one."""
     things = [Thing("a"), Thing("b"), Thing("c")]
 
     def release_many(left: list[Thing]) -> None:
@@ -86,7 +86,7 @@ def test_an_interrupt_is_raised_when_all_is_released(error: BaseException) -> No
 
 
 def test_a_cleanup_with_a_release_of_its_own_does_without() -> None:
-    """Who says how each is to be released means each."""
+    """A release given to the call is called for each."""
     things = [Thing("a"), Thing("b")]
 
     def release_many(_: list[Thing]) -> None:
@@ -96,7 +96,7 @@ def test_a_cleanup_with_a_release_of_its_own_does_without() -> None:
 
 
 def test_one_alone_is_released_alone() -> None:
-    """There is nothing to be gained."""
+    """A list of one would save nothing."""
     thing = Thing("only")
 
     def release_many(_: list[Thing]) -> None:

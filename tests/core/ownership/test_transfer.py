@@ -48,14 +48,14 @@ def test_a_receiver_that_may_not_own_gets_nothing() -> None:
     """Terminated, or at its limit: the giver has it still."""
     plugin = ThingResource()
     with managed(plugin, limits=ResourceLimits(max_count=1)) as manager:
-        giver, full, dead = (manager.create_process(name) for name in "abc")
+        giver, full, ended = (manager.create_process(name) for name in "abc")
         thing = plugin.give(giver.pid)
         plugin.give(full.pid)
-        dead.terminate()
+        ended.terminate()
 
         with pytest.raises(ResourceLimitExceeded):
             giver.transfer(thing, full)
         with pytest.raises(ProcessTerminatedError):
-            giver.transfer(thing, dead)
+            giver.transfer(thing, ended)
 
         assert plugin.table.find(giver.pid, thing)

@@ -1,4 +1,4 @@
-"""Nobody looks on: plugins are called themselves. Somebody does: through pluggy, no other way."""
+"""Where nobody observes, plugins are called directly; where somebody does, through pluggy only."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_an_observer_sees_all_from_when_it_comes_until_it_goes(directly: bool) -
 
 
 def test_undoing_one_of_two_monitors_leaves_the_other() -> None:
-    """Undone twice counts once."""
+    """Also if that one is undone twice."""
     orchestrator = ResourceOrchestrator().register(plugin := ThingResource())
     seen: dict[str, list[str]] = {"a": [], "b": []}
 
@@ -120,7 +120,7 @@ class Odd:
 
 
 def test_a_plugin_that_pluggy_alone_can_call_is_called_by_pluggy() -> None:
-    """Its wrapper counts, and what it does not take it is not given."""
+    """Its wrapper is called, and a hook is not given what it does not take."""
     orchestrator = ResourceOrchestrator().register(odd := Odd(), "odd")
     odd.table.add(PID, object())
 

@@ -1,4 +1,4 @@
-"""What becomes of installed plugins, good and bad; told from metadata before any import."""
+"""What becomes of installed plugins, good and bad; decided from metadata before any import."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_the_distribution_named_for_the_kind_has_the_first_claim(site: Path) -> 
 
 
 def test_order_does_not_depend_on_names_or_on_the_order_of_installation(site: Path) -> None:
-    """Kinds are ordered by what they say of themselves alone."""
+    """Kinds are ordered by their own `Ordering` alone."""
     install_good(site, "aaa", "plugin_one", "late", priority=-1)
     install_good(site, "zzz", "plugin_two", "early", priority=1000)
 
@@ -289,8 +289,8 @@ def test_of_a_distribution_that_is_on_the_path_twice_the_first_counts(
     assert "leases" not in {record.kind for record in records}
 
 
-def test_metadata_under_another_name_than_its_folder_are_believed(site: Path) -> None:
-    """The folder's name is the installer's business."""
+def test_the_name_in_the_metadata_counts_and_not_that_of_the_folder(site: Path) -> None:
+    """The name in the metadata counts, not that of the folder."""
     install_good(site, "one", "plugin_one", "leases")
     [folder] = site.glob("*.dist-info")
     folder.rename(site / "uno-1.0.dist-info")

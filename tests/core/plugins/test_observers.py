@@ -71,7 +71,7 @@ def test_two_observers_wrap_each_other() -> None:
 
 
 def test_an_observer_sees_adoptions() -> None:
-    """The kinds are asked in turn; an answer ends the asking."""
+    """The kinds are asked one after the other, until one answers."""
     orchestrator = orchestrate(ThingResource("a", 1), ThingResource("b", 2))
     recorder = Recorder()
     orchestrator.register(recorder)
@@ -133,7 +133,7 @@ def test_tracing_prints_every_call_until_it_is_undone() -> None:
 
 
 class Costly(Thing):
-    """Counts how often somebody wants it in words."""
+    """Counts how often its repr is asked for."""
 
     reprs = 0
 
@@ -143,7 +143,7 @@ class Costly(Thing):
 
 
 @pytest.mark.parametrize("observed", [False, True])
-def test_nothing_is_put_into_words_when_nobody_listens(observed: bool) -> None:
+def test_nothing_is_formatted_when_nobody_listens(observed: bool) -> None:
     """Tracing that formats its arguments when nobody listens turned 20 minutes into an hour."""
     Costly.reprs = 0
     orchestrator = orchestrate(plugin := ThingResource())
@@ -158,7 +158,7 @@ def test_nothing_is_put_into_words_when_nobody_listens(observed: bool) -> None:
     assert Costly.reprs == 0
 
 
-def test_an_object_without_words_is_unadoptable_like_any_other() -> None:
+def test_an_object_without_a_repr_is_unadoptable_like_any_other() -> None:
     """A repr that raises does not hide what is wrong."""
 
     class Mute:

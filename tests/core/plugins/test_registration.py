@@ -1,4 +1,4 @@
-"""Registering plugins: what is refused, with which words, and that nothing of it stays."""
+"""Registering plugins: what is refused, with which message, and that nothing of it stays."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Last(Whole):
 
 
 class Placed(Whole):
-    """Its `ordering` does what it is told to."""
+    """Its `ordering` calls what it was made with."""
 
     def __init__(self, place: Callable[[], Any]) -> None:
         self.place = place
@@ -129,7 +129,7 @@ class Unhashable(Whole):
 def test_what_cannot_be_used_is_refused_and_leaves_nothing(
     plugin: object, error: type[PluginError], words: str
 ) -> None:
-    """The error names plugin and hook; the others stand as before, and so does pluggy."""
+    """The error names plugin and hook; the others are registered as before, with pluggy too."""
     plugins = [ThingResource(kind, priority) for priority, kind in enumerate("abc")]
     orchestrator = orchestrate(*plugins)
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_used_is_refused_and_leaves_nothing(
 
 
 def test_a_coroutine_is_no_ordering() -> None:
-    """`async def ordering` is told for what it is."""
+    """The error for an `async def ordering` says that it is one."""
     coroutine = _coroutine()
     with pytest.raises(InvalidOrderingError, match="got a coroutine"):
         ResourceOrchestrator().register(Placed(lambda: coroutine))
@@ -194,7 +194,7 @@ def test_a_name_that_pluggy_knows_already_is_refused() -> None:
 
 
 def test_a_plugin_without_a_hash_is_refused_at_once() -> None:
-    """A dataclass plugin, which pluggy cannot leave out of a call: told now, not at a death."""
+    """Such as a dataclass, which pluggy cannot leave out of a call: refused at registration."""
     plugin = ThingResource("a")
     orchestrator = orchestrate(plugin)
 
@@ -207,8 +207,8 @@ def test_a_plugin_without_a_hash_is_refused_at_once() -> None:
     assert list(orchestrator) == ["a"]
 
 
-def test_an_unknown_kind_is_a_key_error_with_words() -> None:
-    """The mapping says what there is, and what may have to be installed."""
+def test_an_unknown_kind_is_a_key_error_with_a_message() -> None:
+    """It lists the kinds there are, and what may have to be installed."""
     with pytest.raises(UnknownKindError, match=r"registered: a .is probate-socks installed") as e:
         orchestrate(ThingResource("a"))["socks"]
 
@@ -306,7 +306,7 @@ class Audit:
 
 @pytest.mark.parametrize("way", ["orchestrator", "pluggy"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_observers_come_in_by_either_door(way: str, when: str) -> None:
+def test_observers_are_registered_in_either_way(way: str, when: str) -> None:
     """orchestrator.register and plugin_manager.register, before or after the kinds."""
     plugin, audit, orchestrator = ThingResource("a"), Audit(), ResourceOrchestrator()
     if when == "after":
@@ -336,7 +336,7 @@ def test_a_misspelt_hook_of_an_observer_given_to_pluggy_is_found() -> None:
 
 
 def test_anothers_misspelling_does_not_half_register() -> None:
-    """An error for an observer's misspelling; the plugin at hand is then not registered."""
+    """An error for an observer's misspelling; the plugin being registered is then left out."""
     orchestrator = orchestrate(ThingResource("a"))
     orchestrator.plugin_manager.register(Misspelt(), "observer")
 
@@ -347,7 +347,7 @@ def test_anothers_misspelling_does_not_half_register() -> None:
 
 
 def test_a_coroutine_function_is_no_hook() -> None:
-    """Nobody would await it: told at registration, not at the first death."""
+    """Nobody would await it: refused at registration, not at the first cleanup."""
 
     class Async(ThingResource):
         @hookimpl

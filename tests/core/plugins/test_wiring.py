@@ -1,4 +1,4 @@
-"""How tables learn which pids accept: found in the plugin, with nothing for its author to do."""
+"""How tables learn which pids may own: they are found in the plugin, without its author's help."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ SHAPES = [Direct, ThroughManager, OnTheClass]
 
 @pytest.mark.parametrize("make", SHAPES)
 def test_every_table_of_a_plugin_is_found(make: Callable[[], Hooks]) -> None:
-    """Wherever it lies, it refuses the dead, holds to the limits, and tells of its usage."""
+    """Wherever it is, it refuses ended pids, keeps to the limits, and describes its usage."""
     plugin = make()
     orchestrator = ResourceOrchestrator().register(plugin, "things")
     builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
@@ -112,7 +112,7 @@ class Hidden(Hooks):
 
 
 def test_a_table_that_is_not_found_is_said_at_registration() -> None:
-    """An unwired table would accept the dead silently, so the silence ends before they die."""
+    """An unwired table would accept ended pids silently, so a warning comes at registration."""
     with pytest.warns(UnwiredKindWarning, match="kind 'things' keeps no OwnershipTable") as caught:
         ResourceOrchestrator().register(Hidden(), "things")
 
@@ -142,7 +142,7 @@ def test_the_kind_is_the_name_or_the_attribute_or_the_tables() -> None:
 
 
 def test_a_plugin_that_knows_another_does_not_take_its_tables() -> None:
-    """Two kinds of one package, the one leaning on the other: each keeps its own table."""
+    """Two kinds of one package, the one using the other: each keeps its own table."""
     lower = Direct()
     upper = Direct()
     upper.lower = lower  # type: ignore[attr-defined]  # as a plugin may
