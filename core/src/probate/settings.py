@@ -1,7 +1,8 @@
 """Settings: from the environment, `probate.toml`, or `[tool.probate]` of `pyproject.toml`.
 
-In this order of precedence, after what is given by hand. Both files are looked for in the working
-directory. Read by pydantic-settings (extra `settings`), when a `Settings` is made and not before.
+They take precedence in this order, after what is given by hand. Both files are looked for in the
+working directory. pydantic-settings (extra `settings`) reads them when a `Settings` is made, not
+before.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from probate.orchestrator import DEFAULT_DEADLINE, DEFAULT_GRACE
 
 
 def split_kinds(text: str) -> tuple[str, ...]:
-    """Kinds, separated by commas."""
+    """Split a list of kinds, separated by commas."""
     return tuple(kind.strip() for kind in text.split(",") if kind.strip())
 
 
 @final
 class Settings(BaseSettings):
-    """What can be set from outside a program, by `PROBATE_` and the name in capitals.
+    """Reads what can be set from outside a program: each by `PROBATE_` and its name in capitals.
 
+    For `ProcessManagerBuilder.with_settings`, where whoever runs a program is to configure it.
     Raises pydantic.ValidationError, with every setting that is wrong or, in a file, unknown.
     """
 
@@ -69,7 +71,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Leave out .env and secret files, which are other programs' ways; add the two files."""
+        """Add the two files; leave out .env and secret files, which other programs use."""
         del dotenv_settings, file_secret_settings
         return (
             init_settings,

@@ -52,7 +52,7 @@ def manager(plugin: ThingResource) -> Iterator[ProcessManager]:
 
 
 def test_a_process_goes_one_way(manager: ProcessManager, plugin: ThingResource) -> None:
-    """RUNNING, TERMINATING while it is settled, TERMINATED; each visible from outside."""
+    """RUNNING, TERMINATING while its resources are released, TERMINATED; each seen outside."""
     process = manager.create_process("job")
     seen: list[ProcessState] = []
     plugin.give(process.pid, "watcher", lambda: seen.append(process.state))
@@ -167,7 +167,6 @@ def size_of(manager: ProcessManager, parent: Process) -> int:
     containers: tuple[Sized, ...] = (
         manager._processes,
         manager._history._remembered,
-        manager._ender_loops,
         parent._children,
         admission._live,
         admission._refused,
@@ -282,8 +281,8 @@ def test_plain_pids_in_use_do_not_fall_to_a_manager(plugin: ThingResource) -> No
         assert orchestrator.cleanup_process(41).stats.resources_freed == 1
 
 
-def test_a_busy_residue_is_tried_again_at_close(plugin: ThingResource) -> None:
-    """What was busy at the death and is not any more is freed, at the latest, when all ends."""
+def test_what_stayed_busy_is_tried_again_at_close(plugin: ThingResource) -> None:
+    """What was busy at the termination and is not any more is released, at the latest, then."""
     manager = managed(plugin)
     process = manager.create_process("p")
     stuck = plugin.give(process.pid, "stuck", lambda: Outcome.BUSY, nbytes=5)
@@ -297,7 +296,7 @@ def test_a_busy_residue_is_tried_again_at_close(plugin: ThingResource) -> None:
     assert manager.totals.bytes_freed == 5
 
 
-def test_a_residue_that_hangs_is_left_at_the_managers_deadline(plugin: ThingResource) -> None:
+def test_what_stayed_busy_and_hangs_at_close_is_left_at_the_deadline(plugin: ThingResource) -> None:
     """close() keeps to the deadline that the manager was built with."""
     manager = managed(plugin, deadline=0.3)
     process = manager.create_process("p")
@@ -314,7 +313,7 @@ def test_a_residue_that_hangs_is_left_at_the_managers_deadline(plugin: ThingReso
 
 
 def test_an_interrupt_at_close_leaves_the_orchestrator_free(plugin: ThingResource) -> None:
-    """A KeyboardInterrupt out of the residue's cleanup is raised; the manager is closed."""
+    """A KeyboardInterrupt out of the last cleanup is raised; the manager is closed."""
     orchestrator = orchestrate(plugin)
     manager = build(orchestrator)
     process = manager.create_process("p")
@@ -327,7 +326,7 @@ def test_an_interrupt_at_close_leaves_the_orchestrator_free(plugin: ThingResourc
     assert build(orchestrator).list_processes() == []
 
 
-def test_a_retried_residue_counts_one_error_once(plugin: ThingResource) -> None:
+def test_an_error_that_is_retried_is_counted_once(plugin: ThingResource) -> None:
     """BUSY through termination and retries is one error in one result."""
     with managed(plugin) as manager:
         process = manager.create_process("p")

@@ -1,23 +1,20 @@
-"""Processes: owners of resources, their tree, and their end.
+"""Processes: owners of resources, their tree, and their termination.
 
 process.py    Process: one owner
-current.py    the current process of a context
-manager.py    ProcessManager: issues pids, terminates, accounts
+current.py    the current process of a context, and the scope in which it is current
+manager.py    ProcessManager: issues pids, terminates, adds accounts up
 builder.py    ProcessManagerBuilder: the manager's options
-scope.py      `with manager.process(...)`
-order.py      what is being ended around here
-pending.py    the account of one, for whoever waits for it
-history.py    what is kept of the dead
-child.py      what a process knows of the OS process behind it
-spawning.py   spawns OS processes, and has them settled when they die
-terminationthread.py settles processes that died unasked
-status.py     what a running host tells whoever may ask: `probate ps`
-reporting.py  the report that it gives
+order.py      terminates several in order; knows what is being terminated around here
+pending.py    the account of one, for those who wait for it
+history.py    the latest terminated processes, and the sum of all accounts
+spawning.py   spawns OS processes, and has them terminated when they exit
+terminationthread.py  the thread on which that is done
+status.py     reports of running hosts: `probate ps`
 argv.py       argument vectors, checked
 scheduling.py how processor time is shared out
 
-Each public name is loaded when it is first used: whoever wants to know the current process, as
-every plugin does, needs no manager for that.
+Each public name is loaded when it is first used: whoever asks for the current process, as every
+plugin does, needs no manager for that.
 """
 
 from __future__ import annotations
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
     from probate.process.argv import Argument as Argument
     from probate.process.argv import checked_argv as checked_argv
     from probate.process.builder import ProcessManagerBuilder as ProcessManagerBuilder
+    from probate.process.current import ProcessScope as ProcessScope
     from probate.process.current import current_process as current_process
     from probate.process.current import pid_or_current as pid_or_current
     from probate.process.manager import ProcessManager as ProcessManager
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from probate.process.scheduling import MAX_QUANTUM as MAX_QUANTUM
     from probate.process.scheduling import MIN_QUANTUM as MIN_QUANTUM
     from probate.process.scheduling import SchedulingPolicy as SchedulingPolicy
-    from probate.process.scope import ProcessScope as ProcessScope
 
 #: Where each public name lives; the block above says the same to checkers.
 _HOMES: Final = {
@@ -49,7 +46,7 @@ _HOMES: Final = {
     "Process": "probate.process.process",
     "ProcessManager": "probate.process.manager",
     "ProcessManagerBuilder": "probate.process.builder",
-    "ProcessScope": "probate.process.scope",
+    "ProcessScope": "probate.process.current",
     "SchedulingPolicy": "probate.process.scheduling",
     "checked_argv": "probate.process.argv",
     "current_process": "probate.process.current",

@@ -10,10 +10,10 @@ Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 def checked_argv(argv: object) -> list[Argument]:
-    """Return an argument vector as a list.
+    """Check an argument vector, and return it as a list.
 
-    Raises TypeError or ValueError for what is none: a bare string, an empty sequence, other
-    objects, NUL characters.
+    Use it before anything is created that a bad vector would leave behind. Raises TypeError for
+    a bare string and for arguments of other types, ValueError for an empty vector or a NUL.
     """
     if isinstance(argv, (str, bytes)) or not isinstance(argv, Sequence):
         raise TypeError(

@@ -23,19 +23,18 @@ M = TypeVar("M")
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ManagerOptions:
-    """What a manager is made of."""
+    """Holds what a manager is made with, besides its orchestrator."""
 
-    orchestrator: ResourceOrchestrator
     #: Seconds that users of resources get to stop.
-    grace: float
+    grace: float = DEFAULT_GRACE
     #: Seconds after which a hook that hangs is left, and nothing retried; None for never.
-    deadline: float | None
+    deadline: float | None = DEFAULT_DEADLINE
     #: What every process may own, unless it is created with limits of its own.
-    limits: ResourceLimits | None
+    limits: ResourceLimits | None = None
     #: Whether the stack of every acquisition is kept.
-    record_sites: bool
+    record_sites: bool = False
     #: How spawned processes share processor time; None leaves that to the kernel.
     scheduling: Scheduling | None = None
     #: Whether `probate ps` is answered even while no OS process is supervised.
@@ -46,19 +45,18 @@ class ManagerOptions:
 class ProcessManagerBuilder(Generic[M]):
     """Collects options; every `with_...` returns self, and `build` makes the manager."""
 
-    def __init__(self, make: Callable[[ManagerOptions], M]) -> None:
+    def __init__(self, make: Callable[[ResourceOrchestrator, ManagerOptions], M]) -> None:
         self._make = make
+        self._options = ManagerOptions()
         self._orchestrator: ResourceOrchestrator | None = None
-        self._grace = DEFAULT_GRACE
-        self._deadline: float | None = DEFAULT_DEADLINE
-        self._limits: ResourceLimits | None = None
-        self._record_sites = False
-        self._scheduling: Scheduling | None = None
-        self._has_status = False
         self._settings: Settings | None = None
 
     def with_resource_orchestrator(self, orchestrator: ResourceOrchestrator) -> Self:
-        """Settle by this orchestrator; by default, one that discovers all that is installed."""
+        """Release resources through this orchestrator.
+
+        Use it to choose the kinds; without it, `build` makes one that discovers all that are
+        installed. Raises TypeError.
+        """
         if not isinstance(orchestrator, ResourceOrchestrator):
             raise TypeError(f"expected a ResourceOrchestrator, got {orchestrator!r}")
         self._orchestrator = orchestrator
@@ -66,7 +64,7 @@ class ProcessManagerBuilder(Generic[M]):
 
     def with_grace(self, seconds: float) -> Self:
         """Give users of resources so many seconds to stop; 0 for none. Raises ValueError."""
-        self._grace = checked_seconds("grace", seconds)
+        self._options.grace = checked_seconds("grace", seconds)
         return self
 
     def with_deadline(self, seconds: float | None) -> Self:
@@ -74,16 +72,19 @@ class ProcessManagerBuilder(Generic[M]):
 
         Raises ValueError.
         """
-        self._deadline = None if seconds is None else checked_seconds("deadline", seconds)
+        self._options.deadline = None if seconds is None else checked_seconds("deadline", seconds)
         return self
 
     def with_limits(self, limits: ResourceLimits) -> Self:
-        """Hold every process to these limits, unless it is created with its own."""
+        """Hold every process to these limits, unless it is created with its own.
+
+        Raises TypeError.
+        """
         from probate.models import ResourceLimits
 
         if not isinstance(limits, ResourceLimits):
             raise TypeError(f"expected ResourceLimits, got {limits!r}")
-        self._limits = limits
+        self._options.limits = limits
         return self
 
     def with_scheduler(self, policy: SchedulingPolicy, *, quantum: float = 0.05) -> Self:
@@ -96,16 +97,17 @@ class ProcessManagerBuilder(Generic[M]):
             raise ValueError(
                 f"quantum must be {MIN_QUANTUM} to {MAX_QUANTUM} seconds, got {quantum!r}"
             )
-        self._scheduling = Scheduling(SchedulingPolicy(policy), quantum)
+        self._options.scheduling = Scheduling(SchedulingPolicy(policy), quantum)
         return self
 
     def with_settings(self, settings: Settings) -> Self:
         """Take grace, deadline and limits from outside, and the kinds, if none are given here.
 
-        What is set by other methods after this one wins.
+        What other methods set after this one takes precedence.
         """
-        self._grace, self._deadline = settings.grace, settings.deadline
-        self._limits = settings.limits
+        options = self._options
+        options.grace, options.deadline = settings.grace, settings.deadline
+        options.limits = settings.limits
         self._settings = settings
         return self
 
@@ -114,12 +116,12 @@ class ProcessManagerBuilder(Generic[M]):
 
         Costs a listening socket in the abstract namespace, and the thread that watches it.
         """
-        self._has_status = True
+        self._options.has_status = True
         return self
 
     def with_acquisition_sites(self) -> Self:
         """Keep the stack of every acquisition, for the leak report. Slows acquisitions down."""
-        self._record_sites = True
+        self._options.record_sites = True
         return self
 
     def build(self) -> M:
@@ -136,14 +138,4 @@ class ProcessManagerBuilder(Generic[M]):
             else:
                 disable, priorities = self._settings.disable, self._settings.priorities
                 orchestrator.discover(disable=disable, priorities=priorities)
-        return self._make(
-            ManagerOptions(
-                orchestrator=orchestrator,
-                grace=self._grace,
-                deadline=self._deadline,
-                limits=self._limits,
-                record_sites=self._record_sites,
-                scheduling=self._scheduling,
-                has_status=self._has_status,
-            )
-        )
+        return self._make(orchestrator, self._options)

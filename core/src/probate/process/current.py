@@ -1,33 +1,88 @@
 """The current process: whom an acquisition without a pid is for.
 
-A context variable (PEP 567), so that every asyncio task and every thread has its own.
+It is kept in a context variable (PEP 567), so that every asyncio task and every thread has its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    final,
+    overload,
+)
 
 from probate.errors import NoCurrentProcessError
+from probate.system.arguments import checked_int
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextvars import Token
     from typing import TypeGuard
 
-    from probate.process.process import Process
+    from probate.process.process import Manager, Process
 
 #: Set by `with manager.process(...)`.
-current: Final[ContextVar[Process | None]] = ContextVar("probate_current_process", default=None)
+_current: Final[ContextVar[Process | None]] = ContextVar("probate_current_process", default=None)
 
 
 def current_process() -> Process:
-    """The process that this context works for. Raises NoCurrentProcessError if there is none."""
-    process = current.get()
+    """Return the process that this context works for. Raises NoCurrentProcessError."""
+    process = _current.get()
     if process is None:
         raise NoCurrentProcessError
     return process
+
+
+@final
+class ProcessScope:
+    """Creates a process for the length of a `with` or `async with` block, where it is current.
+
+    Leaving the block terminates the process. What it still owns then has leaked, and is listed in
+    the account as leaks, unless the block was left by an exception. Raises RuntimeError if it is
+    entered twice, or left without having been entered.
+    """
+
+    def __init__(self, manager: Manager, name: str, parent: int | Process | None) -> None:
+        self._manager = manager
+        self._name = name
+        self._parent = parent
+        self._process: Process | None = None
+        self._token: Token[Process | None] | None = None
+
+    def __enter__(self) -> Process:
+        if self._process is not None:
+            raise RuntimeError(f"the scope of {self._process!r} has been entered already")
+        self._process = self._manager.create_process(self._name, self._parent)
+        self._token = _current.set(self._process)
+        return self._process
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        self._manager.terminate_process(self._leave(), with_leaks=exc_type is None)
+
+    async def __aenter__(self) -> Process:
+        return self.__enter__()
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        await self._manager.terminate_process_async(self._leave(), with_leaks=exc_type is None)
+
+    def _leave(self) -> Process:
+        if self._process is None or self._token is None:
+            raise RuntimeError("the scope was never entered")
+        # Left in another context than it was entered in (an async generator that its loop
+        # finalises, another thread): there is nothing to reset there (PEP 567).
+        with contextlib.suppress(ValueError):
+            _current.reset(self._token)
+        return self._process
 
 
 _S = TypeVar("_S")
@@ -57,10 +112,10 @@ def pid_or_current(
 ) -> _Method[_S, _P, _R_co]:
     """Let a manager's method be called without its first argument, the pid.
 
-    The current process is then meant. It is left out if the first argument is no int, or if too
-    few arguments are given for the pid to be among them. A `Process` stands for its pid.
-    NoCurrentProcessError is raised if it is left out where no process is current, TypeError for
-    a pid by name that is none.
+    Without it, the current process is meant; a `Process` may stand for its pid. The pid counts as
+    left out if the first argument is no int, or if too few arguments are given for it to be among
+    them. The method raises NoCurrentProcessError if the pid is left out where no process is
+    current, TypeError for a pid by name that is neither an int nor a `Process`.
     """
     parameters = list(inspect.signature(method).parameters.values())[1:]
     pid_name = parameters[0].name
@@ -79,10 +134,7 @@ def pid_or_current(
             return method(owner, *args, **kwargs)
         if pid_name in kwargs:
             pid = kwargs.pop(pid_name)
-            if _is_process(pid):
-                pid = pid.pid
-            if not isinstance(pid, int):
-                raise TypeError(f"{pid_name} must be an int, got {pid!r}")
+            pid = pid.pid if _is_process(pid) else checked_int(pid_name, pid)
         elif args and _is_process(args[0]):
             pid, args = args[0].pid, args[1:]
         elif is_pid and len(args) + sum(name in required for name in kwargs) >= needed:
@@ -95,7 +147,7 @@ def pid_or_current(
 
 
 def _is_process(value: object) -> TypeGuard[Process]:
-    # Looked up late: every plugin's manager is decorated here, most before there is a process,
+    # Imported late: every plugin's manager is decorated here, most before there is a process,
     # and the module of processes brings pydantic along.
     from probate.process.process import Process
 

@@ -1,6 +1,7 @@
-"""How several processes end: in what order, with one grace; and what is being ended around here.
+"""How several processes are terminated: in what order, and with one grace for all.
 
-To wait for the latter would be to wait for oneself.
+It is also known here which processes the calls around a context are terminating, since a hook
+that waits for one of those would wait for itself.
 """
 
 from __future__ import annotations
@@ -15,37 +16,32 @@ from probate.termination.waiting import Wait
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from probate.hookspecs import AnyFuture
     from probate.models import CleanupResult
-    from probate.process.process import Pid, Process
+    from probate.process.process import Process
     from probate.termination.steps import Termination
 
-_ending: Final[ContextVar[frozenset[Process]]] = ContextVar(
-    "probate_ending_here", default=frozenset()
+_terminating: Final[ContextVar[frozenset[Process]]] = ContextVar(
+    "probate_terminating_here", default=frozenset()
 )
 
 
-def is_terminating_here(process: Process) -> bool:
-    """Whether the calls around this context, on whichever thread, are ending `process`."""
-    return process in _ending.get()
+def check_not_terminating_here(process: Process) -> None:
+    """Raise TerminationDeadlockError if it is the caller who is terminating `process`.
 
-
-def check_not_terminating_here(
-    process: Process, ender_loops: Mapping[Pid, asyncio.AbstractEventLoop | None]
-) -> None:
-    """Raise TerminationDeadlockError if it is this very thread, or loop, that is to end it."""
-    if process.state is not ProcessState.TERMINATING:
-        return
-    loop = ender_loops.get(process.pid)
-    if is_terminating_here(process) or (loop is not None and loop is running_loop()):
-        raise TerminationDeadlockError(process.pid)
+    That is: the calls around this context, on whichever thread, or the loop that runs here.
+    """
+    if process.state is ProcessState.TERMINATING:
+        loop = process.pending_result.loop
+        if process in _terminating.get() or (loop is not None and loop is running_loop()):
+            raise TerminationDeadlockError(process.pid)
 
 
 @final
 class terminating_here:  # noqa: N801  used as a function, and too often for contextlib's
-    """A context manager: whatever is called within it knows what is being ended."""
+    """Names the processes that are terminated by what a `with` block calls."""
 
     __slots__ = ("_processes", "_token")
 
@@ -53,22 +49,17 @@ class terminating_here:  # noqa: N801  used as a function, and too often for con
         self._processes = processes
 
     def __enter__(self) -> None:
-        self._token = _ending.set(_ending.get().union(self._processes))
+        self._token = _terminating.set(_terminating.get().union(self._processes))
 
     def __exit__(self, *_: object) -> None:
-        _ending.reset(self._token)
+        _terminating.reset(self._token)
 
 
-def in_order(roots: Sequence[Process]) -> tuple[list[Process], list[Process]]:
-    """Those of `roots`, and of all that they own, that are RUNNING; and those that are TERMINATING.
+def termination_order(roots: Sequence[Process]) -> tuple[list[Process], list[Process]]:
+    """Sort `roots`, and all that they own, into those that are RUNNING and those TERMINATING.
 
-    The former each after all that it owns, and these newest first.
+    Of the former each comes after all that it owns, and of these the newest comes first.
     """
-    if len(roots) == 1 and not roots[0].owns_processes:
-        state = roots[0].state
-        if state is ProcessState.RUNNING:
-            return [roots[0]], []
-        return [], [roots[0]] if state is ProcessState.TERMINATING else []
     running: list[Process] = []
     terminating: list[Process] = []
     # Without recursion, since the tree may be deep: owners before what they own, older
@@ -78,8 +69,8 @@ def in_order(roots: Sequence[Process]) -> tuple[list[Process], list[Process]]:
         process = to_visit.pop()
         if process.state is ProcessState.RUNNING:
             running.append(process)
-            if process.owns_processes:
-                to_visit.extend(reversed(process.children()))
+            if children := process.children():
+                to_visit.extend(reversed(children))
         elif process.state is ProcessState.TERMINATING:
             terminating.append(process)
     running.reverse()
@@ -87,45 +78,46 @@ def in_order(roots: Sequence[Process]) -> tuple[list[Process], list[Process]]:
 
 
 def terminations_elsewhere(
-    awaited: Iterable[Process],
-    ender_loops: Mapping[Pid, asyncio.AbstractEventLoop | None],
-    loop: asyncio.AbstractEventLoop | None,
+    awaited: Iterable[Process], loop: asyncio.AbstractEventLoop | None
 ) -> list[AnyFuture]:
-    """The ends of processes that somebody else sees to, as far as one can wait for them here.
+    """Return futures of what somebody else terminates, as far as one can wait for it here.
 
-    `ender_loops` says on which event loop each is ended; `loop` is the one to wait on, if any.
+    `loop` is the one to wait on; without one, this thread waits, and with it the loop that runs
+    here, if any: what is terminated on that loop would never end.
     """
-    here = running_loop()
+    blocked = running_loop() if loop is None else None
+    terminating = _terminating.get()
     return [
         process.pending_result.future
         for process in awaited
-        if not is_terminating_here(process)
-        and (loop is not None or here is None or ender_loops.get(process.pid) is not here)
+        if process not in terminating
+        and (blocked is None or process.pending_result.loop is not blocked)
     ]
 
 
 def terminate_in_order(
-    ending: Sequence[tuple[Process, Termination]],
+    pairs: Sequence[tuple[Process, Termination]],
     others: Callable[[], Sequence[AnyFuture]],
     conclude: Callable[[Process, CleanupResult | BaseException], object],
     grace: float,
     deadline: float,
 ) -> Generator[Wait, None, BaseException | None]:
-    """Settle processes in this order, with one grace for all, and conclude each.
+    """Terminate these processes in this order, with one grace for all, and conclude each.
 
-    `others` are the ends that somebody else sees to, asked for after the grace. Returns an
-    interrupt, if there was any. `grace` and `deadline` are in seconds.
+    `others` is called after the grace, and returns futures of the processes below them that
+    somebody else terminates. `grace` and `deadline` are in seconds. Returns an interrupt, if
+    there was any.
     """
-    for _, termination in ending:
+    for _, termination in pairs:
         yield from termination.quiesce()
-    futures = [future for _, termination in ending for future in termination.futures]
+    futures = [future for _, termination in pairs for future in termination.futures]
     if grace and futures:
         yield Wait(futures, min(grace, deadline), is_grace=True)
-    # What others are ending is owned by somebody here, and so comes first.
-    if others_ends := others():
-        yield Wait(others_ends, deadline)
+    # What others terminate is owned by somebody here, and so comes first.
+    if others_futures := others():
+        yield Wait(others_futures, deadline)
     interrupt: BaseException | None = None
-    for process, termination in ending:
+    for process, termination in pairs:
         outcome: CleanupResult | BaseException | None = None
         while outcome is None:
             try:
@@ -136,8 +128,8 @@ def terminate_in_order(
                 # It fell outside of all steps: once more, now that most of it is done.
                 interrupt = interrupt or error
             except BaseException as error:
-                # Not a plugin's failure, which is in the account, but one of our own: whoever
-                # waits for this process is told, and the next one is settled all the same.
+                # Not a plugin's failure, which is in the account, but one of our own: those who
+                # wait for this process are told, and the next one is terminated all the same.
                 outcome = error
         conclude(process, outcome)
         interrupt = interrupt or termination.interrupt

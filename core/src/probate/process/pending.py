@@ -1,56 +1,60 @@
-"""How a process's account reaches whoever waits for it."""
+"""How the account of a process reaches those who wait for it."""
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import threading
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from probate.models import CleanupResult
 
-#: For the making of a future, which few ask for, and two might at a time.
+#: Held while a future is made: most processes need none, and two callers may ask at once.
 _making: Final = threading.RLock()
 
 
 @final
 class PendingResult:
-    """The account of one termination, or what went wrong instead; set once.
+    """Holds the account of one termination, or the error that came instead; set once.
 
-    Most are never waited for. Who does has a future, which is made for the first to ask.
+    Most accounts are never waited for, so a future is made only when somebody first asks.
     """
 
-    __slots__ = ("_future", "outcome")
+    __slots__ = ("_future", "loop", "outcome")
 
     def __init__(self) -> None:
-        #: None until there is one.
+        #: None until the termination is over.
         self.outcome: CleanupResult | BaseException | None = None
+        #: The event loop on which the termination runs, while it runs on any.
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._future: concurrent.futures.Future[CleanupResult] | None = None
 
     @property
     def future(self) -> concurrent.futures.Future[CleanupResult]:
-        """What is done when there is an outcome."""
+        """Return a future of the account, for waiting and for callbacks."""
         with _making:
             if self._future is None:
                 self._future = concurrent.futures.Future()
             future = self._future
-        # Only now, while whoever settles looks for a future only after the outcome is set: one of
-        # the two sees the other.
+        # Looked at last, while `resolve` sets the outcome first and then looks for a future: at
+        # least one of the two sees the other, without a lock around every termination.
         if self.outcome is not None:
             _resolve(future, self.outcome)
         return future
 
     def resolve(self, outcome: CleanupResult | BaseException) -> None:
-        """Set the outcome, and tell whoever waits."""
-        self.outcome = outcome
+        """Set the outcome, and wake those who wait."""
+        self.outcome, self.loop = outcome, None
         if self._future is not None:
             _resolve(self._future, outcome)
 
     def result(self, timeout: float | None = None) -> CleanupResult:
-        """Wait for the account. Raises TimeoutError after `timeout` seconds; what went wrong."""
+        """Wait for the account, and return it.
+
+        Raises TimeoutError after `timeout` seconds, and the error that came instead.
+        """
         outcome = self.outcome
         if outcome is None:
             return self.future.result(timeout)
@@ -58,15 +62,17 @@ class PendingResult:
             raise outcome
         return outcome
 
-    def when_resolved(self, callback: Callable[[], object]) -> None:
-        """Have `callback` called when there is an outcome; at once, if there is."""
-        self.future.add_done_callback(lambda _: callback())
+    async def result_async(self) -> CleanupResult:
+        """Wait as `result` does, without blocking the event loop."""
+        if self.outcome is None:
+            return await asyncio.shield(asyncio.wrap_future(self.future))
+        return self.result()
 
 
 def _resolve(
     future: concurrent.futures.Future[CleanupResult], outcome: CleanupResult | BaseException
 ) -> None:
-    # Both may tell, and the second is too late.
+    # Where `future` and `resolve` saw each other, the second comes too late.
     with contextlib.suppress(concurrent.futures.InvalidStateError):
         if isinstance(outcome, BaseException):
             future.set_exception(outcome)

@@ -10,13 +10,13 @@ from probate.ownership.callback import Callback
 from probate.process.pending import PendingResult
 
 if TYPE_CHECKING:
+    import concurrent.futures
     from collections.abc import Callable
     from typing import IO
 
-    from probate.models import ResourceUsage
+    from probate.models import ResourceLimits, ResourceUsage
     from probate.orchestrator import ResourceOrchestrator
     from probate.outcome import Outcome, ResourceId
-    from probate.process.child import OsChild
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,38 +25,75 @@ T = TypeVar("T")
 Pid = NewType("Pid", int)
 
 
-class Ender(Protocol):
-    """Who can end processes: their manager."""
+class OsChild(Protocol):
+    """Stands for a spawned OS process, as the kind `processes` returns it."""
+
+    @property
+    def os_pid(self) -> int:
+        """Return its pid, which no other OS process gets before this one is released."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Return how it ended, as subprocess puts it; None while it runs, or if nobody knows."""
+
+    @property
+    def exited(self) -> concurrent.futures.Future[int | None]:
+        """Return a future of its return code, done when it has exited."""
+
+    @property
+    def stdin(self) -> IO[bytes] | None:
+        """Return our end of a pipe to it, with stdin=PIPE."""
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        """Return our end of a pipe from it, with stdout=PIPE."""
+
+    @property
+    def stderr(self) -> IO[bytes] | None:
+        """Return our end of a pipe from it, with stderr=PIPE."""
+
+    def send_signal(self, number: int) -> bool:
+        """Send it a signal; return False if it is gone."""
+
+
+class Manager(Protocol):
+    """Creates and terminates processes: what they, and scopes, need of a ProcessManager."""
 
     orchestrator: ResourceOrchestrator
 
-    def create_process(self, name: str, parent: int | Process | None = None) -> Process:
+    def create_process(
+        self,
+        name: str,
+        parent: int | Process | None = None,
+        *,
+        limits: ResourceLimits | None = None,
+    ) -> Process:
         """Create a process."""
 
     def list_processes(self) -> list[ProcessInfo]:
-        """All that have not terminated yet."""
+        """List the processes that have not terminated yet."""
 
-    def terminate(
-        self, process: Process, grace: float | None = None, *, with_leaks: bool = False
+    def terminate_process(
+        self, pid: int | Process, grace: float | None = None, *, with_leaks: bool = False
     ) -> CleanupResult:
-        """End a process."""
+        """Terminate a process."""
 
-    async def terminate_async(
-        self, process: Process, grace: float | None = None, *, with_leaks: bool = False
+    async def terminate_process_async(
+        self, pid: int | Process, grace: float | None = None, *, with_leaks: bool = False
     ) -> CleanupResult:
-        """End a process, without blocking the event loop."""
+        """Terminate a process, without blocking the event loop."""
 
 
 @final
 class Process:
-    """An owner. Made by `ProcessManager.create_process`, ended by `terminate_process`."""
+    """Owns resources, from `ProcessManager.create_process` to its termination."""
 
     __slots__ = (
         "__weakref__", "_child", "_children", "_manager", "_result", "_state", "created_at",
         "name", "parent", "pid",
     )  # fmt: skip
 
-    def __init__(self, manager: Ender, pid: Pid, name: str, parent: Process | None) -> None:
+    def __init__(self, manager: Manager, pid: Pid, name: str, parent: Process | None) -> None:
         self._manager = manager
         self.pid = pid
         self.name = name
@@ -74,37 +111,32 @@ class Process:
 
     @property
     def state(self) -> ProcessState:
-        """Where it stands on its way from RUNNING to TERMINATED."""
+        """Return where it stands on its way from RUNNING to TERMINATED."""
         return self._state
 
     @property
     def pending_result(self) -> PendingResult:
-        """How its account reaches whoever waits for it."""
+        """Return what its account is, or will be, found in. For its manager."""
         return self._result
 
-    @property
-    def owns_processes(self) -> bool:
-        """Whether there are any `children`."""
-        return bool(self._children)
-
     def children(self) -> list[Process]:
-        """Those that it owns and that have not terminated yet, oldest first."""
+        """List the processes that it owns and that have not terminated yet, oldest first."""
         return list(self._children.values())
 
     @property
     def result(self) -> CleanupResult | None:
-        """The account of its termination; None until it is TERMINATED."""
+        """Return the account of its termination; None until it is TERMINATED."""
         outcome = self._result.outcome
         return outcome if isinstance(outcome, CleanupResult) else None
 
     @property
     def os_pid(self) -> int | None:
-        """The pid of the OS process behind it; None if there is none."""
+        """Return the pid of the OS process behind it; None if there is none."""
         return None if self._child is None else self._child.os_pid
 
     @property
     def returncode(self) -> int | None:
-        """How its OS process ended, as subprocess puts it: -9 is death by signal 9.
+        """Return how its OS process ended, as subprocess puts it: -9 is death by signal 9.
 
         None while it runs, if there is none, or if somebody else has reaped it.
         """
@@ -112,36 +144,36 @@ class Process:
 
     @property
     def stdin(self) -> IO[bytes] | None:
-        """Our end of the pipe to its OS process, with stdin=PIPE; closed when it is settled."""
+        """Return our end of the pipe to its OS process, with stdin=PIPE; termination closes it."""
         return None if self._child is None else self._child.stdin
 
     @property
     def stdout(self) -> IO[bytes] | None:
-        """Our end of the pipe from its OS process, with stdout=PIPE; the caller's to close."""
+        """Return our end of the pipe from its OS process, with stdout=PIPE; close it yourself."""
         return None if self._child is None else self._child.stdout
 
     @property
     def stderr(self) -> IO[bytes] | None:
-        """Our end of the pipe from its OS process, with stderr=PIPE; the caller's to close."""
+        """Return our end of the pipe from its OS process, with stderr=PIPE; close it yourself."""
         return None if self._child is None else self._child.stderr
 
     def send_signal(self, number: int) -> bool:
-        """Send its OS process a signal; False if it is gone, or there is none.
+        """Send its OS process a signal; return False if it is gone, or there is none.
 
-        Never reaches another process that got its pid (pidfd_send_signal(2)).
+        Never reaches another process that got the same OS pid (pidfd_send_signal(2)).
         """
         return self._child is not None and self._child.send_signal(number)
 
     def set_child(self, child: OsChild) -> None:
-        """Have an OS process behind it: its manager's to do, once."""
+        """Put an OS process behind it. Its manager calls this once, after spawning."""
         self._child = child
 
     def on_terminated(self, callback: Callable[[], object]) -> None:
-        """Have `callback` called when it is TERMINATED; at once, if it is."""
-        self._result.when_resolved(callback)
+        """Have `callback` called when it is TERMINATED; at once, if it is already."""
+        self._result.future.add_done_callback(lambda _: callback())
 
     def info(self) -> ProcessInfo:
-        """What there is to say of it at this moment."""
+        """Describe it as it is at this moment."""
         return ProcessInfo(
             pid=self.pid,
             name=self.name,
@@ -159,9 +191,9 @@ class Process:
         self, resource: T, release: Callable[[T], object] | Callable[[], object]
     ) -> ResourceId: ...
     def adopt(self, resource: Any, release: Callable[..., object] | None = None) -> ResourceId:
-        """Own an object that was made elsewhere, as `ResourceOrchestrator.adopt`.
+        """Own an object that was made elsewhere; raises as `ResourceOrchestrator.adopt`.
 
-        What no kind knows is given back by `release`, a function of the object or its method.
+        An object of no installed kind needs `release`: a function of the object, or its method.
         """
         if release is None:
             return self._manager.orchestrator.adopt(self.pid, resource)
@@ -172,19 +204,19 @@ class Process:
     ) -> ResourceId:
         """Have a function called when this process ends, as `contextlib.ExitStack.callback` does.
 
-        Newest first among themselves, before memory maps; a coroutine function on the event loop
-        that runs here now, or on a new one. What it raises is an error of the account. Returns
-        the id to `give_back` (call it now) or `disown` (never call it).
+        Callbacks run newest first, before memory maps are released; a coroutine function runs on
+        the event loop that runs here now, or on a new one. What it raises is an error of the
+        account. Returns the id to `give_back` (call it now) or `disown` (never call it).
         """
         made = Callback(function, *args, **kwargs)
         return self._manager.orchestrator.adopt(self.pid, made)
 
     def give_back(self, thing: object) -> Outcome:
-        """Release now an object, or an id, that this process owns; as `ResourceOrchestrator`'s."""
+        """Release now an object, or an id, that it owns; as `ResourceOrchestrator.give_back`."""
         return self._manager.orchestrator.give_back(self.pid, thing)
 
     async def give_back_async(self, thing: object) -> Outcome:
-        """As `give_back`, without blocking the event loop, which coroutine releases may need."""
+        """Release as `give_back` does, without blocking the loop that a coroutine may need."""
         return await self._manager.orchestrator.give_back_async(self.pid, thing)
 
     def disown(self, thing: object) -> None:
@@ -196,13 +228,13 @@ class Process:
         return self._manager.orchestrator.transfer(self.pid, resource, to.pid)
 
     def usage(self) -> dict[str, ResourceUsage]:
-        """What it owns, by kind, in cleanup order."""
+        """Count and list what it owns, by kind, in cleanup order."""
         return self._manager.orchestrator.usage(self.pid)
 
     def terminate(self, grace: float | None = None) -> CleanupResult:
-        """End it; as `ProcessManager.terminate_process`, however long ago it may have ended."""
-        return self._manager.terminate(self, grace)
+        """Terminate it, as `ProcessManager.terminate_process`; also one that ended long ago."""
+        return self._manager.terminate_process(self, grace)
 
     async def terminate_async(self, grace: float | None = None) -> CleanupResult:
-        """As `terminate`, without blocking the event loop."""
-        return await self._manager.terminate_async(self, grace)
+        """Terminate it as `terminate` does, without blocking the event loop."""
+        return await self._manager.terminate_process_async(self, grace)

@@ -11,7 +11,7 @@ MAX_QUANTUM: Final = 1.0
 
 
 class SchedulingPolicy(StrEnum):
-    """The order in which a scheduler lets processes run."""
+    """Says in which order a scheduler lets processes run."""
 
     #: One after the other, each for one quantum.
     ROUND_ROBIN = "round_robin"
@@ -23,7 +23,7 @@ class SchedulingPolicy(StrEnum):
 
 @final
 class Scheduling(NamedTuple):
-    """How a manager's spawned processes are scheduled."""
+    """Says how the processes that a manager spawns are scheduled."""
 
     policy: SchedulingPolicy
     #: Seconds.

@@ -1,4 +1,4 @@
-"""OS processes behind processes: spawned by the kind `processes`, settled when they die."""
+"""OS processes behind processes: spawned by the kind `processes`, terminated when they exit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, final
 
 from probate.models import ProcessState
 from probate.process.argv import checked_argv
-from probate.process.reporting import report
-from probate.process.status import StatusSocket
+from probate.process.status import StatusSocket, report
 from probate.process.terminationthread import TerminationThread
 from probate.system.deathwatch import death_watch
 
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 
     from probate.models import ResourceLimits
     from probate.process.argv import Argument
-    from probate.process.child import OsChild
-    from probate.process.process import Ender, Process
+    from probate.process.process import Manager, OsChild, Process
     from probate.process.scheduling import Scheduling, SchedulingPolicy
 
 #: The kind that owns OS processes, and the one that shares out their time.
@@ -29,8 +27,11 @@ PROCESSES: Final = "processes"
 SCHEDULER: Final = "scheduler"
 
 
-class StdioOptions(TypedDict, total=False):
-    """What a spawned OS process starts with, each as in subprocess.Popen."""
+class SpawnOptions(TypedDict, total=False):
+    """Says what a spawned OS process starts with, each as in subprocess.Popen.
+
+    `priority` and `weight` are for the scheduler.
+    """
 
     stdin: int | IO[Any] | None
     stdout: int | IO[Any] | None
@@ -38,26 +39,12 @@ class StdioOptions(TypedDict, total=False):
     cwd: str | os.PathLike[str] | None
     env: Mapping[str, str] | None
     pass_fds: Sequence[int]
-
-
-class SpawnOptions(StdioOptions, total=False):
-    """What `ProcessManager.spawn` takes besides."""
-
     priority: int
     weight: int
 
 
-class _Spawns(Protocol):
-    """The manager of kind `processes`, as far as it is needed here."""
-
-    def spawn(
-        self, pid: int, argv: Sequence[Argument], *, limits: ResourceLimits | None, **options: Any
-    ) -> OsChild:
-        """Start an OS process that `pid` owns."""
-
-
 class _Schedules(Protocol):
-    """The manager of kind `scheduler`, as far as it is needed here."""
+    """Schedules OS processes: what is needed here of the manager of kind `scheduler`."""
 
     def configure(self, policy: SchedulingPolicy, quantum: float) -> None:
         """Share out processor time by this policy, in slices of `quantum` seconds."""
@@ -66,16 +53,16 @@ class _Schedules(Protocol):
         """Put an OS process on the run queue, for `pid`."""
 
     def join_if_idle(self) -> object:
-        """Wait until its thread is gone, if nothing is on the queue."""
+        """Wait until its thread has ended, if nothing is on the queue."""
 
 
 @final
 class Spawner:
-    """Spawns for one manager, and has it settle what dies by itself."""
+    """Spawns for one manager, and has it terminate each process whose OS process has exited."""
 
     def __init__(
         self,
-        manager: Ender,
+        manager: Manager,
         withdraw: Callable[[Process], None],
         scheduling: Scheduling | None,
         has_status: bool,
@@ -91,30 +78,32 @@ class Spawner:
             self._schedules.configure(*scheduling)
 
     def open(self) -> None:
-        """Be ready: nothing that could fail comes after this."""
+        """Answer `probate ps`, if that is wanted from the start. Call it once all else is made."""
         if self._has_status:
             self._status.open()
 
     def spawn(
         self,
         argv: Sequence[Argument],
-        create: Callable[[str], Process],
         name: str | None,
+        parent: int | Process | None,
         limits: ResourceLimits | None,
         options: SpawnOptions,
     ) -> Process:
         """Create a process, and an OS process behind it, or nothing at all."""
         checked = checked_argv(argv)
-        spawns: _Spawns = self._manager.orchestrator[PROCESSES].manager
+        start: Callable[..., OsChild] = self._manager.orchestrator[PROCESSES].manager.spawn
         scheduled = {key: options.pop(key) for key in ("priority", "weight") if key in options}
         if scheduled and self._schedules is None:
             raise ValueError(
                 f"{' and '.join(scheduled)} mean nothing without a scheduler: build the manager "
                 "with_scheduler(...)"
             )
-        process = create(os.path.basename(os.fsdecode(checked[0])) if name is None else name)  # noqa: PTH119  a program need not be a path
+        if name is None:
+            name = os.path.basename(os.fsdecode(checked[0]))  # noqa: PTH119  a program need not be a path
+        process = self._manager.create_process(name, parent, limits=limits)
         try:
-            child = spawns.spawn(process.pid, checked, limits=limits, **options)
+            child = start(process.pid, checked, limits=limits, **options)
             process.set_child(child)
             if self._schedules is not None:
                 self._schedules.add(process.pid, child.os_pid, **scheduled)
@@ -124,11 +113,11 @@ class Spawner:
         self._status.open()
         self._termination_thread.keep_ready()
         process.on_terminated(self._let_go)
-        child.exited.add_done_callback(partial(self._died, process))
+        child.exited.add_done_callback(partial(self._terminate, process))
         return process
 
     def close(self) -> None:
-        """Wait until what died by itself is settled, and the threads for it are gone."""
+        """Wait until all whose OS process has exited are terminated, and the threads have ended."""
         self._termination_thread.join()
         if self._has_status:
             self._has_status = False
@@ -141,9 +130,9 @@ class Spawner:
         self._status.close()
         self._termination_thread.let_go()
 
-    def _died(self, process: Process, exited: concurrent.futures.Future[int | None]) -> None:
+    def _terminate(self, process: Process, exited: concurrent.futures.Future[int | None]) -> None:
         if process.state is ProcessState.RUNNING:
             terminate = partial(
-                self._manager.terminate_async, process, with_leaks=exited.result() == 0
+                self._manager.terminate_process_async, process, with_leaks=exited.result() == 0
             )
             self._termination_thread.run(terminate)

@@ -1,7 +1,7 @@
-"""What a running host tells of its processes to whoever may ask: the same user, and root.
+"""Reports of running hosts on their processes, for `probate ps`: to the same user, and to root.
 
-A host that has spawned something listens at an abstract unix socket (unix(7)): the kernel takes
-the name back when the host dies, however it dies, so nothing is ever left behind.
+A host that has spawned something listens at an abstract unix socket (unix(7)). The kernel frees
+the name when the host dies, however it dies, so nothing is ever left behind.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from probate.errors import ProbateError
 from probate.models import OsUsage, ProcessInfo
 from probate.system.deathwatch import death_watch
 from probate.system.forking import forget_in_forked_child
@@ -25,6 +26,8 @@ from probate.system.osprocess import start_time_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from probate.orchestrator import ResourceOrchestrator
 
 _PREFIX: Final = "probate-host/"
 _numbers: Final = itertools.count(1)
@@ -45,7 +48,7 @@ class _Frozen(BaseModel):
 
 @final
 class Holding(_Frozen):
-    """How much a process owns of one kind."""
+    """Counts what a process owns of one kind."""
 
     count: int
     nbytes: int
@@ -53,7 +56,7 @@ class Holding(_Frozen):
 
 @final
 class ProcessReport(_Frozen):
-    """A process of a host, at one moment."""
+    """Describes a process of a host, as it was at one moment."""
 
     process: ProcessInfo
     #: By kind, in cleanup order.
@@ -64,7 +67,7 @@ class ProcessReport(_Frozen):
 
 @final
 class HostReport(_Frozen):
-    """A process manager and its processes, oldest first."""
+    """Describes a process manager and its processes, oldest first."""
 
     os_pid: int
     #: The host program's command line.
@@ -72,9 +75,36 @@ class HostReport(_Frozen):
     processes: tuple[ProcessReport, ...]
 
 
+def report(orchestrator: ResourceOrchestrator, processes: list[ProcessInfo]) -> HostReport:
+    """Describe this host: its processes, what they own, and what their OS processes use."""
+    return HostReport(
+        os_pid=os.getpid(),
+        command=tuple(sys.orig_argv),
+        processes=tuple(_report(orchestrator, process) for process in processes),
+    )
+
+
+def _report(orchestrator: ResourceOrchestrator, process: ProcessInfo) -> ProcessReport:
+    try:
+        usage = orchestrator.usage(process.pid)
+    except ProbateError:
+        # It has terminated since it was listed.
+        usage = {}
+    return ProcessReport(
+        process=process,
+        resources={
+            kind: Holding(count=each.count, nbytes=each.nbytes) for kind, each in usage.items()
+        },
+        os=next((each.os for each in usage.values() if each.os is not None), None),
+    )
+
+
 @final
 class StatusSocket:
-    """Answers with the report that `make` makes, as long as `open` outnumbers `close`."""
+    """Sends the report that `make` makes to everybody who connects and may have it.
+
+    It listens while it has been opened more often than closed.
+    """
 
     def __init__(self, make: Callable[[], HostReport]) -> None:
         self._make = make
@@ -84,7 +114,7 @@ class StatusSocket:
         forget_in_forked_child(self)
 
     def open(self) -> None:
-        """Listen, unless it does already. Where it cannot, nobody is answered."""
+        """Listen, unless it does already. Where it cannot, the host stays unlisted."""
         with self._lock:
             self._users += 1
             if self._listener is None and sys.platform == "linux":
@@ -92,7 +122,7 @@ class StatusSocket:
                     self._listen()
 
     def close(self) -> None:
-        """Undo one `open`; with the last, listen no more."""
+        """Undo one `open`; with the last, stop listening."""
         with self._lock:
             self._users -= 1
             listener = self._listener
@@ -102,11 +132,11 @@ class StatusSocket:
                 listener.close()
 
     def forget_parent(self) -> None:
-        """Leave the answering to the parent, in a forked child."""
+        """Close this process's descriptor, in a forked child; the parent goes on listening."""
         self._lock = threading.RLock()
         self._users = 0
         if self._listener is not None:
-            # Only this process's descriptor; else the name would outlive the parent.
+            # Or the name would outlive the parent.
             self._listener.close()
             self._listener = None
 
@@ -138,7 +168,7 @@ class StatusSocket:
         if _peer(connection)[1] not in (0, os.geteuid()):
             connection.close()
             return
-        # A thread of its own: it takes a while to tell, and the other may be slow to listen.
+        # On a thread of its own: the report takes a while, and the other may be slow to read.
         threading.Thread(
             target=self._answer, args=(connection,), name="probate-status", daemon=True
         ).start()
@@ -149,14 +179,14 @@ class StatusSocket:
             try:
                 connection.sendall(self._make().model_dump_json().encode())
             except OSError:
-                # Whoever asked does not want to know any more.
-                return
+                return  # The other has gone away.
 
 
 def hosts() -> list[HostReport]:
-    """Ask all hosts on this machine that may be asked; those that do not answer are left out.
+    """Ask all hosts on this machine for their reports, and return those that answer.
 
-    Raises OSError where there is no /proc/net/unix.
+    Only hosts of the same user answer, or, to root, all. Raises
+    OSError where there is no /proc/net/unix.
     """
     reports = [report for name in _names() if (report := _ask(name)) is not None]
     return sorted(reports, key=lambda report: report.os_pid)
@@ -175,7 +205,7 @@ def _ask(name: str) -> HostReport | None:
         try:
             connection.connect(f"\0{name}")
             os_pid, uid, _ = _peer(connection)
-            # Anybody can bind such a name: whose it is, the kernel knows.
+            # Anybody can bind such a name, but the kernel tells who did.
             if str(os_pid) != name.removeprefix(_PREFIX).split("/")[0]:
                 return None
             if os.geteuid() != 0 and uid != os.geteuid():
@@ -187,7 +217,7 @@ def _ask(name: str) -> HostReport | None:
 
 
 def _peer(connection: socket.socket) -> tuple[int, int, int]:
-    """The pid, uid and gid at the other end, as the kernel knows them."""
+    """Return the pid, uid and gid at the other end, as the kernel knows them."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     os_pid, uid, gid = _UCRED.unpack(raw)
     return os_pid, uid, gid

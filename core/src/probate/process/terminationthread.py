@@ -1,4 +1,4 @@
-"""Settles processes that died unasked, many at a time."""
+"""Terminates processes whose OS process has exited, many at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import socket
 import threading
 import time
 from collections import deque
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate.system.forking import forget_in_forked_child
@@ -23,9 +24,9 @@ logger = logging.getLogger("probate")
 #: Seconds until an event loop is tried again that there were no descriptors for.
 _PAUSE: Final = 0.1
 
-#: The settler that settles around here: to wait for it would be to wait for oneself.
+#: The one that runs what is called around a context: to join it would be to wait for oneself.
 _running_here: Final[ContextVar[TerminationThread | None]] = ContextVar(
-    "probate_settling_here", default=None
+    "probate_termination_thread", default=None
 )
 
 
@@ -33,7 +34,8 @@ _running_here: Final[ContextVar[TerminationThread | None]] = ContextVar(
 class TerminationThread:
     """Runs coroutines on an event loop in a thread, so that none that waits holds up another.
 
-    Both exist while any coroutine runs, or anybody keeps them ready for one to come.
+    Thread and loop exist while a coroutine runs, or while `keep_ready` was called more often than
+    `let_go`.
     """
 
     def __init__(self) -> None:
@@ -42,20 +44,20 @@ class TerminationThread:
         #: The latest thread, and whether it still takes what is queued.
         self._thread: threading.Thread | None = None
         self._is_serving = False
-        #: Has its event loop look at the queue; None while there is none.
-        self._wake: Callable[[], None] | None = None
-        #: How often `keep_ready` outnumbers `let_go`.
-        self._keepers = 0
+        #: Has the event loop look at the queue; None while there is none.
+        self._wake: Callable[[], object] | None = None
+        #: How much more often `keep_ready` was called than `let_go`.
+        self._users = 0
         self._inherited: list[object] = []
         forget_in_forked_child(self)
 
     def keep_ready(self) -> None:
-        """Have thread and loop stay until `let_go`: to make them takes longer than to settle.
+        """Keep thread and loop until `let_go`: making them takes longer than a termination.
 
-        Where they cannot be made now, they are when there is something to settle.
+        If they cannot be made now, they are with the first coroutine.
         """
         with self._lock:
-            self._keepers += 1
+            self._users += 1
             if not self._is_serving:
                 with contextlib.suppress(RuntimeError):
                     self._start()
@@ -63,12 +65,12 @@ class TerminationThread:
     def let_go(self) -> None:
         """Undo one `keep_ready`."""
         with self._lock:
-            self._keepers -= 1
-            if not self._keepers and self._wake is not None:
+            self._users -= 1
+            if not self._users and self._wake is not None:
                 self._wake()
 
     def run(self, make: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """Run the coroutine that `make` makes; what it raises is logged. Never blocks.
+        """Run the coroutine that `make` makes, and log what it raises. Never blocks.
 
         Raises RuntimeError if no thread can be started; it is run together with the next one.
         """
@@ -80,7 +82,10 @@ class TerminationThread:
                 self._wake()
 
     def join(self) -> None:
-        """Wait until all is settled, and the thread gone; at once from what is being settled."""
+        """Wait until all coroutines have run, and the thread has ended.
+
+        Returns at once in what such a coroutine calls, on whichever thread.
+        """
         if _running_here.get() is self:
             return
         with self._lock:
@@ -91,18 +96,18 @@ class TerminationThread:
             thread.join()
 
     def forget_parent(self) -> None:
-        """Settle nothing, in a forked child, where the thread is not."""
+        """Run nothing of the parent's, in a forked child, where the thread is not."""
         self._lock = threading.RLock()
         self._queue = deque()
         self._is_serving = False
-        self._keepers = 0
+        self._users = 0
         # Its event loop, finalised here, would stop listening for the parent as well.
         self._inherited.append(self._wake)
         self._thread = self._wake = None
 
     def _start(self) -> None:
         before = self._thread
-        # A daemon: settling must not keep the interpreter from exiting.
+        # A daemon: a termination that hangs must not keep the interpreter from exiting.
         thread = threading.Thread(
             target=self._serve, args=(before,), name="probate-termination", daemon=True
         )
@@ -120,53 +125,44 @@ class TerminationThread:
             try:
                 _check_descriptors()
                 with asyncio.Runner() as runner:
-                    runner.run(self._main())
+                    runner.run(self._run_queued())
                 break
             except OSError:
                 with self._lock:
                     if not self._queue:
                         self._is_serving = False
                         break
-                # A loop needs descriptors. The dead stay dead until there are some.
+                # A loop needs descriptors. What is queued waits until there are some.
                 if not has_failed:
-                    logger.exception("settling dead processes has to wait")
+                    logger.exception("terminating processes that have exited has to wait")
                 has_failed = True
                 time.sleep(_PAUSE)
-        # One that had nothing left to do, and may be about to be gone: who joins us joins it.
+        # The thread before this one may still be on its way out: to join this one is to join both.
         if before is not None:
             before.join()
 
-    async def _main(self) -> None:
-        loop, context = asyncio.get_running_loop(), copy_context()
-        over = asyncio.Event()
+    async def _run_queued(self) -> None:
+        news = asyncio.Event()
         tasks: set[asyncio.Task[None]] = set()
 
-        def wake() -> None:
-            # In this thread's context, not in that of whoever has something to settle.
-            loop.call_soon_threadsafe(begin, context=context)
+        def end(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            news.set()
 
-        def begin() -> None:
+        with self._lock:
+            self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, news.set)
+        while True:
+            news.clear()
             with self._lock:
-                if self._wake is not wake:
-                    # It is over, and another thread may take what is queued.
-                    return
                 while self._queue:
                     task = asyncio.ensure_future(_run_one(self._queue.popleft()))
                     tasks.add(task)
                     task.add_done_callback(end)
-                if not tasks and not self._keepers:
-                    # From here on the next one starts a thread of its own.
+                if not tasks and not self._users:
+                    # From here on the next coroutine starts a thread of its own.
                     self._is_serving, self._wake = False, None
-                    over.set()
-
-        def end(task: asyncio.Task[None]) -> None:
-            tasks.discard(task)
-            begin()
-
-        with self._lock:
-            self._wake = wake
-        begin()
-        await over.wait()
+                    return
+            await news.wait()
 
 
 def _check_descriptors() -> None:
@@ -180,6 +176,6 @@ async def _run_one(make: Callable[[], Coroutine[Any, Any, object]]) -> None:
     try:
         await make()
     except BaseException:
-        # Not even a SystemExit of a plugin's gets on: it would end the loop, and leave all the
-        # others unsettled for ever.
-        logger.exception("settling a dead process failed")
+        # Not even a SystemExit of a plugin's gets on: it would end the loop, and nothing that is
+        # queued would ever run.
+        logger.exception("terminating a process that has exited failed")
