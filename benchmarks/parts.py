@@ -19,7 +19,7 @@ from probate.ownership.cleanup import Cleanup
 from probate.plugins.registry import PluginRegistry
 from probate.process import manager
 from probate.termination.steps import Termination
-from probate_sockets import release
+from probate_sockets import many
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,9 +35,9 @@ PARTS: Final[tuple[tuple[int, Any, str], ...]] = (
     (1, PluginRegistry, "clean"),
     (2, OwnershipTable, "cleanup"),
     (3, Cleanup, "at_once"),
-    (4, release, "close_many"),
-    (5, release, "_are_all_open"),
-    (5, release, "_close_descriptors"),
+    (4, many, "close_many"),
+    (5, many, "_used"),
+    (5, many, "_close_descriptors"),
     (1, Termination, "_account"),
     (1, manager.ProcessManager, "_conclude"),
 )

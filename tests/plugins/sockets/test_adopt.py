@@ -208,15 +208,13 @@ def test_a_transport_of_a_stopped_loop_is_busy_and_its_peer_is_told(
 
 
 def test_what_is_no_socket_is_left_to_others(manager: ProcessManager) -> None:
-    """A pipe's transport is no socket: this kind does not take it."""
+    """A transport of a child process has no socket: this kind does not take it."""
 
     async def scenario() -> None:
-        process = await asyncio.create_subprocess_exec("true", stdout=asyncio.subprocess.PIPE)
-        assert process.stdout is not None
-        transport = process.stdout._transport  # type: ignore[attr-defined]  # the only pipe at hand
-        owner = manager.create_process("owner")
+        child = await asyncio.create_subprocess_exec("true")
+        transport = child._transport  # type: ignore[attr-defined]  # the only one at hand
         with pytest.raises(UnadoptableError):
-            owner.adopt(transport)
-        await process.wait()
+            manager.create_process("owner").adopt(transport)
+        await child.wait()
 
     asyncio.run(scenario())

@@ -1,12 +1,20 @@
 """Probate's kind `sockets`.
 
-resource.py   SocketResource: the hooks
-manager.py    SocketManager: makes sockets for processes
-address.py    addresses and paths, checked before anything is acquired
-unix.py       unix listeners and the paths they leave behind
-loopbound.py  asyncio servers and transports, which only their own loop may touch
-release.py    stopping and closing
-blocked.py    in which descriptors other threads are blocked
+resource.py      SocketResource: the hooks
+manager.py       SocketManager: makes sockets for processes
+address.py       addresses and paths, checked before anything is acquired
+adoption.py      what is taken from elsewhere, and what takes care of it
+plain.py         PlainSocket: what is done before a socket is closed
+many.py          many plain sockets at once
+loopbound.py     LoopBound: servers and transports, which only their own loop may touch
+threadserver.py  ThreadServer: socketserver's servers
+asyncstream.py   AsyncStream: sockets, streams and listeners of trio and anyio
+onloop.py        a plain socket that something else uses: found, and detached there
+polling.py       who polls a number, as the kernel tells, and the objects above
+blocked.py       in which descriptors other threads are blocked
+makefiles.py     files that makefile has put above a socket
+identity.py      which socket a number refers to, and who shares it
+unix.py          unix listeners and the paths they leave behind
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """In which descriptors other threads of this OS process are blocked, as the kernel tells.
 
-To wake a thread that is blocked in a socket takes a shutdown(2), a call for each socket. Where
-there are many sockets and few threads, it is quicker to ask where the threads are.
+A thread that is blocked in a socket keeps it open, and would wait for ever: it is woken by
+shutdown(2). That takes a look at where each thread is (proc(5), /proc/PID/task/TID/syscall).
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 from functools import cache
 from typing import TYPE_CHECKING, Final
@@ -15,84 +16,121 @@ from typing import TYPE_CHECKING, Final
 from probate.system import read_proc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 #: A folder for each thread of this process (proc(5)).
 _TASKS: Final = "/proc/self/task"
 
-#: How many sockets are shut down in the time that it takes to ask after one thread.
-SOCKETS_PER_THREAD: Final = 12
-
-#: System calls that wait for something else than a file: futex, nanosleep, clock_nanosleep,
-#: rt_sigtimedwait, wait4, waitid. Not restart_syscall, which may be a poll.
-_ELSEWHERE: Final = {
-    "x86_64": frozenset({202, 35, 230, 128, 61, 247}),
-    "aarch64": frozenset({98, 101, 115, 137, 260, 95}),
-}
+#: How often a thread that just runs is looked at again; it is in no socket then.
+_LOOKS: Final = 20
 
 #: System calls whose first argument is the one descriptor that they wait for: read, write, readv,
-#: writev, connect, accept, accept4, sendto, recvfrom, sendmsg, recvmsg, recvmmsg, sendmmsg.
+#: writev, connect, accept, accept4, sendto, recvfrom, sendmsg, recvmsg, recvmmsg, sendmmsg,
+#: sendfile.
 _IN_ONE: Final = {
-    "x86_64": frozenset({0, 1, 19, 20, 42, 43, 288, 44, 45, 46, 47, 299, 307}),
-    "aarch64": frozenset({63, 64, 65, 66, 203, 202, 242, 206, 207, 211, 212, 243, 269}),
+    "x86_64": frozenset({0, 1, 19, 20, 42, 43, 288, 44, 45, 46, 47, 299, 307, 40}),
+    "aarch64": frozenset({63, 64, 65, 66, 203, 202, 242, 206, 207, 211, 212, 243, 269, 71}),
 }
 
+#: poll and ppoll, whose first argument is where in memory an array of descriptors is.
+_IN_POLL: Final = {"x86_64": frozenset({7, 271}), "aarch64": frozenset({73})}
 
-def count_other_threads() -> int | None:
-    """How many threads this process has besides the calling one; None if it cannot be told."""
+#: select and pselect6, whose next three arguments are where sets of descriptors are.
+_IN_SELECT: Final = {"x86_64": frozenset({23, 270}), "aarch64": frozenset({72})}
+
+#: More than Python's own callers ask for at once are not looked through.
+_POLLED_MAX: Final = 100_000
+
+
+def has_other_threads() -> bool:
+    """Whether this process has any thread besides the calling one; True if it cannot be told."""
     try:
         # Links of a folder are one for each folder in it, and two more.
-        return os.stat(_TASKS).st_nlink - 3  # noqa: PTH116  a tenth of the time
+        return os.stat(_TASKS).st_nlink != 3  # noqa: PTH116  a tenth of the time
+    except OSError:
+        return True
+
+
+def blocked_in() -> frozenset[int] | None:
+    """The descriptors that other threads are blocked in, or poll; None if it cannot be told.
+
+    Epoll instances are not looked into.
+    """
+    machine = os.uname().machine
+    if machine not in _IN_ONE:
+        return None
+    own = str(threading.get_native_id())
+    found: set[int] = set()
+    try:
+        for task in os.listdir(_TASKS):  # noqa: PTH208  a fraction of the time
+            if task != own:
+                found.update(_waited_for(task, machine))
     except OSError:
         return None
+    return frozenset(found)
 
 
-def wake(descriptors: Sequence[int]) -> None:
-    """Wake whoever is blocked in one of these sockets, at which nobody can get any more.
+def shut_down(number: int) -> None:
+    """Shut a socket down by its number, which wakes whoever is blocked in it (shutdown(2)).
 
-    That is what makes the kernel's answer last: who is not in one of them now never will be.
+    Where nothing is connected the kernel wakes whoever waits, and then complains.
     """
-    found = _where_blocked()
-    to_wake = descriptors if found is None else found.intersection(descriptors)
-    if to_wake:
-        # By their numbers, which are all that is left of them. Where nothing is connected the
-        # kernel wakes whoever waits, and then complains.
-        shutdown = _shutdown()
-        for descriptor in to_wake:
-            shutdown(descriptor, socket.SHUT_RDWR)
+    _shutdown()(number, socket.SHUT_RDWR)
 
 
 @cache
 def _shutdown() -> Callable[[int, int], int]:
-    """shutdown(2), of a number."""
     import ctypes
 
     shutdown: Callable[[int, int], int] = ctypes.CDLL(None).shutdown
     return shutdown
 
 
-def _where_blocked() -> frozenset[int] | None:
-    """The descriptors in which other threads are blocked; None if it cannot be told.
-
-    It cannot of a thread that runs, and so may be about to be, nor of one that polls.
-    """
-    machine = os.uname().machine
-    elsewhere, in_one = _ELSEWHERE.get(machine), _IN_ONE.get(machine)
-    if elsewhere is None or in_one is None:
-        return None
-    own = str(threading.get_native_id())
-    found: set[int] = set()
-    try:
-        for task in os.listdir(_TASKS):  # noqa: PTH208  a fraction of the time
-            if task == own:
-                continue
+def _waited_for(task: str, machine: str) -> set[int]:
+    for _ in range(_LOOKS):
+        try:
             words = read_proc(f"{_TASKS}/{task}/syscall").split()
-            number = int(words[0])
-            if number in in_one:
-                found.add(int(words[1], 16))
-            elif number not in elsewhere:
-                return None
-    except (OSError, ValueError):
-        # "running"; or it has just ended.
-        return None
-    return frozenset(found)
+        except (FileNotFoundError, ProcessLookupError):
+            # It has just ended.
+            return set()
+        if words[0] == b"running":
+            os.sched_yield()
+            continue
+        number = int(words[0])
+        if number in _IN_ONE[machine]:
+            return {int(words[1], 16)}
+        if number in _IN_POLL[machine]:
+            return _polled(int(words[1], 16), int(words[2], 16))
+        if number in _IN_SELECT[machine]:
+            return _selected(int(words[1], 16), [int(word, 16) for word in words[2:5]])
+        break
+    return set()
+
+
+def _polled(address: int, count: int) -> set[int]:
+    """Those in an array of `struct pollfd` (poll(2))."""
+    if count > _POLLED_MAX:
+        return set()
+    found = _memory(address, count * 8)
+    return {fd for fd, _, _ in struct.iter_unpack("=ihh", found[: len(found) // 8 * 8])}
+
+
+def _selected(count: int, addresses: list[int]) -> set[int]:
+    """Those in sets of bits (select(2))."""
+    found: set[int] = set()
+    for address in addresses:
+        bits = int.from_bytes(_memory(address, (count + 7) // 8) if address else b"", "little")
+        found.update(number for number in range(count) if bits >> number & 1)
+    return found
+
+
+def _memory(address: int, length: int) -> bytes:
+    """Read this process's own memory by way of the kernel: what has gone is an error."""
+    memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(memory, length, address)
+    except OSError:
+        # The thread has gone on meanwhile.
+        return b""
+    finally:
+        os.close(memory)

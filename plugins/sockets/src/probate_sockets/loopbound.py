@@ -1,114 +1,297 @@
-"""asyncio servers and transports, which only their own event loop may touch."""
+"""Servers and transports of event loops, which only their own loop may touch.
+
+Of asyncio's, uvloop's and any other loop of that shape: told by what they can do, not by class.
+"""
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
-import socket
-from typing import TYPE_CHECKING, final
+import gc
+from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
-from probate.system import call_on_loop, lazy_module, running_loop
+from probate.errors import ReleaseError
+from probate.system import call_on_loop, running_loop
+from probate_sockets.identity import Identity, identify, sharers_of
+from probate_sockets.unix import unlink_bound
 
 if TYPE_CHECKING:
     import asyncio
-    import concurrent.futures
-else:
-    asyncio = lazy_module("asyncio")
+    from collections.abc import Iterable
+
+    from probate_sockets.unix import BoundPath
+
+#: Seconds between two looks whether something has closed; from the first to the longest.
+_FIRST_LOOK: Final = 0.001
+_LAST_LOOK: Final = 0.05
+
+#: Seconds that another thread's loop is waited for, where that holds up no loop here.
+_TURN: Final = 0.1
 
 
 @final
 class LoopBound:
-    """An asyncio server or transport, and the loop that it lives on."""
+    """A server with its connections, or a transport; and the loop that it lives on."""
 
-    __slots__ = ("adopted", "asked", "loop", "native", "sockets")
+    __slots__ = (
+        "__weakref__",
+        "_ended",
+                "_numbers",
+        "adopted",
+        "asked",
+        "bound",
+        "connections",
+        "loop",
+        "lost",
+        "native",
+        "sockets",
+    )  # fmt: skip
 
     def __init__(
         self,
-        native: asyncio.AbstractServer | asyncio.BaseTransport,
+        native: Any,
         loop: asyncio.AbstractEventLoop,
-        adopted: object,
+        adopted: object = None,
+        bound: Iterable[BoundPath] = (),
     ) -> None:
         self.native = native
         #: What was adopted, kept alive: a stream writer closes its transport when it is collected.
-        self.adopted = adopted
+        self.adopted = native if adopted is None else adopted
         self.loop = loop
-        #: Its sockets, as far as it shows them.
-        self.sockets = _sockets_of(native)
+        #: Its sockets or its pipe, as far as it shows them.
+        self.sockets = sockets_of(native)
+        #: Unix paths that it is bound to.
+        self.bound = list(bound)
+        #: Transports of a server that was asked to close.
+        self.connections: list[LoopBound] = []
         #: Whether we have asked for it to be closed.
         self.asked = False
+        self._numbers: list[tuple[int, Identity]] = [
+            (number, identify(number)) for each in self.sockets if (number := number_of(each)) >= 0
+        ]
+        #: Bytes that were written to it and that force has thrown away.
+        self.lost = 0
+        self._ended: concurrent.futures.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"{type(self.native).__name__} {', '.join(map(repr, self.sockets)) or 'closed'}"
 
-    @property
-    def is_closed(self) -> bool:
+    def has_closed(self) -> bool:
         """Whether the kernel's side is gone: closing is a request, this is a fact."""
-        return all(sock.fileno() == -1 for sock in self.sockets)
+        return not any(identify(number) == identity for number, identity in self._numbers) and all(
+            each.has_closed() for each in self.connections
+        )
+
+    # -- gently ---------------------------------------------------------------
 
     def ask_to_close(self) -> concurrent.futures.Future[None] | None:
-        """Have the loop close it; return a future for when it is closed, None if no loop runs."""
-        if self.is_closed:
+        """Have the loop close it once all is sent; return a future for when it is closed.
+
+        Returns None if it is closed, or no loop runs that could.
+        """
+        if self.has_closed():
             return None
         self.asked = True
-        return call_on_loop(self.loop, self._close)
+        closed: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        def close() -> None:
+            self.close_gently()
+            _watch(self, closed, _FIRST_LOOK)
+
+        return None if call_on_loop(self.loop, close) is None else closed
+
+    def close_gently(self) -> None:
+        """Close it, on its loop: what was written is sent first, and TLS says close_notify."""
+        if is_server(self.native) and not self.connections:
+            self.connections = [LoopBound(each, self.loop) for each in connections_of(self)]
+        for path in self.bound:
+            # As long as the socket is open, which pins the inode.
+            unlink_bound(path)
+        self.bound.clear()
+        self.native.close()
+        for each in self.connections:
+            each.close_gently()
+
+    # -- by force -------------------------------------------------------------
 
     def release(self) -> Outcome:
-        """Close by force. Raises BusyResourceError while its loop has yet to let go of it."""
-        if self.is_closed:
-            return Outcome.RELEASED if self.asked else Outcome.ALREADY_GONE
-        for sock in self.sockets:
-            # From any thread: whoever is at the other end, or waits for data, learns of it now.
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        if self.loop is running_loop() or not self.loop.is_running():
-            self._close()
-            if self.is_closed or self.loop is running_loop():
-                # A transport on this very loop is closed by its next turn, which needs no one.
-                return Outcome.RELEASED
-            raise BusyResourceError("shut down, but its event loop no longer runs to close it")
-        self.ask_to_close()
-        raise BusyResourceError("shut down, but its event loop has not closed it yet")
+        """Close by force. Raises BusyResourceError while its loop has yet to let go of it.
 
-    def _close(self) -> None:
-        if isinstance(self.native, asyncio.AbstractServer):
-            self.native.close()
-        elif isinstance(self.native, asyncio.WriteTransport):
-            self.native.abort()
-        elif isinstance(self.native, asyncio.BaseTransport):
-            self.native.close()
+        Raises ReleaseError if bytes were thrown away that had been written to it.
+        """
+        if self.has_closed():
+            return self._account(Outcome.RELEASED if self.asked else Outcome.ALREADY_GONE)
+        if self.loop.is_closed():
+            self._close_without_loop()
+            return self._account(Outcome.RELEASED)
+        self.asked = True
+        if self.loop is running_loop():
+            self._close_by_force()
+            # What is left to close is closed by the loop's next turn, which needs no one.
+            return self._account(Outcome.RELEASED)
+        if not self.loop.is_running():
+            self._close_by_force()
+            self._tell_peers()
+            if self.has_closed():
+                return self._account(Outcome.RELEASED)
+            raise BusyResourceError("closed, but its event loop no longer runs to let go of it")
+        if self._ended is None:
+            self._ended = call_on_loop(self.loop, self._close_by_force)
+        if self._ended is not None and running_loop() is None:
+            concurrent.futures.wait([self._ended], _TURN)
+        if self.has_closed():
+            return self._account(Outcome.RELEASED)
+        raise BusyResourceError("told to close, but its event loop has not closed it yet")
+
+    def _close_by_force(self) -> None:
+        self.close_gently()
+        for each in self.connections:
+            each.abort()
+            self.lost += each.lost
+            each.lost = 0
+        self.abort()
+
+    def abort(self) -> None:
+        """Close a transport at once, on its loop, and count what it has not sent."""
+        if is_server(self.native) or self.has_closed():
+            return
+        self.lost = unsent(self.native)
+        abort = getattr(self.native, "abort", None)
+        if abort is not None and (self.lost or not _is_plain(self.native)):
+            abort()
+
+    def _close_without_loop(self) -> None:
+        """Close what a closed loop has left open, through the object that has the number."""
+        for path in self.bound:
+            unlink_bound(path)
+        self.lost = 0 if is_server(self.native) else unsent(self.native)
+        for each, (number, identity) in zip(self.sockets, self._numbers, strict=False):
+            if identify(number) == identity:
+                getattr(each, "_sock", each).close()
+        if any(identify(number) == identity for number, identity in self._numbers):
+            raise ReleaseError("its event loop is closed, and what has its number does not show")
+
+    def _tell_peers(self) -> None:
+        """Let whoever is at the other end know, as long as the number cannot be closed."""
+        for each, (number, _) in zip(self.sockets, self._numbers, strict=False):
+            if not sharers_of(number):
+                with contextlib.suppress(OSError, AttributeError):
+                    each.shutdown(2)
+
+    def _account(self, outcome: Outcome) -> Outcome:
+        if self.lost:
+            lost, self.lost = self.lost, 0
+            raise ReleaseError(
+                f"closed, but {lost} bytes written to it were not sent, and are lost"
+            )
+        return outcome
 
 
-def bind_to_loop(resource: object) -> LoopBound | None:
-    """Wrap an asyncio server, stream writer or socket transport; None for anything else.
-
-    Raises ValueError if it is closed, or does not tell its event loop.
-    """
-    adopted = resource
-    if isinstance(resource, asyncio.StreamWriter):
-        resource = resource.transport
-    if not isinstance(resource, (asyncio.AbstractServer, asyncio.BaseTransport)):
-        return None
-    if isinstance(resource, asyncio.AbstractServer):
-        loop = resource.get_loop()
+def _watch(bound: LoopBound, closed: concurrent.futures.Future[None], pause: float) -> None:
+    """Look, on the loop, until it is closed."""
+    if bound.has_closed():
+        if not closed.done():
+            closed.set_result(None)
     else:
-        # Transports have no get_loop(); they are made, and best adopted, on their loop.
-        own = getattr(resource, "_loop", None)
-        try:
-            loop = own if own is not None else asyncio.get_running_loop()
-        except RuntimeError:
-            raise ValueError(f"adopt {resource!r} on its own event loop") from None
-    bound = LoopBound(resource, loop, adopted)
-    if bound.is_closed:
-        if not bound.sockets and isinstance(resource, asyncio.BaseTransport):
-            return None
-        raise ValueError(f"closed, so it cannot be adopted: {resource!r}")
-    return bound
+        bound.loop.call_later(pause, _watch, bound, closed, min(pause * 2, _LAST_LOOK))
 
 
-def _sockets_of(
-    native: asyncio.AbstractServer | asyncio.BaseTransport,
-) -> tuple[socket.socket, ...]:
-    if isinstance(native, asyncio.BaseTransport):
-        own = native.get_extra_info("socket")
-        return () if own is None else (own,)
-    return tuple(getattr(native, "sockets", ()))
+# -- what they can do ------------------------------------------------------------
+
+
+def is_server(thing: object) -> bool:
+    """Whether it is a server of an event loop."""
+    return _has(thing, "close", "wait_closed", "get_loop", "sockets")
+
+
+def is_transport(thing: object) -> bool:
+    """Whether it is a transport of an event loop."""
+    return _has(thing, "get_extra_info", "get_protocol", "is_closing", "close")
+
+
+def _has(thing: object, *names: str) -> bool:
+    cls = type(thing)
+    return all(hasattr(cls, name) for name in names)
+
+
+def sockets_of(native: Any) -> tuple[Any, ...]:
+    """Its sockets, or the pipe of a transport."""
+    if is_server(native):
+        return tuple(getattr(native, "sockets", None) or ())
+    for name in ("socket", "pipe"):
+        if (own := native.get_extra_info(name)) is not None:
+            return (own,)
+    return ()
+
+
+def number_of(thing: Any) -> int:
+    """Its number, -1 if it has none any more."""
+    try:
+        return int(thing.fileno())
+    except (AttributeError, OSError, ValueError):
+        return -1
+
+
+def unsent(transport: Any) -> int:
+    """How many bytes written to a transport have not been handed to the kernel."""
+    total = 0
+    for each in (transport, _below(transport)):
+        with contextlib.suppress(Exception):
+            total += each.get_write_buffer_size()
+    return total
+
+
+def connections_of(server: LoopBound) -> list[Any]:
+    """The transports that a server has accepted, outermost: TLS rather than what is below it."""
+    loop = server.loop
+    clients = getattr(server.native, "_clients", None)
+    transports = getattr(loop, "_transports", None)
+    if clients is not None:
+        found = list(clients)
+    elif transports is not None:
+        found = [
+            each
+            for each in list(transports.values())
+            if getattr(each, "_server", None) is server.native
+        ]
+    else:
+        # A loop that does not tell: by address, among all transports there are.
+        names = {_name_of(each) for each in server.sockets}
+        found = [
+            each
+            for each in gc.get_objects()
+            if _is_foreign_transport(type(each))
+            and type(each.get_protocol()).__name__ != "SSLProtocol"
+            and not each.is_closing()
+            and _name_of(each.get_extra_info("socket")) in names
+        ]
+    return list({id(outer): outer for outer in map(_outermost, found)}.values())
+
+
+def _is_foreign_transport(cls: type) -> bool:
+    return cls.__module__.startswith("uvloop") and hasattr(cls, "get_extra_info")
+
+
+def _name_of(sock: Any) -> object:
+    try:
+        name = sock.getsockname()
+    except (AttributeError, OSError):
+        return None
+    # Of a server on every interface, connections have the address of one.
+    return name[1] if isinstance(name, tuple) else name
+
+
+def _outermost(transport: Any) -> Any:
+    protocol = getattr(transport, "get_protocol", lambda: None)()
+    return getattr(protocol, "_app_transport", None) or transport
+
+
+def _below(transport: Any) -> Any:
+    """The plain transport below one of TLS."""
+    protocol = getattr(transport, "_ssl_protocol", None)
+    return getattr(protocol, "_transport", None)
+
+
+def _is_plain(transport: Any) -> bool:
+    return _below(transport) is None and type(transport).__module__.startswith("asyncio")

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from functools import partial
-from typing import TYPE_CHECKING, final
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, final
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current, runs_inline
-from probate_sockets import release, unix
+from probate_sockets import adoption, unix
 from probate_sockets.address import Endpoint, resolve, unix_path
-from probate_sockets.loopbound import LoopBound, bind_to_loop
+from probate_sockets.loopbound import number_of
+from probate_sockets.many import close_many
+from probate_sockets.plain import OURS_IN_CLEANUP, PlainSocket
 
 if TYPE_CHECKING:
     import concurrent.futures
     import os
     from collections.abc import Callable
 
-    from probate import Outcome, ResourceId
-
-Native = socket.socket | LoopBound
+    from probate import CleanupStats, Outcome, ResourceId
+    from probate_sockets.adoption import Owned
 
 
 @final
@@ -35,13 +38,16 @@ class SocketManager:
 
     def __init__(self, *, abort: bool = False) -> None:
         self._abort = abort
+        #: Whether the thread is in a cleanup of ours, where it is known who holds a socket.
+        self._here = threading.local()
         #: Who owns which socket, server or transport.
-        self.table: OwnershipTable[Native] = OwnershipTable(
+        self.table: OwnershipTable[Owned] = OwnershipTable(
             "sockets",
             self._release,
-            release_many=partial(release.close_many, abort=abort),
-            describe=_describe,
-            identity=_identity,
+            release_many=None if abort else close_many,
+            describe=repr,
+            identity=attrgetter("native"),
+            alias=adoption.native_of,
         )
 
     # -- making --------------------------------------------------------------
@@ -133,54 +139,57 @@ class SocketManager:
     # -- giving back ---------------------------------------------------------
 
     @pid_or_current
-    def close(self, pid: int, sock: socket.socket, *, abort: bool | None = None) -> None:
-        """Close a socket of this owner. Raises NotOwnedError if it is another's.
+    def close(self, pid: int, sock: Any, *, abort: bool | None = None) -> None:
+        """Close what this owner has: a socket, or whatever was adopted.
 
-        With `abort` a TCP peer gets a reset; the default is the manager's. Idempotent.
+        With `abort` a TCP peer gets a reset, and what is unsent is lost; the default is the
+        manager's. Idempotent. Raises NotOwnedError if it is another's, BusyResourceError if it is
+        used by somebody who cannot be detached, ReleaseError if something is lost.
         """
-        if not isinstance(sock, socket.socket):
+        if not hasattr(type(sock), "close") and not hasattr(type(sock), "aclose"):
             raise TypeError(f"expected a socket, got {sock!r}")
-        abort = self._abort if abort is None else abort
+
+        def release(owned: Owned) -> Outcome:
+            if abort is None or not isinstance(owned, PlainSocket):
+                return self._release(owned)
+            return owned.release(abort=abort, may_lose=abort)
+
         try:
-            self.table.give_back(pid, sock, partial(release.close, abort=abort))
+            self.table.give_back(pid, sock, release)
         except NotOwnedError as error:
-            if error.owner is not None or sock.fileno() != -1:
+            if error.owner is not None or number_of(sock) != -1:
                 raise
 
     # -- for the kind -----------------------------------------------------
 
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
-        """Own a socket, asyncio server, transport or stream writer made elsewhere.
+        """Own a socket, server, transport, stream or writer made elsewhere.
 
-        Returns None for anything else, a transport that is no socket's included. Raises
-        ValueError if it is closed.
+        Returns None for anything else. Raises ValueError if it is closed, or is of an event loop
+        that it does not tell.
         """
-        native: Native | None
-        if isinstance(resource, socket.socket):
-            if resource.fileno() == -1:
-                raise ValueError(f"a closed socket cannot be adopted: {resource!r}")
-            native = resource
-        else:
-            native = bind_to_loop(resource)
-        return None if native is None else self.table.add(pid, native)
+        owned = adoption.wrap(resource)
+        return None if owned is None else self.table.add(pid, owned)
 
     @runs_inline
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
-        """Stop accepting, and have event loops close what is theirs."""
-        futures: list[concurrent.futures.Future[None]] = []
-        for native in release.those_to_stop(self.table.resources(pid)):
-            if isinstance(native, LoopBound):
-                if (closed := native.ask_to_close()) is not None:
-                    futures.append(closed)
-            else:
-                release.stop_accepting(native)
-        return futures
+        """Have whoever serves, or has something to send, close what is theirs."""
+        closing = [each.ask_to_close() for each in reversed(self.table.resources(pid))]
+        return [future for future in closing if future is not None]
+
+    def cleanup(self, pid: int) -> CleanupStats:
+        """Close all that `pid` owns, newest first."""
+        self._here.is_cleanup = True
+        try:
+            return self.table.cleanup(pid)
+        finally:
+            self._here.is_cleanup = False
 
     # -- inside --------------------------------------------------------------
 
     def _acquire(self, pid: int, make: Callable[[], socket.socket]) -> socket.socket:
         try:
-            return self.table.acquire(pid, make)
+            return self.table.acquire(pid, lambda: PlainSocket(make())).native
         except OSError:
             # A termination wakes whoever is blocked in accept with an OSError; say why.
             self.table.check_admitted(pid)
@@ -192,10 +201,12 @@ class SocketManager:
         with contextlib.suppress(OSError):
             self.close(pid, sock)
 
-    def _release(self, native: Native) -> Outcome:
-        if isinstance(native, LoopBound):
-            return native.release()
-        return release.close(native, abort=self._abort)
+    def _release(self, owned: Owned) -> Outcome:
+        if type(owned) is not PlainSocket:
+            return owned.release()
+        is_cleanup = getattr(self._here, "is_cleanup", False)
+        is_unheld = is_cleanup and not owned.is_held(OURS_IN_CLEANUP)
+        return owned.release(abort=self._abort, is_unheld=is_unheld)
 
 
 def _bound(
@@ -215,14 +226,3 @@ def _bound(
         sock.close()
         raise
     return sock
-
-
-def _identity(native: Native) -> object:
-    # Mostly plain sockets, and told by their type in half the time.
-    if type(native) is socket.socket:
-        return native
-    return native.native if isinstance(native, LoopBound) else native
-
-
-def _describe(native: Native) -> str:
-    return repr(native) if isinstance(native, LoopBound) else release.describe(native)

@@ -15,4 +15,6 @@ class SocketResource(ResourceKind):
     def __init__(self, manager: SocketManager | None = None) -> None:
         self.manager = m = SocketManager() if manager is None else manager
         place = Ordering(priority=10)
-        super().__init__(m.table, place, quiesce=m.quiesce, adopt=m.adopt, may_block=False)
+        super().__init__(
+            m.table, place, quiesce=m.quiesce, adopt=m.adopt, cleanup=m.cleanup, may_block=False
+        )

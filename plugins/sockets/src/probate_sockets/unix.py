@@ -6,51 +6,88 @@ cannot come round to a successor's path before we close: device and inode are co
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 import stat
-from typing import Final
+from typing import Any, Final
 
-from probate.system import unlink_if_same
+from probate.system import read_proc, unlink_if_same
 from probate_sockets.address import is_abstract
 
 #: Seconds that a probe waits for a server that may be overloaded; it counts as alive then.
 _PROBE_TIMEOUT: Final = 1.0
 
 
-class UnixListener(socket.socket):
-    """A listening unix socket that knows which path is its own."""
-
-    #: Its path, and what was there when it was bound; None for an abstract name.
-    bound: tuple[str, os.stat_result] | None = None
-
-    def unlink(self) -> None:
-        """Remove the path if it is still this socket's. Must come before `close`."""
-        if self.bound is None:
-            return
-        bound, self.bound = self.bound, None
-        unlink_if_same(*bound)
+#: A path, and what was there when a socket was bound to it.
+BoundPath = tuple[str, os.stat_result]
 
 
-def listen(path: str, backlog: int) -> UnixListener:
+def listen(path: str, backlog: int) -> socket.socket:
     """Bind and listen. A stale socket in the way is replaced, anything else is refused.
 
     Raises FileExistsError for a path that is no socket, OSError (EADDRINUSE) for a live server.
     """
     if not is_abstract(path):
         _clear_stale(path)
-    listener = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(path)
-        if not is_abstract(path):
-            listener.bound = (path, os.lstat(path))
         listener.listen(backlog)
     except BaseException:
-        listener.unlink()
+        if (bound := _looked_up(listener)) is not None:
+            unlink_bound(bound)
         listener.close()
         raise
     return listener
+
+
+def bound_path(sock: Any) -> BoundPath | None:
+    """Return the path that a socket would leave behind, None if it would leave none.
+
+    A connection that was accepted has its listener's path, which is not its own. Where several
+    sockets listen under one name, all but the last have lost the path: it is nobody's then.
+    """
+    if sock.family != socket.AF_UNIX:
+        return None
+    with contextlib.suppress(OSError):
+        is_listener = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if is_listener or sock.type == socket.SOCK_DGRAM:
+            bound = _looked_up(sock)
+            return None if bound is None or _has_rivals(sock) else bound
+    return None
+
+
+def unlink_bound(bound: BoundPath) -> None:
+    """Remove a path if it is still what it was. The socket must be open, which pins the inode."""
+    unlink_if_same(*bound)
+
+
+def _looked_up(sock: Any) -> BoundPath | None:
+    name = sock.getsockname()
+    path = os.fsdecode(name) if isinstance(name, bytes) else name
+    if not path or is_abstract(path):
+        return None
+    with contextlib.suppress(OSError):
+        path = os.path.abspath(path)  # noqa: PTH100  as in `unix_path`
+        status = os.lstat(path)
+        if stat.S_ISSOCK(status.st_mode):
+            return path, status
+    return None
+
+
+def _has_rivals(sock: Any) -> bool:
+    """Whether another socket has been bound to the same name, and so has its path (proc(5))."""
+    name = os.fsencode(sock.getsockname())
+    own = str(os.fstat(sock.fileno()).st_ino).encode()
+    with contextlib.suppress(OSError):
+        for line in read_proc("/proc/net/unix").splitlines()[1:]:
+            words = line.split(maxsplit=7)
+            # Connections have the name too, but are connected (or about to be), state 3 (2).
+            if words[5] == b"01" and words[7:] == [name] and words[6] != own:
+                return True
+    return False
 
 
 def _clear_stale(path: str) -> None:

@@ -1,0 +1,72 @@
+"""What is taken from elsewhere: sockets, and what event loops and servers make of them."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+from probate.system import running_loop
+from probate_sockets import asyncstream, unix
+from probate_sockets.asyncstream import AsyncStream
+from probate_sockets.loopbound import LoopBound, is_server, is_transport
+from probate_sockets.plain import PlainSocket
+from probate_sockets.threadserver import ThreadServer, is_thread_server
+
+if TYPE_CHECKING:
+    Owned = PlainSocket | LoopBound | ThreadServer | AsyncStream
+
+
+#: What a stream writer has.
+_WRITER: Final = ("transport", "write", "wait_closed", "close")
+
+
+def wrap(resource: Any) -> Owned | None:
+    """Return what takes care of an object; None if it is nothing of this kind.
+
+    Raises ValueError for what is closed, or does not tell its event loop.
+    """
+    if isinstance(resource, socket.socket):
+        if resource.fileno() == -1:
+            raise ValueError(f"a closed socket cannot be adopted: {resource!r}")
+        return PlainSocket(resource)
+    if is_thread_server(resource):
+        if resource.fileno() == -1:
+            raise ValueError(f"a closed server cannot be adopted: {resource!r}")
+        return ThreadServer(resource)
+    if asyncstream.is_stream(resource):
+        transport = getattr(resource, "_transport", None)
+        if is_transport(transport):
+            # More gentle than its own `aclose`, which sends only what goes at once.
+            return _bind_to_loop(transport, resource)
+        return AsyncStream(resource)
+    return _bind_to_loop(resource)
+
+
+def native_of(thing: Any) -> Any:
+    """Return the transport of a stream writer; anything else as it is."""
+    if all(hasattr(type(thing), name) for name in _WRITER) and is_transport(thing.transport):
+        return thing.transport
+    return thing
+
+
+def _bind_to_loop(resource: Any, adopted: Any = None) -> LoopBound | None:
+    adopted = resource if adopted is None else adopted
+    resource = native_of(resource)
+    if is_server(resource):
+        loop = resource.get_loop()
+    elif is_transport(resource):
+        # Transports have no get_loop(); they are made, and best adopted, on their loop.
+        loop = getattr(resource, "_loop", None) or running_loop()
+        if loop is None:
+            raise ValueError(f"adopt {resource!r} on its own event loop")
+    else:
+        return None
+    bound = LoopBound(resource, loop, adopted)
+    if bound.has_closed():
+        if not bound.sockets and is_transport(resource) and not resource.is_closing():
+            return None
+        raise ValueError(f"closed, so it cannot be adopted: {resource!r}")
+    if is_server(resource):
+        paths = map(unix.bound_path, bound.sockets)
+        bound.bound.extend(path for path in paths if path is not None)
+    return bound

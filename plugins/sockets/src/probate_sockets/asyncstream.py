@@ -1,0 +1,128 @@
+"""Sockets, streams and listeners of trio and anyio, which are closed where they run."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, Final, final
+
+from probate import Outcome
+from probate.system import lazy_module, running_loop
+from probate_sockets.plain import PlainSocket
+
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = lazy_module("asyncio")
+
+#: Where these keep what they are made of.
+_PARTS: Final = (
+    "socket",
+    "transport_stream",
+    "transport_listener",
+    "send_stream",
+    "receive_stream",
+    "listeners",
+)
+
+
+@final
+class AsyncStream:
+    """Something with `aclose`, or a socket of trio's; what it is made of, and where it runs."""
+
+    __slots__ = ("_loop", "_task", "_token", "asked", "native", "sockets")
+
+    def __init__(self, native: Any) -> None:
+        self.native = native
+        #: Its sockets, closed by force if it does not close itself.
+        self.sockets = [PlainSocket(each) for each in raw_sockets(native)]
+        self._token = _trio_token()
+        self._loop = None if self._token else running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self.asked = False
+
+    def __repr__(self) -> str:
+        return f"{type(self.native).__name__} {', '.join(map(repr, self.sockets))}"
+
+    def ask_to_close(self) -> concurrent.futures.Future[None] | None:
+        """Run its `aclose` where it lives; return a future for when it is closed."""
+        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        with contextlib.suppress(Exception):
+            if self._token is not None:
+                self._token.run_sync_soon(self._start_in_trio, done)
+            elif self._loop is not None and self._loop.is_running():
+                self._loop.call_soon_threadsafe(self._start_in_asyncio, done)
+            else:
+                return None
+            self.asked = True
+            return done
+        return None
+
+    def release(self) -> Outcome:
+        """Close its sockets by force; as `PlainSocket.release`, of each."""
+        outcomes = [each.release() for each in self.sockets]
+        if self.asked or Outcome.RELEASED in outcomes:
+            return Outcome.RELEASED
+        return Outcome.ALREADY_GONE
+
+    async def _close(self, done: concurrent.futures.Future[None]) -> None:
+        try:
+            # What it leaves open is closed by force, and what that meets is accounted for.
+            with contextlib.suppress(Exception):
+                if hasattr(self.native, "aclose"):
+                    await self.native.aclose()
+                else:
+                    self.native.close()
+        finally:
+            if not done.done():
+                done.set_result(None)
+
+    def _start_in_trio(self, done: concurrent.futures.Future[None]) -> None:
+        sys.modules["trio"].lowlevel.spawn_system_task(self._close, done)
+
+    def _start_in_asyncio(self, done: concurrent.futures.Future[None]) -> None:
+        # The loop itself keeps tasks weakly.
+        self._task = asyncio.ensure_future(self._close(done))
+
+
+def is_stream(thing: object) -> bool:
+    """Whether it is a socket, stream or listener of trio or anyio, made of sockets."""
+    if "trio" not in sys.modules and "anyio" not in sys.modules:
+        return False
+    return bool(raw_sockets(thing))
+
+
+def raw_sockets(thing: Any) -> list[socket.socket]:
+    """The sockets that something of trio's or anyio's is made of."""
+    cls = type(thing)
+    package = cls.__module__.partition(".")[0]
+    if package == "trio" and isinstance(sock := getattr(thing, "_sock", None), socket.socket):
+        return [sock]
+    if not hasattr(cls, "aclose") or package not in {"trio", "anyio"}:
+        return []
+    found: list[socket.socket] = []
+    for name in _PARTS:
+        parts = getattr(thing, name, None)
+        for part in parts if isinstance(parts, (list, tuple)) else [parts]:
+            if isinstance(part, socket.socket):
+                found.append(part)
+            elif part is not None:
+                found += raw_sockets(part)
+    if not found and package == "anyio" and hasattr(thing, "extra"):
+        attribute = sys.modules["anyio"].abc.SocketAttribute.raw_socket
+        raw = thing.extra(attribute, None)  # noqa: S610  not Django
+        raw = getattr(raw, "_sock", raw)
+        found += [raw] if isinstance(raw, socket.socket) else []
+    return list({id(each): each for each in found if each.fileno() != -1}.values())
+
+
+def _trio_token() -> Any:
+    trio = sys.modules.get("trio")
+    if trio is None:
+        return None
+    try:
+        return trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        return None

@@ -1,0 +1,115 @@
+"""Many plain sockets closed at once, as each of them alone would be."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from probate_sockets import blocked, polling
+from probate_sockets.identity import identify, sharers_of
+from probate_sockets.plain import PlainSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: The built-in methods, past what `socket.socket` puts before them: no Python code runs in between.
+_descriptor_of: Final[Callable[[socket.socket], int]] = socket.SocketType.fileno
+_detach: Final[Callable[[socket.socket], int]] = socket.SocketType.detach
+_type_of: Final[Callable[[socket.socket], int]] = socket.SocketType.type.__get__
+
+
+#: References to a socket that nobody else holds: its entry's, the table's, and two of ours.
+_OURS: Final = 4
+
+
+def close_many(entries: list[Any]) -> None:
+    """Close the sockets at the end of a list that nobody else uses; take them off it.
+
+    Datagram sockets only: they have no peer to say good-bye to. The kernel closes descriptors
+    that follow each other in one call (close_range(2)). What it leaves, down from the newest that
+    is anything but plain, takes more: `PlainSocket.release` does it.
+    """
+    plain: list[PlainSocket] = entries[_after_last_special(entries) :]
+    if len(plain) < 2:
+        return
+    sockets = [each.native for each in plain]
+    descriptors = list(map(_descriptor_of, sockets))
+    # What nobody else holds is used by nobody; and need not be looked for.
+    used: frozenset[int] | set[int] | None = frozenset()
+    if max(map(sys.getrefcount, sockets)) > _OURS or any(each.loop for each in plain):
+        used = _used(descriptors)
+    if used is None:
+        return
+    first = len(plain)
+    while first and _is_simple(plain[first - 1], descriptors[first - 1], used):
+        first -= 1
+    count = len(plain) - first
+    if not count:
+        return
+    detached: list[int] = []
+    try:
+        # One call, which nothing interrupts: from here on a descriptor is in this list alone, and
+        # no thread finds it that was not there before.
+        detached.extend(map(_detach, sockets[first:]))
+        del entries[-count:]
+        if blocked.has_other_threads():
+            inside = blocked.blocked_in()
+            for number in detached if inside is None else inside.intersection(detached):
+                if not sharers_of(number):
+                    blocked.shut_down(number)
+    finally:
+        _close_descriptors(detached)
+
+
+def _after_last_special(entries: list[Any]) -> int:
+    """Where the datagram sockets begin that are at the end of a list."""
+    for index in range(len(entries), 0, -1):
+        each = entries[index - 1]
+        if (
+            type(each) is not PlainSocket
+            or type(each.native) is not socket.socket
+            or each.bound is not None
+            or _type_of(each.native) != socket.SOCK_DGRAM
+        ):
+            return index
+    return 0
+
+
+def _used(descriptors: list[int]) -> frozenset[int] | set[int] | None:
+    """Those in which threads are blocked, or that are polled; None if it cannot be told."""
+    numbers = frozenset(descriptors)
+    used = set(polling.polled(numbers))
+    if blocked.has_other_threads():
+        inside = blocked.blocked_in()
+        if inside is None:
+            return None
+        used |= inside
+    return used
+
+
+def _is_simple(entry: PlainSocket, number: int, used: frozenset[int] | set[int]) -> bool:
+    sock = entry.native
+    return (
+        number not in used
+        and not getattr(sock, "_io_refs", 0)
+        and not (sock.family == socket.AF_UNIX and sock.gettimeout() == 0)
+        and number != -1
+        and identify(number) == entry.identity
+    )
+
+
+def _close_descriptors(descriptors: list[int]) -> None:
+    """Close them, those that follow each other in one call."""
+    descriptors.sort()
+    first, count = 0, len(descriptors)
+    while first < count:
+        end = count
+        if descriptors[-1] - descriptors[first] != count - 1 - first:
+            # There are others in between.
+            end = first + 1
+            while end < count and descriptors[end] == descriptors[end - 1] + 1:
+                end += 1
+        os.closerange(descriptors[first], descriptors[end - 1] + 1)
+        first = end

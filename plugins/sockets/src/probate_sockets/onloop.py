@@ -1,0 +1,167 @@
+"""A plain socket that something else uses: it is detached there before its number is closed.
+
+Loops, selectors and servers are asked to let go, each on the thread where that may be done.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import gc
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from probate import BusyResourceError
+from probate.system import call_on_loop, running_loop
+from probate_sockets import polling
+from probate_sockets.loopbound import LoopBound, is_server, is_transport, number_of, sockets_of
+from probate_sockets.threadserver import ThreadServer
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable
+
+    Native = LoopBound | ThreadServer
+
+
+def owners_of(sock: socket.socket, loops: Iterable[Any]) -> list[Native]:
+    """The servers and transports that were made of a socket, and close it themselves."""
+    number = sock.fileno()
+    found: list[Native] = [ThreadServer(server) for server in polling.servers_in(number)]
+    instances = polling.polled({number}).get(number, ())
+    # A transport that reads nothing at the moment is not polled, but known to its loop.
+    nearby = [loop for loop in loops if loop is not None]
+    for loop in {
+        id(each): each for each in [*nearby, *_pollers(number, instances, loops)]
+    }.values():
+        if hasattr(loop, "call_soon_threadsafe") and not loop.is_closed():
+            found += [LoopBound(each, loop) for each in _natives(loop, sock, number)]
+    return found
+
+
+def is_polled_by(loops: Iterable[Any], number: int) -> bool:
+    """Whether one of these loops polls a number, as far as it tells."""
+    for loop in loops:
+        selector = getattr(loop, "_selector", None)
+        if selector is None or number in (selector.get_map() or ()):
+            return True
+    return False
+
+
+def detach(sock: socket.socket, loops: Iterable[Any], *, is_in_poll: bool) -> None:
+    """Have whoever polls a socket let go of it.
+
+    Raises BusyResourceError if that has yet to happen on another thread, or cannot be done.
+    """
+    number = sock.fileno()
+    instances = polling.polled({number}).get(number, ())
+    if not instances and not is_in_poll:
+        return
+    pollers = _pollers(number, instances, loops)
+    waiting: list[concurrent.futures.Future[None]] = []
+    for each in pollers:
+        if hasattr(each, "unregister"):
+            with contextlib.suppress(KeyError, ValueError, OSError):
+                each.unregister(number)
+        elif hasattr(each, "entry_queue"):
+            _tell_trio(each, sock)
+        elif each is running_loop() or not each.is_running():
+            _drop(each, number)
+        elif (done := call_on_loop(each, partial(_drop, each, number))) is not None:
+            waiting.append(done)
+    if waiting and running_loop() is None:
+        concurrent.futures.wait(waiting, _TURN)
+    left = polling.polled({number}).get(number, ())
+    if not left:
+        return
+    if set(left) <= {polling.epoll_of(each) for each in pollers}:
+        raise BusyResourceError("polled by an event loop, which has not let go of it yet")
+    raise BusyResourceError(
+        f"polled by epoll instance {left[0]} of this process, of which no loop or selector is "
+        "known: unregister it there, or adopt what serves on it instead"
+    )
+
+
+#: Seconds that another thread's loop is waited for, where that holds up no loop here.
+_TURN = 0.1
+
+
+def _pollers(number: int, instances: Iterable[int], loops: Iterable[Any]) -> list[Any]:
+    return polling.objects_above(number, tuple(instances), [each for each in loops if each])
+
+
+def _natives(loop: Any, sock: socket.socket, number: int) -> list[Any]:
+    """Servers and transports of a loop that have a socket's number."""
+    transports = getattr(loop, "_transports", None)
+    selector = getattr(loop, "_selector", None)
+    if transports is None or selector is None:
+        return _foreign_natives(loop, number) if getattr(sock, "_io_refs", 0) else []
+    transport = transports.get(number)
+    if transport is not None and number_of(transport.get_extra_info("socket")) == number:
+        protocol = transport.get_protocol()
+        return [getattr(protocol, "_app_transport", None) or transport]
+    servers = [each for each in _arguments(selector, number) if is_server(each)]
+    return servers[:1]
+
+
+def _foreign_natives(loop: Any, number: int) -> list[Any]:
+    """As `_natives`, of a loop that does not tell: among all objects of its package."""
+    package = type(loop).__module__.partition(".")[0]
+    found = []
+    for each in gc.get_objects():
+        if type(each).__module__.partition(".")[0] == package:
+            if is_server(each) and each.get_loop() is not loop:
+                continue
+            if (is_server(each) or is_transport(each)) and any(
+                number_of(own) == number for own in sockets_of(each)
+            ):
+                found.append(each)
+    return found[:1]
+
+
+def _drop(loop: Any, number: int) -> None:
+    """On its own loop: poll a number no more, and let nobody wait for it for ever."""
+    waiting = [
+        each
+        for each in _arguments(getattr(loop, "_selector", None), number)
+        if hasattr(each, "set_exception") and hasattr(each, "done")
+    ]
+    loop.remove_reader(number)
+    loop.remove_writer(number)
+    for future in waiting:
+        if not future.done():
+            future.set_exception(ConnectionAbortedError("closed: its owner has ended"))
+
+
+def _arguments(selector: Any, number: int) -> list[Any]:
+    """What the callbacks of a number have been given, as asyncio keeps it."""
+    try:
+        data = selector.get_map()[number].data
+    except (KeyError, AttributeError, TypeError, RuntimeError):
+        return []
+    found: list[Any] = []
+    for handle in data if isinstance(data, tuple) else ():
+        found += getattr(handle, "_args", None) or ()
+        found.append(getattr(getattr(handle, "_callback", None), "__self__", None))
+    return found
+
+
+def _tell_trio(runner: Any, sock: socket.socket) -> None:
+    """Have trio wake those who wait for it, with ClosedResourceError, and close it there."""
+    lowlevel = sys.modules["trio"].lowlevel
+    token = runner.current_trio_token()
+    try:
+        is_here = lowlevel.current_trio_token() is token
+    except RuntimeError:
+        is_here = False
+    if is_here:
+        lowlevel.notify_closing(sock)
+    else:
+        with contextlib.suppress(Exception):
+            token.run_sync_soon(_notify_closing, lowlevel, sock)
+
+
+def _notify_closing(lowlevel: Any, sock: socket.socket) -> None:
+    if sock.fileno() != -1:
+        lowlevel.notify_closing(sock)

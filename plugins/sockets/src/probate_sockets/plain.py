@@ -1,0 +1,271 @@
+"""Plain sockets: what is done before one is closed, so that nobody else is harmed."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+import sys
+import termios
+import weakref
+from typing import TYPE_CHECKING, Any, Final, final
+
+from probate import BusyResourceError, Outcome
+from probate.errors import RefusedResourceError, ReleaseError
+from probate.system import running_loop
+from probate_sockets import blocked, makefiles, onloop, unix
+from probate_sockets.identity import NOTHING, Identity, identify, sharers_of
+
+if TYPE_CHECKING:
+    import concurrent.futures
+
+#: `struct linger { on, 0 seconds }`: close sends a reset and discards what is unsent (socket(7)).
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+#: Close returns at once, and the kernel goes on sending.
+_SEND_IN_BACKGROUND: Final = struct.pack("ii", 0, 0)
+
+#: References to a socket that nobody else holds: the entry's, and the question's own.
+_OURS: Final = 2
+
+#: In a cleanup the table holds it, too.
+OURS_IN_CLEANUP: Final = 3
+
+
+@final
+class PlainSocket:
+    """A socket object, and what its number referred to when it was acquired."""
+
+    __slots__ = ("_above", "bound", "identity", "loop", "native", "number")
+
+    def __init__(self, native: socket.socket) -> None:
+        self.native = native
+        self.number = native.fileno()
+        self.identity: Identity = identify(self.number)
+        #: The unix path that it would leave behind.
+        self.bound = unix.bound_path(native) if native.family == socket.AF_UNIX else None
+        #: The event loop that ran where it was acquired, which may poll it.
+        loop = running_loop()
+        self.loop = None if loop is None else weakref.ref(loop)
+        #: Servers and transports that were found to be made of it.
+        self._above: list[onloop.Native] | None = None
+
+    def __repr__(self) -> str:
+        return describe(self.native)
+
+    @property
+    def loops(self) -> list[Any]:
+        """Event loops that are likely to poll it."""
+        noted = None if self.loop is None else self.loop()
+        return [loop for loop in (noted, running_loop()) if loop is not None]
+
+    def is_held(self, ours: int) -> bool:
+        """Whether anybody but its owner may use it: has the object, or polls its number.
+
+        Threads that are blocked in it, files made of it, selectors and loops all hold the object.
+        """
+        return sys.getrefcount(self.native) > ours or (
+            self.loop is not None and onloop.is_polled_by(self.loops, self.number)
+        )
+
+    # -- gently ---------------------------------------------------------------
+
+    def ask_to_close(self) -> concurrent.futures.Future[None] | None:
+        """Close servers and transports that were made of it; wake whoever waits for connections.
+
+        What nobody holds but its owner is used by nobody, and left as it is.
+        """
+        if not self.is_held(_OURS) or not self._is_ours():
+            return None
+        sock = self.native
+        futures = [
+            future for each in self._find_above() if (future := each.ask_to_close()) is not None
+        ]
+        if not futures and is_listener(sock):
+            with contextlib.suppress(BusyResourceError):
+                self._wake(socket.SHUT_RDWR)
+        return futures[0] if futures else None
+
+    # -- by force -------------------------------------------------------------
+
+    def release(
+        self, *, abort: bool = False, may_lose: bool = False, is_unheld: bool = False
+    ) -> Outcome:
+        """Close the socket, or what was made of it, having woken and detached who uses it.
+
+        With `abort` a TCP peer gets a reset, otherwise what is still unsent is sent. Raises
+        BusyResourceError if somebody uses it who cannot be detached (now), ReleaseError if
+        something unsent is lost, RefusedResourceError if its number was handed to somebody else,
+        OSError if closing fails; the descriptor is gone all the same then (close(2)).
+        """
+        if self._above:
+            return self._release_above()
+        sock = self.native
+        if sock.fileno() == -1:
+            if self.identity != NOTHING and identify(self.number) == self.identity:
+                raise RefusedResourceError(
+                    f"its number {self.number} was detached from it, and is somebody else's: "
+                    "adopt what has it now"
+                )
+            return Outcome.ALREADY_GONE
+        if not self._is_ours():
+            # Not even when the object is collected is what has the number now to be closed.
+            sock.detach()
+            return Outcome.ALREADY_GONE
+        was_woken = False
+        if not is_unheld:
+            if self._find_above():
+                return self._release_above()
+            was_woken = self._wake(socket.SHUT_RD if abort else socket.SHUT_RDWR)
+            in_poll = was_woken and sock.gettimeout() is None
+            onloop.detach(sock, self.loops, is_in_poll=in_poll)
+            _forget_wakeup(sock)
+        lost = self._prepare(abort=abort, was_woken=was_woken)
+        if makefiles.is_used_above(sock):
+            if was_woken:
+                raise BusyResourceError("a thread was blocked in it, and has just been woken")
+            makefiles.close_above(sock)
+        if self.bound is not None:
+            unix.unlink_bound(self.bound)
+            self.bound = None
+        self._close(is_unheld=is_unheld or was_woken)
+        if lost and not may_lose:
+            raise ReleaseError(f"closed by a reset, and {lost} bytes that had not arrived are lost")
+        return Outcome.RELEASED
+
+    def _is_ours(self) -> bool:
+        return identify(self.native.fileno()) == self.identity
+
+    def _find_above(self) -> list[onloop.Native]:
+        if not self._above:
+            self._above = onloop.owners_of(self.native, self.loops)
+        return self._above
+
+    def _release_above(self) -> Outcome:
+        """Release what was made of it, which closes it."""
+        outcomes = [each.release() for each in self._above or ()]
+        if Outcome.RELEASED in outcomes:
+            return Outcome.RELEASED
+        self._above = None
+        return self.release()
+
+    def _wake(self, how: int) -> bool:
+        """Wake the threads that are blocked in it; whether there are any.
+
+        Raises BusyResourceError if there are and others share it, whom a shutdown would harm.
+        """
+        if not blocked.has_other_threads():
+            return False
+        inside = blocked.blocked_in()
+        number = self.native.fileno()
+        if inside is not None and number not in inside:
+            return False
+        if others := sharers_of(number):
+            if inside is None:
+                return False
+            raise BusyResourceError(
+                f"a thread is blocked in it, and {others}, for whom a shutdown(2) would end it: "
+                "wake the thread, or close the other"
+            )
+        # Where nothing is connected the kernel wakes whoever waits, and then complains.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self.native, how)
+        return True
+
+    def _prepare(self, *, abort: bool, was_woken: bool) -> int:
+        """Say good-bye to a peer, as its protocol does; return how many bytes will be lost.
+
+        Nothing of it is done to a socket that others share: for them it goes on.
+        """
+        sock = self.native
+        if sock.type != socket.SOCK_STREAM or sock.family == socket.AF_UNIX:
+            return 0
+        has_tls = getattr(sock, "_sslobj", None) is not None
+        lingers, seconds = struct.unpack(
+            "ii", sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+        )
+        unsent = _pending(sock, termios.TIOCOUTQ)
+        is_reset = abort or (lingers and not seconds) or _pending(sock, termios.FIONREAD)
+        if not (abort or has_tls or lingers or (unsent and is_reset)) or sharers_of(sock.fileno()):
+            return 0
+        if abort:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        elif lingers and seconds:
+            # Close would block, also where the socket does not, and the loop of whoever calls.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _SEND_IN_BACKGROUND)
+        if has_tls and not abort:
+            if was_woken:
+                raise BusyResourceError("a thread was blocked in it, and has just been woken")
+            _say_close_notify(sock)
+        return unsent if is_reset else 0
+
+    def _close(self, *, is_unheld: bool) -> None:
+        sock = self.native
+        number = sock.detach()
+        # From here on no thread finds it that was not there before.
+        if not is_unheld and blocked.has_other_threads():
+            inside = blocked.blocked_in()
+            if (inside is None or number in inside) and not sharers_of(number):
+                blocked.shut_down(number)
+        os.close(number)
+
+
+def is_listener(sock: socket.socket) -> bool:
+    """Whether the kernel has it listening (SO_ACCEPTCONN, socket(7)); False if closed."""
+    with contextlib.suppress(OSError):
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    return False
+
+
+def _pending(sock: socket.socket, request: int) -> int:
+    """Bytes in a queue of a stream (tcp(7), SIOCOUTQ and SIOCINQ); 0 if it has none."""
+    number = array.array("i", [0])
+    try:
+        fcntl.ioctl(sock.fileno(), request, number)
+    except OSError:
+        return 0
+    return number[0]
+
+
+def _say_close_notify(sock: Any) -> None:
+    """Tell a TLS peer that this is the end, without waiting for its answer (RFC 8446, 6.1)."""
+    # It wants to wait for the peer's, or was never connected.
+    with contextlib.suppress(OSError, ValueError):
+        sock.settimeout(0)
+        sock.unwrap()
+
+
+def _forget_wakeup(sock: socket.socket) -> None:
+    """Have signals no longer written to a socket (signal.set_wakeup_fd), where they may be."""
+    if sock.family != socket.AF_UNIX or sock.gettimeout() != 0:
+        return
+    import ctypes
+
+    # As signal.set_wakeup_fd, which only the main thread may call.
+    set_wakeup_fd = ctypes.pythonapi.PySignal_SetWakeupFd
+    number = set_wakeup_fd(-1)
+    if number not in (-1, sock.fileno()):
+        set_wakeup_fd(number)
+
+
+def describe(sock: socket.socket) -> str:
+    """Family, type and addresses, as far as the kernel still knows them."""
+    parts = [sock.family.name.removeprefix("AF_"), sock.type.name.removeprefix("SOCK_").lower()]
+    if is_listener(sock):
+        parts.append("listener")
+    with contextlib.suppress(OSError):
+        parts.append(_address(sock.getsockname()))
+    with contextlib.suppress(OSError):
+        parts.append(f"to {_address(sock.getpeername())}")
+    return " ".join(part for part in parts if part)
+
+
+def _address(address: object) -> str:
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return address.decode(errors="replace") if isinstance(address, bytes) else str(address)
