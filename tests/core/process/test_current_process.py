@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from plugins_things import Thing, ThingResource, managed
+from plugins_things import Thing, ThingResource
 from threads import in_thread
 
 from probate import (
@@ -22,18 +22,7 @@ from probate import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
-
-
-@pytest.fixture
-def plugin() -> ThingResource:
-    return ThingResource()
-
-
-@pytest.fixture
-def manager(plugin: ThingResource) -> Iterator[ProcessManager]:
-    with managed(plugin) as manager:
-        yield manager
+    from collections.abc import AsyncGenerator
 
 
 def test_a_scope_makes_its_process_current_and_ends_it(

@@ -33,22 +33,11 @@ from probate import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sized
+    from collections.abc import Callable, Sized
 
 
 def build(orchestrator: ResourceOrchestrator) -> ProcessManager:
     return ProcessManager.builder().with_resource_orchestrator(orchestrator).with_grace(0).build()
-
-
-@pytest.fixture
-def plugin() -> ThingResource:
-    return ThingResource()
-
-
-@pytest.fixture
-def manager(plugin: ThingResource) -> Iterator[ProcessManager]:
-    with managed(plugin) as manager:
-        yield manager
 
 
 def test_a_process_goes_one_way(manager: ProcessManager, plugin: ThingResource) -> None:

@@ -6,27 +6,17 @@ import concurrent.futures
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pytest
 from core_threads import at_once, frequent_switches
 from plugins_things import ThingResource, managed
 
-from probate import ProcessManager, ProcessState, ProcessTerminatedError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def plugin() -> ThingResource:
-    return ThingResource()
-
-
-@pytest.fixture
-def manager(plugin: ThingResource) -> Iterator[ProcessManager]:
-    with managed(plugin) as manager:
-        yield manager
+from probate import (
+    ProcessManager,
+    ProcessNotFoundError,
+    ProcessState,
+    ProcessTerminatedError,
+)
 
 
 def block(entered: threading.Event, go_on: threading.Event) -> None:
@@ -132,14 +122,14 @@ def test_the_parent_waits_for_a_child_that_another_thread_ends() -> None:
         entered, go_on = threading.Event(), threading.Event()
         plugin.give(parent.pid, "parents")
         plugin.give(child.pid, "childs", partial(block, entered, go_on))
-        enders = [threading.Thread(target=each.terminate) for each in (child, parent)]
-        enders[0].start()
+        threads = [threading.Thread(target=each.terminate) for each in (child, parent)]
+        threads[0].start()
         entered.wait(5)
-        enders[1].start()
-        enders[1].join(0.2)
+        threads[1].start()
+        threads[1].join(0.2)
         parents_state_meanwhile = parent.state
         go_on.set()
-        for thread in enders:
+        for thread in threads:
             thread.join(5)
 
         assert parents_state_meanwhile is ProcessState.TERMINATING
@@ -155,22 +145,38 @@ def test_close_waits_for_what_another_thread_ends() -> None:
     process = manager.create_process("p")
     entered, go_on = threading.Event(), threading.Event()
     plugin.give(process.pid, "slow", partial(block, entered, go_on))
-    ender = threading.Thread(target=process.terminate)
-    ender.start()
+    thread = threading.Thread(target=process.terminate)
+    thread.start()
     entered.wait(5)
     threading.Timer(0.1, go_on.set).start()
     manager.close()
     state = process.state
-    ender.join(5)
+    thread.join(5)
 
     assert state is ProcessState.TERMINATED
 
 
-def test_a_process_stands_for_its_pid_as_a_parent() -> None:
-    """By object or by number, it is the same parent."""
-    with managed(ThingResource()) as manager:
-        parent = manager.create_process("parent")
-        children = [manager.create_process("child", each) for each in (parent, parent.pid)]
-        parent.terminate()
+def test_a_process_stands_for_its_pid(manager: ProcessManager) -> None:
+    """By object or by number it is the same one: as a parent, to terminate, to wait for."""
+    parent = manager.create_process("parent")
+    children = [manager.create_process("child", each) for each in (parent, parent.pid)]
+    result = manager.terminate_process(parent)
 
-        assert [child.state for child in children] == [ProcessState.TERMINATED] * 2
+    assert [child.state for child in children] == [ProcessState.TERMINATED] * 2
+    assert manager.get(parent) is parent
+    assert manager.wait(parent) is manager.wait(parent.pid) is result
+
+
+def test_a_process_of_another_manager_is_not_taken_for_ones_own(manager: ProcessManager) -> None:
+    """Two managers both issue pid 1: the other's process is not found, and its namesake lives."""
+    own = manager.create_process("own")
+    with managed(ThingResource()) as other:
+        foreign = other.create_process("foreign")
+
+        assert foreign.pid == own.pid
+        for call in (manager.terminate_process, manager.wait, manager.get):
+            with pytest.raises(ProcessNotFoundError):
+                call(foreign)
+        with pytest.raises(ProcessNotFoundError):
+            manager.create_process("child", parent=foreign)
+    assert own.state is ProcessState.RUNNING

@@ -1,4 +1,4 @@
-"""Settling what died unasked: many at a time, none holds up another, none is lost."""
+"""Terminating what has exited: many at a time, none holds up another, none is lost."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from children import exit_code_of_fork
+from processes_kernel import eventually
 from spawn_kernel import changes_since
 
 from probate.process.terminationthread import TerminationThread
 from probate.testing.witness import KernelView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     Make = Callable[[], Coroutine[object, object, object]]
 
@@ -43,7 +44,27 @@ def noting(log: list[int], number: int) -> Make:
     return note
 
 
-def test_all_are_settled_and_nothing_of_it_remains() -> None:
+def thread_ids() -> list[int | None]:
+    return [each.ident for each in threading.enumerate() if each.name == "probate-termination"]
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process has run into its limit of open files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        highest = max(KernelView.take().fds)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    stack.enter_context(open(os.devnull))
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_all_are_run_and_nothing_of_it_remains() -> None:
     """From several threads, hundreds: each once; join waits for all, and for thread and loop."""
     termination_thread = TerminationThread()
     log: list[int] = []
@@ -102,7 +123,7 @@ async def no_luck(error: type[BaseException]) -> None:
 def test_whatever_one_raises_is_logged_and_ends_no_other(
     caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
-    """Not even a SystemExit ends the thread: those before, beside and after it are settled."""
+    """Not even a SystemExit ends the thread: those before, beside and after it are run."""
     termination_thread = TerminationThread()
     log: list[int] = []
     with caplog.at_level(logging.ERROR, "probate"):
@@ -147,15 +168,15 @@ def test_none_is_lost_that_comes_as_the_thread_ends() -> None:
 
         termination_thread.run(note)
 
-        assert done.wait(PATIENCE), f"never settled, in round {turn}"
+        assert done.wait(PATIENCE), f"never run, in round {turn}"
         for _ in range(turn % 20):
             time.sleep(0)
     termination_thread.join()
 
-    assert [each for each in threading.enumerate() if each.name == "probate-termination"] == []
+    assert thread_ids() == []
 
 
-def test_join_from_what_is_being_settled_does_not_wait_for_itself() -> None:
+def test_join_from_what_is_being_run_does_not_wait_for_itself() -> None:
     """On the loop, and on a thread that is called from it, as the hooks of plugins are."""
     termination_thread = TerminationThread()
     joined: list[str] = []
@@ -173,31 +194,21 @@ def test_join_from_what_is_being_settled_does_not_wait_for_itself() -> None:
 
 
 def test_without_descriptors_it_waits_for_some(caplog: pytest.LogCaptureFixture) -> None:
-    """A host that has run into its limit settles its dead as soon as it can; it says so once."""
+    """A host that has run into its limit goes on as soon as it can, and says so once."""
     termination_thread = TerminationThread()
     log: list[int] = []
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.ExitStack() as stack:
-        highest = max(KernelView.take().fds)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
-        try:
-            with contextlib.suppress(OSError):
-                while True:
-                    stack.enter_context(open(os.devnull))
-            termination_thread.run(noting(log, 0))
-            termination_thread.run(noting(log, 1))
-            while not caplog.records:
-                time.sleep(0.001)
-            assert log == []
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with no_descriptors():
+        termination_thread.run(noting(log, 0))
+        termination_thread.run(noting(log, 1))
+        eventually(lambda: caplog.records, "it is logged")
+        assert log == []
     termination_thread.join()
 
     assert log == [0, 1]
     assert [record.name for record in caplog.records].count("probate") == 1
 
 
-def test_join_without_anything_to_settle_returns_at_once() -> None:
+def test_join_without_anything_to_run_returns_at_once() -> None:
     """And starts nothing."""
     before = KernelView.take()
     TerminationThread().join()
@@ -205,8 +216,8 @@ def test_join_without_anything_to_settle_returns_at_once() -> None:
     assert changes_since(before) == []
 
 
-def test_a_forked_child_settles_for_itself() -> None:
-    """What the parent is settling is not done again in the child, nor waited for."""
+def test_a_forked_child_runs_only_its_own() -> None:
+    """What the parent is running is not run again in the child, nor waited for."""
     termination_thread = TerminationThread()
     begun, go_on = threading.Event(), threading.Event()
     log: list[int] = []
@@ -232,17 +243,13 @@ def test_a_forked_child_settles_for_itself() -> None:
     assert log == [0]
 
 
-def settlers() -> list[int | None]:
-    return [each.ident for each in threading.enumerate() if each.name == "probate-termination"]
-
-
-def test_kept_ready_it_settles_on_one_loop_until_it_is_let_go() -> None:
+def test_kept_ready_it_runs_all_on_one_loop_until_it_is_let_go() -> None:
     """One thread and one loop serve all, also after a while in which there was nothing to do."""
     termination_thread = TerminationThread()
     loops: set[asyncio.AbstractEventLoop] = set()
     termination_thread.keep_ready()
     termination_thread.keep_ready()
-    ready = settlers()
+    ready = thread_ids()
     for _ in range(20):
         done = threading.Event()
 
@@ -257,34 +264,25 @@ def test_kept_ready_it_settles_on_one_loop_until_it_is_let_go() -> None:
     termination_thread.let_go()
 
     assert len(ready) == 1
-    assert settlers() == ready
+    assert thread_ids() == ready
     assert len(loops) == 1
 
     termination_thread.let_go()
     termination_thread.join()
 
-    assert settlers() == []
+    assert thread_ids() == []
 
 
 def test_kept_ready_without_descriptors_it_neither_waits_for_some_nor_complains(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """There is nothing to settle yet; when there is, it is settled."""
+    """There is nothing to run yet; when there is, it is run."""
     termination_thread = TerminationThread()
     log: list[int] = []
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.ExitStack() as stack:
-        highest = max(KernelView.take().fds)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
-        try:
-            with contextlib.suppress(OSError):
-                while True:
-                    stack.enter_context(open(os.devnull))
-            termination_thread.keep_ready()
-            termination_thread.join()
-            assert settlers() == []
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with no_descriptors():
+        termination_thread.keep_ready()
+        termination_thread.join()
+        assert thread_ids() == []
     termination_thread.run(noting(log, 0))
     termination_thread.let_go()
     termination_thread.join()
@@ -293,7 +291,7 @@ def test_kept_ready_without_descriptors_it_neither_waits_for_some_nor_complains(
     assert caplog.records == []
 
 
-def test_what_is_settled_while_it_is_let_go_is_not_lost() -> None:
+def test_what_comes_as_it_is_let_go_is_not_lost() -> None:
     """The thread may be about to end as the next one comes: 300 rounds."""
     termination_thread = TerminationThread()
     for turn in range(300):
@@ -308,14 +306,14 @@ def test_what_is_settled_while_it_is_let_go_is_not_lost() -> None:
         termination_thread.let_go()
         termination_thread.run(note)
 
-        assert done.wait(PATIENCE), f"never settled, in round {turn}"
+        assert done.wait(PATIENCE), f"never run, in round {turn}"
     termination_thread.join()
 
-    assert settlers() == []
+    assert thread_ids() == []
 
 
 def test_a_forked_child_is_not_kept_ready_by_its_parent() -> None:
-    """It has no thread, settles for itself, and leaves the parent's loop alone."""
+    """It has no thread, makes its own, and leaves the parent's loop alone."""
     termination_thread = TerminationThread()
     termination_thread.keep_ready()
     log: list[int] = []
@@ -324,7 +322,7 @@ def test_a_forked_child_is_not_kept_ready_by_its_parent() -> None:
         termination_thread.run(noting(log, 1))
         termination_thread.join()
         assert log == [1]
-        assert settlers() == []
+        assert thread_ids() == []
 
     assert exit_code_of_fork(child) == 0
     termination_thread.run(noting(log, 0))
