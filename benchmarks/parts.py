@@ -36,7 +36,7 @@ PARTS: Final[tuple[tuple[int, Any, str], ...]] = (
     (2, OwnershipTable, "cleanup"),
     (3, Cleanup, "at_once"),
     (4, many, "close_many"),
-    (5, many, "_used"),
+    (5, many, "_wake"),
     (5, many, "_close_descriptors"),
     (1, Termination, "_account"),
     (1, manager.ProcessManager, "_conclude"),

@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate.system import read_proc
 
@@ -51,23 +51,39 @@ def has_other_threads() -> bool:
         return True
 
 
-def blocked_in() -> frozenset[int] | None:
-    """The descriptors that other threads are blocked in, or poll; None if it cannot be told.
+@final
+class Blocked(NamedTuple):
+    """Descriptors that other threads wait for."""
 
-    Epoll instances are not looked into.
-    """
+    #: In a call that waits for this one alone: recv, accept.
+    inside: frozenset[int]
+    #: In poll(2) or select(2). Epoll instances are not looked into.
+    in_poll: frozenset[int]
+
+
+#: Of a process with one thread.
+NOWHERE: Final = Blocked(frozenset(), frozenset())
+
+
+def blocked_in() -> Blocked | None:
+    """The descriptors that other threads wait for; None if it cannot be told."""
+    if not has_other_threads():
+        return NOWHERE
     machine = os.uname().machine
     if machine not in _IN_ONE:
         return None
     own = str(threading.get_native_id())
-    found: set[int] = set()
+    inside: set[int] = set()
+    in_poll: set[int] = set()
     try:
         for task in os.listdir(_TASKS):  # noqa: PTH208  a fraction of the time
             if task != own:
-                found.update(_waited_for(task, machine))
+                one, several = _waited_for(task, machine)
+                inside |= one
+                in_poll |= several
     except OSError:
         return None
-    return frozenset(found)
+    return Blocked(frozenset(inside), frozenset(in_poll))
 
 
 def shut_down(number: int) -> None:
@@ -86,25 +102,25 @@ def _shutdown() -> Callable[[int, int], int]:
     return shutdown
 
 
-def _waited_for(task: str, machine: str) -> set[int]:
+def _waited_for(task: str, machine: str) -> tuple[set[int], set[int]]:
     for _ in range(_LOOKS):
         try:
             words = read_proc(f"{_TASKS}/{task}/syscall").split()
         except (FileNotFoundError, ProcessLookupError):
             # It has just ended.
-            return set()
+            break
         if words[0] == b"running":
             os.sched_yield()
             continue
         number = int(words[0])
         if number in _IN_ONE[machine]:
-            return {int(words[1], 16)}
+            return {int(words[1], 16)}, set()
         if number in _IN_POLL[machine]:
-            return _polled(int(words[1], 16), int(words[2], 16))
+            return set(), _polled(int(words[1], 16), int(words[2], 16))
         if number in _IN_SELECT[machine]:
-            return _selected(int(words[1], 16), [int(word, 16) for word in words[2:5]])
+            return set(), _selected(int(words[1], 16), [int(word, 16) for word in words[2:5]])
         break
-    return set()
+    return set(), set()
 
 
 def _polled(address: int, count: int) -> set[int]:

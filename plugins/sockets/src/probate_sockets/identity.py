@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 #: Inode and device, which a socket keeps for as long as anybody has it open.
 Identity = tuple[int, int]
@@ -29,32 +29,42 @@ def identify(number: int) -> Identity:
 
 
 def sharers_of(number: int) -> str:
-    """Say who else has the socket open: this process by another number, or other processes.
+    """Say who else has a socket open: this process by another number, or another process.
 
     Empty if nobody has. Processes that we may not look into (proc(5)) are taken for strangers.
     """
-    inode = identify(number)[0]
-    link = f"socket:[{inode}]"
-    folder = "/proc/self/fd"
-    for other in _listed(folder):
-        if other != str(number) and _link(f"{folder}/{other}") == link:
-            return f"this process has it open as number {other}, too"
+    return all_sharers_of([number]).get(number, "")
+
+
+def all_sharers_of(numbers: Collection[int]) -> dict[int, str]:
+    """As `sharers_of`, of those that anybody else has open: one look for all, at all processes."""
+    if not numbers:
+        return {}
+    links = {f"socket:[{identify(number)[0]}]": number for number in numbers}
+    found: dict[int, str] = {}
+    for other, link in _opened("self"):
+        number = links.get(link)
+        if number is not None and other != str(number):
+            found[number] = f"this process has it open as number {other}, too"
     own = str(os.getpid())
     for process in _listed("/proc"):
         if process.isdigit() and process != own:
-            folder = f"/proc/{process}/fd"
-            if any(_link(f"{folder}/{other}") == link for other in _listed(folder)):
-                return f"process {process} has it open, too"
-    return ""
+            for _, link in _opened(process):
+                if link in links:
+                    found.setdefault(links[link], f"process {process} has it open, too")
+    return found
 
 
-def _listed(folder: str) -> Iterator[str]:
-    with contextlib.suppress(OSError):
-        yield from os.listdir(folder)  # noqa: PTH208  a fraction of the time
+def _opened(process: str) -> Iterator[tuple[str, str]]:
+    """The descriptors of a process, and what each is."""
+    folder = f"/proc/{process}/fd"
+    for number in _listed(folder):
+        with contextlib.suppress(OSError):
+            yield number, os.readlink(f"{folder}/{number}")
 
 
-def _link(path: str) -> str:
+def _listed(folder: str) -> list[str]:
     try:
-        return os.readlink(path)
+        return os.listdir(folder)  # noqa: PTH208  a fraction of the time
     except OSError:
-        return ""
+        return []

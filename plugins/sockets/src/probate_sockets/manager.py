@@ -10,11 +10,11 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, final
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current, runs_inline
-from probate_sockets import adoption, unix
+from probate_sockets import adoption, blocked, onloop, unix
 from probate_sockets.address import Endpoint, resolve, unix_path
 from probate_sockets.loopbound import number_of
 from probate_sockets.many import close_many
-from probate_sockets.plain import OURS_IN_CLEANUP, PlainSocket
+from probate_sockets.plain import OURS, OURS_IN_CLEANUP, PlainSocket
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -174,7 +174,17 @@ class SocketManager:
     @runs_inline
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
         """Have whoever serves, or has something to send, close what is theirs."""
-        closing = [each.ask_to_close() for each in reversed(self.table.resources(pid))]
+        owned = self.table.resources(pid)
+        # Nobody uses what nobody else holds; and of the rest few are used.
+        held = [each for each in owned if type(each) is PlainSocket and each.is_held(OURS)]
+        waiting = blocked.blocked_in() if held else None
+        used = onloop.in_use(held, waiting) if held else set()
+        used |= waiting.inside if waiting is not None else set()
+        closing = [
+            each.ask_to_close()
+            for each in reversed(owned)
+            if type(each) is not PlainSocket or each.number in used
+        ]
         return [future for future in closing if future is not None]
 
     def cleanup(self, pid: int) -> CleanupStats:

@@ -7,8 +7,8 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from probate_sockets import blocked, polling
-from probate_sockets.identity import identify, sharers_of
+from probate_sockets import blocked, onloop
+from probate_sockets.identity import all_sharers_of, identify
 from probate_sockets.plain import PlainSocket
 
 if TYPE_CHECKING:
@@ -36,12 +36,15 @@ def close_many(entries: list[Any]) -> None:
         return
     sockets = [each.native for each in plain]
     descriptors = list(map(_descriptor_of, sockets))
-    # What nobody else holds is used by nobody; and need not be looked for.
-    used: frozenset[int] | set[int] | None = frozenset()
-    if max(map(sys.getrefcount, sockets)) > _OURS or any(each.loop for each in plain):
-        used = _used(descriptors)
-    if used is None:
+    # Nobody uses what nobody else holds.
+    is_held = max(map(sys.getrefcount, sockets)) > _OURS or any(each.loop for each in plain)
+    waiting = blocked.blocked_in() if is_held else blocked.NOWHERE
+    if waiting is None:
         return
+    blocking = waiting.inside.intersection(descriptors)
+    used = onloop.in_use(plain, waiting) if is_held else set()
+    # Whoever is blocked in one is woken, unless that harms others.
+    used.update(all_sharers_of(blocking))
     first = len(plain)
     while first and _is_simple(plain[first - 1], descriptors[first - 1], used):
         first -= 1
@@ -54,13 +57,19 @@ def close_many(entries: list[Any]) -> None:
         # no thread finds it that was not there before.
         detached.extend(map(_detach, sockets[first:]))
         del entries[-count:]
-        if blocked.has_other_threads():
-            inside = blocked.blocked_in()
-            for number in detached if inside is None else inside.intersection(detached):
-                if not sharers_of(number):
-                    blocked.shut_down(number)
+        if is_held:
+            _wake(detached, blocking)
     finally:
         _close_descriptors(detached)
+
+
+def _wake(detached: list[int], blocking: frozenset[int]) -> None:
+    """Wake whoever is blocked in one; of `blocking` it is known that nobody shares them."""
+    late: set[int] = set()
+    if (waiting := blocked.blocked_in()) is not None:
+        late.update(waiting.inside.intersection(detached) - blocking)
+    for number in blocking.intersection(detached) | (late - all_sharers_of(late).keys()):
+        blocked.shut_down(number)
 
 
 def _after_last_special(entries: list[Any]) -> int:
@@ -77,24 +86,11 @@ def _after_last_special(entries: list[Any]) -> int:
     return 0
 
 
-def _used(descriptors: list[int]) -> frozenset[int] | set[int] | None:
-    """Those in which threads are blocked, or that are polled; None if it cannot be told."""
-    numbers = frozenset(descriptors)
-    used = set(polling.polled(numbers))
-    if blocked.has_other_threads():
-        inside = blocked.blocked_in()
-        if inside is None:
-            return None
-        used |= inside
-    return used
-
-
-def _is_simple(entry: PlainSocket, number: int, used: frozenset[int] | set[int]) -> bool:
+def _is_simple(entry: PlainSocket, number: int, used: set[int]) -> bool:
     sock = entry.native
     return (
         number not in used
-        and not getattr(sock, "_io_refs", 0)
-        and not (sock.family == socket.AF_UNIX and sock.gettimeout() == 0)
+        and not (sock.gettimeout() == 0 and sock.family == socket.AF_UNIX)
         and number != -1
         and identify(number) == entry.identity
     )

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from probate import BusyResourceError
 from probate.system import call_on_loop, running_loop
-from probate_sockets import polling
+from probate_sockets import blocked, polling
 from probate_sockets.loopbound import LoopBound, is_server, is_transport, number_of, sockets_of
 from probate_sockets.threadserver import ThreadServer
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from probate_sockets.plain import PlainSocket
 
     Native = LoopBound | ThreadServer
 
@@ -30,7 +32,6 @@ def owners_of(sock: socket.socket, loops: Iterable[Any]) -> list[Native]:
     number = sock.fileno()
     found: list[Native] = [ThreadServer(server) for server in polling.servers_in(number)]
     instances = polling.polled({number}).get(number, ())
-    # A transport that reads nothing at the moment is not polled, but known to its loop.
     nearby = [loop for loop in loops if loop is not None]
     for loop in {
         id(each): each for each in [*nearby, *_pollers(number, instances, loops)]
@@ -46,17 +47,45 @@ def is_polled_by(loops: Iterable[Any], number: int) -> bool:
         selector = getattr(loop, "_selector", None)
         if selector is None or number in (selector.get_map() or ()):
             return True
+        # A transport that reads nothing at the moment is not polled, but known to its loop.
+        if number in getattr(loop, "_transports", ()):
+            return True
     return False
 
 
-def detach(sock: socket.socket, loops: Iterable[Any], *, is_in_poll: bool) -> None:
+def in_use(entries: Sequence[PlainSocket], waiting: blocked.Blocked | None) -> set[int]:
+    """The numbers of these sockets that anybody polls, serves on, or has made a file of.
+
+    One look for all: what is found is looked at one by one.
+    """
+    numbers = {each.native.fileno() for each in entries}
+    used = set(polling.polled(numbers))
+    used.update(number_of(server) for server in polling.serving())
+    used.update(
+        each.native.fileno()
+        for each in entries
+        if getattr(each.native, "_io_refs", 0) or is_polled_by(each.loops, each.number)
+    )
+    used |= numbers if waiting is None else waiting.in_poll
+    return used & numbers
+
+
+def _is_in_poll(sock: socket.socket) -> bool:
+    """Whether a thread polls it without an epoll instance; not if only for its own timeout."""
+    if sock.gettimeout() or not blocked.has_other_threads():
+        return False
+    waiting = blocked.blocked_in()
+    return waiting is not None and sock.fileno() in waiting.in_poll
+
+
+def detach(sock: socket.socket, loops: Iterable[Any]) -> None:
     """Have whoever polls a socket let go of it.
 
     Raises BusyResourceError if that has yet to happen on another thread, or cannot be done.
     """
     number = sock.fileno()
     instances = polling.polled({number}).get(number, ())
-    if not instances and not is_in_poll:
+    if not instances and not _is_in_poll(sock):
         return
     pollers = _pollers(number, instances, loops)
     waiting: list[concurrent.futures.Future[None]] = []

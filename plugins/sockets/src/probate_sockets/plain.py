@@ -29,7 +29,7 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _SEND_IN_BACKGROUND: Final = struct.pack("ii", 0, 0)
 
 #: References to a socket that nobody else holds: the entry's, and the question's own.
-_OURS: Final = 2
+OURS: Final = 2
 
 #: In a cleanup the table holds it, too.
 OURS_IN_CLEANUP: Final = 3
@@ -74,11 +74,8 @@ class PlainSocket:
     # -- gently ---------------------------------------------------------------
 
     def ask_to_close(self) -> concurrent.futures.Future[None] | None:
-        """Close servers and transports that were made of it; wake whoever waits for connections.
-
-        What nobody holds but its owner is used by nobody, and left as it is.
-        """
-        if not self.is_held(_OURS) or not self._is_ours():
+        """Close servers and transports that were made of it; wake whoever waits for connections."""
+        if not self._is_ours():
             return None
         sock = self.native
         futures = [
@@ -120,8 +117,7 @@ class PlainSocket:
             if self._find_above():
                 return self._release_above()
             was_woken = self._wake(socket.SHUT_RD if abort else socket.SHUT_RDWR)
-            in_poll = was_woken and sock.gettimeout() is None
-            onloop.detach(sock, self.loops, is_in_poll=in_poll)
+            onloop.detach(sock, self.loops)
             _forget_wakeup(sock)
         lost = self._prepare(abort=abort, was_woken=was_woken)
         if makefiles.is_used_above(sock):
@@ -159,12 +155,12 @@ class PlainSocket:
         """
         if not blocked.has_other_threads():
             return False
-        inside = blocked.blocked_in()
+        waiting = blocked.blocked_in()
         number = self.native.fileno()
-        if inside is not None and number not in inside:
+        if waiting is not None and number not in waiting.inside | waiting.in_poll:
             return False
         if others := sharers_of(number):
-            if inside is None:
+            if waiting is None:
                 return False
             raise BusyResourceError(
                 f"a thread is blocked in it, and {others}, for whom a shutdown(2) would end it: "
@@ -208,8 +204,8 @@ class PlainSocket:
         number = sock.detach()
         # From here on no thread finds it that was not there before.
         if not is_unheld and blocked.has_other_threads():
-            inside = blocked.blocked_in()
-            if (inside is None or number in inside) and not sharers_of(number):
+            waiting = blocked.blocked_in()
+            if (waiting is None or number in waiting.inside) and not sharers_of(number):
                 blocked.shut_down(number)
         os.close(number)
 
