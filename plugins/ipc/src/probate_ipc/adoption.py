@@ -34,7 +34,8 @@ def handle_on(resource: object, *, is_owner: bool) -> Handle | None:
     """
     try:
         handle = _handle_on(resource, is_owner=is_owner)
-    except kernel.ABSENT as error:
+    except (*kernel.ABSENT, OSError) as error:
+        # The latter for a number that somebody has closed elsewhere.
         raise _closed(resource) from error
     if handle is not None and handle.closed:
         raise _closed(resource)

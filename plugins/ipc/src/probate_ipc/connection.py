@@ -7,15 +7,14 @@ import os
 import socket
 import stat
 from multiprocessing.connection import Connection, Listener
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Self, final
 
-from probate.system import unlink_if_same
+from probate import Outcome
+from probate.system import close_if_same, identify, is_still, path_of, unlink_if_same
 from probate_ipc.handle import Handle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from probate import Outcome
 
 
 def new_pair(*, duplex: bool) -> tuple[Connection, Connection]:
@@ -37,6 +36,9 @@ class ConnectionHandle(Handle):
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._number = connection.fileno()
+        self._identity = identify(self._number)
+        self._name = path_of(self._number)
 
     @property
     def identity(self) -> object:
@@ -45,13 +47,12 @@ class ConnectionHandle(Handle):
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is closed."""
-        return self.connection.closed
+        """Whether the connection is closed, or its number is another's by now."""
+        return self.connection.closed or not self._is_ours
 
     def describe(self) -> str:
         """Describe it by its descriptor and what that refers to."""
-        fd = self.connection.fileno()
-        return f"connection {os.readlink(f'/proc/self/fd/{fd}')}, fd {fd}"
+        return f"connection {self._name}, fd {self._number}"
 
     def stop_sending(self) -> None:
         """Send nothing more: the peer reads what is there, then end of file."""
@@ -63,12 +64,23 @@ class ConnectionHandle(Handle):
 
     def close(self) -> None:
         """Close this end only: a child that has a copy keeps it."""
-        self.connection.close()
+        if self._is_ours:
+            self.connection.close()
+        else:
+            # Not even when the object is collected is what has the number now to be closed.
+            self.connection._handle = None  # type: ignore[attr-defined]  # noqa: SLF001  no other way
 
     def give_back(self) -> Outcome:
         """Close it, after waking whoever is blocked in it at either end."""
+        if self.closed:
+            self.close()
+            return Outcome.ALREADY_GONE
         self.wake_waiters()
         return super().give_back()
+
+    @property
+    def _is_ours(self) -> bool:
+        return is_still(self._number, self._identity)
 
     def _shut(self, how: int) -> None:
         if self.closed:
@@ -87,7 +99,9 @@ class ListenerHandle(Handle):
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
-        self._bound = _bound_path(listener)
+        sock = listening_socket(listener)
+        self._identity = None if sock is None else identify(sock.fileno())
+        self._bound = _BoundPath.of(listener)
 
     @property
     def identity(self) -> object:
@@ -96,8 +110,8 @@ class ListenerHandle(Handle):
 
     @property
     def closed(self) -> bool:
-        """Whether the listener is closed."""
-        return listening_socket(self.listener) is None
+        """Whether the listener is closed, or its number is another's by now."""
+        return self._socket is None
 
     def describe(self) -> str:
         """Describe it by its address."""
@@ -109,41 +123,85 @@ class ListenerHandle(Handle):
 
     def wake_waiters(self) -> None:
         """Wake whoever is blocked in accept; nobody can connect any more."""
-        sock = listening_socket(self.listener)
+        sock = self._socket
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close it, and unlink its path if that is still its own. Raises OSError."""
+        self.give_back()
+
+    def give_back(self) -> Outcome:
+        """Close it, and unlink its path; what of it is another's by now is left alone."""
         self.wake_waiters()
         # The standard library's own way to say that there is nothing to unlink.
         unlink = getattr(getattr(self.listener, "_listener", None), "_unlink", None)
         if unlink is not None:
             unlink.cancel()
+        stranger = listening_socket(self.listener)
+        was_open = self._socket is not None
         try:
-            if self._bound is not None:
-                # Before it is closed: until then the inode number is no other's.
-                unlink_if_same(*self._bound)
+            unlinked = Outcome.ALREADY_GONE if self._bound is None else self._bound.unlink()
         finally:
+            if stranger is not None and not was_open:
+                # Not even when the object is collected is what has the number now to be closed.
+                stranger.detach()
             self.listener.close()
+        return Outcome.RELEASED if was_open else unlinked
+
+    @property
+    def _socket(self) -> socket.socket | None:
+        """The socket, while its number is its own."""
+        sock = listening_socket(self.listener)
+        if sock is None or self._identity is None or not is_still(sock.fileno(), self._identity):
+            return None
+        return sock
+
+
+@final
+class _BoundPath:
+    """The path of a unix listener, pinned so that it can be told from a successor's.
+
+    The socket alone does not pin it: its number may be closed by anybody.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._pin = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._identity = identify(self._pin)
+
+    @classmethod
+    def of(cls, listener: Listener) -> Self | None:
+        """The path of a listener; None if it has none, or it is not there."""
+        address = listener.address
+        if isinstance(address, str) and address and not address.startswith("\0"):
+            with contextlib.suppress(OSError):
+                if stat.S_ISSOCK(os.lstat(address).st_mode):
+                    return cls(address)
+        return None
+
+    def __del__(self) -> None:
+        self._unpin()
+
+    def unlink(self) -> Outcome:
+        """Unlink it if it still is what was pinned. Idempotent."""
+        if not is_still(self._pin, self._identity):
+            return Outcome.ALREADY_GONE
+        try:
+            return unlink_if_same(self._path, os.fstat(self._pin))
+        finally:
+            self._unpin()
+
+    def _unpin(self) -> None:
+        pin, self._pin = self._pin, -1
+        close_if_same(pin, self._identity)
 
 
 def listening_socket(listener: Listener) -> socket.socket | None:
     """Return the socket behind a listener, None if it is closed: there is no public name for it."""
     sock = getattr(getattr(listener, "_listener", None), "_socket", None)
     return sock if isinstance(sock, socket.socket) and sock.fileno() != -1 else None
-
-
-def _bound_path(listener: Listener) -> tuple[str, os.stat_result] | None:
-    """Return the path of a unix listener, and what it is; None if there is no such path."""
-    address = listener.address
-    if isinstance(address, str) and address and not address.startswith("\0"):
-        with contextlib.suppress(OSError):
-            status = os.lstat(address)
-            if stat.S_ISSOCK(status.st_mode):
-                return address, status
-    return None
 
 
 @contextlib.contextmanager

@@ -13,11 +13,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, final
 
-from probate.system import forget_in_forked_child
+from probate.system import close_if_same, forget_in_forked_child, identify, is_still
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+    from probate.system import FileIdentity
 
 
 @final
@@ -60,13 +62,14 @@ class InterruptibleWait:
     and what was inherited can go on being used.
     """
 
-    __slots__ = ("__weakref__", "_changed", "_closed", "_fd", "_inside", "_is_closing")
+    __slots__ = ("__weakref__", "_changed", "_closed", "_fd", "_identity", "_inside", "_is_closing")
 
     def __init__(self, closed: Callable[[], Exception]) -> None:
         self._closed = closed
         self._changed = threading.Condition(threading.Lock())
         #: An eventfd, made for the first who waits.
         self._fd = -1
+        self._identity: FileIdentity | None = None
         self._inside = 0
         self._is_closing = False
         forget_in_forked_child(self)
@@ -102,6 +105,7 @@ class InterruptibleWait:
             self.check()
             if self._fd == -1:
                 self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                self._identity = identify(self._fd)
             wake = self._fd
         poll = select.poll()
         poll.register(wake, select.POLLIN)
@@ -115,7 +119,8 @@ class InterruptibleWait:
         """Let nobody in any more, and wake all who are inside."""
         with self._changed:
             self._is_closing = True
-            if self._fd != -1:
+            # Whoever has closed its number elsewhere may have another's file there.
+            if self._identity is not None and is_still(self._fd, self._identity):
                 os.eventfd_write(self._fd, 1)
 
     def close(self, patience: float) -> bool:
@@ -124,16 +129,17 @@ class InterruptibleWait:
         with self._changed:
             if not self._changed.wait_for(lambda: not self._inside, patience):
                 return False
-            if self._fd != -1:
-                os.close(self._fd)
-                self._fd = -1
+            self._close_eventfd()
             return True
 
     def forget_parent(self) -> None:
         """Start with nobody inside, in a forked child: its parent's threads are not there."""
         self._changed = threading.Condition(threading.Lock())
         self._inside = 0
-        if self._fd != -1:
-            # A copy: the parent's own stays open, and must not be written to from here.
-            os.close(self._fd)
-            self._fd = -1
+        # A copy: the parent's own stays open, and must not be written to from here.
+        self._close_eventfd()
+
+    def _close_eventfd(self) -> None:
+        if self._identity is not None:
+            close_if_same(self._fd, self._identity)
+        self._fd, self._identity = -1, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import select
 import stat
 from typing import TYPE_CHECKING, Final, TypeVar, final
@@ -22,7 +23,7 @@ from probate_ipc.interruptible import InterruptibleWait
 from probate_ipc.kernelobject import KernelObject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from probate_ipc.interruptible import TimeLimit
 
@@ -116,7 +117,7 @@ class PosixQueue(MessageQueue[posix_ipc.MessageQueue]):
     @classmethod
     def create(cls, name: str, mode: int, max_messages: int, max_message_size: int) -> PosixQueue:
         """Create a queue (mq_open(3)). Raises OSError, ValueError beyond the system's limits."""
-        with kernel.creating(f"POSIX queue {name!r}"):
+        with _naming_the_limit(name), kernel.creating(f"POSIX queue {name!r}"):
             try:
                 native = posix_ipc.MessageQueue(
                     name, posix_ipc.O_CREX, mode, max_messages, max_message_size
@@ -167,7 +168,13 @@ class PosixQueue(MessageQueue[posix_ipc.MessageQueue]):
 
     @property
     def _is_gone(self) -> bool:
-        return self.native.mqd == -1
+        """Closed, or its number is another's by now."""
+        if self.native.mqd == -1:
+            return True
+        try:
+            return _inode(self.native) != self._inode
+        except (OSError, ValueError):
+            return True
 
     def _remove(self) -> Outcome:
         named = _open(self.name)
@@ -181,9 +188,11 @@ class PosixQueue(MessageQueue[posix_ipc.MessageQueue]):
         return Outcome.RELEASED
 
     def _detach(self) -> None:
-        # Another thread may be closing it as well.
-        with contextlib.suppress(*kernel.ABSENT):
-            self.native.close()
+        # Another's number is left alone; nor does posix_ipc touch it when it is collected.
+        if not self._is_gone:
+            # Another thread may be closing it as well.
+            with contextlib.suppress(*kernel.ABSENT):
+                self.native.close()
 
     def _pause(
         self, waits: InterruptibleWait, events: int, limit: TimeLimit, _look: int, /
@@ -258,6 +267,28 @@ class SysvQueue(MessageQueue[sysv_ipc.MessageQueue], sysv.SysvObject[sysv_ipc.Me
         self, waits: InterruptibleWait, _events: int, limit: TimeLimit, look: int, /
     ) -> None:
         waits.wait(-1, 0, limit.left(_FIRST_PAUSE * 2 ** min(look, _DOUBLINGS)))
+
+
+@contextlib.contextmanager
+def _naming_the_limit(name: str) -> Iterator[None]:
+    """Say which limit it is: EMFILE stands for two (mq_overview(7), "Resource limit")."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            # It is the number of open descriptors.
+            raise error from None
+        limit = resource.getrlimit(resource.RLIMIT_MSGQUEUE)[0]
+        raise OSError(
+            errno.EMFILE,
+            f"POSIX queue {name!r} needs more than is left of the {limit} bytes that this user's "
+            "queues may take in all programs together (RLIMIT_MSGQUEUE): ask for fewer or smaller "
+            "messages, or raise it with `ulimit -q`",
+        ) from error
 
 
 def _open(name: str) -> posix_ipc.MessageQueue:

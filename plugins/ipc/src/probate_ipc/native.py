@@ -61,3 +61,9 @@ def _as_os_errors(what: str, *, absent: int) -> Iterator[None]:
         raise OSError(absent, f"{what}: {os.strerror(absent)}") from error
     except FORBIDDEN as error:
         raise PermissionError(errno.EACCES, f"{what}: {os.strerror(errno.EACCES)}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # Of two errors they only tell the texts.
+        number = errno.ENFILE if "system limit" in str(error) else errno.EMFILE
+        raise OSError(number, f"{what}: {os.strerror(number)}") from error

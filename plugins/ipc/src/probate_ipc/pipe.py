@@ -8,7 +8,8 @@ import os
 import select
 from typing import TYPE_CHECKING, final
 
-from probate import BusyResourceError
+from probate import BusyResourceError, Outcome
+from probate.system import identify, is_still, path_of
 from probate_ipc.errors import PipeClosedError
 from probate_ipc.handle import PATIENCE, Handle
 from probate_ipc.interruptible import InterruptibleWait
@@ -28,6 +29,9 @@ class _PipeEnd(io.FileIO, Handle):
 
     def __init__(self, fd: int, mode: str) -> None:
         self._interruptible = InterruptibleWait(self._closed_error)
+        self._number, self._identity, self._name = fd, identify(fd), path_of(fd)
+        #: Whether its number was closed elsewhere, and is another's: never to be closed here.
+        self._is_lost = False
         super().__init__(fd, mode)
 
     def __repr__(self) -> str:
@@ -35,8 +39,8 @@ class _PipeEnd(io.FileIO, Handle):
 
     def describe(self) -> str:
         """Describe it: which end of which pipe, by descriptor and inode."""
-        end = "read" if self.readable() else "write"
-        return f"{end} end of {os.readlink(f'/proc/self/fd/{self.fileno()}')}, fd {self.fileno()}"
+        end = "read" if isinstance(self, PipeReader) else "write"
+        return f"{end} end of {self._name}, fd {self._number}"
 
     def wake_waiters(self) -> None:
         """Wake every thread that is blocked in it; each gets PipeClosedError."""
@@ -51,7 +55,30 @@ class _PipeEnd(io.FileIO, Handle):
             return
         if not self._interruptible.close(PATIENCE):
             raise BusyResourceError(f"a thread has not left {self!r} yet")
-        super().close()
+        self._is_lost = not self._is_ours
+        if not self._is_lost:
+            super().close()
+
+    def give_back(self) -> Outcome:
+        """Close it; ALREADY_GONE if its number was closed elsewhere, and is another's."""
+        is_gone = self.closed or not self._is_ours
+        self.close()
+        return Outcome.ALREADY_GONE if is_gone else Outcome.RELEASED
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._is_lost or super().closed
+
+    def fileno(self) -> int:
+        """Its descriptor. Raises ValueError if it is closed."""
+        if self._is_lost:
+            raise self._closed_error()
+        return super().fileno()
+
+    @property
+    def _is_ours(self) -> bool:
+        return is_still(self._number, self._identity)
 
     def _closed_error(self) -> Exception:
         return PipeClosedError(
