@@ -19,6 +19,7 @@ from probate import (
     ReleaseTimeoutError,
     ResourceId,
 )
+from probate.ownership.admission import Admission
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -240,4 +241,25 @@ def test_what_is_released_or_moved_by_hand_is_not_remembered() -> None:
 
     asyncio.run(come_and_go())
 
+    assert table.releaser._loops == {}
+
+
+def test_of_what_is_refused_nothing_is_remembered() -> None:
+    """Its owner ends while it is made: no note of its loop stays behind."""
+    table = OwnershipTable("sessions", Session.close)
+    table.wire("sessions", admission := Admission())
+
+    async def own() -> None:
+        with contextlib.ExitStack() as stack:
+
+            def make() -> Session:
+                stack.enter_context(admission.refuse_while(A))
+                return Session()
+
+            with pytest.raises(BusyResourceError):
+                table.acquire(A, make)
+
+    asyncio.run(own())
+
+    assert A not in table
     assert table.releaser._loops == {}

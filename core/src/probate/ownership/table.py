@@ -383,12 +383,12 @@ class OwnershipTable(Generic[T]):
             frames = traceback.extract_stack(limit=_SITE_DEPTH + 2)[:-2]
             self._sites[resource_id] = "".join(traceback.format_list(frames))
         try:
-            return resource_id, self._by_owner.insert(
-                pid, resource_id, resource, nbytes, reservation
-            )
+            stays = self._by_owner.insert(pid, resource_id, resource, nbytes, reservation)
         except BaseException:
             self._forget(resource_id, resource)
+            self.releaser.forget(resource)
             raise
+        return resource_id, stays
 
     def _forget(self, resource_id: ResourceId, resource: T) -> None:
         self._index.remove(resource)
