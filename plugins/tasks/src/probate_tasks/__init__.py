@@ -8,7 +8,10 @@ looptask.py     asyncio tasks and futures, which only their own loop may touch
 loopcontext.py  which event loop runs on this thread, and which of its tasks
 call.py         calls in our threads, and futures of other executors
 workers.py      the threads, for each process, none of them idle
-chains.py       what really runs behind a future
+cancellation.py cancels, each on its own loop, having looked at what is awaited
+following.py    what goes on behind a task or future when that is cancelled
+work.py         that work: tasks, executors' calls, what a thread does for a future
+watch.py        looks again and again at what nobody tells the end of
 stacks.py       where a task or a thread stands
 status.py       what has become of a task, a call, a future
 """

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, final
 from probate import BusyResourceError, Outcome
 from probate.system import lazy_module
 from probate_tasks import stacks
-from probate_tasks.chains import behind
+from probate_tasks.following import last_of_chain
 from probate_tasks.job import Job
-from probate_tasks.looptask import cancel_on_loop
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+
+    from probate_tasks.cancellation import Cancellation
 else:
     asyncio = lazy_module("asyncio")
 
@@ -94,8 +95,9 @@ class ThreadCall(Job):
         """Whether this thread makes it."""
         return self._thread is threading.current_thread() and not self.is_over()
 
-    def release_by_force(self) -> Outcome:
+    def release_by_force(self, cancellation: Cancellation) -> Outcome:
         """Tell where it stands: that is all that can be done."""
+        del cancellation
         thread = self._thread
         if thread is None or thread.ident is None:
             raise BusyResourceError("no thread has taken it up yet")
@@ -119,23 +121,22 @@ class ExecutorCall(Job):
 
         On whichever thread.
         """
+        self.on_over = callback
         self.future.add_done_callback(callback)
 
-    def cancel(self) -> bool:
+    def cancel(self, cancellation: Cancellation) -> bool:
         """Request cancellation; if there is a task behind it by now, of the task."""
         # run_coroutine_threadsafe makes its task when the loop comes to it, maybe after adoption.
-        future = behind(self.future)
-        if isinstance(future, asyncio.Future):
-            return cancel_on_loop(future)
-        return super().cancel()
+        return cancellation.cancel(self, last_of_chain(self.future))
 
     def is_running_here(self) -> bool:
         """Whether this thread makes it, for a `ThreadPoolExecutor`."""
-        return stacks.is_executor_call_here(self.future)
+        return stacks.is_executor_call_of(threading.get_ident(), self.future)
 
-    def release_by_force(self) -> Outcome:
+    def release_by_force(self, cancellation: Cancellation) -> Outcome:
         """Tell where it stands: that is all that can be done."""
-        future = behind(self.future)
+        del cancellation
+        future = last_of_chain(self.future)
         if isinstance(future, asyncio.Task):
             raise BusyResourceError(
                 f"asked to cancel, it has not ended; it stands at\n{stacks.of_task(future)}"

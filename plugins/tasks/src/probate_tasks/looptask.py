@@ -7,16 +7,17 @@ import inspect
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
-from probate.system import lazy_module, running_loop
+from probate.system import lazy_module
 from probate_tasks import stacks
 from probate_tasks.job import Job
 from probate_tasks.loopcontext import LoopContext
+from probate_tasks.work import name_of_task, when_finished
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from probate_tasks.status import Native
+    from probate_tasks.cancellation import Cancellation
     from probate_tasks.stoprequest import StopRequest
 else:
     asyncio = lazy_module("asyncio")
@@ -33,45 +34,33 @@ class LoopTask(Job):
 
     future: asyncio.Future[Any]
 
-    def __init__(self, native: Native, future: asyncio.Future[Any]) -> None:
+    def __init__(self, native: Any, future: asyncio.Future[Any]) -> None:
         super().__init__(native, future)
         self._loop = future.get_loop()
 
     def __repr__(self) -> str:
         if not isinstance(self.future, asyncio.Task):
             return f"asyncio future, {self.status}"
-        coroutine = self.future.get_coro()
-        name = getattr(coroutine, "__qualname__", None) or repr(coroutine)
-        return f"task {self.future.get_name()!r} of {name}(), {self.status}"
+        return f"{name_of_task(self.future)}, {self.status}"
 
     def when_over(self, callback: Callable[[object], None]) -> None:
         """Have `callback` called on the loop, with the future, when the task is done."""
-        if running_loop() is self._loop:
-            self.future.add_done_callback(callback)
-        else:
-            # A closed loop runs no callbacks, and no task.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self.future.add_done_callback, callback)
+        self.on_over = callback
+        when_finished(self.future, callback)
 
-    def ask_to_stop(
-        self, request: StopRequest | None = None, here: LoopContext | None = None
-    ) -> bool:
+    def ask_to_stop(self, cancellation: Cancellation, request: StopRequest | None = None) -> bool:
         """As any job; where its own loop asks, without finding out for each what is so for all."""
-        future = self.future
-        if here is None or here.loop is not self._loop:
-            return super().ask_to_stop(request)
+        future, here = self.future, cancellation.here
+        if here.loop is not self._loop:
+            return super().ask_to_stop(cancellation, request)
         self.is_caller = future is here.task
-        if self.is_caller or future.done():
+        if self.is_caller or self.is_over():
             return False
         self._note_asked(request)
-        future.cancel()
-        if future.done():
+        cancellation.cancel(self, future)
+        if self.is_over():
             self.notify()
-        return True
-
-    def cancel(self) -> bool:
-        """Request cancellation on its own loop; False if it is done, or the loop closed."""
-        return cancel_on_loop(self.future)
+        return not self.is_caller
 
     def can_end(self) -> bool:
         """Whether its loop runs."""
@@ -85,10 +74,18 @@ class LoopTask(Job):
         """Whether it is its loop's current task, on this thread."""
         return LoopContext.find().task is self.future
 
-    def release_by_force(self) -> Outcome:
+    def release_by_force(self, cancellation: Cancellation) -> Outcome:
         """Close what no loop will ever run again; of anything else, tell where it stands."""
         if self._loop.is_closed():
-            self._close()
+            cancellation.follow(self, self.future)
+            try:
+                self._close()
+            finally:
+                is_over = self.is_over()
+                if is_over:
+                    self.note_counted()
+            if not is_over:
+                raise self.goes_on()
             return Outcome.RELEASED
         stack = ""
         if isinstance(self.future, asyncio.Task):
@@ -114,21 +111,6 @@ class LoopTask(Job):
             # cannot be scheduled any more, which is the RuntimeError.
             with contextlib.suppress(RuntimeError):
                 asyncio.Future.cancel(self.future)
-            self.note_counted()
-
-
-def cancel_on_loop(future: asyncio.Future[Any]) -> bool:
-    """Request cancellation, from any thread; False if it is done, or its loop is closed."""
-    if future.done():
-        return False
-    loop = future.get_loop()
-    if running_loop() is loop:
-        return future.cancel()
-    try:
-        loop.call_soon_threadsafe(future.cancel)
-    except RuntimeError:
-        return False
-    return True
 
 
 def _close_coroutine(task: asyncio.Task[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final, overload
 from probate import NotOwnedError, OwnershipTable, pid_or_current, runs_inline
 from probate.system import checked_int, lazy_module, running_loop
 from probate_tasks.call import ExecutorCall, ThreadCall
-from probate_tasks.chains import behind
-from probate_tasks.job import Job
-from probate_tasks.loopcontext import LoopContext
+from probate_tasks.cancellation import Cancellation
+from probate_tasks.following import last_of_chain
 from probate_tasks.looptask import LoopTask
-from probate_tasks.status import TaskStatus, is_native, status_of
+from probate_tasks.status import TaskStatus, is_future, status_of
 from probate_tasks.stoprequest import StopRequest
+from probate_tasks.watch import Watch
 from probate_tasks.workers import Workers
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable, Coroutine
 
-    from probate import CleanupStats, Process, ResourceId
-    from probate_tasks.status import Native
+    from probate import CleanupStats, Outcome, Process, ResourceId
+    from probate_tasks.job import Job
+    from probate_tasks.status import Future
 else:
     asyncio = lazy_module("asyncio")
 
@@ -55,8 +57,9 @@ class AsyncTaskManager:
             max_threads = min(32, (os.cpu_count() or 1) + 4)
         #: Who owns which tasks and calls that have not ended.
         self.table: OwnershipTable[Job] = OwnershipTable(
-            "tasks", Job.release, release_many=_release_stopped, identity=attrgetter("native")
+            "tasks", self._release, release_many=_release_stopped, identity=attrgetter("native")
         )
+        self._watch = Watch()
         self._workers = Workers(checked_int("max_threads", max_threads, least=1), self._serve)
 
     # -- making --------------------------------------------------------------
@@ -88,7 +91,7 @@ class AsyncTaskManager:
             if name is not None and not isinstance(name, str):
                 raise TypeError(f"a task's name must be a string, got {name!r}")
             loop = _required_loop()
-            job = self.table.acquire(pid, make, Job.cancel)
+            job = self.table.acquire(pid, make, self._cancel)
         except BaseException:
             # Once there is a task, the coroutine is the task's to end.
             if task is None:
@@ -97,7 +100,7 @@ class AsyncTaskManager:
         if job.is_over():
             # An eager task may have run to its end by now.
             self._on_end(pid, job)
-        return job.native  # type: ignore[return-value]  # what make has made
+        return cast("asyncio.Task[T]", job.native)
 
     @pid_or_current
     def submit(
@@ -123,7 +126,7 @@ class AsyncTaskManager:
             call.when_cancelled(functools.partial(self._when_cancelled, pid, weakref.ref(call)))
             return call
 
-        call = self.table.acquire(pid, make, Job.cancel)
+        call = self.table.acquire(pid, make, self._cancel)
         try:
             self._workers.enqueue(pid, call)
         except RuntimeError:
@@ -134,17 +137,17 @@ class AsyncTaskManager:
     # -- asking, and giving back ---------------------------------------------
 
     @overload
-    def status(self, /, pid: int | Process, task: Native | ResourceId) -> TaskStatus: ...
+    def status(self, /, pid: int | Process, task: Future | ResourceId) -> TaskStatus: ...
     @overload
-    def status(self, task: Native, /) -> TaskStatus: ...
+    def status(self, task: Future, /) -> TaskStatus: ...
     @overload
-    def status(self, /, pid: int | Process) -> dict[Native, TaskStatus]: ...
+    def status(self, /, pid: int | Process) -> dict[Future, TaskStatus]: ...
     @overload
-    def status(self, /) -> dict[Native, TaskStatus]: ...
+    def status(self, /) -> dict[Future, TaskStatus]: ...
     @pid_or_current
     def status(
-        self, pid: int, task: Native | ResourceId | None = None
-    ) -> TaskStatus | dict[Native, TaskStatus]:
+        self, pid: int, task: Future | ResourceId | None = None
+    ) -> TaskStatus | dict[Future, TaskStatus]:
         """How far a task, call or future has come; without one, all that `pid` owns.
 
         A ResourceId needs a pid before it, since alone it would be taken for one. Of one that has
@@ -156,20 +159,20 @@ class AsyncTaskManager:
         if task is None:
             return {job.native: job.status for _, job in self.table.owned(pid)}
         job = self._job(pid, task)
-        return status_of(cast("Native", task)) if job is None else job.status
+        return status_of(cast("Future", task)) if job is None else job.status
 
     @pid_or_current
-    def cancel(self, pid: int, task: Native | ResourceId) -> bool:
+    def cancel(self, pid: int, task: Future | ResourceId) -> bool:
         """Request cancellation, from any thread; whether there was anything to request.
 
         False for what is over, for a call that a thread is making, and for a task whose event
         loop is closed. Raises NotOwnedError if it is another process's.
         """
         job = self._job(pid, task)
-        return job is not None and job.cancel()
+        return job is not None and self._cancel(job)
 
     @pid_or_current
-    def close(self, pid: int, task: Native | ResourceId) -> None:
+    def close(self, pid: int, task: Future | ResourceId) -> None:
         """Cancel a task, call or future, as the end of its owner would, and let go of it.
 
         Does nothing for what is over. Raises BusyResourceError, with its stack, while it runs
@@ -196,13 +199,15 @@ class AsyncTaskManager:
         `run_coroutine_threadsafe`) it is the one behind that counts. Returns None for anything
         else. Raises ValueError for one that is done.
         """
-        if not is_native(resource):
+        if not is_future(resource):
             return None
         if resource.done():
             raise ValueError(f"done, so it cannot be adopted: {resource!r}")
         job = _adopted(resource)
         resource_id = self.table.add(pid, job)
         job.when_over(self._end_of(pid, job))
+        if isinstance(job, LoopTask) and not isinstance(job.future, asyncio.Task):
+            self._follow(job)
         return resource_id
 
     @runs_inline
@@ -214,13 +219,14 @@ class AsyncTaskManager:
         """
         jobs = self.table.resources(pid)
         request = StopRequest(map(id, jobs), functools.partial(self._forget_ended, pid))
-        here = LoopContext.find()
+        cancellation = self._cancellation()
         is_of_use = False
         for job in reversed(jobs):
-            if job.ask_to_stop(request, here):
+            if job.ask_to_stop(cancellation, request):
                 is_of_use = True
             else:
                 request.note_over(id(job))
+        cancellation.finish()
         return [request] if is_of_use else []
 
     def may_block(self, pid: int) -> bool:
@@ -238,11 +244,11 @@ class AsyncTaskManager:
 
     # -- inside --------------------------------------------------------------
 
-    def _job(self, pid: int, task: Native | ResourceId) -> Job | None:
+    def _job(self, pid: int, task: Future | ResourceId) -> Job | None:
         """The job of `pid` that is meant; None if it has ended, and is nobody's any more."""
         if isinstance(task, int):
             return self.table.get(pid, task)
-        if not is_native(task):
+        if not is_future(task):
             raise TypeError(f"expected a task, a future or a ResourceId, got {task!r}")
         try:
             return self.table.get(pid, self.table.find(pid, task))
@@ -250,6 +256,31 @@ class AsyncTaskManager:
             if error.owner is None and task.done():
                 return None
             raise
+
+    def _cancellation(self) -> Cancellation:
+        return Cancellation(self._is_owned, self._watch)
+
+    def _follow(self, job: Job) -> None:
+        """Note what is behind a future that is no task, which may be done before that is."""
+        look = functools.partial(self._cancellation().follow, job, job.future)
+        loop: asyncio.AbstractEventLoop = job.future.get_loop()
+        if loop is running_loop():
+            look()
+        else:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(look)
+
+    def _is_owned(self, native: object) -> bool:
+        return self.table.owner_of(native) is not None
+
+    def _cancel(self, job: Job) -> bool:
+        cancellation = self._cancellation()
+        is_requested = job.cancel(cancellation)
+        cancellation.finish()
+        return is_requested
+
+    def _release(self, job: Job) -> Outcome:
+        return job.release(self._cancellation())
 
     def _serve(self, pid: int, call: ThreadCall) -> None:
         """Make a call, on a thread of the workers."""
@@ -282,6 +313,9 @@ class AsyncTaskManager:
 
     def _on_end(self, pid: int, job: Job) -> None:
         """Forget a job that is over, unless a termination is to count it; on any thread."""
+        if not job.is_over():
+            # What it awaited goes on.
+            return
         is_to_be_counted = job.is_asked and (not job.is_reported or job.is_awaited)
         if not (job.is_counted or is_to_be_counted):
             self._forget(pid, job)
@@ -310,8 +344,8 @@ def _release_stopped(jobs: list[Job]) -> None:
         jobs.pop()
 
 
-def _adopted(native: Native) -> LoopTask | ExecutorCall:
-    future = behind(native)
+def _adopted(native: Future) -> LoopTask | ExecutorCall:
+    future = last_of_chain(native)
     if isinstance(future, asyncio.Future):
         return LoopTask(native, future)
     return ExecutorCall(native, future)

@@ -7,21 +7,30 @@ from __future__ import annotations
 
 import concurrent.futures.thread
 import functools
+import gc
 import sys
 import threading
 import traceback
+from pathlib import Path
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import CodeType, FrameType
 
 #: Frames shown; the innermost tell the most.
 _DEPTH: Final = 12
 
+#: Whose work items have their future as an attribute: the standard library's, and ours.
+_CALLERS: Final = (
+    concurrent.futures.thread.__file__,
+    str(Path(__file__).with_name("call.py")),
+)
+
 #: Said where there is nothing to show: not started, or in C code.
-_NO_FRAMES: Final = "  (no Python frame)"
+NO_FRAMES: Final = "  (no Python frame)"
 
 
 def of_task(task: asyncio.Task[Any]) -> str:
@@ -29,18 +38,11 @@ def of_task(task: asyncio.Task[Any]) -> str:
 
     `Task.get_stack` gives the outermost coroutine alone.
     """
-    frames: list[FrameType] = []
-    awaitable: object = task.get_coro()
-    while awaitable is not None and len(frames) < sys.getrecursionlimit():
-        frame, inner = _suspended(awaitable)
-        if frame is None:
-            break
-        frames.append(frame)
-        awaitable = inner
+    frames = [frame for _, frame in awaits_of(task.get_coro())]
     if frames:
         # The innermost coroutine may be running just now, and its loop be blocked in it.
         innermost = frames[-1]
-        for top in _other_threads().values():
+        for top in frames_of_others().values():
             if inward := _inward(top, lambda frame: frame is innermost):
                 frames += inward
                 break
@@ -49,24 +51,46 @@ def of_task(task: asyncio.Task[Any]) -> str:
 
 def of_thread(ident: int, *entrances: Callable[..., object]) -> str:
     """What a thread runs within the first of these functions that shows anything."""
-    top = _other_threads().get(ident)
+    top = frames_of_others().get(ident)
     for entrance in entrances:
         if inward := _inward(top, functools.partial(_runs, entrance.__code__)):
             return _format(inward)
-    return _NO_FRAMES
+    return NO_FRAMES
+
+
+def of_frame(ident: int, frame: FrameType) -> str:
+    """What a thread runs in a function, from there on; nothing if it has left the function."""
+    inward = _inward(frames_of_others().get(ident), lambda each: each is frame)
+    return NO_FRAMES if inward is None else _format([frame, *inward])
+
+
+def awaits_of(awaitable: object) -> Iterator[tuple[object, FrameType]]:
+    """Yield what a coroutine awaits, and what that awaits, with their frames; outermost first."""
+    for _ in range(sys.getrecursionlimit()):
+        frame, inner = _suspended(awaitable)
+        if frame is None:
+            # It may be what `__await__` of a coroutine, or `anext`, puts around another.
+            inner = next(
+                (each for each in gc.get_referents(awaitable) if _is_coroutine(each)), None
+            )
+        else:
+            yield awaitable, frame
+        if inner is None:
+            return
+        awaitable = inner
 
 
 def of_executor_call(future: concurrent.futures.Future[Any]) -> str:
     """What some `ThreadPoolExecutor` runs for `future`; other executors do not tell."""
-    for top in _other_threads().values():
+    for top in frames_of_others().values():
         if (inward := _inward(top, lambda frame: _works_for(frame, future))) is not None:
             return _format(inward)
-    return _NO_FRAMES
+    return NO_FRAMES
 
 
-def is_executor_call_here(future: concurrent.futures.Future[Any]) -> bool:
-    """Whether the caller of this is what some `ThreadPoolExecutor` runs for `future`."""
-    return _inward(_frames()[threading.get_ident()], lambda f: _works_for(f, future)) is not None
+def is_executor_call_of(ident: int, future: concurrent.futures.Future[Any]) -> bool:
+    """Whether this thread is what makes the call that `future` stands for."""
+    return _inward(_frames().get(ident), lambda frame: _works_for(frame, future)) is not None
 
 
 def _runs(code: CodeType, frame: FrameType) -> bool:
@@ -74,9 +98,9 @@ def _runs(code: CodeType, frame: FrameType) -> bool:
 
 
 def _works_for(frame: FrameType, future: concurrent.futures.Future[Any]) -> bool:
-    if frame.f_code.co_filename != concurrent.futures.thread.__file__:
-        return False
     # A work item's `run(self)`: the item is the one place that ties a thread to a future.
+    if frame.f_code.co_name != "run" or frame.f_code.co_filename not in _CALLERS:
+        return False
     return getattr(frame.f_locals.get("self"), "future", None) is future
 
 
@@ -85,7 +109,15 @@ def _frames() -> dict[int, FrameType]:
     return sys._current_frames()  # noqa: SLF001  documented, and for debugging like this
 
 
-def _other_threads() -> dict[int, FrameType]:
+def frame_of(ident: int) -> FrameType | None:
+    """The innermost frame of a thread; of this one, that of who asks."""
+    if ident == threading.get_ident():
+        return sys._getframe(1)  # noqa: SLF001  as above
+    return _frames().get(ident)
+
+
+def frames_of_others() -> dict[int, FrameType]:
+    """The innermost frame of each thread but this one."""
     frames = _frames()
     del frames[threading.get_ident()]
     return frames
@@ -98,6 +130,10 @@ def _suspended(awaitable: object) -> tuple[FrameType | None, object]:
         if frame is not None:
             return frame, getattr(awaitable, awaits, None)
     return None, None
+
+
+def _is_coroutine(value: object) -> bool:
+    return isinstance(value, (CoroutineType, GeneratorType, AsyncGeneratorType))
 
 
 def _inward(
@@ -116,6 +152,6 @@ def _inward(
 
 def _format(frames: list[FrameType]) -> str:
     if not frames:
-        return _NO_FRAMES
+        return NO_FRAMES
     summary = traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames[-_DEPTH:])
     return "".join(summary.format()).rstrip()

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeIs
 
-    #: What a process can own: the native objects, as asyncio and concurrent.futures make them.
-    Native = asyncio.Future[Any] | concurrent.futures.Future[Any]
+    #: A task is a future of asyncio's.
+    Future = asyncio.Future[Any] | concurrent.futures.Future[Any]
 else:
     asyncio = lazy_module("asyncio")
 
@@ -35,13 +35,13 @@ class TaskStatus(StrEnum):
     FAILED = "failed"
 
 
-def is_native(value: object) -> TypeIs[Native]:
-    """Whether it is what a process can own; a task is a future of asyncio's."""
+def is_future(value: object) -> TypeIs[Future]:
+    """Whether it is a future of asyncio's, such as a task, or one for threads."""
     return isinstance(value, (asyncio.Future, concurrent.futures.Future))
 
 
-def status_of(native: Native) -> TaskStatus:
-    """The status of a native object, asked from any thread.
+def status_of(native: Future) -> TaskStatus:
+    """The status of a task or future, asked from any thread.
 
     asyncio takes the exception of a failed one for retrieved by this, and will not log it.
     """
