@@ -128,17 +128,14 @@ class _Graph:
             new = self._below.get(left.pop(), set()) - found
             found |= new
             left += new
-        return found
+        return found - {name}
 
     def _is_part_of_another(self, name: int) -> bool:
         # They refer to each other, as a GzipFile and the buffer that it has inside (since 3.12).
         # Which of them was found first stands on the file, the others are its own affair.
-        order = list(self._known)
-        first = min(
-            (other for other in self._beneath[name] if name in self._beneath[other]),
-            key=order.index,
-            default=name,
-        )
+        beneath = self._beneath[name]
+        cycle = {name, *(other for other in beneath if name in self._beneath[other])}
+        first = next(each for each in self._known if each in cycle)
         return first != name
 
 

@@ -335,7 +335,7 @@ def layers_of(file: object) -> tuple[Any, ...] | None:
         if isinstance(layer, io.FileIO):
             return tuple(layers)
         beneath = (getattr(layer, name, None) for name in _BENEATH)
-        layer = next((each for each in beneath if each is not None), None)
+        layer = next(filter(is_layer, beneath), None)
     return None
 
 
