@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import Outcome
 from probate.system import lazy_module, running_loop
+from probate_sockets.loopbound import package_of
 from probate_sockets.plain import PlainSocket
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def is_stream(thing: object) -> bool:
 def raw_sockets(thing: Any) -> list[socket.socket]:
     """The sockets that something of trio's or anyio's is made of."""
     cls = type(thing)
-    package = cls.__module__.partition(".")[0]
+    package = package_of(cls)
     if package == "trio" and isinstance(sock := getattr(thing, "_sock", None), socket.socket):
         return [sock]
     if not hasattr(cls, "aclose") or package not in {"trio", "anyio"}:

@@ -270,7 +270,13 @@ def connections_of(server: LoopBound) -> list[Any]:
 
 
 def _is_foreign_transport(cls: type) -> bool:
-    return cls.__module__.startswith("uvloop") and hasattr(cls, "get_extra_info")
+    return package_of(cls) == "uvloop" and hasattr(cls, "get_extra_info")
+
+
+def package_of(cls: type) -> str:
+    """The package that a class comes from, empty if it does not tell."""
+    module: object = cls.__module__
+    return module.partition(".")[0] if isinstance(module, str) else ""
 
 
 def _name_of(sock: Any) -> object:
@@ -294,4 +300,4 @@ def _below(transport: Any) -> Any:
 
 
 def _is_plain(transport: Any) -> bool:
-    return _below(transport) is None and type(transport).__module__.startswith("asyncio")
+    return _below(transport) is None and package_of(type(transport)) == "asyncio"

@@ -24,9 +24,11 @@ def close_above(sock: socket.socket) -> None:
     The socket does not block meanwhile. Raises ReleaseError if something written could not be
     sent, and is lost; BusyResourceError if what keeps the socket open is no such file.
     """
-    raws = [
-        each for each in gc.get_objects() if type(each) is socket.SocketIO and _is_of(each, sock)
-    ]
+    raws = files_of(sock)
+    if not raws:
+        raise BusyResourceError(
+            "an event loop that is not known has it: close that first, or adopt it instead"
+        )
     errors: list[BaseException] = []
     timeout = sock.gettimeout()
     sock.settimeout(0)
@@ -42,9 +44,14 @@ def close_above(sock: socket.socket) -> None:
     if errors:
         raise ReleaseError(f"closed, but what was written to a file of it is lost: {errors[0]}")
     if is_used_above(sock):
-        raise BusyResourceError(
-            "an event loop or a file made of it uses it: close that first, or adopt it instead"
-        )
+        raise BusyResourceError("an event loop has it, too: close that first, or adopt it instead")
+
+
+def files_of(sock: socket.socket) -> list[socket.SocketIO]:
+    """The raw files of a socket, looked for among all objects."""
+    return [
+        each for each in gc.get_objects() if type(each) is socket.SocketIO and _is_of(each, sock)
+    ]
 
 
 def _is_of(raw: Any, sock: socket.socket) -> bool:

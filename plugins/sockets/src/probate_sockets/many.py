@@ -7,6 +7,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from probate.system import running_loop
 from probate_sockets import blocked, onloop
 from probate_sockets.identity import all_sharers_of, identify
 from probate_sockets.plain import PlainSocket
@@ -51,6 +52,7 @@ def close_many(entries: list[Any]) -> None:
     count = len(plain) - first
     if not count:
         return
+    loops = [loop for loop in (running_loop(),) if loop is not None]
     detached: list[int] = []
     try:
         # One call, which nothing interrupts: from here on a descriptor is in this list alone, and
@@ -59,6 +61,8 @@ def close_many(entries: list[Any]) -> None:
         del entries[-count:]
         if is_held:
             _wake(detached, blocking)
+            for number in detached:
+                onloop.drop_unseen(loops, number)
     finally:
         _close_descriptors(detached)
 

@@ -10,12 +10,19 @@ import contextlib
 import gc
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from probate import BusyResourceError
 from probate.system import call_on_loop, running_loop
 from probate_sockets import blocked, polling
-from probate_sockets.loopbound import LoopBound, is_server, is_transport, number_of, sockets_of
+from probate_sockets.loopbound import (
+    LoopBound,
+    is_server,
+    is_transport,
+    number_of,
+    package_of,
+    sockets_of,
+)
 from probate_sockets.threadserver import ThreadServer
 
 if TYPE_CHECKING:
@@ -27,15 +34,42 @@ if TYPE_CHECKING:
     Native = LoopBound | ThreadServer
 
 
-def owners_of(sock: socket.socket, loops: Iterable[Any]) -> list[Native]:
-    """The servers and transports that were made of a socket, and close it themselves."""
+@final
+class Use(NamedTuple):
+    """Who waits for a socket at the moment, or polls it."""
+
+    number: int
+    #: The epoll instances that watch it.
+    instances: tuple[int, ...]
+    #: Whether a thread is blocked in it, None if that cannot be told.
+    is_waited_for: bool | None
+    #: Whether a thread polls it without an epoll instance, not only for its own timeout.
+    is_in_poll: bool
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for it."""
+        return not self.instances and self.is_waited_for is False
+
+
+def use_of(sock: socket.socket) -> Use:
+    """Look who waits for a socket."""
     number = sock.fileno()
+    instances = tuple(polling.polled({number}).get(number, ()))
+    waiting = blocked.blocked_in()
+    if waiting is None:
+        return Use(number, instances, is_waited_for=None, is_in_poll=False)
+    is_in_poll = number in waiting.in_poll
+    is_waited_for = is_in_poll or number in waiting.inside
+    return Use(number, instances, is_waited_for, is_in_poll and not sock.gettimeout())
+
+
+def owners_of(sock: socket.socket, loops: list[Any], use: Use) -> list[Native]:
+    """The servers and transports that were made of a socket, and close it themselves."""
+    number = use.number
     found: list[Native] = [ThreadServer(server) for server in polling.servers_in(number)]
-    instances = polling.polled({number}).get(number, ())
-    nearby = [loop for loop in loops if loop is not None]
-    for loop in {
-        id(each): each for each in [*nearby, *_pollers(number, instances, loops)]
-    }.values():
+    pollers = polling.objects_above(number, use.instances, loops)
+    for loop in {id(each): each for each in [*loops, *pollers]}.values():
         if hasattr(loop, "call_soon_threadsafe") and not loop.is_closed():
             found += [LoopBound(each, loop) for each in _natives(loop, sock, number)]
     return found
@@ -45,7 +79,7 @@ def is_polled_by(loops: Iterable[Any], number: int) -> bool:
     """Whether one of these loops polls a number, as far as it tells."""
     for loop in loops:
         selector = getattr(loop, "_selector", None)
-        if selector is None or number in (selector.get_map() or ()):
+        if selector is not None and number in (selector.get_map() or ()):
             return True
         # A transport that reads nothing at the moment is not polled, but known to its loop.
         if number in getattr(loop, "_transports", ()):
@@ -70,24 +104,16 @@ def in_use(entries: Sequence[PlainSocket], waiting: blocked.Blocked | None) -> s
     return used & numbers
 
 
-def _is_in_poll(sock: socket.socket) -> bool:
-    """Whether a thread polls it without an epoll instance; not if only for its own timeout."""
-    if sock.gettimeout() or not blocked.has_other_threads():
-        return False
-    waiting = blocked.blocked_in()
-    return waiting is not None and sock.fileno() in waiting.in_poll
-
-
-def detach(sock: socket.socket, loops: Iterable[Any]) -> None:
+def detach(sock: socket.socket, loops: list[Any], use: Use) -> None:
     """Have whoever polls a socket let go of it.
 
     Raises BusyResourceError if that has yet to happen on another thread, or cannot be done.
     """
-    number = sock.fileno()
-    instances = polling.polled({number}).get(number, ())
-    if not instances and not _is_in_poll(sock):
+    number = use.number
+    drop_unseen(loops, number)
+    if not use.instances and not use.is_in_poll:
         return
-    pollers = _pollers(number, instances, loops)
+    pollers = polling.objects_above(number, use.instances, loops, without_epoll=use.is_in_poll)
     waiting: list[concurrent.futures.Future[None]] = []
     for each in pollers:
         if hasattr(each, "unregister"):
@@ -116,8 +142,21 @@ def detach(sock: socket.socket, loops: Iterable[Any]) -> None:
 _TURN = 0.1
 
 
-def _pollers(number: int, instances: Iterable[int], loops: Iterable[Any]) -> list[Any]:
-    return polling.objects_above(number, tuple(instances), [each for each in loops if each])
+def drop_unseen(loops: Iterable[Any], number: int) -> None:
+    """Take a number off a loop that runs here and tells the kernel only at its next turn.
+
+    libuv ends the whole process (abort(3)) if a number is closed before that.
+    """
+    for loop in loops:
+        if hasattr(loop, "_get_backend_id") and loop is running_loop():
+            loop.remove_reader(number)
+            loop.remove_writer(number)
+
+
+def is_opaque(loops: Iterable[Any], use: Use) -> bool:
+    """Whether a loop polls it that does not tell who waits: they need a turn to be woken."""
+    pollers = polling.objects_above(use.number, use.instances, loops)
+    return any(hasattr(each, "_get_backend_id") for each in pollers)
 
 
 def _natives(loop: Any, sock: socket.socket, number: int) -> list[Any]:
@@ -136,10 +175,10 @@ def _natives(loop: Any, sock: socket.socket, number: int) -> list[Any]:
 
 def _foreign_natives(loop: Any, number: int) -> list[Any]:
     """As `_natives`, of a loop that does not tell: among all objects of its package."""
-    package = type(loop).__module__.partition(".")[0]
+    package = package_of(type(loop))
     found = []
     for each in gc.get_objects():
-        if type(each).__module__.partition(".")[0] == package:
+        if package_of(type(each)) == package:
             if is_server(each) and each.get_loop() is not loop:
                 continue
             if (is_server(each) or is_transport(each)) and any(

@@ -6,10 +6,12 @@ import array
 import contextlib
 import fcntl
 import os
+import signal
 import socket
 import struct
 import sys
 import termios
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -39,7 +41,7 @@ OURS_IN_CLEANUP: Final = 3
 class PlainSocket:
     """A socket object, and what its number referred to when it was acquired."""
 
-    __slots__ = ("_above", "bound", "identity", "loop", "native", "number")
+    __slots__ = ("_above", "_has_been_woken", "bound", "identity", "loop", "native", "number")
 
     def __init__(self, native: socket.socket) -> None:
         self.native = native
@@ -52,6 +54,8 @@ class PlainSocket:
         self.loop = None if loop is None else weakref.ref(loop)
         #: Servers and transports that were found to be made of it.
         self._above: list[onloop.Native] | None = None
+        #: Whether a loop that polls it has been given a turn to wake who waits there.
+        self._has_been_woken = False
 
     def __repr__(self) -> str:
         return describe(self.native)
@@ -77,13 +81,12 @@ class PlainSocket:
         """Close servers and transports that were made of it; wake whoever waits for connections."""
         if not self._is_ours():
             return None
-        sock = self.native
-        futures = [
-            future for each in self._find_above() if (future := each.ask_to_close()) is not None
-        ]
-        if not futures and is_listener(sock):
+        use = onloop.use_of(self.native)
+        asked = [each.ask_to_close() for each in self._find_above(use)]
+        futures = [future for future in asked if future is not None]
+        if not asked and use.is_waited_for and is_listener(self.native):
             with contextlib.suppress(BusyResourceError):
-                self._wake(socket.SHUT_RDWR)
+                self._wake(use, socket.SHUT_RDWR)
         return futures[0] if futures else None
 
     # -- by force -------------------------------------------------------------
@@ -114,10 +117,17 @@ class PlainSocket:
             return Outcome.ALREADY_GONE
         was_woken = False
         if not is_unheld:
-            if self._find_above():
+            use = onloop.use_of(sock)
+            if self._find_above(use):
                 return self._release_above()
-            was_woken = self._wake(socket.SHUT_RD if abort else socket.SHUT_RDWR)
-            onloop.detach(sock, self.loops)
+            if makefiles.is_used_above(sock) and not makefiles.files_of(sock):
+                # Nor is it woken, or polled no more: libuv ends the process for less.
+                makefiles.close_above(sock)
+            was_woken = self._wake(use, socket.SHUT_RD if abort else socket.SHUT_RDWR)
+            if was_woken and not self._has_been_woken and onloop.is_opaque(self.loops, use):
+                self._has_been_woken = True
+                raise BusyResourceError("polled by an event loop, which has just been woken")
+            onloop.detach(sock, self.loops, use)
             _forget_wakeup(sock)
         lost = self._prepare(abort=abort, was_woken=was_woken)
         if makefiles.is_used_above(sock):
@@ -135,9 +145,9 @@ class PlainSocket:
     def _is_ours(self) -> bool:
         return identify(self.native.fileno()) == self.identity
 
-    def _find_above(self) -> list[onloop.Native]:
+    def _find_above(self, use: onloop.Use) -> list[onloop.Native]:
         if not self._above:
-            self._above = onloop.owners_of(self.native, self.loops)
+            self._above = onloop.owners_of(self.native, self.loops, use)
         return self._above
 
     def _release_above(self) -> Outcome:
@@ -148,24 +158,20 @@ class PlainSocket:
         self._above = None
         return self.release()
 
-    def _wake(self, how: int) -> bool:
-        """Wake the threads that are blocked in it; whether there are any.
+    def _wake(self, use: onloop.Use, how: int) -> bool:
+        """Wake the threads that are blocked in it, or poll it; whether there may be any.
 
         Raises BusyResourceError if there are and others share it, whom a shutdown would harm.
         """
-        if not blocked.has_other_threads():
+        if use.is_idle:
             return False
-        waiting = blocked.blocked_in()
-        number = self.native.fileno()
-        if waiting is not None and number not in waiting.inside | waiting.in_poll:
+        if others := sharers_of(use.number):
+            if use.is_waited_for and not use.is_in_poll:
+                raise BusyResourceError(
+                    f"a thread is blocked in it, and {others}, whom a shutdown(2) would harm: "
+                    "wake the thread, or close the other"
+                )
             return False
-        if others := sharers_of(number):
-            if waiting is None:
-                return False
-            raise BusyResourceError(
-                f"a thread is blocked in it, and {others}, for whom a shutdown(2) would end it: "
-                "wake the thread, or close the other"
-            )
         # Where nothing is connected the kernel wakes whoever waits, and then complains.
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self.native, how)
@@ -236,16 +242,15 @@ def _say_close_notify(sock: Any) -> None:
 
 
 def _forget_wakeup(sock: socket.socket) -> None:
-    """Have signals no longer written to a socket (signal.set_wakeup_fd), where they may be."""
-    if sock.family != socket.AF_UNIX or sock.gettimeout() != 0:
-        return
-    import ctypes
+    """Have signals no longer written to a socket (signal.set_wakeup_fd).
 
-    # As signal.set_wakeup_fd, which only the main thread may call.
-    set_wakeup_fd = ctypes.pythonapi.PySignal_SetWakeupFd
-    number = set_wakeup_fd(-1)
-    if number not in (-1, sock.fileno()):
-        set_wakeup_fd(number)
+    Only the main thread can tell, and only a socket that does not block may be it.
+    """
+    is_candidate = sock.family == socket.AF_UNIX and sock.gettimeout() == 0
+    if is_candidate and threading.current_thread() is threading.main_thread():
+        number = signal.set_wakeup_fd(-1)
+        if number not in (-1, sock.fileno()):
+            signal.set_wakeup_fd(number)
 
 
 def describe(sock: socket.socket) -> str:

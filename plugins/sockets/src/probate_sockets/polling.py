@@ -71,14 +71,20 @@ def polled(numbers: Collection[int]) -> dict[int, list[int]]:
     return found
 
 
-def objects_above(number: int, instances: Collection[int], known_loops: Iterable[Any]) -> list[Any]:
+def objects_above(
+    number: int,
+    instances: Collection[int],
+    known_loops: Iterable[Any],
+    *,
+    without_epoll: bool = False,
+) -> list[Any]:
     """The loops, selectors and runs of trio that watch a number through these epoll instances.
 
     Those that are not known already are looked for among all objects: some milliseconds, where
     there are many. What is not found has no object that we know.
     """
     above = [loop for loop in known_loops if epoll_of(loop) in instances]
-    if {epoll_of(each) for each in above} >= set(instances):
+    if {epoll_of(each) for each in above} >= set(instances) and not without_epoll:
         return above
     loops = [*above]
     selectors = []
@@ -139,7 +145,7 @@ def _kind_of(cls: type) -> str:
     names = {name for each in cls.__mro__ for name in each.__dict__}
     if {"call_soon_threadsafe", "add_reader", "run_forever"} <= names:
         return "loop"
-    if cls.__name__ == "Runner" and cls.__module__.startswith("trio."):
+    if cls.__name__ == "Runner" and str(cls.__module__).startswith("trio."):
         return "loop"
     return "selector" if {"get_map", "unregister", "select"} <= names else ""
 
