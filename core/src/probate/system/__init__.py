@@ -3,6 +3,7 @@
 osprocess.py   OsProcess: one OS process, pinned by a pidfd; what /proc says of it
 deathwatch.py  death_watch: the thread that the kernel tells of deaths
 identity.py    which file a number or path refers to; closed and unlinked only while it does
+mapdescriptor.py  MapDescriptor: the number that an mmap.mmap keeps to itself
 forking.py     forget_in_forked_child: a forked child owns nothing
 callthread.py  CallThread: calls one after another, on a thread that can be left behind
 loops.py       calls on the event loop that a thing belongs to
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from probate.system.lazy import lazy_module as lazy_module
     from probate.system.loops import call_on_loop as call_on_loop
     from probate.system.loops import running_loop as running_loop
+    from probate.system.mapdescriptor import MapDescriptor as MapDescriptor
     from probate.system.osprocess import OsProcess as OsProcess
     from probate.system.osprocess import read_proc as read_proc
     from probate.system.osprocess import start_time_of as start_time_of
@@ -50,6 +52,7 @@ _HOMES: Final = by_name(
         ),
         "probate.system.lazy": "lazy_module",
         "probate.system.loops": "call_on_loop running_loop",
+        "probate.system.mapdescriptor": "MapDescriptor",
         "probate.system.osprocess": "OsProcess read_proc start_time_of stat_of",
     }
 )

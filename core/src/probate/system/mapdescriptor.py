@@ -1,0 +1,72 @@
+"""The descriptor that an `mmap.mmap` of a file keeps to itself, and closes when it is closed.
+
+It is a duplicate, which Python shows to nobody. If its number was closed elsewhere, and is
+another's by now, closing the map would close that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import mmap
+import os
+from typing import TYPE_CHECKING, final
+
+from probate.system.identity import identify, is_still
+
+if TYPE_CHECKING:
+    import ctypes
+
+
+@final
+class MapDescriptor:
+    """The number that a map keeps, and what it referred to when it was acquired."""
+
+    __slots__ = ("_identity", "_native", "number")
+
+    def __init__(self, native: mmap.mmap) -> None:
+        self._native = native
+        place = _place_of(native)
+        #: The number; -1 for a map without one, and where it cannot be told.
+        self.number = -1 if place is None else place.value
+        self._identity = None
+        with contextlib.suppress(OSError, OverflowError):
+            self._identity = identify(self.number)
+
+    def let_go_if_lost(self) -> bool:
+        """Have the map forget a number that is no longer its own; whether it had to."""
+        if self.number == -1 or (self._identity and is_still(self.number, self._identity)):
+            return False
+        place = _place_of(self._native)
+        if place is None or place.value != self.number:
+            return False
+        place.value = self.number = -1
+        return True
+
+
+def _place_of(native: mmap.mmap) -> ctypes.c_int | None:
+    import ctypes
+
+    offset = _offset()
+    return None if offset is None else ctypes.c_int.from_address(id(native) + offset)
+
+
+@functools.cache
+def _offset() -> int | None:
+    """Where in the object the number is: found by trying, since interpreters differ."""
+    import ctypes
+
+    fd = os.memfd_create("probate-map", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, mmap.PAGESIZE)
+        status = os.fstat(fd)
+        with mmap.mmap(fd, mmap.PAGESIZE) as native:
+            size = ctypes.sizeof(ctypes.c_int)
+            for offset in range(object.__basicsize__, mmap.mmap.__basicsize__ - size + 1, size):
+                number = ctypes.c_int.from_address(id(native) + offset).value
+                with contextlib.suppress(OSError):
+                    if number != fd and os.path.samestat(os.fstat(number), status):
+                        return offset
+    finally:
+        os.close(fd)
+    return None
