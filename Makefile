@@ -57,7 +57,7 @@ docs: $(VENV)/.installed-dev ## check that the documents agree with the code
 dist: $(VENV)/.installed-dist ## build all distributions, check them, try them in a clean venv
 	@rm -rf dist build
 	@for project in core $(PLUGINS); do \
-		$(BIN)/python -m build -q --no-isolation --outdir dist ./$$project || exit 1; done
+		$(BIN)/python -m build -qq --no-isolation --outdir dist ./$$project || exit 1; done
 	@$(BIN)/twine check --strict dist/*
 	@$(PYTHON) -m venv build/clean
 	@build/clean/bin/python -m pip --disable-pip-version-check install -q 'pip>=25.1'
