@@ -185,8 +185,7 @@ class StatusSocket:
 def hosts() -> list[HostReport]:
     """Ask all hosts on this machine for their reports, and return those that answer.
 
-    Only hosts of the same user answer, or, to root, all. Raises
-    OSError where there is no /proc/net/unix.
+    Those of other users answer root only. Raises OSError where there is no /proc/net/unix.
     """
     reports = [report for name in _names() if (report := _ask(name)) is not None]
     return sorted(reports, key=lambda report: report.os_pid)
