@@ -31,7 +31,7 @@ def test_the_number_of_a_map_is_told_and_closed_with_it(
         assert descriptor.number != file.fileno()
         assert os.path.samestat(os.fstat(descriptor.number), os.fstat(file.fileno()))
 
-    assert not descriptor.let_go_if_lost()
+    assert not descriptor.let_go_if_lost(native)
 
     native.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -47,8 +47,8 @@ def test_a_number_that_is_another_s_is_forgotten_by_the_map(tmp_path: Path) -> N
         number = descriptor.number
         os.dup2(stranger.fileno(), number, inheritable=False)
 
-        assert descriptor.let_go_if_lost()
-        assert not descriptor.let_go_if_lost()
+        assert descriptor.let_go_if_lost(native)
+        assert not descriptor.let_go_if_lost(native)
 
         native[0] = 7
         native.close()
@@ -64,4 +64,4 @@ def test_a_map_without_a_descriptor_has_none() -> None:
         descriptor = MapDescriptor(native)
 
         assert descriptor.number == -1
-        assert not descriptor.let_go_if_lost()
+        assert not descriptor.let_go_if_lost(native)

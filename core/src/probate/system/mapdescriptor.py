@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 @final
 class MapDescriptor:
-    """The number that a map keeps, and what it referred to when it was acquired."""
+    """The number that a map keeps, and what it referred to when it was acquired.
 
-    __slots__ = ("_identity", "_native", "number")
+    Does not keep the map itself.
+    """
+
+    __slots__ = ("_identity", "number")
 
     def __init__(self, native: mmap.mmap) -> None:
-        self._native = native
         place = _place_of(native)
         #: The number; -1 for a map without one, and where it cannot be told.
         self.number = -1 if place is None else place.value
@@ -33,11 +35,11 @@ class MapDescriptor:
         with contextlib.suppress(OSError, OverflowError):
             self._identity = identify(self.number)
 
-    def let_go_if_lost(self) -> bool:
-        """Have the map forget a number that is no longer its own; whether it had to."""
+    def let_go_if_lost(self, native: mmap.mmap) -> bool:
+        """Have that map forget a number that is no longer its own; whether it had to."""
         if self.number == -1 or (self._identity and is_still(self.number, self._identity)):
             return False
-        place = _place_of(self._native)
+        place = _place_of(native)
         if place is None or place.value != self.number:
             return False
         place.value = self.number = -1

@@ -7,14 +7,17 @@ import multiprocessing
 import os
 import threading
 from multiprocessing.shared_memory import SharedMemory
-from typing import Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from probate import Outcome, RefusedResourceError
-from probate.system import unlink_if_same
+from probate.system import MapDescriptor, close_if_same, identify, is_still, unlink_if_same
 from probate_memory import tracker
 from probate_memory.referrers import has_other_referrers, still_in_use
 from probate_memory.untracked import UntrackedSharedMemory, path_of
 from probate_memory.wiping import zeros_over
+
+if TYPE_CHECKING:
+    import mmap
 
 #: The OS process that imported this. In another one, objects may be inherited.
 _HOME: Final = os.getpid()
@@ -29,7 +32,10 @@ class PosixSegment:
     may have been closed by anybody. Raises ValueError for a closed object.
     """
 
-    __slots__ = ("_has_freed", "_lock", "_pin", "_wipe", "is_owner", "native", "nbytes")
+    __slots__ = (
+        "_descriptor", "_has_freed", "_identity", "_lock", "_map_descriptor", "_pin", "_status",
+        "_wipe", "is_owner", "native", "nbytes",
+    )  # fmt: skip
 
     def __init__(self, native: SharedMemory, *, is_owner: bool, wipe: bool = False) -> None:
         # All have what the subclass declares; most are of the subclass.
@@ -44,7 +50,13 @@ class PosixSegment:
         self._lock = threading.RLock()
         #: Whether there was anything left to give back.
         self._has_freed = False
-        self._pin = _opened_again(self.native._fd) if is_owner else -1  # noqa: SLF001  declared there
+        #: The numbers that the object has, which anybody may have closed since, and reused.
+        self._descriptor = self.native._fd  # noqa: SLF001  declared there
+        self._map_descriptor = MapDescriptor(cast("mmap.mmap", self.native._mmap))  # noqa: SLF001  as above
+        self._pin = _opened_again(self._descriptor) if is_owner else -1
+        #: What the segment is; that of a user, who may not write, is opened as it was.
+        self._identity = identify(self._descriptor)
+        self._status = os.fstat(self._descriptor)
 
     def __str__(self) -> str:
         role = "owner" if self.is_owner else "user"
@@ -65,6 +77,7 @@ class PosixSegment:
             # Else its own unlink() would tell the tracker a second time, and its pickle would
             # be tracked on the other side.
             native.__class__ = UntrackedSharedMemory
+            self.native._identity = self._identity  # noqa: SLF001  declared there
 
     def abandon(self) -> None:
         """Leave the object to whoever offered it: it could not be owned."""
@@ -107,10 +120,25 @@ class PosixSegment:
     def _end_segment(self) -> None:
         if not self.is_owner or self._pin < 0:
             return
-        if self._wipe:
+        try:
+            if self._wipe:
+                self._write_zeros()
+                self._wipe = False
+        finally:
+            self._unlink()
+
+    def _write_zeros(self) -> None:
+        if is_still(self._pin, self._identity):
             _wipe(self._pin)
-            self._wipe = False
-        self._unlink()
+            return
+        # Its number was closed elsewhere, and is another's, which is not to be overwritten.
+        fd = os.open(path_of(self.native.name), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if not os.path.samestat(os.fstat(fd), self._status):
+                raise OSError(errno.EBADF, "not wiped: its descriptors and its name are another's")
+            _wipe(fd)
+        finally:
+            os.close(fd)
 
     def _unlink(self) -> None:
         """Remove the name if it still is this segment's.
@@ -118,7 +146,7 @@ class PosixSegment:
         Looking and removing are two steps: who takes the name in between must have unlinked
         what is ours first.
         """
-        outcome = unlink_if_same(path_of(self.native.name), os.fstat(self._pin))
+        outcome = unlink_if_same(path_of(self.native.name), self._status)
         self._has_freed |= outcome is Outcome.RELEASED
 
     def _unmap(self) -> None:
@@ -131,22 +159,29 @@ class PosixSegment:
                 native._buf.release()  # noqa: SLF001  as above
             if has_other_referrers(native, "_mmap"):
                 raise still_in_use()
+            self._map_descriptor.let_go_if_lost(cast("mmap.mmap", native._mmap))  # noqa: SLF001  as above
+            self._let_go_of_descriptor()
             native.close()
         except BufferError as error:
             raise still_in_use() from error
         self._has_freed = True
+
+    def _let_go_of_descriptor(self) -> None:
+        """Have the object forget its number if that is another's by now."""
+        if not is_still(self._descriptor, self._identity):
+            self.native._fd = -1  # noqa: SLF001  declared in UntrackedSharedMemory
 
     def _close_descriptor(self) -> None:
         """Close the object's descriptor, which it would keep if it is busy (cpython#115635)."""
         native = self.native
         fd, native._fd = native._fd, -1  # noqa: SLF001  declared in UntrackedSharedMemory
         if fd >= 0:
-            os.close(fd)
+            close_if_same(fd, self._identity)
 
     def _unpin(self) -> None:
         pin, self._pin = self._pin, -1
         if pin >= 0:
-            os.close(pin)
+            close_if_same(pin, self._identity)
 
 
 def is_closed(native: SharedMemory) -> bool:

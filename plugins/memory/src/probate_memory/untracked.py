@@ -12,7 +12,12 @@ import mmap
 import os
 import sys
 from multiprocessing.shared_memory import SharedMemory
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
+
+from probate.system import close_if_same, identify
+
+if TYPE_CHECKING:
+    from probate.system import FileIdentity
 
 #: Where Linux keeps POSIX shared memory, mounted by whatever boots it (shm_overview(7)).
 _FOLDER: Final = "/dev/shm"  # noqa: S108  no temporary file: names are unguessable or asked for
@@ -41,6 +46,9 @@ class UntrackedSharedMemory(SharedMemory):
     _buf: memoryview | None
     _size: int
 
+    #: What its descriptor refers to, so that another's with the number is told from it.
+    _identity: FileIdentity | None = None
+
     #: Whether the name may be unlinked: not while an opening can still fail that creates nothing.
     _may_unlink = True
 
@@ -48,6 +56,7 @@ class UntrackedSharedMemory(SharedMemory):
         self._may_unlink = create
         try:
             self._open(name, create=create, size=size)
+            self._identity = identify(self._fd)
             if create:
                 self._allocate(size)
         except BaseException:
@@ -58,8 +67,8 @@ class UntrackedSharedMemory(SharedMemory):
     def __del__(self) -> None:
         # The map goes with the last that lies on it, and not from under that, as by close().
         fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        if fd >= 0 and self._identity is not None:
+            close_if_same(fd, self._identity)
 
     def unlink(self) -> None:
         """Remove the name; those who have the segment mapped keep it. Raises FileNotFoundError.

@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Final, final
 
 from probate import BusyResourceError, Outcome
+from probate.system import MapDescriptor
 from probate_mmap import libc
 from probate_mmap.memorymap import MemoryMap
 
@@ -33,6 +34,7 @@ class OwnedMap:
         "_address",
         "_array",
         "_backing",
+        "_descriptor",
         "_failure",
         "is_plain",
         "may_wait",
@@ -58,8 +60,14 @@ class OwnedMap:
         self.may_wait = (
             region.is_syncable or backing is not None or type(native) not in _WAIT_FOR_NOBODY
         )
+        #: The one that a map made elsewhere keeps to itself.
+        self._descriptor = None if isinstance(native, MemoryMap) else MapDescriptor(native)
         #: Whether giving it back is to close the native map, and nothing else.
-        self.is_plain = not self.may_wait and array is None
+        self.is_plain = (
+            not self.may_wait
+            and array is None
+            and (self._descriptor is None or self._descriptor.number == -1)
+        )
         #: The latest sync in the background.
         self.syncing: concurrent.futures.Future[None] | None = None
         # Now and not at each sync: asking exports the map, and a user's `close` would fail of that.
@@ -146,6 +154,9 @@ class OwnedMap:
         if not was_closed and self._array is not None and self._array() is not None:
             # Closing would succeed, and the array be a SIGSEGV in waiting.
             raise self._busy()
+        if self._descriptor is not None:
+            # Its number may have been closed elsewhere, and be another's.
+            self._descriptor.let_go_if_lost(self.native)
         try:
             self.native.close()
         except BufferError as error:
