@@ -58,3 +58,10 @@ def eventually(condition: Callable[[], object], seconds: float = 5) -> None:
         if time.monotonic() > deadline:
             pytest.fail("it did not come about")
         time.sleep(0.001)
+
+
+async def until(condition: Callable[[], object], seconds: float = 5) -> None:
+    """As `eventually`, and let the event loop run meanwhile."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  threads set no events of the loop
+            await asyncio.sleep(0.001)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from after_kind import AfterResource
-from tasks_loops import LoopThread, eventually
+from tasks_loops import LoopThread, eventually, until
 from threads import wait_until_blocked
 
 from probate import (
@@ -317,7 +317,7 @@ def test_a_task_may_have_a_thread_terminate_its_process(
         assert task.cancelled()
         assert "terminates its own process" in the_error(result).message
         assert result.stats.duration_seconds < 5
-        assert not manager.orchestrator.has_resources(process.pid)
+        await until(lambda: not manager.orchestrator.has_resources(process.pid))
 
     asyncio.run(main())
 

@@ -15,7 +15,7 @@ import anyio.from_thread
 import anyio.to_thread
 import pytest
 import uvloop
-from tasks_loops import LoopThread, eventually
+from tasks_loops import LoopThread, eventually, until
 
 from probate import CleanupResult, Outcome, ProcessManager
 from probate_tasks import TaskStatus
@@ -192,13 +192,6 @@ def run(main: Coroutine[Any, Any, None], factory: Callable[[], asyncio.AbstractE
 def warmed_up() -> None:
     """Uvloop's first fork handlers and pipes are for good."""
     run(asyncio.sleep(0), uvloop.new_event_loop)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop run until what threads bring about has come."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110  threads set no events of the loop
-            await asyncio.sleep(0.001)
 
 
 async def started(gate: Gate) -> None:

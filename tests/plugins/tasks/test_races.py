@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tasks_loops import LoopThread, eventually
 
-from probate import ProcessManager, ProcessTerminatedError
+from probate import BusyResourceError, Outcome, ProcessManager, ProcessTerminatedError
 from probate.testing import KernelView
+from probate_tasks import stacks
 
 if TYPE_CHECKING:
     from probate import CleanupResult
@@ -187,3 +189,70 @@ def test_two_cleanups_of_one_pid_at_once_both_end_early(
             assert sum(result.stats.resources_freed for result in results) == 5
             assert all(result.stats.duration_seconds < 4 for result in results)
             assert not orchestrator.has_resources(pid)
+
+
+def test_a_task_that_ends_while_it_is_given_back_is_forgotten(
+    manager: ProcessManager, tasks: AsyncTaskManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found running, it is put back; ended meanwhile, it is not owned until its owner's end."""
+    process = manager.create_process("raced")
+    holdings = type(tasks.table._by_owner)
+    put_back = holdings.put_back
+    with LoopThread() as thread:
+        go = thread.call(asyncio.Event)
+
+        async def work() -> None:
+            while not go.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await go.wait()
+
+        async def end(task: asyncio.Task[None]) -> None:
+            go.set()
+            await task
+            await asyncio.sleep(0)
+
+        task = thread.call(tasks.spawn, process.pid, work())
+        thread.run(asyncio.sleep(0))
+
+        def put_back_late(self: Any, pid: int, kept: Any) -> None:
+            thread.run(end(task))
+            put_back(self, pid, kept)
+
+        monkeypatch.setattr(holdings, "put_back", put_back_late)
+        with pytest.raises(BusyResourceError):
+            process.give_back(task)
+
+        assert task.done()
+        eventually(lambda: not manager.orchestrator.has_resources(process.pid))
+
+
+def test_a_task_that_ends_while_its_stack_is_read_was_released(
+    manager: ProcessManager, tasks: AsyncTaskManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No account says BUSY of what is over."""
+    process = manager.create_process("raced")
+    of_task = stacks.of_task
+    with LoopThread() as thread:
+        go = thread.call(asyncio.Event)
+
+        async def work() -> None:
+            while not go.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await go.wait()
+
+        async def end(task: asyncio.Task[None]) -> None:
+            go.set()
+            await task
+
+        task = thread.call(tasks.spawn, process.pid, work())
+        thread.run(asyncio.sleep(0))
+
+        def read_late(task: asyncio.Task[None]) -> str:
+            text = of_task(task)
+            thread.run(end(task))
+            return text
+
+        monkeypatch.setattr(stacks, "of_task", read_late)
+
+        assert process.give_back(task) is Outcome.RELEASED
+        assert not manager.orchestrator.has_resources(process.pid)

@@ -8,6 +8,9 @@ looptask.py     asyncio tasks and futures, which only their own loop may touch
 loopcontext.py  which event loop runs on this thread, and which of its tasks
 call.py         calls in our threads, and futures of other executors
 workers.py      the threads, for each process, none of them idle
+adoption.py     what can be adopted, told by what it is or can do
+timers.py       what is called later, by a thread of its own or an event loop
+pools.py        executors, pools, and servers of multiprocessing
 cancellation.py cancels, each on its own loop, having looked at what is awaited
 following.py    what goes on behind a task or future when that is cancelled
 work.py         that work: tasks, executors' calls, what a thread does for a future

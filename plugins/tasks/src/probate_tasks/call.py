@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import contextvars
 import threading
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
 from probate import BusyResourceError, Outcome
 from probate.system import lazy_module
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from probate_tasks.cancellation import Cancellation
 else:
     asyncio = lazy_module("asyncio")
-
-_CANNOT_STOP: Final = "it still runs, and cannot be stopped from outside; it stands at"
 
 
 @final
@@ -44,6 +42,9 @@ class ThreadCall(Job):
 
     def __repr__(self) -> str:
         return f"call of {self.name}, {self.status}"
+
+    def when_over(self, callback: Callable[[object], None]) -> None:
+        """Nothing more: who makes the call tells when it is over."""
 
     def when_cancelled(self, callback: Callable[[object], None]) -> None:
         """Have `callback` called, with the future, when it is cancelled, by whoever cancels it."""
@@ -102,7 +103,7 @@ class ThreadCall(Job):
         if thread is None or thread.ident is None:
             raise BusyResourceError("no thread has taken it up yet")
         stack = stacks.of_thread(thread.ident, _attempt, ThreadCall.run)
-        raise BusyResourceError(f"{_CANNOT_STOP}\n{stack}")
+        raise BusyResourceError(f"{stacks.CANNOT_STOP}\n{stack}")
 
 
 @final
@@ -141,7 +142,7 @@ class ExecutorCall(Job):
             raise BusyResourceError(
                 f"asked to cancel, it has not ended; it stands at\n{stacks.of_task(future)}"
             )
-        raise BusyResourceError(f"{_CANNOT_STOP}\n{stacks.of_executor_call(self.future)}")
+        raise BusyResourceError(f"{stacks.CANNOT_STOP}\n{stacks.of_executor_call(self.future)}")
 
 
 def _attempt(

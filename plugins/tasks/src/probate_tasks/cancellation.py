@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from probate.system import lazy_module
 from probate_tasks import stacks
-from probate_tasks.following import Behind, unfinished_members
+from probate_tasks.following import look_behind, unfinished_members
 from probate_tasks.loopcontext import LoopContext
 from probate_tasks.work import threads_at
 
@@ -31,14 +31,15 @@ class Cancellation:
     look at the threads, when `finish` is called.
     """
 
-    __slots__ = ("_asker", "_elsewhere", "_is_owned", "_unexplained", "_watch", "here")
+    __slots__ = ("_elsewhere", "_is_owned", "_unexplained", "_watch", "asker", "here")
 
     def __init__(self, is_owned: Callable[[object], bool], watch: Watch) -> None:
         self._is_owned = is_owned
         self._watch = watch
         #: Where this is asked: nobody waits for himself.
         self.here = LoopContext.find()
-        self._asker = threading.get_ident()
+        #: The thread that asks.
+        self.asker = threading.get_ident()
         self._elsewhere: dict[asyncio.AbstractEventLoop, list[tuple[Job, asyncio.Future[Any]]]] = {}
         self._unexplained: list[tuple[Job, asyncio.Future[Any]]] = []
 
@@ -86,10 +87,12 @@ class Cancellation:
     def _follow(
         self, job: Job, future: Future, unexplained: list[tuple[Job, asyncio.Future[Any]]]
     ) -> None:
-        behind = Behind(future, self._is_owned)
+        behind = look_behind(future, self._is_owned)
+        if behind is None:
+            return
         for work in behind.work:
             is_caller = work is self.here.task or (
-                not asyncio.isfuture(work) and stacks.is_executor_call_of(self._asker, work)
+                not asyncio.isfuture(work) and stacks.is_executor_call_of(self.asker, work)
             )
             job.note_behind(work, is_caller)
         unexplained.extend((job, promise) for promise in behind.promises)
@@ -101,5 +104,5 @@ class Cancellation:
         found = threads_at(promise for _, promise in unexplained)
         for job, promise in unexplained:
             if (work := found.get(id(promise))) is not None:
-                job.note_behind(work, work.ident == self._asker)
+                job.note_behind(work, work.ident == self.asker)
                 self._watch.add(work, job.on_over)

@@ -12,7 +12,8 @@ import concurrent.futures
 import contextlib
 import functools
 import gc
-from types import CellType, GeneratorType, MethodType
+import opcode
+from types import CellType, CoroutineType, GeneratorType, MethodType
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from probate.system import lazy_module
@@ -36,9 +37,19 @@ _COLLECTIONS: Final = (set, frozenset, list, tuple)
 _DEPTH: Final = 4
 
 
+def look_behind(future: Future, is_owned: Callable[[object], bool]) -> Behind | None:
+    """Find what is behind a task or future, on its loop, before it is cancelled; None if nothing.
+
+    Most tasks sleep, or wait for an event, a queue or a stream, and are told from the rest soon.
+    """
+    if isinstance(future, asyncio.Task) and _only_waits(future):
+        return None
+    return Behind(future, is_owned)
+
+
 @final
 class Behind:
-    """What was found behind one task or future; used once, on its loop, before it is cancelled."""
+    """What was found behind one task or future."""
 
     __slots__ = ("_is_owned", "_loop", "_met", "_seen", "promises", "work")
 
@@ -225,6 +236,45 @@ def _sort_of(cls: Any) -> str | None:
     return "other" if hasattr(cls, "__aexit__") else None
 
 
+def _only_waits(task: asyncio.Task[Any]) -> bool:
+    """Whether it waits for what asyncio's own code will set, in functions that hold no context."""
+    coroutine: Any = task.get_coro()
+    while type(coroutine) is CoroutineType:
+        code = coroutine.cr_code
+        if code is _sleep_code():
+            return True
+        if not _is_plain(code):
+            return False
+        coroutine = coroutine.cr_await
+        if type(coroutine) is not CoroutineType:
+            return code.co_filename in _waiting_files()
+    return False
+
+
+def _is_plain(code: CodeType) -> bool:
+    """Whether a function enters no context, and loops over nothing, that work may be behind."""
+    known = _plain.get(id(code))
+    if known is None:
+        if len(_plain) >= _PLAIN_SIZE:
+            _plain.clear()
+        is_plain = not _is_asyncios(code) and _LOOKED_AT.isdisjoint(code.co_code[::2])
+        # With the code, so that no other has its address.
+        known = _plain[id(code)] = is_plain, code
+    return known[0]
+
+
+#: Codes by address, since to hash a code is to hash all that is in it.
+_plain: Final[dict[int, tuple[bool, CodeType]]] = {}
+_PLAIN_SIZE: Final = 4096
+
+#: Instructions of `async with`, and of loops; in each version those that it has.
+_LOOKED_AT: Final = frozenset(
+    number
+    for name, number in opcode.opmap.items()
+    if name in {"BEFORE_ASYNC_WITH", "LOAD_SPECIAL", "GET_AITER", "GET_ITER"}
+)
+
+
 @functools.cache
 def _sleep_code() -> CodeType:
     return asyncio.sleep.__code__
@@ -233,6 +283,12 @@ def _sleep_code() -> CodeType:
 def _is_asyncios(code: CodeType) -> bool:
     """Whether it is of `asyncio.wait`, `wait_for`, `as_completed`."""
     return code.co_filename == _sleep_code().co_filename
+
+
+@functools.cache
+def _waiting_files() -> frozenset[str]:
+    """Where asyncio waits for what its own code will set."""
+    return frozenset(_asyncio_folder() + name for name in ("locks.py", "queues.py", "streams.py"))
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from probate import BusyResourceError, Outcome
 from probate_tasks.status import TaskStatus, status_of
@@ -33,6 +33,7 @@ class Job(ABC):
         "is_asked",
         "is_caller",
         "is_counted",
+        "is_kept",
         "is_reported",
         "native",
         "on_over",
@@ -47,6 +48,8 @@ class Job(ABC):
         self.is_reported = False
         #: Whether a cleanup has found it over, and counts it.
         self.is_counted = False
+        #: Whether a release has found it running, and it stays owned.
+        self.is_kept = False
         #: Whether it is itself what terminates its owner.
         self.is_caller = False
         #: By everybody who has asked it to stop; dead if they wait no more. Only atomic
@@ -58,6 +61,12 @@ class Job(ABC):
         self.on_over: Callable[[object], object] = _ignore
 
     # -- what sorts of job may differ in -------------------------------------
+
+    #: Whether others of its owner may use it until they have ended.
+    ends_last: ClassVar[bool] = False
+
+    #: Whether it may end without telling anybody.
+    is_silent: ClassVar[bool] = False
 
     def is_over(self) -> bool:
         """Whether nothing of it runs any more, or ever will."""
@@ -76,6 +85,10 @@ class Job(ABC):
     def may_block(self) -> bool:
         """Whether its release may wait for somebody."""
         return True
+
+    @abstractmethod
+    def when_over(self, callback: Callable[[object], None]) -> None:
+        """Have `callback` called, with whatever ended, when it may be over."""
 
     @abstractmethod
     def is_running_here(self) -> bool:
@@ -147,6 +160,17 @@ class Job(ABC):
         if self.is_over():
             self.note_counted()
             return Outcome.RELEASED if is_ours else Outcome.ALREADY_GONE
+        try:
+            return self._end_by_force(cancellation)
+        except BusyResourceError:
+            # Said before looking, too: it is put back, and may end before it is.
+            self.is_kept = True
+            if not self.is_over():
+                raise
+            self.note_counted()
+            return Outcome.RELEASED
+
+    def _end_by_force(self, cancellation: Cancellation) -> Outcome:
         if self.is_caller:
             raise BusyResourceError(
                 "it terminates its own process, and goes on; it is forgotten when it returns"

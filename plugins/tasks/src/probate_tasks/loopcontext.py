@@ -24,3 +24,13 @@ class LoopContext(NamedTuple):
         """Return that of the caller."""
         loop = running_loop()
         return cls(loop, None if loop is None else asyncio.current_task(loop))
+
+
+def required_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop that runs on this thread. Raises RuntimeError where none does."""
+    if (loop := running_loop()) is None:
+        raise RuntimeError(
+            "spawn needs an event loop that runs on this thread; from another thread, have the "
+            "loop call it: loop.call_soon_threadsafe(manager.spawn, pid, coroutine)"
+        )
+    return loop

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final, overload
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current, runs_inline
 from probate.system import checked_int, lazy_module, running_loop
-from probate_tasks.call import ExecutorCall, ThreadCall
+from probate_tasks.adoption import job_of
+from probate_tasks.call import ThreadCall
 from probate_tasks.cancellation import Cancellation
-from probate_tasks.following import last_of_chain
+from probate_tasks.loopcontext import required_loop
 from probate_tasks.looptask import LoopTask
-from probate_tasks.status import TaskStatus, is_future, status_of
 from probate_tasks.stoprequest import StopRequest
-from probate_tasks.watch import Watch
+from probate_tasks.watch import Awaited, Watch
 from probate_tasks.workers import Workers
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable, Coroutine
 
-    from probate import CleanupStats, Outcome, Process, ResourceId
+    from probate import CleanupStats, Outcome, Process, ResourceId, ResourceUsage
     from probate_tasks.job import Job
-    from probate_tasks.status import Future
+    from probate_tasks.status import Native, TaskStatus
 else:
     asyncio = lazy_module("asyncio")
 
@@ -90,7 +90,7 @@ class AsyncTaskManager:
         try:
             if name is not None and not isinstance(name, str):
                 raise TypeError(f"a task's name must be a string, got {name!r}")
-            loop = _required_loop()
+            loop = required_loop()
             job = self.table.acquire(pid, make, self._cancel)
         except BaseException:
             # Once there is a task, the coroutine is the task's to end.
@@ -137,17 +137,17 @@ class AsyncTaskManager:
     # -- asking, and giving back ---------------------------------------------
 
     @overload
-    def status(self, /, pid: int | Process, task: Future | ResourceId) -> TaskStatus: ...
+    def status(self, /, pid: int | Process, task: Native | ResourceId) -> TaskStatus: ...
     @overload
-    def status(self, task: Future, /) -> TaskStatus: ...
+    def status(self, task: Native, /) -> TaskStatus: ...
     @overload
-    def status(self, /, pid: int | Process) -> dict[Future, TaskStatus]: ...
+    def status(self, /, pid: int | Process) -> dict[Native, TaskStatus]: ...
     @overload
-    def status(self, /) -> dict[Future, TaskStatus]: ...
+    def status(self, /) -> dict[Native, TaskStatus]: ...
     @pid_or_current
     def status(
-        self, pid: int, task: Future | ResourceId | None = None
-    ) -> TaskStatus | dict[Future, TaskStatus]:
+        self, pid: int, task: Native | ResourceId | None = None
+    ) -> TaskStatus | dict[Native, TaskStatus]:
         """How far a task, call or future has come; without one, all that `pid` owns.
 
         A ResourceId needs a pid before it, since alone it would be taken for one. Of one that has
@@ -157,12 +157,15 @@ class AsyncTaskManager:
         Raises NotOwnedError for one that runs and belongs to another process.
         """
         if task is None:
+            self._forget_silent(pid)
             return {job.native: job.status for _, job in self.table.owned(pid)}
         job = self._job(pid, task)
-        return status_of(cast("Future", task)) if job is None else job.status
+        if job is None:
+            job = cast("Job", job_of(task, self._watch))
+        return job.status
 
     @pid_or_current
-    def cancel(self, pid: int, task: Future | ResourceId) -> bool:
+    def cancel(self, pid: int, task: Native | ResourceId) -> bool:
         """Request cancellation, from any thread; whether there was anything to request.
 
         False for what is over, for a call that a thread is making, and for a task whose event
@@ -172,7 +175,7 @@ class AsyncTaskManager:
         return job is not None and self._cancel(job)
 
     @pid_or_current
-    def close(self, pid: int, task: Future | ResourceId) -> None:
+    def close(self, pid: int, task: Native | ResourceId) -> None:
         """Cancel a task, call or future, as the end of its owner would, and let go of it.
 
         Does nothing for what is over. Raises BusyResourceError, with its stack, while it runs
@@ -193,35 +196,65 @@ class AsyncTaskManager:
     # -- for the resource ------------------------------------------
 
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
-        """Own an asyncio task or future, or an executor's future, made elsewhere.
+        """Own what was made elsewhere, and runs, or will run, something later.
 
-        Of a future that stands in front of another (of `run_in_executor`, `wrap_future`,
-        `run_coroutine_threadsafe`) it is the one behind that counts. Returns None for anything
-        else. Raises ValueError for one that is done.
+        That is a task or future of asyncio's, an executor's future, a `threading.Timer`, a handle
+        of an event loop's `call_later`, an executor, a pool or a manager of `multiprocessing`. Of
+        a future that stands in front of another (of `run_in_executor`, `wrap_future`,
+        `run_coroutine_threadsafe`, an anyio portal) it is the one behind that counts. Returns None
+        for anything else. Raises ValueError for what is over, and as `job_of`.
         """
-        if not is_future(resource):
+        job = job_of(resource, self._watch)
+        if job is None:
             return None
-        if resource.done():
+        if job.is_over():
             raise ValueError(f"done, so it cannot be adopted: {resource!r}")
-        job = _adopted(resource)
+        self._forget_silent(pid)
         resource_id = self.table.add(pid, job)
         job.when_over(self._end_of(pid, job))
         if isinstance(job, LoopTask) and not isinstance(job.future, asyncio.Task):
             self._follow(job)
         return resource_id
 
+    def usage(self, pid: int) -> ResourceUsage:
+        """Describe what `pid` owns, without what has ended and told nobody."""
+        self._forget_silent(pid)
+        return self.table.usage(pid)
+
     @runs_inline
     def quiesce(self, pid: int) -> list[StopRequest]:
         """Ask all that `pid` owns to cancel, each on its own loop; newest first.
 
         Inline, since only the thread that terminates can tell whether it is one of its own jobs.
-        One future stands for all that there is use waiting for.
+        One future stands for all that there is use waiting for; another for the pools, which are
+        asked when the rest has ended.
         """
+        self._forget_silent(pid)
         jobs = self.table.resources(pid)
-        request = StopRequest(map(id, jobs), functools.partial(self._forget_ended, pid))
         cancellation = self._cancellation()
+        first = [job for job in reversed(jobs) if not job.ends_last]
+        request = self._ask(pid, first, cancellation)
+        if len(first) == len(jobs):
+            return request
+        last = [job for job in reversed(jobs) if job.ends_last]
+        if not request:
+            return self._ask(pid, last, cancellation)
+        # What those use that still end is not taken from under them.
+        until_last = StopRequest(map(id, last), functools.partial(self._forget_ended, pid))
+
+        def ask_last(_: object) -> None:
+            for job in last:
+                if not job.ask_to_stop(cancellation, until_last):
+                    until_last.note_over(id(job))
+
+        request[0].add_done_callback(ask_last)
+        return [*request, until_last]
+
+    def _ask(self, pid: int, jobs: list[Job], cancellation: Cancellation) -> list[StopRequest]:
+        """Ask these to stop; return the one future that there is use waiting for, if any."""
+        request = StopRequest(map(id, jobs), functools.partial(self._forget_ended, pid))
         is_of_use = False
-        for job in reversed(jobs):
+        for job in jobs:
             if job.ask_to_stop(cancellation, request):
                 is_of_use = True
             else:
@@ -244,16 +277,18 @@ class AsyncTaskManager:
 
     # -- inside --------------------------------------------------------------
 
-    def _job(self, pid: int, task: Future | ResourceId) -> Job | None:
+    def _job(self, pid: int, task: Native | ResourceId) -> Job | None:
         """The job of `pid` that is meant; None if it has ended, and is nobody's any more."""
         if isinstance(task, int):
             return self.table.get(pid, task)
-        if not is_future(task):
-            raise TypeError(f"expected a task, a future or a ResourceId, got {task!r}")
         try:
             return self.table.get(pid, self.table.find(pid, task))
         except NotOwnedError as error:
-            if error.owner is None and task.done():
+            job = job_of(task, self._watch)
+            if job is None:
+                message = f"expected a task, a future or a ResourceId, got {task!r}"
+                raise TypeError(message) from None
+            if error.owner is None and job.is_over():
                 return None
             raise
 
@@ -330,8 +365,16 @@ class AsyncTaskManager:
             if job.is_reported and job.is_over() and not job.is_awaited:
                 self._forget(pid, job)
 
+    def _forget_silent(self, pid: int) -> None:
+        """Forget what has ended and told nobody: timers and pools that others have ended."""
+        for job in self.table.resources(pid):
+            if job.is_silent and not job.is_asked and job.is_over():
+                self.table.disown(pid, job.native)
+
     def _forget(self, pid: int, job: Job) -> None:
-        self.table.disown(pid, job.native)
+        if self.table.disown(pid, job.native) is None and job.is_kept and not job.is_counted:
+            is_back = Awaited(lambda: job in self.table.resources(pid))
+            self._watch.add(is_back, functools.partial(self._forget_ended, pid))
 
 
 def _release_stopped(jobs: list[Job]) -> None:
@@ -342,19 +385,3 @@ def _release_stopped(jobs: list[Job]) -> None:
             return
         job.note_counted()
         jobs.pop()
-
-
-def _adopted(native: Future) -> LoopTask | ExecutorCall:
-    future = last_of_chain(native)
-    if isinstance(future, asyncio.Future):
-        return LoopTask(native, future)
-    return ExecutorCall(native, future)
-
-
-def _required_loop() -> asyncio.AbstractEventLoop:
-    if (loop := running_loop()) is None:
-        raise RuntimeError(
-            "spawn needs an event loop that runs on this thread; from another thread, have the "
-            "loop call it: loop.call_soon_threadsafe(manager.spawn, pid, coroutine)"
-        )
-    return loop

@@ -20,5 +20,6 @@ class TaskResource(ResourceKind):
             quiesce=m.quiesce,
             adopt=m.adopt,
             cleanup=m.cleanup,
+            usage=m.usage,
             may_block=m.may_block,
         )

@@ -29,6 +29,9 @@ _CALLERS: Final = (
     str(Path(__file__).with_name("call.py")),
 )
 
+#: Said before a stack.
+CANNOT_STOP: Final = "it still runs, and cannot be stopped from outside; it stands at"
+
 #: Said where there is nothing to show: not started, or in C code.
 NO_FRAMES: Final = "  (no Python frame)"
 
@@ -91,6 +94,59 @@ def of_executor_call(future: concurrent.futures.Future[Any]) -> str:
 def is_executor_call_of(ident: int, future: concurrent.futures.Future[Any]) -> bool:
     """Whether this thread is what makes the call that `future` stands for."""
     return _inward(_frames().get(ident), lambda frame: _works_for(frame, future)) is not None
+
+
+def is_call_of_handle_here(handle: object) -> bool:
+    """Whether the caller of this is what an event loop calls for `handle`."""
+    run = getattr(type(handle), "_run", None)
+    code = getattr(run, "__code__", None)
+    return code is not None and any(
+        frame.f_code is code and frame.f_locals.get("self") is handle
+        for frame in _outward(_frames().get(threading.get_ident()))
+    )
+
+
+def is_at_work(ident: int) -> bool:
+    """Whether a worker thread has something to do; one of a pool not known here always has."""
+    pool = sys.modules.get("multiprocessing.pool")
+    for frame in _outward(frame_of(ident)):
+        code = frame.f_code
+        if code is concurrent.futures.thread._WorkItem.run.__code__:  # noqa: SLF001
+            return True
+        if code is concurrent.futures.thread._worker.__code__:  # noqa: SLF001
+            return False
+        if pool is not None and code is pool.worker.__code__:
+            return frame.f_locals.get("func") is not None
+    return True
+
+
+def is_worker_of(ident: int, executor: object) -> bool:
+    """Whether a thread is a worker of this `ThreadPoolExecutor`."""
+    for frame in _outward(frame_of(ident)):
+        if frame.f_code is concurrent.futures.thread._worker.__code__:  # noqa: SLF001
+            reference = frame.f_locals.get("executor_reference")
+            return callable(reference) and reference() is executor
+    return False
+
+
+def of_worker(ident: int) -> str:
+    """What a worker thread has to do."""
+    pool = sys.modules.get("multiprocessing.pool")
+    entrances: list[Callable[..., object]] = [concurrent.futures.thread._WorkItem.run]  # noqa: SLF001
+    if pool is not None:
+        entrances.append(pool.worker)
+    return of_thread(ident, *entrances, threading.Thread.run)
+
+
+def name_of(function: object) -> str:
+    """A short text for a function."""
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+def _outward(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def _runs(code: CodeType, frame: FrameType) -> bool:

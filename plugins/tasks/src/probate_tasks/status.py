@@ -11,11 +11,24 @@ from probate.system import lazy_module
 
 if TYPE_CHECKING:
     import asyncio
+    import multiprocessing.managers
+    import multiprocessing.pool
+    import threading
 
     from typing_extensions import TypeIs
 
     #: A task is a future of asyncio's.
     Future = asyncio.Future[Any] | concurrent.futures.Future[Any]
+
+    #: What a process can own; and whatever else can do what these can, such as uvloop's handles.
+    Native = (
+        Future
+        | threading.Timer
+        | asyncio.Handle
+        | concurrent.futures.Executor
+        | multiprocessing.pool.Pool
+        | multiprocessing.managers.BaseManager
+    )
 else:
     asyncio = lazy_module("asyncio")
 

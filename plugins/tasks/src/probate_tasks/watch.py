@@ -18,6 +18,9 @@ logger = logging.getLogger("probate")
 _LOOK_AFTER: Final = 0.001
 _LOOK_EVERY: Final = 0.02
 
+#: How often to look at what may never come about.
+_MAX_LOOKS: Final = 50
+
 
 class Watched(Protocol):
     """What tells whether it is over, when asked."""
@@ -25,6 +28,20 @@ class Watched(Protocol):
     def done(self) -> bool:
         """Whether it is over."""
         ...
+
+
+@final
+class Awaited:
+    """Done when a condition holds, or was looked at so often that it never will."""
+
+    def __init__(self, condition: Callable[[], bool]) -> None:
+        self._condition = condition
+        self._looks = 0
+
+    def done(self) -> bool:
+        """Look once more."""
+        self._looks += 1
+        return self._looks > _MAX_LOOKS or self._condition()
 
 
 @final
