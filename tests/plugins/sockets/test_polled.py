@@ -264,10 +264,11 @@ def test_the_wakeup_descriptor_of_signals_is_given_up(manager: ProcessManager) -
 
 
 def _wait_until_asleep(thread: threading.Thread) -> None:
-    """Wait until the kernel has a thread waiting in a system call (proc(5))."""
+    """Wait until a thread is in poll, select, epoll_wait or one of their kin (proc(5))."""
     over = time.monotonic() + 10
     while time.monotonic() < over:
-        with open(f"/proc/self/task/{thread.native_id}/stat", encoding="ascii") as stat:
-            if stat.read().rpartition(")")[2].split()[0] == "S":
+        with open(f"/proc/self/task/{thread.native_id}/syscall", encoding="ascii") as file:
+            if file.read().split()[0] in {"7", "23", "232", "270", "271", "281"}:
                 return
         time.sleep(0.001)
+    pytest.fail("the thread never polled")

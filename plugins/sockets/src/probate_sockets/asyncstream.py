@@ -8,15 +8,19 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any, Final, final
 
-from probate import Outcome
+from probate import BusyResourceError, Outcome
 from probate.system import lazy_module, running_loop
 from probate_sockets.loopbound import package_of
 from probate_sockets.plain import PlainSocket
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 else:
     asyncio = lazy_module("asyncio")
+
+#: Seconds that another thread is waited for, where that holds up no event loop.
+_TURN: Final = 0.25
 
 #: Where these keep what they are made of.
 _PARTS: Final = (
@@ -33,7 +37,7 @@ _PARTS: Final = (
 class AsyncStream:
     """Something with `aclose`, or a socket of trio's; what it is made of, and where it runs."""
 
-    __slots__ = ("_loop", "_task", "_token", "asked", "native", "sockets")
+    __slots__ = ("_forced", "_loop", "_task", "_token", "asked", "native", "sockets")
 
     def __init__(self, native: Any) -> None:
         self.native = native
@@ -42,6 +46,7 @@ class AsyncStream:
         self._token = _trio_token()
         self._loop = None if self._token else running_loop()
         self._task: asyncio.Task[None] | None = None
+        self._forced: concurrent.futures.Future[Outcome] | None = None
         self.asked = False
 
     def __repr__(self) -> str:
@@ -50,23 +55,64 @@ class AsyncStream:
     def ask_to_close(self) -> concurrent.futures.Future[None] | None:
         """Run its `aclose` where it lives; return a future for when it is closed."""
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
-        with contextlib.suppress(Exception):
-            if self._token is not None:
-                self._token.run_sync_soon(self._start_in_trio, done)
-            elif self._loop is not None and self._loop.is_running():
-                self._loop.call_soon_threadsafe(self._start_in_asyncio, done)
-            else:
-                return None
-            self.asked = True
-            return done
-        return None
+        if not self._call_there(
+            self._start_in_trio if self._token else self._start_in_asyncio, done
+        ):
+            return None
+        self.asked = True
+        return done
 
     def release(self) -> Outcome:
-        """Close its sockets by force; as `PlainSocket.release`, of each."""
+        """Close its sockets by force, where they live: nobody else closes them meanwhile.
+
+        Raises as `PlainSocket.release`, and BusyResourceError until that has been done.
+        """
+        if self._is_here():
+            return self._release_here()
+        if self._forced is None:
+            forced: concurrent.futures.Future[Outcome] = concurrent.futures.Future()
+            if not self._call_there(self._force, forced):
+                # Nothing runs there any more.
+                return self._release_here()
+            self._forced = forced
+        if running_loop() is None:
+            concurrent.futures.wait([self._forced], _TURN)
+        if not self._forced.done():
+            raise BusyResourceError("told to close, but what it runs in has not closed it yet")
+        forced, self._forced = self._forced, None
+        return forced.result()
+
+    def _release_here(self) -> Outcome:
         outcomes = [each.release() for each in self.sockets]
         if self.asked or Outcome.RELEASED in outcomes:
             return Outcome.RELEASED
         return Outcome.ALREADY_GONE
+
+    def _force(self, forced: concurrent.futures.Future[Outcome]) -> None:
+        try:
+            forced.set_result(self._release_here())
+        except Exception as error:
+            forced.set_exception(error)
+
+    def _is_here(self) -> bool:
+        """Whether it lives on this very thread."""
+        return _trio_token() is self._token if self._token else running_loop() is self._loop
+
+    def _call_there(self, function: Callable[[Any], object], argument: object) -> bool:
+        """Have a function called where it lives; False if nothing runs there."""
+        if self._token is not None:
+            try:
+                self._token.run_sync_soon(function, argument)
+            except RuntimeError:
+                # trio.RunFinishedError
+                return False
+            return True
+        if self._loop is None or not self._loop.is_running():
+            return False
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, argument)
+            return True
+        return False
 
     async def _close(self, done: concurrent.futures.Future[None]) -> None:
         try:

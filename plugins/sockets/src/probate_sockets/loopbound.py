@@ -27,7 +27,7 @@ _FIRST_LOOK: Final = 0.001
 _LAST_LOOK: Final = 0.05
 
 #: Seconds that another thread's loop is waited for, where that holds up no loop here.
-_TURN: Final = 0.1
+_TURN: Final = 0.25
 
 
 @final
@@ -36,7 +36,9 @@ class LoopBound:
 
     __slots__ = (
         "__weakref__",
+        "_below",
         "_ended",
+        "_is_closing",
                 "_numbers",
         "adopted",
         "asked",
@@ -72,6 +74,8 @@ class LoopBound:
         ]
         #: Bytes that were written to it and that force has thrown away.
         self.lost = 0
+        self._below = _below(native)
+        self._is_closing = False
         self._ended: concurrent.futures.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -109,7 +113,10 @@ class LoopBound:
             # As long as the socket is open, which pins the inode.
             unlink_bound(path)
         self.bound.clear()
-        self.native.close()
+        if not self._is_closing:
+            # Once: asyncio's TLS forgets what is below it at a second call.
+            self._is_closing = True
+            self.native.close()
         for each in self.connections:
             each.close_gently()
 
@@ -156,16 +163,21 @@ class LoopBound:
         """Close a transport at once, on its loop, and count what it has not sent."""
         if is_server(self.native) or self.has_closed():
             return
-        self.lost = unsent(self.native)
+        self.lost = unsent(self.native, self._below)
         abort = getattr(self.native, "abort", None)
-        if abort is not None and (self.lost or not _is_plain(self.native)):
+        if abort is not None and (self.lost or not self._is_plain):
             abort()
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether, with nothing left to send, it closes by itself at once."""
+        return self._below is None and package_of(type(self.native)) == "asyncio"
 
     def _close_without_loop(self) -> None:
         """Close what a closed loop has left open, through the object that has the number."""
         for path in self.bound:
             unlink_bound(path)
-        self.lost = 0 if is_server(self.native) else unsent(self.native)
+        self.lost = 0 if is_server(self.native) else unsent(self.native, self._below)
         for each, (number, identity) in zip(self.sockets, self._numbers, strict=False):
             if identify(number) == identity:
                 getattr(each, "_sock", each).close()
@@ -233,10 +245,13 @@ def number_of(thing: Any) -> int:
         return -1
 
 
-def unsent(transport: Any) -> int:
-    """How many bytes written to a transport have not been handed to the kernel."""
+def unsent(transport: Any, below: Any = None) -> int:
+    """How many bytes written to a transport have not been handed to the kernel.
+
+    Those of TLS's included, which has a plain transport below it.
+    """
     total = 0
-    for each in (transport, _below(transport)):
+    for each in (transport, below):
         with contextlib.suppress(Exception):
             total += each.get_write_buffer_size()
     return total
@@ -297,7 +312,3 @@ def _below(transport: Any) -> Any:
     """The plain transport below one of TLS."""
     protocol = getattr(transport, "_ssl_protocol", None)
     return getattr(protocol, "_transport", None)
-
-
-def _is_plain(transport: Any) -> bool:
-    return _below(transport) is None and package_of(type(transport)) == "asyncio"

@@ -10,7 +10,7 @@ import io
 import socket
 from typing import Any
 
-from probate.errors import BusyResourceError, ReleaseError
+from probate.errors import BusyResourceError
 
 
 def is_used_above(sock: socket.socket) -> bool:
@@ -18,13 +18,13 @@ def is_used_above(sock: socket.socket) -> bool:
     return getattr(sock, "_io_refs", 0) > 0
 
 
-def close_above(sock: socket.socket) -> None:
+def close_above(sock: socket.socket) -> str:
     """Close the files above a socket, the outermost first, so that what they hold is written.
 
-    The socket does not block meanwhile. Raises ReleaseError if something written could not be
-    sent, and is lost; BusyResourceError if what keeps the socket open is no such file.
+    The socket does not block meanwhile. Returns what was lost, as it could not be sent at once;
+    raises BusyResourceError if what keeps the socket open is no such file.
     """
-    raws = files_of(sock)
+    raws = _files_of(sock)
     if not raws:
         raise BusyResourceError(
             "an event loop that is not known has it: close that first, or adopt it instead"
@@ -41,13 +41,12 @@ def close_above(sock: socket.socket) -> None:
     finally:
         if sock.fileno() != -1:
             sock.settimeout(timeout)
-    if errors:
-        raise ReleaseError(f"closed, but what was written to a file of it is lost: {errors[0]}")
     if is_used_above(sock):
         raise BusyResourceError("an event loop has it, too: close that first, or adopt it instead")
+    return f"what was written to a file of it: {errors[0]}" if errors else ""
 
 
-def files_of(sock: socket.socket) -> list[socket.SocketIO]:
+def _files_of(sock: socket.socket) -> list[socket.SocketIO]:
     """The raw files of a socket, looked for among all objects."""
     return [
         each for each in gc.get_objects() if type(each) is socket.SocketIO and _is_of(each, sock)
@@ -67,15 +66,34 @@ def _above(raws: list[Any]) -> list[Any]:
         if issubclass(type(each), (io.BufferedReader, io.BufferedWriter))
         and _is_in(each, "raw", raws)
     ]
-    # A pair does not tell what it is made of.
-    users = gc.get_referrers(*buffers) if buffers else []
-    pairs = [each for each in users if issubclass(type(each), io.BufferedRWPair)]
+    pairs = [pair for raw in raws for pair in _pairs_above(raw, everything)]
     texts = [
         each
         for each in everything
         if issubclass(type(each), io.TextIOWrapper) and _is_in(each, "buffer", buffers + pairs)
     ]
+    # A reader that is closed takes the raw file along, and what a writer has not written.
+    buffers.sort(key=lambda each: issubclass(type(each), io.BufferedReader))
     return texts + pairs + buffers
+
+
+def _pairs_above(raw: Any, everything: list[Any]) -> list[Any]:
+    """The pairs of buffers above a raw file, which tell nobody what they are made of.
+
+    They pass a question on to it, whose answer is changed for a moment.
+    """
+    pairs = [
+        each
+        for each in everything
+        if type(each) is io.BufferedRWPair and not each.closed and not each.isatty()
+    ]
+    if not pairs or raw.closed:
+        return []
+    raw.isatty = lambda: True
+    try:
+        return [each for each in pairs if each.isatty()]
+    finally:
+        del raw.isatty
 
 
 def _is_in(thing: Any, name: str, those: list[Any]) -> bool:

@@ -139,7 +139,7 @@ def detach(sock: socket.socket, loops: list[Any], use: Use) -> None:
 
 
 #: Seconds that another thread's loop is waited for, where that holds up no loop here.
-_TURN = 0.1
+_TURN = 0.25
 
 
 def drop_unseen(loops: Iterable[Any], number: int) -> None:
@@ -147,8 +147,9 @@ def drop_unseen(loops: Iterable[Any], number: int) -> None:
 
     libuv ends the whole process (abort(3)) if a number is closed before that.
     """
+    here: Any = running_loop()
     for loop in loops:
-        if hasattr(loop, "_get_backend_id") and loop is running_loop():
+        if loop is here and hasattr(loop, "_get_backend_id"):
             loop.remove_reader(number)
             loop.remove_writer(number)
 

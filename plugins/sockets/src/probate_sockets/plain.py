@@ -120,9 +120,6 @@ class PlainSocket:
             use = onloop.use_of(sock)
             if self._find_above(use):
                 return self._release_above()
-            if makefiles.is_used_above(sock) and not makefiles.files_of(sock):
-                # Nor is it woken, or polled no more: libuv ends the process for less.
-                makefiles.close_above(sock)
             was_woken = self._wake(use, socket.SHUT_RD if abort else socket.SHUT_RDWR)
             if was_woken and not self._has_been_woken and onloop.is_opaque(self.loops, use):
                 self._has_been_woken = True
@@ -133,13 +130,14 @@ class PlainSocket:
         if makefiles.is_used_above(sock):
             if was_woken:
                 raise BusyResourceError("a thread was blocked in it, and has just been woken")
-            makefiles.close_above(sock)
+            lost = makefiles.close_above(sock) or lost
         if self.bound is not None:
             unix.unlink_bound(self.bound)
             self.bound = None
-        self._close(is_unheld=is_unheld or was_woken)
+        if not self._close(is_unheld=is_unheld or was_woken):
+            return Outcome.ALREADY_GONE
         if lost and not may_lose:
-            raise ReleaseError(f"closed by a reset, and {lost} bytes that had not arrived are lost")
+            raise ReleaseError(f"closed, and lost is {lost}")
         return Outcome.RELEASED
 
     def _is_ours(self) -> bool:
@@ -177,14 +175,14 @@ class PlainSocket:
             socket.socket.shutdown(self.native, how)
         return True
 
-    def _prepare(self, *, abort: bool, was_woken: bool) -> int:
-        """Say good-bye to a peer, as its protocol does; return how many bytes will be lost.
+    def _prepare(self, *, abort: bool, was_woken: bool) -> str:
+        """Say good-bye to a peer, as its protocol does; return what will be lost.
 
         Nothing of it is done to a socket that others share: for them it goes on.
         """
         sock = self.native
         if sock.type != socket.SOCK_STREAM or sock.family == socket.AF_UNIX:
-            return 0
+            return ""
         has_tls = getattr(sock, "_sslobj", None) is not None
         lingers, seconds = struct.unpack(
             "ii", sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
@@ -192,7 +190,7 @@ class PlainSocket:
         unsent = _pending(sock, termios.TIOCOUTQ)
         is_reset = abort or (lingers and not seconds) or _pending(sock, termios.FIONREAD)
         if not (abort or has_tls or lingers or (unsent and is_reset)) or sharers_of(sock.fileno()):
-            return 0
+            return ""
         if abort:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -203,17 +201,20 @@ class PlainSocket:
             if was_woken:
                 raise BusyResourceError("a thread was blocked in it, and has just been woken")
             _say_close_notify(sock)
-        return unsent if is_reset else 0
+        return f"what had not arrived, {unsent} bytes, by a reset" if unsent and is_reset else ""
 
-    def _close(self, *, is_unheld: bool) -> None:
-        sock = self.native
-        number = sock.detach()
+    def _close(self, *, is_unheld: bool) -> bool:
+        """Close the number; False if somebody has just done so."""
+        number = self.native.detach()
+        if number == -1:
+            return False
         # From here on no thread finds it that was not there before.
         if not is_unheld and blocked.has_other_threads():
             waiting = blocked.blocked_in()
             if (waiting is None or number in waiting.inside) and not sharers_of(number):
                 blocked.shut_down(number)
         os.close(number)
+        return True
 
 
 def is_listener(sock: socket.socket) -> bool:

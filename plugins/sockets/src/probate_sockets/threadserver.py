@@ -16,7 +16,7 @@ from probate_sockets.identity import identify, sharers_of
 from probate_sockets.unix import bound_path, unlink_bound
 
 #: Seconds that the end of a server is waited for, where that holds up no event loop.
-_TURN: Final = 0.1
+_TURN: Final = 0.25
 
 
 def is_thread_server(thing: object) -> bool:
