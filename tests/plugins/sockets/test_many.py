@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import selectors
 import socket
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -200,3 +201,107 @@ def test_neighbours_are_never_closed(
         os.close(fd)
     assert all(sock.getsockname() for sock in theirs)
     assert manager.terminate_process(other.pid).stats.resources_freed == len(theirs)
+
+
+def plain() -> socket.socket:
+    return socket.socket(type=socket.SOCK_DGRAM)
+
+
+def stream() -> socket.socket:
+    return socket.socket()
+
+
+def listener() -> socket.socket:
+    return socket.create_server(LOOPBACK)
+
+
+def with_file() -> socket.socket:
+    sock = plain()
+    kept.append(sock.makefile("rb"))
+    return sock
+
+
+def closed() -> socket.socket:
+    sock = plain()
+    kept.append(sock)
+    return sock
+
+
+def polled() -> socket.socket:
+    sock = plain()
+    kept[0].register(sock, selectors.EVENT_READ)
+    return sock
+
+
+def polled_by_strangers() -> socket.socket:
+    sock = plain()
+    kept[1].register(sock, select.EPOLLIN)
+    return sock
+
+
+def shared() -> socket.socket:
+    sock = plain()
+    kept.append(sock.dup())
+    return sock
+
+
+class Subclass(socket.socket):
+    """Somebody's own."""
+
+
+def subclass() -> socket.socket:
+    return Subclass(type=socket.SOCK_DGRAM)
+
+
+#: What the odd ones are held by.
+kept: list[Any] = []
+
+ODD: Final = [
+    plain,
+    stream,
+    listener,
+    with_file,
+    closed,
+    polled,
+    polled_by_strangers,
+    shared,
+    subclass,
+]
+
+
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.sampled_from(ODD), min_size=2, max_size=6))
+def test_many_end_as_each_of_them_alone(
+    manager: ProcessManager, makes: list[Callable[[], socket.socket]]
+) -> None:
+    """cpython#76219: one was released with its descriptor open, and in bulk it was closed.
+
+    The account of many is the sum of the accounts of each, and as many descriptors are open.
+    """
+    accounts = []
+    for together in (True, False):
+        with selectors.DefaultSelector() as selector, select.epoll() as epoll:
+            kept[:] = [selector, epoll]
+            processes = [manager.create_process("odd") for _ in makes]
+            made = []
+            for make, process in zip(makes, processes, strict=True):
+                sock = make()
+                made.append(sock)
+                (processes[0] if together else process).adopt(sock)
+                if make is closed:
+                    sock.close()
+            results = [process.terminate() for process in processes]
+            outcomes = sorted(error.outcome for result in results for error in result.errors)
+            freed = sum(result.stats.resources_freed for result in results)
+            open_ones = [sock.fileno() != -1 for sock in made]
+            accounts.append((freed, outcomes, open_ones, len(selector.get_map())))
+        # The strangers' epoll instance is gone by now, and what was busy is not any more.
+        for process in processes:
+            manager.orchestrator.cleanup_process(process.pid)
+        for each in kept[2:]:
+            each.close()
+        kept.clear()
+
+    assert accounts[0] == accounts[1]

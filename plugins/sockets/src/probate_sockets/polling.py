@@ -23,16 +23,17 @@ _EPOLL: Final = "anon_inode:[eventpoll]"
 
 _WATCHED: Final = re.compile(rb"^tfd:\s+(\d+)", re.MULTILINE)
 
-#: A look at all numbers that takes longer than so many seconds is not taken again before this many
-#: times as long is over: with ten thousand open, one in twenty seconds of a thread at most.
-_QUICK: Final = 0.0005
+#: Where more numbers than these are open, a look at all of them is not taken again before this many
+#: times as long as it took is over: one in twenty seconds of a thread at most.
+_FEW: Final = 1000
 _REST: Final = 20
 
 
 class _LastLook:
-    """The epoll instances that were found last, when that was, and how long it took."""
+    """The epoll instances that were found last, among how many, when, and how long it took."""
 
     epolls: tuple[int, ...] = ()
+    among = 0
     ended = 0.0
     took = 0.0
 
@@ -44,14 +45,16 @@ def epolls(known_sockets: Collection[int] = ()) -> tuple[int, ...]:
     missed.
     """
     started = time.perf_counter()
-    if _LastLook.took > _QUICK and started < _LastLook.ended + _REST * _LastLook.took:
+    if _LastLook.among > _FEW and started < _LastLook.ended + _REST * _LastLook.took:
         return tuple(number for number in _LastLook.epolls if _is_epoll(number))
     found = []
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  a fraction of the time
+    names = os.listdir("/proc/self/fd")  # noqa: PTH208  a fraction of the time
+    for name in names:
         number = int(name)
         if number not in known_sockets and _is_epoll(number):
             found.append(number)
     _LastLook.epolls = tuple(found)
+    _LastLook.among = len(names)
     _LastLook.ended = time.perf_counter()
     _LastLook.took = _LastLook.ended - started
     return _LastLook.epolls
