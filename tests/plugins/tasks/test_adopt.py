@@ -7,8 +7,11 @@ import concurrent.futures
 import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
+import anyio
+import anyio.from_thread
 import pytest
 from tasks_loops import LoopThread, eventually
 
@@ -271,3 +274,54 @@ def test_a_task_whose_ownership_moved_is_forgotten_by_its_new_owner(
         assert (await b.terminate_async(grace=5)).stats.resources_freed == 1
 
     asyncio.run(main())
+
+
+class Scope:
+    """As a cancel scope or a nursery of trio's, which no loop of asyncio's runs."""
+
+    cancel_called = False
+
+    def cancel(self) -> None: ...
+
+
+def test_what_only_its_own_scope_can_end_says_release(manager: ProcessManager) -> None:
+    """Scopes, groups, handles and portals of anyio and trio: refused, with the way out."""
+    process = manager.create_process("scoped")
+
+    async def main(portal: anyio.from_thread.BlockingPortal) -> None:
+        async with anyio.create_task_group() as group:
+            handle: Any = group.start_soon(anyio.sleep, 3600)
+            for each in (group, group.cancel_scope, portal, Scope(), handle):
+                with pytest.raises(UnadoptableError, match="release=") as refusal:
+                    process.adopt(each)
+
+                cause = refusal.value.__cause__
+                assert isinstance(cause, ExceptionGroup)
+                assert "release=stop" in str(cause.exceptions[0])
+            group.cancel_scope.cancel()
+
+    with anyio.from_thread.start_blocking_portal() as portal:
+        asyncio.run(main(portal))
+    assert not manager.orchestrator.has_resources(process.pid)
+
+
+def test_what_runs_nothing_is_not_of_this_kind(manager: ProcessManager) -> None:
+    """Threads, which nobody can ask to stop; coroutines that no task runs; locks, and classes."""
+    process = manager.create_process("choosy")
+    coroutine = asyncio.sleep(0)
+    things = [
+        threading.Thread(target=int),
+        threading.Event(),
+        coroutine,
+        asyncio.Event(),
+        asyncio.Queue(),
+        ThreadPoolExecutor,
+        asyncio.Task,
+        int,
+        42,
+        Mock(),
+    ]
+    for thing in things:
+        with pytest.raises(UnadoptableError, match="release="):
+            process.adopt(thing)
+    coroutine.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import inspect
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from probate.system import lazy_module, running_loop
 from probate_tasks.call import ExecutorCall
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from probate_tasks.watch import Watch
 else:
     asyncio = lazy_module("asyncio")
+
+
+#: By what anyio and trio scope tasks, and hand them out: cancel scopes, groups and nurseries,
+#: handles, tasks of trio's, portals.
+_SCOPES: Final = (
+    ("cancel", "cancel_called"),
+    ("start_soon", "cancel_scope"),
+    ("cancel", "wait", "coro"),
+    ("coro", "runner", "parent_nursery"),
+    ("start_task_soon", "stop"),
+)
 
 
 def job_of(native: Any, watch: Watch) -> Job | None:
@@ -48,6 +59,11 @@ def job_of(native: Any, watch: Watch) -> Job | None:
         if not _can(native, "shutdown"):
             raise ValueError(f"not started here, so it has no process to end: {native!r}")
         return ServerJob(native)
+    if any(_can(native, *names) for names in _SCOPES):
+        raise ValueError(
+            "only its own loop can tell it to end: adopt(thing, release=stop), where stop is a "
+            f"coroutine function that calls cancel() there, or sets an event: {native!r}"
+        )
     return None
 
 
