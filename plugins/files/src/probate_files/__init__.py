@@ -11,6 +11,10 @@ openfile.py     file objects: flushing and closing
 above.py        what stands above owned files, and is closed before them
 flushing.py     the same on threads that can be left behind
 temporary.py    temporary files and folders
+library.py      locks and files of libraries, by what they can do
+database.py     SQLite connections
+numbers.py      descriptors that only a library knows
+thread.py       things that one thread alone may give back
 tree.py         the removal of a tree
 fifo.py         FIFOs
 pinned.py       paths, pinned so that no successor is taken for them

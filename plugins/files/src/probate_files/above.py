@@ -17,6 +17,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, final
 
+from probate.errors import safe_repr
 from probate_files.descriptor import Descriptor
 from probate_files.openfile import OpenFile
 
@@ -54,8 +55,11 @@ def look_above(entries: Iterable[Entry]) -> None:
     if not suspects:
         return
     graph = _Graph(suspects)
+    data_files = _data_files()
     for file in files:
         file.put_on_top(graph.above({id(each) for each in file.layers}))
+        named = data_files.get(safe_repr(file.native), [])
+        file.put_on_top(named if len(named) == 1 else [])
 
 
 def _referred_to(file: OpenFile) -> list[object]:
@@ -79,6 +83,20 @@ def _referred_to(file: OpenFile) -> list[object]:
 
 def _references(file: OpenFile) -> list[int]:
     return [sys.getrefcount(file.layer(index)) for index in range(len(file.layers))]
+
+
+def _data_files() -> dict[str, list[Any]]:
+    """The HDF5 files that are kept in file objects, by the repr of those: all that h5py tells."""
+    h5py = sys.modules.get("h5py")
+    found: dict[str, list[Any]] = {}
+    if h5py is not None:
+        for each in h5py.h5f.get_obj_ids(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE):
+            if each.get_access_plist().get_driver() == h5py.h5fd.fileobj_driver:
+                opened = h5py.File(each)
+                # To be closed under one file only, there must be one; nothing is lost so far.
+                opened.flush()
+                found.setdefault(opened.filename, []).append(opened)
+    return found
 
 
 def _raw_files() -> Iterator[io.FileIO]:

@@ -6,24 +6,28 @@ import enum
 import os
 import sys
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from probate_files.arguments import STANDARD, descriptor_of, has_closed
 from probate_files.descriptor import Descriptor
+from probate_files.library import library_entry
 from probate_files.openfile import OpenFile, is_layer, layers_of
 from probate_files.temporary import SpooledFile, TemporaryFile, TemporaryFolder
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from probate_files.entry import Entry
 
 
-def entry_for(resource: object) -> Entry | None:
+def entry_for(resource: Any) -> Entry | None:
     """The entry for an object of this kind, None for any other.
 
     Ours are descriptors, as plain ints; what ends in an `io.FileIO`, be it a file object, a file
-    of gzip, bz2, lzma or codecs, a zip or a tar archive; and what `tempfile` makes. A socket's
-    `makefile` ends in the socket and is left to it; a file in memory has nothing to release.
-    Raises ValueError for what is closed, and for the host's standard streams.
+    of gzip, bz2, lzma or codecs, a zip or a tar archive; what `tempfile` makes; SQLite
+    connections; and locks and files of libraries, see `library`. A socket's `makefile` ends in
+    the socket and is left to it; a file in memory has nothing to release. Raises ValueError for
+    what is closed, and for the host's standard streams.
     """
     if isinstance(resource, (bool, enum.Enum)):
         # A truth or a signal number is no descriptor, whatever number it is.
@@ -39,7 +43,12 @@ def entry_for(resource: object) -> Entry | None:
         file = _open_file(resource.file, resource)
         is_temporary = resource._closer.delete  # noqa: SLF001  no public way
         return file and TemporaryFile(file, file.path if is_temporary else None)
-    return _open_file(resource, resource)
+    # Who has a connection has imported its module, which takes a while.
+    if isinstance(resource, getattr(sys.modules.get("sqlite3"), "Connection", ())):
+        from probate_files.database import Database
+
+        return Database(cast("sqlite3.Connection", resource))
+    return _open_file(resource, resource) or library_entry(resource)
 
 
 def adopted_descriptor(fd: int) -> Descriptor:

@@ -44,7 +44,7 @@ def descriptor_of(file: object) -> int:
 def has_closed(file: Any) -> bool:
     """Whether a file object or an archive is closed."""
     # A ZipFile tells by having no file any more.
-    return bool(file.closed if hasattr(file, "closed") else file.fp is None)
+    return bool(getattr(file, "closed", getattr(file, "fp", file) is None))
 
 
 def is_closed(file: object) -> bool:

@@ -24,6 +24,11 @@ class Entry(ABC):
         """What the user has of it, by which it is found."""
 
     @property
+    def needs_this_thread(self) -> bool:
+        """Whether the calling thread alone can give it back."""
+        return False
+
+    @property
     def open_file(self) -> OpenFile | None:
         """The file object whose buffered data is written by its release; None if there is none."""
         return None

@@ -120,7 +120,7 @@ class FileLock(Entry):
 
     def is_taken_on(self, fd: int) -> bool:
         """Whether this open file description holds such a lock, by whomever it was taken."""
-        held = _held_by(fd)
+        held = locks_of(fd)
         if self.range is None:
             return None in held
         return any(each is not None and each.overlaps(self.range) for each in held)
@@ -172,7 +172,7 @@ class FileLock(Entry):
         )
 
 
-def _held_by(fd: int) -> list[Range | None]:
+def locks_of(fd: int) -> list[Range | None]:
     """The locks of an open file description: None for a flock, a range for each other.
 
     A line is "lock: 1: OFDLCK ADVISORY WRITE -1 fe:00:2146334 0 19", the last two being the first

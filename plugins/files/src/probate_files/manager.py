@@ -269,7 +269,9 @@ class FileManager:
             self.unlock(pid, file)
         elif isinstance(file, (os.PathLike, tempfile.TemporaryDirectory)):
             self.remove(pid, file)
-        elif isinstance(file, bool) or not (isinstance(file, int) or hasattr(file, "close")):
+        elif isinstance(file, bool) or not (
+            isinstance(file, int) or hasattr(file, "close") or hasattr(file, "release")
+        ):
             raise TypeError(f"expected a file object or a descriptor, got {file!r}")
         else:
             self._close(pid, file)
@@ -315,8 +317,11 @@ class FileManager:
         return self.table.cleanup(pid)
 
     def may_block(self, pid: int) -> bool:
-        """Whether a cleanup may wait for a disk, or for anybody."""
-        return not all(each.is_in_memory for each in self.table.resources(pid))
+        """Whether a cleanup may wait for a disk, or for anybody, and another thread do it."""
+        owned = self.table.resources(pid)
+        if any(each.needs_this_thread for each in owned):
+            return False
+        return not all(each.is_in_memory for each in owned)
 
     # -- inside --------------------------------------------------------------
 

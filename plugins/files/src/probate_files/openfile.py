@@ -34,6 +34,7 @@ from probate_files.errors import LostDataError
 
 if TYPE_CHECKING:
     import concurrent.futures
+    from collections.abc import Callable
 
     from probate_files.locks import FileLock
 
@@ -182,12 +183,15 @@ class OpenFile(Entry):
             finally:
                 self.began = None
 
-    def release(self) -> Outcome:
-        """Flush and close it. Raises LostDataError for what could not be written; closed it is."""
+    def release(self, first: Callable[[], object] | None = None) -> Outcome:
+        """Flush and close it. Raises LostDataError for what could not be written; closed it is.
+
+        `first` is called before it is closed, and may close it.
+        """
         with self._turn:
             self.began = time.monotonic()
             try:
-                outcome = self._release()
+                outcome = self._release(first)
             finally:
                 self.began = None
             failure, self._failure = self._failure, None
@@ -195,7 +199,7 @@ class OpenFile(Entry):
                 raise failure
             return outcome
 
-    def _release(self) -> Outcome:
+    def _release(self, first: Callable[[], object] | None) -> Outcome:
         if self._raw.closed:
             return Outcome.ALREADY_GONE
         number = self.number
@@ -205,10 +209,10 @@ class OpenFile(Entry):
         except BaseException:
             # What is lost was known when the flush failed.
             with contextlib.suppress(LostDataError):
-                self._close()
+                self._close(first)
             raise
         # Asked for anew where the flush may have had to wait.
-        return self._close(is_ours=number is not None and self.is_in_memory)
+        return self._close(first, is_ours=number is not None and self.is_in_memory)
 
     def _flush(self) -> None:
         """Have each layer hand down what it holds back, and the kernel take it."""
@@ -244,13 +248,21 @@ class OpenFile(Entry):
         poll.register(fd, select.POLLOUT)
         poll.poll(_LOOK)
 
-    def _close(self, *, is_ours: bool = False) -> Outcome:
+    def _close(
+        self, first: Callable[[], object] | None = None, *, is_ours: bool = False
+    ) -> Outcome:
         if not is_ours and self.number is None:
             held = self._disarm()
             if held:
                 reason = "somebody else has closed its descriptor"
                 raise LostDataError(sum(held) or None, self.path, errno.EBADF, reason)
             return Outcome.ALREADY_GONE
+        if first is not None:
+            try:
+                first()
+            finally:
+                outcome = Outcome.RELEASED if self._raw.closed else self._close(is_ours=is_ours)
+            return outcome
         if not self.is_written:
             # Nothing can be lost; and a thread blocked in a read has all layers locked but this.
             self._raw.close()
