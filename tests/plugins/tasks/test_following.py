@@ -345,6 +345,32 @@ def test_what_has_an_owner_is_its_owners(manager: ProcessManager, tasks: AsyncTa
     asyncio.run(main())
 
 
+def test_what_another_task_has_started_is_not_behind_one_that_knows_it(
+    manager: ProcessManager, tasks: AsyncTaskManager
+) -> None:
+    """A group belongs to the task that entered it, not to whoever was handed it."""
+
+    async def main() -> None:
+        process = manager.create_process("knowing")
+
+        async def know(group: asyncio.TaskGroup) -> None:
+            async with asyncio.timeout(3600):
+                await asyncio.sleep(3600)
+            group.create_task(asyncio.sleep(0))
+
+        async with asyncio.TaskGroup() as group:
+            child = group.create_task(asyncio.sleep(3600))
+            tasks.spawn(process.pid, know(group))
+            await asyncio.sleep(0)
+            result = await process.terminate_async(grace=0.2)
+            child.cancel()
+
+        assert result.is_success
+        assert result.stats.resources_freed == 1
+
+    asyncio.run(main())
+
+
 def test_a_task_in_a_portals_loop_is_followed(manager: ProcessManager) -> None:
     """A portal's future can be cancelled while its task goes on: it is the task that counts."""
     process = manager.create_process("worker")
