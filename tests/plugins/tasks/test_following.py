@@ -143,6 +143,11 @@ async def by_an_object(function: Function) -> None:
     await Request(function)
 
 
+def set_result(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
 async def by_a_thread_of_ones_own(function: Function) -> None:
     loop = asyncio.get_running_loop()
     done = loop.create_future()
@@ -152,11 +157,41 @@ async def by_a_thread_of_ones_own(function: Function) -> None:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(set_result, done)
 
-    def set_result(done: asyncio.Future[None]) -> None:
-        if not done.done():
-            done.set_result(None)
-
     threading.Thread(target=work, args=(done,)).start()
+    await done
+
+
+class Worker(threading.Thread):
+    """A thread that keeps the future that it is to set."""
+
+    def __init__(self, function: Function, done: asyncio.Future[None]) -> None:
+        super().__init__()
+        self.function, self.done = function, done
+
+    def run(self) -> None:
+        self.function()
+        with contextlib.suppress(RuntimeError):
+            self.done.get_loop().call_soon_threadsafe(set_result, self.done)
+
+
+async def by_a_worker_object(function: Function) -> None:
+    done = asyncio.get_running_loop().create_future()
+    Worker(function, done).start()
+    await done
+
+
+async def chained_by_hand(function: Function) -> None:
+    """As Tornado's run_in_executor: by callbacks of its own."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    executor = ThreadPoolExecutor(1)
+
+    def copy(_: object) -> None:
+        set_result(done)
+
+    call = executor.submit(function)
+    call.add_done_callback(lambda future: loop.call_soon_threadsafe(copy, future))
+    executor.shutdown(wait=False)
     await done
 
 
@@ -178,6 +213,8 @@ WAYS = [
     of_a_response,
     by_an_object,
     by_a_thread_of_ones_own,
+    by_a_worker_object,
+    chained_by_hand,
 ]
 
 a_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)

@@ -10,7 +10,7 @@ from probate.system import lazy_module
 from probate_tasks import stacks
 from probate_tasks.following import look_behind, unfinished_members
 from probate_tasks.loopcontext import LoopContext
-from probate_tasks.work import threads_at
+from probate_tasks.work import ThreadWork, threads_at
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from probate_tasks.job import Job
     from probate_tasks.status import Future
     from probate_tasks.watch import Watch
+    from probate_tasks.work import Work
 else:
     asyncio = lazy_module("asyncio")
 
@@ -91,10 +92,7 @@ class Cancellation:
         if behind is None:
             return
         for work in behind.work:
-            is_caller = work is self.here.task or (
-                not asyncio.isfuture(work) and stacks.is_executor_call_of(self.asker, work)
-            )
-            job.note_behind(work, is_caller)
+            job.note_behind(work, self._is_asker(work))
         unexplained.extend((job, promise) for promise in behind.promises)
 
     def _look_at_threads(self, unexplained: list[tuple[Job, asyncio.Future[Any]]]) -> None:
@@ -104,5 +102,13 @@ class Cancellation:
         found = threads_at(promise for _, promise in unexplained)
         for job, promise in unexplained:
             if (work := found.get(id(promise))) is not None:
-                job.note_behind(work, work.ident == self.asker)
-                self._watch.add(work, job.on_over)
+                job.note_behind(work, self._is_asker(work))
+                if isinstance(work, ThreadWork):
+                    self._watch.add(work, job.on_over)
+
+    def _is_asker(self, work: Work) -> bool:
+        if isinstance(work, ThreadWork):
+            return work.ident == self.asker
+        if isinstance(work, asyncio.Future):
+            return work is self.here.task
+        return stacks.is_executor_call_of(self.asker, work)

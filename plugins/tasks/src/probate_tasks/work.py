@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import functools
 import inspect
 import threading
+from types import CellType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from probate.system import lazy_module, running_loop
@@ -12,7 +15,6 @@ from probate_tasks import stacks
 
 if TYPE_CHECKING:
     import asyncio
-    import concurrent.futures
     from collections.abc import Callable, Iterable
     from types import FrameType
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     Work: TypeAlias = "Native | ThreadWork"
 else:
     asyncio = lazy_module("asyncio")
+
+#: How far callbacks are followed into what they refer to: two functions within each other.
+_CALLBACK_DEPTH: Final = 4
 
 #: How one gets rid of work, by who does it.
 _TASK_GOES_ON: Final = "own it too, and it is cancelled with its owner"
@@ -71,15 +76,16 @@ class ThreadWork:
         return below is callee and (callee is not None or holder.f_lasti == last)
 
 
-def threads_at(futures: Iterable[asyncio.Future[Any]]) -> dict[int, ThreadWork]:
+def threads_at(futures: Iterable[asyncio.Future[Any]]) -> dict[int, Work]:
     """What other threads work for these futures, by the future's id.
 
-    A thread does that has one of them as a variable of the very function that it was started for:
-    whoever holds one elsewhere may as well be waiting for it. To be asked when they are
-    cancelled: whoever takes one up later will see that it is.
+    A thread does that has one of them as a variable of the very function that it was started for,
+    or as an attribute of the Thread itself; whoever holds one elsewhere may as well be waiting for
+    it. An executor's thread does, whose own future will set it by a callback. To be asked when
+    they are cancelled: whoever takes one up later will see that it is.
     """
     wanted = {id(future) for future in futures}
-    found: dict[int, ThreadWork] = {}
+    found: dict[int, Work] = {}
     for ident, top in stacks.frames_of_others().items():
         below: FrameType | None = None
         frame: FrameType | None = top
@@ -87,6 +93,10 @@ def threads_at(futures: Iterable[asyncio.Future[Any]]) -> dict[int, ThreadWork]:
             if _is_started_for(frame):
                 for name in wanted & _variables_of(frame):
                     found[name] = ThreadWork(ident, frame, below)
+                call = getattr(frame.f_locals.get("work_item"), "future", None)
+                if isinstance(call, concurrent.futures.Future):
+                    for name in wanted & _set_by(call):
+                        found[name] = call
             below, frame = frame, frame.f_back
     return found
 
@@ -103,7 +113,25 @@ def _is_started_for(frame: FrameType) -> bool:
 def _variables_of(frame: FrameType) -> set[int]:
     """The ids of a function's own variables, without those of functions around it."""
     theirs = frame.f_code.co_freevars
-    return {id(value) for name, value in list(frame.f_locals.items()) if name not in theirs}
+    values = [value for name, value in list(frame.f_locals.items()) if name not in theirs]
+    for value in values[:]:
+        if isinstance(value, threading.Thread):
+            values += list(vars(value).values())
+    return set(map(id, values))
+
+
+def _set_by(call: concurrent.futures.Future[Any]) -> set[int]:
+    """The ids of what the callbacks of a future refer to."""
+    reached: list[object] = list(getattr(call, "_done_callbacks", ()))
+    for _ in range(_CALLBACK_DEPTH):
+        for each in reached[:]:
+            if isinstance(each, functools.partial):
+                reached += [each.func, *each.args]
+            reached += getattr(each, "__closure__", None) or ()
+            if isinstance(each, CellType):
+                with contextlib.suppress(ValueError):
+                    reached.append(each.cell_contents)
+    return set(map(id, reached))
 
 
 def is_finished(work: Work) -> bool:
