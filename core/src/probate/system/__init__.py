@@ -3,6 +3,9 @@
 osprocess.py   OsProcess: one OS process, pinned by a pidfd; what /proc says of it
 deathwatch.py  death_watch: the thread that the kernel tells of deaths
 identity.py    which file a number or path refers to; closed and unlinked only while it does
+polling.py     who polls a number: event loops and selectors, which let go of it
+blocked.py     in which numbers other threads are blocked
+sharing.py     who else has a socket or pipe open
 mapdescriptor.py  MapDescriptor: the number that an mmap.mmap keeps to itself
 forking.py     forget_in_forked_child: a forked child owns nothing
 callthread.py  CallThread: calls one after another, on a thread that can be left behind
@@ -21,6 +24,9 @@ from probate.system.lazy import by_name, lazy_names
 
 if TYPE_CHECKING:
     from probate.system.arguments import checked_int as checked_int
+    from probate.system.blocked import Blocked as Blocked
+    from probate.system.blocked import blocked_in as blocked_in
+    from probate.system.blocked import has_other_threads as has_other_threads
     from probate.system.callthread import CallThread as CallThread
     from probate.system.deathwatch import DeathWatch as DeathWatch
     from probate.system.deathwatch import death_watch as death_watch
@@ -39,11 +45,18 @@ if TYPE_CHECKING:
     from probate.system.osprocess import read_proc as read_proc
     from probate.system.osprocess import start_time_of as start_time_of
     from probate.system.osprocess import stat_of as stat_of
+    from probate.system.polling import LetGo as LetGo
+    from probate.system.polling import let_go as let_go
+    from probate.system.polling import objects_above as objects_above
+    from probate.system.polling import polled as polled
+    from probate.system.sharing import all_sharers_of as all_sharers_of
+    from probate.system.sharing import sharers_of as sharers_of
 
 #: The public names of each module; the block above says the same to checkers.
 _HOMES: Final = by_name(
     {
         "probate.system.arguments": "checked_int",
+        "probate.system.blocked": "Blocked blocked_in has_other_threads",
         "probate.system.callthread": "CallThread",
         "probate.system.deathwatch": "DeathWatch death_watch",
         "probate.system.forking": "forget_in_forked_child",
@@ -54,6 +67,8 @@ _HOMES: Final = by_name(
         "probate.system.loops": "call_on_loop running_loop",
         "probate.system.mapdescriptor": "MapDescriptor",
         "probate.system.osprocess": "OsProcess read_proc start_time_of stat_of",
+        "probate.system.polling": "LetGo let_go objects_above polled",
+        "probate.system.sharing": "all_sharers_of sharers_of",
     }
 )
 __all__ = list(_HOMES)

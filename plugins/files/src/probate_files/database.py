@@ -83,7 +83,7 @@ class Database(Entry):
             self._native.rollback()
         finally:
             if not self._is_bound and threading.active_count() > 1:
-                # That one is about to look at what came of it, and finds no error once it is closed.
+                # That one is about to look at what came of it; of a closed one it finds nothing.
                 time.sleep(_TO_LEAVE)
             self._native.close()
         return Outcome.RELEASED
