@@ -46,6 +46,11 @@ class ConnectionHandle(Handle):
         return self.connection
 
     @property
+    def number(self) -> int:
+        """Its descriptor number, while it is its own."""
+        return self._number if self._is_ours and not self.connection.closed else -1
+
+    @property
     def closed(self) -> bool:
         """Whether the connection is closed, or its number is another's by now."""
         return self.connection.closed or not self._is_ours
@@ -107,6 +112,12 @@ class ListenerHandle(Handle):
     def identity(self) -> object:
         """The listener."""
         return self.listener
+
+    @property
+    def number(self) -> int:
+        """The descriptor number of its socket."""
+        sock = self._socket
+        return -1 if sock is None else sock.fileno()
 
     @property
     def closed(self) -> bool:

@@ -10,6 +10,8 @@ from probate import Outcome
 if TYPE_CHECKING:
     import concurrent.futures
 
+    from probate.system import LetGo
+
 #: Seconds that a release waits for threads that it has woken. They need nobody's goodwill to
 #: leave, only to be scheduled.
 PATIENCE = 1.0
@@ -20,6 +22,8 @@ class Handle(ABC):
 
     #: Bytes that it may take up; they count against the owner's limits.
     reserved: int = 0
+    #: What came of having those who polled its number let go of it; None if nobody did.
+    polling: LetGo | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.describe()}>"
@@ -28,6 +32,11 @@ class Handle(ABC):
     def identity(self) -> object:
         """The native object, which may have one owner only."""
         return self
+
+    @property
+    def number(self) -> int:
+        """Its descriptor number, which an event loop or a selector may poll; -1 without one."""
+        return -1
 
     @property
     @abstractmethod

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 import posix_ipc
 import sysv_ipc
 
-from probate import NotOwnedError, Outcome, OwnershipTable, pid_or_current, runs_inline
-from probate.system import checked_int
+from probate import (
+    BusyResourceError,
+    NotOwnedError,
+    Outcome,
+    OwnershipTable,
+    ReleaseError,
+    pid_or_current,
+    runs_inline,
+)
+from probate.system import checked_int, let_go, polled
 from probate_ipc import arguments
 from probate_ipc import native as kernel
 from probate_ipc.adoption import handle_on, native_of
@@ -241,9 +249,11 @@ class IpcManager:
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Close, unlink and remove all that `pid` owns, newest first."""
+        owned = [handle for _, handle in self.table.owned(pid)]
         # All sleepers are told first, so that they leave at the same time.
-        for _, handle in self.table.owned(pid):
+        for handle in owned:
             handle.wake_waiters()
+        _have_let_go(owned)
         return self.table.cleanup(pid)
 
     # -- inside --------------------------------------------------------------
@@ -272,15 +282,37 @@ class IpcManager:
         return made[0]
 
 
+def _have_let_go(handles: list[Handle]) -> None:
+    """Have event loops and selectors poll these no more: their numbers will be others'."""
+    numbered = {handle.number: handle for handle in handles}
+    numbered.pop(-1, None)
+    found = polled(numbered) if numbered else {}
+    for number, handle in numbered.items():
+        handle.polling = let_go(number) if number in found else None
+
+
 def _give_back(handle: Handle) -> Outcome:
-    return handle.give_back()
+    return _given_back(handle, handle.give_back)
 
 
 def _close_by_hand(handle: Handle) -> Outcome:
+    _have_let_go([handle])
     if isinstance(handle, ConnectionHandle):
-        handle.close()
-        return Outcome.RELEASED
-    return handle.give_back()
+        return _given_back(handle, handle.close)
+    return _given_back(handle, handle.give_back)
+
+
+def _given_back(handle: Handle, give_back: Callable[[], Outcome | None]) -> Outcome:
+    polling = handle.polling
+    if polling is None:
+        return give_back() or Outcome.RELEASED
+    if polling.by:
+        raise BusyResourceError(polling.by)
+    # A transport may have closed it as well.
+    give_back()
+    if polling.lost:
+        raise ReleaseError(f"closed, and {polling.lost} bytes that were not written yet are lost")
+    return Outcome.RELEASED
 
 
 def _is_closed(thing: object) -> bool:

@@ -136,6 +136,11 @@ class PosixQueue(MessageQueue[posix_ipc.MessageQueue]):
         """Open a queue as a user (mq_open(3)). Raises OSError."""
         return cls(_open(name), is_owner=False)
 
+    @property
+    def number(self) -> int:
+        """Its descriptor number, while it is its own."""
+        return -1 if self._is_gone else self.native.mqd
+
     def fileno(self) -> int:
         """Return its descriptor, to be polled; -1 when closed."""
         return self.native.mqd

@@ -66,6 +66,11 @@ class _PipeEnd(io.FileIO, Handle):
         return Outcome.ALREADY_GONE if is_gone else Outcome.RELEASED
 
     @property
+    def number(self) -> int:
+        """Its descriptor number, while it is its own."""
+        return self._number if self._is_ours and not self.closed else -1
+
+    @property
     def closed(self) -> bool:
         """Whether it is closed."""
         return self._is_lost or super().closed
