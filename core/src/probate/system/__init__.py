@@ -5,7 +5,7 @@ deathwatch.py  death_watch: the thread that the kernel tells of deaths
 identity.py    which file a number or path refers to; closed and unlinked only while it does
 polling.py     who polls a number: event loops and selectors, which let go of it
 blocked.py     in which numbers other threads are blocked
-sharing.py     who else has a socket or pipe open
+sharing.py     who else has a socket open
 mapdescriptor.py  MapDescriptor: the number that an mmap.mmap keeps to itself
 forking.py     forget_in_forked_child: a forked child owns nothing
 callthread.py  CallThread: calls one after another, on a thread that can be left behind

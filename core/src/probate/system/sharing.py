@@ -1,4 +1,4 @@
-"""Who else has a socket or a pipe open.
+"""Who else has a socket open.
 
 shutdown(2) acts on the open file description, which a dup, a child or whoever was sent it shares
 (socket(7), unix(7)).
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def sharers_of(number: int) -> str:
-    """Say who else has a socket or pipe open: this process by another number, or another one.
+    """Say who else has a socket open: this process by another number, or another process.
 
     Empty if nobody has. Processes that we may not look into (proc(5)) are taken for strangers.
     """

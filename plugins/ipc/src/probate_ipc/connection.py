@@ -7,14 +7,25 @@ import os
 import socket
 import stat
 from multiprocessing.connection import Connection, Listener
-from typing import TYPE_CHECKING, Self, final
+from typing import Final, Self, final
 
-from probate import Outcome
-from probate.system import close_if_same, identify, is_still, path_of, unlink_if_same
+from probate import BusyResourceError, Outcome
+from probate.system import (
+    blocked_in,
+    close_if_same,
+    identify,
+    is_still,
+    path_of,
+    sharers_of,
+    unlink_if_same,
+)
 from probate_ipc.handle import Handle
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+_IN_PIPE: Final = "a thread is blocked in it, which nothing but the other end of its pipe wakes"
+_SHARED: Final = (
+    "a thread is blocked in it, and {}, for whom a shutdown(2) would end it: wake the thread, or "
+    "close the other"
+)
 
 
 def new_pair(*, duplex: bool) -> tuple[Connection, Connection]:
@@ -60,38 +71,52 @@ class ConnectionHandle(Handle):
         return f"connection {self._name}, fd {self._number}"
 
     def stop_sending(self) -> None:
-        """Send nothing more: the peer reads what is there, then end of file."""
-        self._shut(socket.SHUT_WR)
+        """Wake whoever is blocked in a send here, with BrokenPipeError."""
+        self._wake(socket.SHUT_WR)
 
     def wake_waiters(self) -> None:
-        """Wake whoever is blocked in it, with EOFError or BrokenPipeError."""
-        self._shut(socket.SHUT_RDWR)
+        """Wake whoever is blocked in it here, with EOFError or BrokenPipeError."""
+        self._wake(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close this end only: a child that has a copy keeps it."""
-        if self._is_ours:
-            self.connection.close()
-        else:
-            # Not even when the object is collected is what has the number now to be closed.
-            self.connection._handle = None  # type: ignore[attr-defined]  # noqa: SLF001  no other way
+        """Close this end only: a child that has a copy keeps it.
+
+        Raises BusyResourceError if a thread is blocked in it that cannot be woken.
+        """
+        if self.connection.closed:
+            return
+        # Nobody enters it any more; nor is another's number closed when the object is collected.
+        self._handle = None
+        try:
+            if reason := self._wake(socket.SHUT_RDWR):
+                raise BusyResourceError(reason)
+            close_if_same(self._number, self._identity)
+        except BusyResourceError:
+            self._handle = self._number
+            raise
 
     def give_back(self) -> Outcome:
-        """Close it, after waking whoever is blocked in it at either end."""
-        if self.closed:
-            self.close()
-            return Outcome.ALREADY_GONE
-        self.wake_waiters()
-        return super().give_back()
+        """Close it, after waking whoever is blocked in it here; its peer reads end of file."""
+        is_gone = self.closed
+        self.close()
+        return Outcome.ALREADY_GONE if is_gone else Outcome.RELEASED
 
     @property
     def _is_ours(self) -> bool:
         return is_still(self._number, self._identity)
 
-    def _shut(self, how: int) -> None:
-        if self.closed:
-            return
-        with contextlib.suppress(OSError), _as_socket(self.connection) as sock:
-            sock.shutdown(how)
+    def _wake(self, how: int) -> str:
+        return wake_blocked(self._number, how) if self._is_ours else ""
+
+    @property
+    def _handle(self) -> int | None:
+        """What the connection keeps its number in, for which there is no public name."""
+        handle: int | None = vars(self.connection)["_handle"]
+        return handle
+
+    @_handle.setter
+    def _handle(self, handle: int | None) -> None:
+        vars(self.connection)["_handle"] = handle
 
 
 @final
@@ -129,23 +154,24 @@ class ListenerHandle(Handle):
         return f"listener at {self.listener.address!r}"
 
     def stop_sending(self) -> None:
-        """Accept nobody more: whoever is blocked in accept gets OSError (EINVAL)."""
+        """Wake whoever is blocked in accept, with OSError (EINVAL)."""
         self.wake_waiters()
 
     def wake_waiters(self) -> None:
-        """Wake whoever is blocked in accept; nobody can connect any more."""
-        sock = self._socket
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        """Wake whoever is blocked in accept here."""
+        wake_blocked(self.number, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close it, and unlink its path if that is still its own. Raises OSError."""
         self.give_back()
 
     def give_back(self) -> Outcome:
-        """Close it, and unlink its path; what of it is another's by now is left alone."""
-        self.wake_waiters()
+        """Close it, and unlink its path; what of it is another's by now is left alone.
+
+        Raises BusyResourceError if a thread is blocked in it that cannot be woken.
+        """
+        if reason := wake_blocked(self.number, socket.SHUT_RDWR):
+            raise BusyResourceError(reason)
         # The standard library's own way to say that there is nothing to unlink.
         unlink = getattr(getattr(self.listener, "_listener", None), "_unlink", None)
         if unlink is not None:
@@ -215,11 +241,20 @@ def listening_socket(listener: Listener) -> socket.socket | None:
     return sock if isinstance(sock, socket.socket) and sock.fileno() != -1 else None
 
 
-@contextlib.contextmanager
-def _as_socket(connection: Connection) -> Iterator[socket.socket]:
-    """Use the socket of a connection. Raises OSError (ENOTSOCK) for one on a pipe."""
-    sock = socket.socket(fileno=connection.fileno())
-    try:
-        yield sock
-    finally:
-        sock.detach()
+def wake_blocked(number: int, how: int) -> str:
+    """Wake the threads of this process that are blocked in a socket (shutdown(2)), if there are.
+
+    Says why not, if they cannot be. Where nobody is blocked nothing is shut down: that acts on the
+    open file description, which a dup or a child may share and go on using.
+    """
+    waiting = blocked_in()
+    if number == -1 or (waiting and number not in waiting.inside | waiting.in_poll):
+        return ""
+    if not stat.S_ISSOCK(os.fstat(number).st_mode):
+        return _IN_PIPE if waiting else ""
+    if others := sharers_of(number):
+        return _SHARED.format(others) if waiting else ""
+    # Of an object of its own, so that nobody closes the number for us.
+    with socket.socket(fileno=os.dup(number)) as sock, contextlib.suppress(OSError):
+        sock.shutdown(how)
+    return ""
