@@ -28,9 +28,9 @@ pytestmark = pytest.mark.usefixtures("nothing_remains")
 # -- polled ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("how", ["async", "on the loop", "on another thread", "by hand"])
 def test_whoever_reads_a_stream_of_a_pipe_gets_its_end(
-    ipc: IpcManager, owner: Process, by_hand: bool
+    ipc: IpcManager, owner: Process, how: str
 ) -> None:
     """It waited for ever, and the next file with the number was taken for the pipe (uvloop#653)."""
 
@@ -43,11 +43,18 @@ def test_whoever_reads_a_stream_of_a_pipe_gets_its_end(
         waiting = asyncio.ensure_future(stream.read())
         await asyncio.sleep(0)
 
-        if by_hand:
+        if how == "by hand":
             ipc.close(owner.pid, reader)
-        result = await owner.terminate_async()
+        if how == "on the loop":
+            result = owner.terminate()
+        elif how == "on another thread":
+            result = await asyncio.to_thread(owner.terminate)
+        else:
+            result = await owner.terminate_async()
 
-        assert str(result).endswith(f"{2 - by_hand} resources freed, 0 bytes freed, 0 errors")
+        assert str(result).endswith(
+            f"{2 - (how == 'by hand')} resources freed, 0 bytes freed, 0 errors"
+        )
         assert await asyncio.wait_for(waiting, 10) == b""
 
         # The next with the number is not taken for it.

@@ -46,6 +46,11 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
+def held_up_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that waits for what is done here, so that nothing moves on it."""
+    return _held_up.get()
+
+
 @contextmanager
 def _having(variable: ContextVar[T], value: T) -> Iterator[None]:
     token = variable.set(value)

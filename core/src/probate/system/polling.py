@@ -15,7 +15,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
-from probate.system.loops import call_on_loop, running_loop
+from probate.system.loops import call_on_loop, held_up_loop, running_loop
 from probate.system.osprocess import read_proc
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ def let_go(number: int, known_loops: Iterable[Any] = ()) -> LetGo:
         return LetGo()
     lost: list[int] = []
     waiting: list[concurrent.futures.Future[None]] = []
+    here = [running_loop(), held_up_loop()]
     pollers = objects_above(number, instances, known_loops)
     for each in pollers:
         if hasattr(each, "unregister"):
@@ -156,7 +157,8 @@ def let_go(number: int, known_loops: Iterable[Any] = ()) -> LetGo:
                 each.unregister(number)
         elif not hasattr(each, "remove_reader"):
             continue
-        elif each is running_loop() or not each.is_running():
+        elif each in here or not each.is_running():
+            # Here, or where nothing moves before we are done.
             _drop(each, number, lost)
         elif (done := call_on_loop(each, partial(_drop, each, number, lost))) is not None:
             waiting.append(done)

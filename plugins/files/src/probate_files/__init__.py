@@ -9,6 +9,7 @@ adoption.py     what was made elsewhere, and is ours to release
 descriptor.py   descriptor numbers
 openfile.py     file objects: flushing and closing
 above.py        what stands above owned files, and is closed before them
+polling.py      numbers that an event loop polls, which lets go of them first
 flushing.py     the same on threads that can be left behind
 temporary.py    temporary files and folders
 library.py      locks and files of libraries, by what they can do

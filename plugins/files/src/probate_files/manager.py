@@ -8,12 +8,13 @@ import fcntl
 import os
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, final
 
 from probate import NotOwnedError, ReleaseTimeoutError, pid_or_current, runs_inline
 from probate.system import checked_int, forget_in_forked_child
-from probate_files import arguments, fifo, flushing, temporary
+from probate_files import arguments, fifo, flushing, polling, temporary
 from probate_files.above import look_above
 from probate_files.adoption import adopted_descriptor, entry_for
 from probate_files.descriptor import Descriptor
@@ -313,8 +314,12 @@ class FileManager:
 
     def cleanup(self, pid: int) -> CleanupStats:
         """Give back all that `pid` owns, newest first; what stands above a file before the file."""
-        look_above(self.table.resources(pid))
-        return self.table.cleanup(pid)
+        owned = self.table.resources(pid)
+        polled_ones = polling.have_let_go(owned)
+        look_above(owned)
+        if not polled_ones:
+            return self.table.cleanup(pid)
+        return self.table.cleanup(pid, partial(polling.release, polled_ones))
 
     def may_block(self, pid: int) -> bool:
         """Whether a cleanup may wait for a disk, or for anybody, and another thread do it."""
