@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import select
 import selectors
 import threading
@@ -55,6 +56,25 @@ def test_a_bare_epoll_instance_is_named(pipe: tuple[int, int]) -> None:
 
         assert by.startswith(f"polled by epoll instance {epoll.fileno()} of this process")
         assert lost == 0
+
+
+def test_without_free_descriptors_selectors_tell(pipe: tuple[int, int]) -> None:
+    """None is left to look at /proc with (EMFILE), which must not keep anything from its end."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe[0], selectors.EVENT_READ)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+        try:
+            found = polled({*pipe})
+            came_of_it = let_go(pipe[0])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+        assert found == {pipe[0]: [selector.fileno()]}
+        assert came_of_it == ("", 0)
+        assert polled({*pipe}) == {}
 
 
 @pytest.mark.parametrize("where", ["on the loop", "on another thread"])

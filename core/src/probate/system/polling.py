@@ -70,14 +70,26 @@ def epolls(known: Collection[int] = ()) -> tuple[int, ...]:
 def polled(numbers: Collection[int]) -> dict[int, list[int]]:
     """Which of these numbers are watched, each with the epoll instances that do."""
     found: dict[int, list[int]] = {}
-    for epoll in epolls(numbers):
-        try:
-            watched = _WATCHED.findall(read_proc(f"/proc/self/fdinfo/{epoll}"))
-        except OSError:
-            continue
-        for number in map(int, watched):
+    try:
+        instances = epolls(numbers)
+        watched = {each: read_proc(f"/proc/self/fdinfo/{each}") for each in instances}
+    except OSError:
+        # There is no descriptor left to look with (EMFILE), or one was closed just now.
+        return _polled_by_selectors(numbers)
+    for epoll, text in watched.items():
+        for number in map(int, _WATCHED.findall(text)):
             if number in numbers:
                 found.setdefault(number, []).append(epoll)
+    return found
+
+
+def _polled_by_selectors(numbers: Collection[int]) -> dict[int, list[int]]:
+    """As `polled`, by the word of all selectors that there are: bare epoll instances have none."""
+    found: dict[int, list[int]] = {}
+    for each in gc.get_objects():
+        if _kind_of(type(each)) == "selector" and (instance := epoll_of(each)) is not None:
+            for number in set(numbers).intersection(_map_of(each) or ()):
+                found.setdefault(number, []).append(instance)
     return found
 
 

@@ -30,6 +30,9 @@ def all_sharers_of(numbers: Collection[int]) -> dict[int, str]:
         return {}
     links = {path_of(number): number for number in numbers}
     found: dict[int, str] = {}
+    if not _listed("/proc/self/fd"):
+        # No descriptor is left to look with (EMFILE).
+        return dict.fromkeys(numbers, "it cannot be told who else has it open")
     for other, link in _opened("self"):
         number = links.get(link)
         if number is not None and other != str(number):

@@ -70,7 +70,11 @@ def _referred_to(file: OpenFile) -> list[object]:
     counts = _references(file)
     types = tuple(map(type, file.layers))
     if types not in _alone:
-        top: Any = io.FileIO(os.devnull, "r+")
+        try:
+            top: Any = io.FileIO(os.devnull, "r+")
+        except OSError:
+            # No descriptor is left for it: one look too many does no harm.
+            return file.layers
         for each in types[-2::-1]:
             top = each(top)
         alone = OpenFile(top)
