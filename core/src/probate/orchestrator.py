@@ -20,7 +20,7 @@ from probate.ownership.admission import Admission
 from probate.ownership.callback import Callback
 from probate.plugins.registry import PluginRegistry
 from probate.system.arguments import checked_int
-from probate.termination.waiting import run, run_async
+from probate.termination.waiting import run_async, run_through
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -281,11 +281,14 @@ class ResourceOrchestrator(Mapping[str, Any]):
         how many seconds from now nothing more is retried and a hook that hangs is left behind,
         None for never. Until it returns, `pid` can acquire nothing. Calling it again is no harm.
 
-        Raises TypeError for a pid that is no int, ValueError for what is no number of seconds. A
-        KeyboardInterrupt or SystemExit ends the grace, and is raised when all is released.
+        Raises TypeError for a pid that is no int, ValueError for what is no number of seconds.
+        Whatever falls in from outside - Ctrl-C, an exception that a signal handler raises - ends
+        the grace, and is raised when all is released.
         """
         termination = self._termination(pid, deadline)
-        return run(self._steps(termination, grace)).unwrap(termination.interrupt)
+        steps = self._steps(termination, checked_seconds("grace", grace))
+        ended = run_through(steps, lambda: self._steps(termination, 0))
+        return ended.unwrap(termination.interrupt)
 
     async def cleanup_process_async(
         self,
@@ -299,7 +302,8 @@ class ResourceOrchestrator(Mapping[str, Any]):
         A cancellation ends the grace, and is raised when all is released.
         """
         termination = self._termination(pid, deadline)
-        return (await run_async(self._steps(termination, grace))).unwrap(termination.interrupt)
+        steps = self._steps(termination, checked_seconds("grace", grace))
+        return (await run_async(steps)).unwrap(termination.interrupt)
 
     # -- inside --------------------------------------------------------------
 
@@ -348,7 +352,6 @@ class ResourceOrchestrator(Mapping[str, Any]):
     def _steps(
         self, termination: Termination, grace: float
     ) -> Generator[Wait, None, CleanupResult]:
-        checked_seconds("grace", grace)
         with self._registry.admission.refuse_while(termination.pid):
             yield from termination.quiesce()
             if grace and termination.futures:

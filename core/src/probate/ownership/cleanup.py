@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 from probate.errors import InterruptedCleanup, ReleaseError, describe_error, safe_repr
 from probate.outcome import Outcome, checked_outcome
 from probate.ownership.index import key_of
+from probate.system.interrupts import fell_in
 from probate.system.lazy import lazy_module
 
 if TYPE_CHECKING:
@@ -51,13 +52,15 @@ class Cleanup(Generic[T]):
     ) -> None:
         self._kind = kind
         self._describe = describe
-        self._holdings = holdings
+        self.holdings = holdings
         self._identity_of = index.identity
         self._index = index.ids
         self._sites = sites
         self._started = time.perf_counter()
         self._failures: list[models.CleanupFailure] = []
         self._interrupt: BaseException | None = None
+        # What fell in between two steps, and is yet to be recovered from.
+        self._fallen: BaseException | None = None
         self._freed = self._nbytes = 0
         #: What stays owned, with its bytes, newest first.
         self.kept: list[tuple[ResourceId, T, int]] = []
@@ -80,21 +83,27 @@ class Cleanup(Generic[T]):
         """Release everything until `drop_if_empty` says that nothing has come in meanwhile."""
         while True:
             try:
-                if release_many is not None and len(self._holdings) > 1:
+                if self._fallen is not None:
+                    self.recover(self._fallen)
+                    self._fallen = None
+                if release_many is not None and len(self.holdings) > 1:
                     self.at_once(release_many)
                     # Once: what it leaves is for `release`.
                     release_many = None
                 self.one_by_one(release)
                 if drop_if_empty():
                     return
-            except (KeyboardInterrupt, SystemExit) as error:
-                self.recover(error)
+            except BaseException as error:
+                # Noted before anything is called: then it can be dealt with whatever falls in.
+                self._fallen = error
+                if not fell_in(error):
+                    raise
 
     def one_by_one(self, release: Callable[[T], object]) -> None:
         """Release what is in the holdings one after the other, newest first."""
-        newest = iter(self._holdings.popitem, None)
+        newest = iter(self.holdings.popitem, None)
         taken, identities, identity_of = self._taken_out, self._identities, self._identity_of
-        while self._holdings:
+        while self.holdings:
             try:
                 # Taken out and noted in one step: no interrupt comes in between.
                 taken.extend(islice(newest, 1))
@@ -117,7 +126,7 @@ class Cleanup(Generic[T]):
         try:
             try:  # noqa: SIM105  `suppress` takes longer than the rest
                 # Each taken out and noted in one step, until a KeyError says that it was the last.
-                self._taken_out.extend(iter(self._holdings.popitem, None))
+                self._taken_out.extend(iter(self.holdings.popitem, None))
             except KeyError:
                 pass
             resources = [each[1] for each in reversed(self._taken_out)]
@@ -164,7 +173,7 @@ class Cleanup(Generic[T]):
         taken, outcome = self._taken_out, self._outcome
         if taken and outcome is not None:
             resource_id, resource = taken[0]
-            holdings = self._holdings
+            holdings = self.holdings
             size = holdings.take_sizes((resource_id,)) if holdings.sizes else 0
             if outcome.stays_owned:
                 self.kept.append((resource_id, resource, size))
@@ -189,14 +198,14 @@ class Cleanup(Generic[T]):
         kept = len(taken) if left is None else len(left)
         released, names = taken[: len(taken) - kept], identities[kept:]
         # Cleared last: after an interrupt, each of these steps can be taken again.
-        self._holdings.update(reversed(taken[len(released) :]))
+        self.holdings.update(reversed(taken[len(released) :]))
         # In one go, without a loop: for many small resources this is most of the work.
         key = key_of if int in set(map(type, names)) else id
         deque(map(self._index.pop, map(key, names), repeat(None)), maxlen=0)
         ids = [each[0] for each in released]
         for resource_id in ids if self._sites else ():
             self._sites.pop(resource_id, None)
-        nbytes = self._holdings.take_sizes(ids)
+        nbytes = self.holdings.take_sizes(ids)
         taken.clear()
         identities.clear()
         self._left = None
@@ -227,9 +236,9 @@ class Cleanup(Generic[T]):
         return outcome
 
     def _note_interrupt(self, error: BaseException) -> None:
-        """Keep a KeyboardInterrupt or SystemExit, which is raised when all is done."""
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            self._interrupt = error
+        """Keep an exception that fell in from outside, which is raised when all is done."""
+        if fell_in(error):
+            self._interrupt = self._interrupt or error
 
     def _note(self, resource: T, outcome: Outcome, message: str) -> None:
         failure = models.CleanupFailure(

@@ -10,6 +10,7 @@ already, or leaves it to be taken back out.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, final
@@ -262,23 +263,29 @@ class HoldingsByOwner(Generic[T]):
     def drop_if_empty(self, pid: int, holdings: Holdings[T]) -> bool:
         """Remove the holdings of `pid` if they are empty; return False if they are not."""
         while True:
-            # Not by `with`, which takes more time than all the rest.
             lock = holdings.lock
-            lock.acquire()
+            is_decided = False
             try:
+                # Not by `with`, which takes longer than all the rest.
+                lock.acquire()
                 if not holdings.is_moving:
-                    if holdings.pending:
-                        return not holdings
-                    # Marked before looking, while an acquisition puts in before it looks.
-                    holdings.is_dropped = True
-                    if holdings:
-                        holdings.is_dropped = self.get(pid) is not holdings
-                        return False
-                    if self.get(pid) is holdings:
-                        del self._by_pid[pid]
-                    return True
-            finally:
+                    is_decided = True
+                    if not holdings.pending:
+                        # Marked before looking, while an acquisition puts in before it looks.
+                        holdings.is_dropped = True
+                        if holdings:
+                            holdings.is_dropped = self.get(pid) is not holdings
+                        elif self.get(pid) is holdings:
+                            del self._by_pid[pid]
+                is_empty = not holdings
                 lock.release()
+            except BaseException:
+                # An exception from outside; perhaps before it was acquired, or after its release.
+                with contextlib.suppress(RuntimeError):
+                    lock.release()
+                raise
+            if is_decided:
+                return is_empty
             with self._transfer_lock:
                 # The transfer is over now; what it left is seen at the next look.
                 pass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from probate.errors import ReleaseError
 from probate.outcome import Outcome, checked_outcome
+from probate.system.interrupts import fell_in
 from probate.system.loops import run_on_loop, running_loop
 
 if TYPE_CHECKING:
@@ -66,3 +67,22 @@ class Releaser:
             if not outcome.stays_owned:
                 self.forget(resource)
         return outcome
+
+
+def release_by_hand(release: Callable[[], object], put_back: Callable[[], object]) -> Outcome:
+    """Call `release`; call `put_back` too if the resource stays owned. Raises what it raises.
+
+    What is BUSY or TIMEOUT, returned or raised, stays owned, and what an interrupt fell into:
+    that says nothing of the resource, and the owner's end looks again.
+    """
+    stays = True
+    try:
+        outcome = checked_outcome(release())
+        stays = outcome.stays_owned
+    except Exception as error:
+        stays = fell_in(error) or (isinstance(error, ReleaseError) and error.outcome.stays_owned)
+        raise
+    finally:
+        if stays:
+            put_back()
+    return outcome

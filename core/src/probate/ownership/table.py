@@ -12,14 +12,13 @@ from probate.errors import (
     AlreadyOwnedError,
     NotOwnedError,
     ProcessTerminatedError,
-    ReleaseError,
     safe_repr,
 )
-from probate.outcome import Outcome, ResourceId, checked_outcome
+from probate.outcome import Outcome, ResourceId
 from probate.ownership.cleanup import Cleanup
 from probate.ownership.holdings import HoldingsByOwner
 from probate.ownership.index import IdentityIndex
-from probate.ownership.release import Releaser
+from probate.ownership.release import Releaser, release_by_hand
 from probate.system.forking import forget_in_forked_child
 from probate.system.lazy import lazy_module
 
@@ -84,6 +83,8 @@ class OwnershipTable(Generic[T]):
         self._index = IdentityIndex(identity, alias)
         #: Whether nothing is noted of a resource but its owner.
         self._is_plain = identity is None and not self.releaser.is_async
+        #: Cleanups that exceptions from outside kept from their end, by owner.
+        self._unfinished: dict[object, Cleanup[T]] = {}
         self._inherited: list[object] = []
         forget_in_forked_child(self)
 
@@ -93,7 +94,9 @@ class OwnershipTable(Generic[T]):
     def __contains__(self, pid: object) -> bool:
         """Whether `pid` owns anything. O(1)."""
         holdings = self._by_owner.get(pid)  # type: ignore[arg-type]  # what is no pid has none
-        return holdings is not None and (len(holdings) > 0 or holdings.is_moving)
+        if holdings is not None and (len(holdings) > 0 or holdings.is_moving):
+            return True
+        return bool(self._unfinished) and pid in self._unfinished
 
     def pids(self) -> list[int]:
         """Return all that own something, in no particular order."""
@@ -245,19 +248,12 @@ class OwnershipTable(Generic[T]):
         if resource is None:
             return Outcome.ALREADY_GONE
         self.releaser.note(resource, loop)
-        stays = True
-        try:
-            outcome = checked_outcome(releaser(resource))
-            stays = outcome.stays_owned
-        except Exception as error:
-            # An interrupt says nothing of the resource, so it stays, for the owner's cleanup.
-            stays = isinstance(error, ReleaseError) and error.outcome.stays_owned
-            raise
-        finally:
-            if stays:
-                self._index.claim(resource, resource_id)
-                self._by_owner.put_back(pid, [(resource_id, resource, nbytes)])
-        return outcome
+
+        def put_back() -> None:
+            self._index.claim(resource, resource_id)
+            self._by_owner.put_back(pid, [(resource_id, resource, nbytes)])
+
+        return release_by_hand(partial(releaser, resource), put_back)
 
     def release(self, pid: int, resource_id: ResourceId) -> T | None:
         """End the ownership of a resource and return it; the caller is to release it.
@@ -286,10 +282,7 @@ class OwnershipTable(Generic[T]):
         return resource
 
     def disown(self, pid: int, identity: object) -> T | None:
-        """End the ownership of this very object; return the resource, None if nobody owns it.
-
-        For what is closed elsewhere. `pid` is who most likely owns it.
-        """
+        """End the ownership of an object that most likely `pid` owns; None if nobody does."""
         while True:
             try:
                 return self.release(pid, self.find(pid, identity))
@@ -319,21 +312,27 @@ class OwnershipTable(Generic[T]):
         """Release all that `pid` owns, newest first, each once; return the account.
 
         `release` replaces the table's. It returns an Outcome (None is RELEASED) or raises: a
-        ReleaseError has its outcome, anything else is FAILED. What is BUSY or TIMEOUT stays owned.
-        No failure keeps the next resource from being tried. Raises TypeError where neither the
-        table nor the call has a release; InterruptedCleanup, once all is done, if a
-        KeyboardInterrupt or SystemExit came meanwhile.
-
-        The table's `release_many` is called first, with a list of all, oldest first. It removes
-        from the end what it has released; the rest is released one by one, also if it raises.
+        ReleaseError has its outcome, anything else is FAILED; BUSY and TIMEOUT stay owned. The
+        table's `release_many` is called first, with a list of all, oldest first, and removes from
+        the end what it has released. Raises TypeError where there is no release; once all is
+        done, InterruptedCleanup if an exception fell in from outside meanwhile.
         """
         releaser = self.releaser.choose(release)
         release_many = self._release_many if release is None else None
-        holdings = self._by_owner.get(pid)
-        if holdings is None:
-            return models.NOTHING
-        cleanup = Cleanup(self.kind, self.describe, holdings, self._index, self._sites)
-        cleanup.run(releaser, release_many, partial(self._by_owner.drop_if_empty, pid, holdings))
+        cleanup = self._unfinished.get(pid)
+        if cleanup is None:
+            holdings = self._by_owner.get(pid)
+            if holdings is None:
+                return models.NOTHING
+            cleanup = Cleanup(self.kind, self.describe, holdings, self._index, self._sites)
+        drop_if_empty = partial(self._by_owner.drop_if_empty, pid, cleanup.holdings)
+        try:
+            cleanup.run(releaser, release_many, drop_if_empty)
+            self._unfinished.pop(pid, None)
+        except BaseException:
+            # One exception fell in upon the other. What was taken out is found by the next call.
+            self._unfinished[pid] = cleanup
+            raise
         if cleanup.kept:
             self._by_owner.put_back(pid, reversed(cleanup.kept))
         return cleanup.account()

@@ -22,6 +22,7 @@ from probate.plugins.order import cleanup_order
 from probate.plugins.registered import RegisteredKind
 from probate.plugins.wiring import UnwiredKindWarning, find_tables
 from probate.system.forking import forget_in_forked_child
+from probate.system.interrupts import fell_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +41,7 @@ class KindsInUse(NamedTuple):
     kinds: list[RegisteredKind]
     #: Kinds that could not be asked, and what they raised.
     failures: list[tuple[RegisteredKind, BaseException]]
-    #: A KeyboardInterrupt or SystemExit that came meanwhile.
+    #: An exception that fell in from outside meanwhile.
     interrupt: BaseException | None
     #: All kinds that were asked.
     order: Sequence[RegisteredKind]
@@ -160,9 +161,10 @@ class PluginRegistry:
         """Return all plugins, in cleanup order."""
         return self._frozen
 
-    def owners(self) -> set[int]:
-        """Return all pids that own something, as the tables know."""
-        return {pid for kind in self._frozen for table in kind.tables for pid in table.pids()}
+    def owners(self, above: int = 0) -> list[int]:
+        """List all pids over `above` that own something, by the plugins' tables."""
+        tables = [table for kind in self._frozen for table in kind.tables]
+        return sorted({pid for table in tables for pid in table.pids() if pid > above})
 
     def is_watched(self) -> bool:
         """Tell whether anybody takes part in calls besides the plugins themselves."""
@@ -206,14 +208,14 @@ class PluginRegistry:
                 return KindsInUse(kinds, [], None, frozen) if kinds else NO_KINDS
         except BaseException as error:
             # A kind or an observer raised. Asked one by one, the kinds show which.
-            interrupt = error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None
+            interrupt = error if fell_in(error) else None
         holding = []
         failures: list[tuple[RegisteredKind, BaseException]] = []
         for kind in frozen:
             try:
                 holds = bool(kind.holds(pid))
             except BaseException as error:
-                if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                if fell_in(error):
                     interrupt = interrupt or error
                 failures.append((kind, error))
                 holds = True

@@ -16,17 +16,19 @@ from probate.process.current import ProcessScope
 from probate.process.history import TerminationHistory, log_failures
 from probate.process.order import (
     check_not_terminating_here,
+    mark_terminating,
     terminate_in_order,
     terminating_here,
     termination_order,
     terminations_elsewhere,
 )
-from probate.process.pending import PendingResult
+from probate.process.pending import PendingResult, Run
 from probate.process.process import Pid, Process
 from probate.process.spawning import Spawner, SpawnOptions
 from probate.system.forking import forget_in_forked_child
+from probate.system.interrupts import Elsewhere
 from probate.termination.steps import Termination
-from probate.termination.waiting import RunResult, Wait, run, run_async
+from probate.termination.waiting import Wait, run, run_async, run_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -177,8 +179,8 @@ class ProcessManager:
 
         `grace` in seconds, instead of the manager's. With `with_leaks`, what it still owns is
         listed in the account as leaked. Raises ProcessNotFoundError, and ValueError for a bad
-        grace. A KeyboardInterrupt or SystemExit ends the grace, and is raised when everything is
-        released.
+        grace. Whatever falls in from outside - Ctrl-C, an exception that a signal handler raises -
+        ends the grace, and is raised when everything is released.
         """
         process = self.get(pid)
         self._terminate([process], grace, process if with_leaks else None)
@@ -202,7 +204,7 @@ class ProcessManager:
                 self._terminate(self._refuse_new(), waits_for_others=True)
             finally:
                 cleanup = self.orchestrator.cleanup_process
-                for pid in self._still_owning():
+                for pid in self._registry.owners(above=self._after):
                     self._add(cleanup(pid, grace=0, deadline=self._deadline))
                 self._spawner.close()
         finally:
@@ -215,7 +217,7 @@ class ProcessManager:
                 await self._terminate_async(self._refuse_new(), waits_for_others=True)
             finally:
                 cleanup = self.orchestrator.cleanup_process_async
-                for pid in self._still_owning():
+                for pid in self._registry.owners(above=self._after):
                     self._add(await cleanup(pid, grace=0, deadline=self._deadline))
                 self._spawner.close()
         finally:
@@ -245,10 +247,6 @@ class ProcessManager:
 
     # -- inside --------------------------------------------------------------
 
-    def _still_owning(self) -> list[int]:
-        """List the terminated processes that still own something, which was busy."""
-        return sorted(pid for pid in self._registry.owners() if pid > self._after)
-
     def _refuse_new(self) -> list[Process]:
         """Create no more from here on; return those that nobody owns, newest first."""
         with self._lock:
@@ -263,25 +261,20 @@ class ProcessManager:
         *,
         waits_for_others: bool = False,
     ) -> None:
-        """Terminate processes on this thread, as far as nobody else does.
-
-        A KeyboardInterrupt or SystemExit is raised when everything is released.
-        """
+        """Terminate processes on this thread, as far as nobody else does."""
         grace = self._grace if grace is None else checked_seconds("grace", grace)
         ending: list[Process] = []
+        current = Run()
         try:
-            awaited = self._begin(roots, None, ending)
+            awaited = self._begin(roots, None, ending, current)
             if ending or waits_for_others:
                 with terminating_here(ending):
                     if (steps := self._steps(ending, awaited, grace, leaker)) is not None:
-                        _raise_interrupt(run(steps))
-        except (KeyboardInterrupt, SystemExit):
-            # If it fell between two steps, those that were left out are terminated now.
-            left = [process for process in ending if process._result.outcome is None]
-            with self._lock:
-                self._mark(left, None)
-            if (steps := self._steps(left, [], 0)) is not None:
-                run(steps)
+                        (ended := run(steps)).unwrap(ended.value)
+        except BaseException:
+            # Before any call: should another exception fall in here, the next to ask takes over.
+            current.is_lost = True
+            Elsewhere(partial(self._complete, ending, current)).result()
             raise
 
     async def _terminate_async(
@@ -296,34 +289,51 @@ class ProcessManager:
         grace = self._grace if grace is None else checked_seconds("grace", grace)
         loop = asyncio.get_running_loop()
         ending: list[Process] = []
-        awaited = self._begin(roots, loop, ending)
-        if ending or waits_for_others:
-            with terminating_here(ending):
-                if (steps := self._steps(ending, awaited, grace, leaker, loop)) is not None:
-                    _raise_interrupt(await run_async(steps))
+        current = Run()
+        try:
+            awaited = self._begin(roots, loop, ending, current)
+            if ending or waits_for_others:
+                with terminating_here(ending):
+                    if (steps := self._steps(ending, awaited, grace, leaker, loop)) is not None:
+                        (ended := await run_async(steps)).unwrap(ended.value)
+        except BaseException:
+            current.is_lost = True
+            await run_elsewhere(partial(self._complete, ending, current))
+            raise
+
+    def _complete(self, ending: Sequence[Process], lost: Run) -> None:
+        """Terminate those that an exception from outside has left TERMINATING."""
+        with self._lock:
+            left = [process for process in ending if process._result.run in (lost, None)]
+            left = [process for process in left if process._result.outcome is None]
+            mark_terminating(left, Run(), None, self._admission)
+        try:
+            with terminating_here(left):
+                if (steps := self._steps(left, [], 0)) is not None:
+                    run(steps)
+        except BaseException as error:
+            # One of our own. Whoever waits is told, rather than waiting for ever.
+            for process in left:
+                if process._result.outcome is None:
+                    self._conclude(process, error)
 
     def _begin(
         self,
         roots: Sequence[Process],
         loop: asyncio.AbstractEventLoop | None,
         ending: list[Process],
+        current: Run,
     ) -> list[Process]:
-        """Take the processes and all they own from RUNNING to TERMINATING, atomically.
+        """Take the processes and all they own to TERMINATING, and into `ending`, atomically.
 
-        They are appended to `ending`, in order; returns those that somebody else terminates.
+        Returns those that somebody else terminates.
         """
         with self._lock:
             running, awaited = termination_order(roots)
-            # First: nothing has changed up to here, and from here on it is known what is to end.
+            # First: nothing has changed yet, and from here on it is known what is to end.
             ending += running
-            self._mark(ending, loop)
+            mark_terminating(running, current, loop, self._admission)
         return awaited
-
-    def _mark(self, ending: list[Process], loop: asyncio.AbstractEventLoop | None) -> None:
-        for process in ending:
-            process._result.loop = loop
-            process._state = ProcessState.TERMINATING
-            self._admission.revoke(process.pid)
 
     def _steps(
         self,
@@ -343,13 +353,21 @@ class ProcessManager:
             if in_use is NO_KINDS:
                 self._conclude(ending[0], nothing_of(ending[0].pid))
                 return None
-        pairs = [
-            (each, Termination(each.pid, self._registry, self._deadline, each is leaker, in_use))
-            for each in ending
-        ]
+        pairs = [(each, self._termination_of(each, each is leaker, in_use)) for each in ending]
         others = partial(terminations_elsewhere, awaited, loop)
         deadline = float("inf") if self._deadline is None else self._deadline
         return terminate_in_order(pairs, others, self._conclude, grace, deadline)
+
+    def _termination_of(
+        self, process: Process, with_leaks: bool, in_use: KindsInUse | None
+    ) -> Termination:
+        """Return the one termination of a process, which keeps its account if taken up anew."""
+        result = process._result
+        if result.termination is None:
+            result.termination = Termination(
+                process.pid, self._registry, self._deadline, with_leaks, in_use
+            )
+        return result.termination
 
     def _conclude(self, process: Process, outcome: CleanupResult | BaseException) -> None:
         """Take a process from TERMINATING to TERMINATED, and hand its account out."""
@@ -380,9 +398,3 @@ class ProcessManager:
         finally:
             with self._lock:
                 self._history.forget(process)
-
-
-def _raise_interrupt(ended: RunResult[BaseException | None]) -> None:
-    interrupt = ended.interrupt or ended.value
-    if interrupt is not None:
-        raise interrupt

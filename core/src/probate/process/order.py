@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from probate.errors import TerminationDeadlockError
 from probate.models import ProcessState
+from probate.system.interrupts import fell_in
 from probate.system.loops import running_loop
 from probate.termination.waiting import Wait
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from probate.hookspecs import AnyFuture
     from probate.models import CleanupResult
+    from probate.ownership.admission import Admission
+    from probate.process.pending import Run
     from probate.process.process import Process
     from probate.termination.steps import Termination
 
@@ -67,14 +70,29 @@ def termination_order(roots: Sequence[Process]) -> tuple[list[Process], list[Pro
     to_visit = list(roots)
     while to_visit:
         process = to_visit.pop()
-        if process.state is ProcessState.RUNNING:
+        is_terminating = process.state is ProcessState.TERMINATING
+        if process.state is ProcessState.RUNNING or (
+            is_terminating and process.pending_result.is_lost
+        ):
             running.append(process)
             if children := process.children():
                 to_visit.extend(reversed(children))
-        elif process.state is ProcessState.TERMINATING:
+        elif is_terminating:
             terminating.append(process)
     running.reverse()
     return running, terminating
+
+
+def mark_terminating(
+    processes: Iterable[Process],
+    run: Run,
+    loop: asyncio.AbstractEventLoop | None,
+    admission: Admission,
+) -> None:
+    """Take processes to TERMINATING, on the manager's lock; they can acquire nothing more."""
+    for process in processes:
+        process.begin_termination(run, loop)
+        admission.revoke(process.pid)
 
 
 def terminations_elsewhere(
@@ -124,10 +142,11 @@ def terminate_in_order(
                 outcome = yield from termination.release_all()
             except GeneratorExit:
                 raise
-            except (KeyboardInterrupt, SystemExit) as error:
-                # It fell outside of all steps: once more, now that most of it is done.
-                interrupt = interrupt or error
             except BaseException as error:
+                if fell_in(error):
+                    # Outside of all steps: once more, now that most of it is done.
+                    interrupt = interrupt or error
+                    continue
                 # Not a plugin's failure, which is in the account, but one of our own: those who
                 # wait for this process are told, and the next one is terminated all the same.
                 outcome = error

@@ -10,9 +10,20 @@ from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
     from probate.models import CleanupResult
+    from probate.termination.steps import Termination
 
 #: Held while a future is made: most processes need none, and two callers may ask at once.
 _making: Final = threading.RLock()
+
+
+@final
+class Run:
+    """Stands for one call that terminates processes; `is_lost` when it was thrown out of it."""
+
+    __slots__ = ("is_lost",)
+
+    def __init__(self) -> None:
+        self.is_lost = False
 
 
 @final
@@ -22,14 +33,24 @@ class PendingResult:
     Most accounts are never waited for, so a future is made only when somebody first asks.
     """
 
-    __slots__ = ("_future", "loop", "outcome")
+    __slots__ = ("_future", "loop", "outcome", "run", "termination")
 
     def __init__(self) -> None:
         #: None until the termination is over.
         self.outcome: CleanupResult | BaseException | None = None
         #: The event loop on which the termination runs, while it runs on any.
         self.loop: asyncio.AbstractEventLoop | None = None
+        #: Who runs the termination, while anybody does.
+        self.run: Run | None = None
+        #: The steps of the termination, while it runs.
+        self.termination: Termination | None = None
         self._future: concurrent.futures.Future[CleanupResult] | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Tell whether nobody runs the termination any more, so that the next to ask takes it."""
+        is_stopped = self.loop is not None and self.loop.is_closed()
+        return is_stopped or (self.run is not None and self.run.is_lost)
 
     @property
     def future(self) -> concurrent.futures.Future[CleanupResult]:
@@ -46,7 +67,8 @@ class PendingResult:
 
     def resolve(self, outcome: CleanupResult | BaseException) -> None:
         """Set the outcome, and wake those who wait."""
-        self.outcome, self.loop = outcome, None
+        self.outcome = outcome
+        self.loop = self.run = self.termination = None
         if self._future is not None:
             _resolve(self._future, outcome)
 

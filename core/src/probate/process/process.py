@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NewType, ParamSpec, Protocol, TypeVar, fi
 
 from probate.models import CleanupResult, ProcessInfo, ProcessState
 from probate.ownership.callback import Callback
-from probate.process.pending import PendingResult
+from probate.process.pending import PendingResult, Run
 
 if TYPE_CHECKING:
+    import asyncio
     import concurrent.futures
     from collections.abc import Callable
     from typing import IO
@@ -118,6 +119,11 @@ class Process:
     def pending_result(self) -> PendingResult:
         """Return what its account is, or will be, found in. For its manager."""
         return self._result
+
+    def begin_termination(self, run: Run, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Be TERMINATING from here on, by `run`, on `loop` if on any. For its manager."""
+        self._result.run, self._result.loop = run, loop
+        self._state = ProcessState.TERMINATING
 
     def children(self) -> list[Process]:
         """List the processes that it owns and that have not terminated yet, oldest first."""

@@ -24,6 +24,8 @@ class CallThread:
         self._name = name
         self._calls: queue.SimpleQueue[Callable[[], None] | None] | None = None
         self._thread: threading.Thread | None = None
+        #: What fell in while a thread was started that makes its call all the same.
+        self.interrupt: BaseException | None = None
 
     def submit(self, function: Callable[[], Any]) -> concurrent.futures.Future[Any]:
         """Have a call made, in a copy of the caller's context; return its future.
@@ -54,15 +56,19 @@ class CallThread:
         calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         calls.put(call)
         thread = threading.Thread(target=_serve, args=(calls,), name=self._name, daemon=True)
-        self._calls, self._thread = calls, thread
         try:
             thread.start()
-        except BaseException:
-            # No thread can be started, or an interrupt came meanwhile. If the call has begun by
-            # then, the thread is kept: the next call has to wait for the end of this one.
+            self._calls, self._thread = calls, thread
+        except BaseException as error:
+            # No thread can be started, or an exception fell in meanwhile, which may come out of
+            # Python's Condition as a RuntimeError. A call that has begun by then is not made twice.
             if future.cancel():
-                self.abandon()
-            raise
+                calls.put(None)
+                self._calls = self._thread = None
+                raise
+            self._calls, self._thread = calls, thread
+            fallen = error.__context__ if isinstance(error, RuntimeError) else error
+            self.interrupt = self.interrupt or fallen
 
     def abandon(self) -> None:
         """Leave a hung call to itself; its thread ends when the call does."""

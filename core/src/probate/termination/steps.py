@@ -18,6 +18,7 @@ from probate.errors import InterruptedCleanup, describe_error
 from probate.models import CleanupFailure, CleanupResult, CleanupStats, Leak, account_of
 from probate.outcome import Outcome
 from probate.system.callthread import CallThread
+from probate.system.interrupts import fell_in
 from probate.system.loops import giving_up_after, running_loop
 from probate.termination.waiting import Wait
 
@@ -87,7 +88,7 @@ class Termination:
         in_use: KindsInUse | None = None,
     ) -> None:
         self.pid = pid
-        #: The first KeyboardInterrupt or SystemExit that came, to be raised when all is done.
+        #: The first exception that fell in from outside, to be raised when all is done.
         self.interrupt: BaseException | None = None
         self._registry = registry
         self._deadline = deadline
@@ -99,6 +100,8 @@ class Termination:
         self._kinds_in_use: list[RegisteredKind] = []
         self._leaks: list[Leak] = []
         self._thread: CallThread | None = None
+        #: A cleanup whose answer is still to come, or to be accounted for.
+        self._unanswered: tuple[RegisteredKind, AnyFuture] | None = None
         #: Done when the users of the resources have stopped.
         self.futures: list[AnyFuture] = []
 
@@ -111,7 +114,9 @@ class Termination:
             for kind in self._kinds_in_use:
                 if kind.implements_quiesce:
                     yield from self._quiesce(kind)
-        except (KeyboardInterrupt, SystemExit) as error:
+        except BaseException as error:
+            if not fell_in(error):
+                raise
             # It fell between two steps. Nobody else is asked to stop. The release goes on, with
             # the kinds in use, which may not have been found yet.
             self._note_interrupt(error)
@@ -125,8 +130,11 @@ class Termination:
         """Release everything, in cleanup order, as often as it helps; return the account."""
         while True:
             try:
+                yield from self._answer_late()
                 yield from self._release_all()
-            except (KeyboardInterrupt, SystemExit) as error:
+            except BaseException as error:
+                if not fell_in(error):
+                    raise
                 # It fell between two steps: everything is still in its place, so once more.
                 self._note_interrupt(error)
                 self._kinds_in_use = self._find_kinds_in_use()
@@ -206,7 +214,24 @@ class Termination:
                     return _checked_stats([kind.clean_directly(self.pid)])
                 return _checked_stats(self._registry.clean(kind, self.pid))
 
-        stats, error = yield from self._call(kind, "cleanup", clean)
+        answer = yield from self._call(kind, "cleanup", clean)
+        freed = self._record(kind, answer)
+        self._unanswered = None
+        return freed
+
+    def _answer_late(self) -> Generator[Wait, None, None]:
+        """Account for a cleanup that was begun before an exception fell in."""
+        if self._unanswered is not None:
+            kind, future = self._unanswered
+            yield Wait([future], self._allowance())
+            if future.done():
+                self._record(kind, _answer(future.result))
+            self._unanswered = None
+
+    def _record(self, kind: RegisteredKind, answer: _Answer[CleanupStats]) -> int:
+        """Add what a cleanup returned or raised to the account; return how many came free."""
+        account = self._accounts[kind.kind]
+        stats, error = answer
         if isinstance(error, InterruptedCleanup):
             self.interrupt = self.interrupt or error.interrupt
             stats, error = error.stats, None
@@ -243,6 +268,9 @@ class Termination:
         except RuntimeError:
             # No more threads can be started. A hook that may hang is better than none at all.
             return _answer(function)
+        if hook == "cleanup":
+            self._unanswered = kind, future
+        self.interrupt = self.interrupt or self._thread.interrupt
         yield Wait([future], self._allowance())
         if not future.done():
             self._thread.abandon()
@@ -279,7 +307,7 @@ class Termination:
             failures.append(failure)
 
     def _note_interrupt(self, error: BaseException) -> None:
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        if fell_in(error):
             self.interrupt = self.interrupt or error
 
     def _allowance(self) -> float:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, final
 
+from probate.system.callthread import CallThread
+from probate.system.interrupts import Elsewhere
 from probate.system.loops import holding_up, running_loop
 
 if TYPE_CHECKING:
@@ -50,8 +53,8 @@ class RunResult(NamedTuple, Generic[T]):
 def run(steps: Generator[Wait, None, T]) -> RunResult[T]:
     """Run `steps` on this thread.
 
-    A KeyboardInterrupt or SystemExit ends the wait for users that it falls into, and nothing
-    else. On the thread of a running event loop such waits are skipped: users may need this loop.
+    An exception that falls into a wait for users ends it, and nothing else. On the thread of a
+    running event loop such waits are skipped: users may need this loop.
     """
     futures: Sequence[AnyFuture] = ()
     interrupt: BaseException | None = None
@@ -66,17 +69,41 @@ def run(steps: Generator[Wait, None, T]) -> RunResult[T]:
             return RunResult(stop.value, interrupt)
         if is_grace and (loop is not None or interrupt is not None):
             continue
-        done = threading.Event()
-        _when_all_done(futures, done.set)
+        # A lock of C: what falls into a wait for Python's Condition leaves that half taken.
+        waiting = threading.Lock()
+        waiting.acquire()
+        fired: list[None] = []
+
+        def fire(fired: list[None] = fired, waiting: threading.Lock = waiting) -> None:
+            fired.append(None)
+            waiting.release()
+
+        _when_all_done(futures, fire)
         over = time.monotonic() + timeout
         while (left := over - time.monotonic()) > 0:
             try:
-                if done.wait(min(left, threading.TIMEOUT_MAX)):
+                if waiting.acquire(timeout=min(left, threading.TIMEOUT_MAX)):
                     break
-            except (KeyboardInterrupt, SystemExit) as error:
-                interrupt = error
-                if is_grace:
+            except BaseException as error:
+                interrupt = interrupt or error
+                # Perhaps just after it had been acquired.
+                if is_grace or fired:
                     break
+
+
+def run_through(
+    steps: Generator[Wait, None, T], again: Callable[[], Generator[Wait, None, T]]
+) -> RunResult[T]:
+    """Run `steps` as `run` does, whatever exception falls in from outside.
+
+    Where one falls between two steps, what `again` makes is run to its end on another thread,
+    where none can fall in, and this one is kept as the interrupt: the one rule for all of them.
+    """
+    try:
+        return run(steps)
+    except BaseException as error:
+        ended = Elsewhere(lambda: run(again())).result()
+        return RunResult(ended.value, error)
 
 
 async def run_async(steps: Generator[Wait, None, T]) -> RunResult[T]:
@@ -109,6 +136,17 @@ async def run_async(steps: Generator[Wait, None, T]) -> RunResult[T]:
                         break
         finally:
             timer.cancel()
+
+
+async def run_elsewhere(function: Callable[[], object]) -> None:
+    """Make a call on a thread of its own, and await its end, whatever falls in here."""
+    thread = CallThread("probate-termination")
+    future = thread.submit(function)
+    while not future.done():
+        # A cancellation is not what it waits for.
+        with contextlib.suppress(BaseException):
+            await asyncio.wait([asyncio.wrap_future(future)])
+    thread.close()
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

@@ -1,0 +1,103 @@
+"""Exceptions that fall in from outside of what runs, and a way to go on where none can fall in.
+
+Python runs signal handlers between any two bytecodes of the main thread, and nowhere else
+(Python's `signal`, "Execution of Python signal handlers"). So whatever they raise is told by the
+handler's frame in its traceback, and another thread is safe from it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import signal
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType
+
+T = TypeVar("T")
+
+
+def fell_in(error: BaseException) -> bool:
+    """Tell whether an exception came from outside: Ctrl-C, an exit, a signal handler's own."""
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return True
+    handlers = None
+    traceback = error.__traceback__
+    while traceback is not None:
+        if handlers is None:
+            handlers = _handlers()
+        if traceback.tb_frame.f_code in handlers:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _handlers() -> set[CodeType]:
+    """Return the code of all Python functions that handle signals now."""
+    found: set[CodeType] = set()
+    for number in signal.valid_signals():
+        handler: Any = signal.getsignal(number)
+        while hasattr(handler, "func"):
+            handler = handler.func  # a functools.partial
+        if not hasattr(handler, "__code__"):
+            # A method of an object, or an object that is called.
+            handler = getattr(handler, "__func__", type(handler).__call__)
+        if (code := getattr(handler, "__code__", None)) is not None:
+            found.add(code)
+    return found
+
+
+@final
+class Elsewhere(Generic[T]):
+    """A call that is made once, on a thread of its own, and waited for whatever falls in here.
+
+    A thread where no signal handler runs, with a stack of its own: what an exception has kept
+    from coming to its end here comes to its end there. `interrupt` is the first exception that
+    fell in meanwhile. Where no thread can be started, the call is made here.
+    """
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        # Locks of C, which no exception leaves half taken, as it does Python's Condition.
+        self._claim = _thread.allocate_lock()
+        self._running = _thread.allocate_lock()
+        self._running.acquire()
+        self._is_over = False
+        self._answer: T | None = None
+        self._error: BaseException | None = None
+        self.interrupt: BaseException | None = None
+
+    def result(self) -> T:
+        """Make the call, wait for it, and return what it returned; raise what it raised."""
+        is_started = False
+        # Told by a flag: an exception may fall in just after the lock was acquired.
+        while not self._is_over:
+            try:
+                if not is_started:
+                    self._start()
+                    is_started = True
+                self._running.acquire()
+            except BaseException as error:
+                self.interrupt = self.interrupt or error
+        if self._error is not None:
+            raise self._error
+        return self._answer  # type: ignore[return-value]  # there is one
+
+    def _start(self) -> None:
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError:
+            self._run()
+
+    def _run(self) -> None:
+        # Started twice if an exception fell between the start and the note of it: run once.
+        if not self._claim.acquire(blocking=False):
+            return
+        try:
+            self._answer = self._function()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._is_over = True
+            self._running.release()
