@@ -1,20 +1,21 @@
 """What stands above owned files: found when their owner ends, and closed before them.
 
 A `gzip.GzipFile(fileobj=file)`, a `zipfile.ZipFile(file, "w")` or a `TextIOWrapper` over a file
-holds bytes back, and the file knows nothing of it. Who refers to a file is known to the garbage
-collector alone (gc.get_referrers), and asking takes as long as there are objects: some 3 ms for
-100,000. So it is asked only if anybody but the owner's own entry refers to a file, and once for
-all files of an owner. A descriptor number is not referred to: of all `FileIO` objects those are
-looked for that have it.
+holds bytes back, and the file knows nothing of it. So all objects that write to something are
+asked what is beneath them (gc.get_referents). Of 100,000 objects they are found in some 6 ms: that
+is done once for all files of an owner, and only if anybody but its own entry refers to one of them.
+A descriptor number is not referred to: of all `FileIO` objects those are looked for that have it.
 """
 
 from __future__ import annotations
 
+import codecs
 import gc
 import io
 import itertools
 import os
 import sys
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate.errors import safe_repr
@@ -22,12 +23,15 @@ from probate_files.descriptor import Descriptor
 from probate_files.openfile import OpenFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from probate_files.entry import Entry
 
 #: What a thing that writes to a file has: most of them, a TarFile, a wave.Wave_write.
-_WRITING: Final = ("write", "addfile", "writeframes")
+_WRITING: Final = {"write", "addfile", "writeframes"}
+
+#: What all file objects of the standard library derive from; without its `abc`, which takes time.
+_FILE: Final = io.IOBase.__base__
 
 #: How many references there are to each layer of a file that nobody else refers to, by the types
 #: of its layers: measured, since interpreters differ.
@@ -40,32 +44,27 @@ def look_above(entries: Iterable[Entry]) -> None:
     numbers: dict[int, Descriptor] = {}
     for entry in entries:
         if isinstance(entry, Descriptor):
-            number = entry.number
-            if number is not None:
+            if (number := entry.number) is not None:
                 numbers[number] = entry
         elif (file := entry.open_file) is not None and file.is_writable and file.closing is None:
             files.append(file)
-    for raw in _raw_files() if numbers else ():
-        descriptor = None if raw.closed else numbers.get(raw.fileno())
-        if descriptor is not None:
-            file = OpenFile(raw)
-            descriptor.put_on_top(file)
-            files.append(file)
-    suspects = list(itertools.chain.from_iterable(map(_referred_to, files)))
-    if not suspects:
+    if not numbers and not any(map(_is_referred_to, files)):
         return
-    graph = _Graph(suspects)
-    data_files = _data_files()
-    for file in files:
-        file.put_on_top(graph.above({id(each) for each in file.layers}))
-        named = data_files.get(safe_repr(file.native), [])
-        file.put_on_top(named if len(named) == 1 else [])
+    writers = _all_writers()
+    for raw in writers:
+        if isinstance(raw, io.FileIO) and not raw.closed:
+            descriptor = numbers.get(raw.fileno())
+            if descriptor is not None:
+                file = OpenFile(raw)
+                descriptor.put_on_top(file)
+                files.append(file)
+    _put_on_top(files, writers)
 
 
-def _referred_to(file: OpenFile) -> list[object]:
-    """The layers of a file that anybody else refers to."""
+def _is_referred_to(file: OpenFile) -> bool:
+    """Whether anybody but its entry refers to a layer of a file."""
     if not file.is_standard:
-        return file.layers
+        return True
     # Before there is another list of the layers.
     counts = _references(file)
     types = tuple(map(type, file.layers))
@@ -74,19 +73,113 @@ def _referred_to(file: OpenFile) -> list[object]:
             top: Any = io.FileIO(os.devnull, "r+")
         except OSError:
             # No descriptor is left for it: one look too many does no harm.
-            return file.layers
+            return True
         for each in types[-2::-1]:
             top = each(top)
         alone = OpenFile(top)
         del top
         _alone[types] = _references(alone)
         alone.release()
-    compared = zip(file.layers, counts, _alone[types], strict=True)
-    return [layer for layer, count, count_alone in compared if count > count_alone]
+    return any(map(int.__gt__, counts, _alone[types]))
 
 
 def _references(file: OpenFile) -> list[int]:
     return [sys.getrefcount(file.layer(index)) for index in range(len(file.layers))]
+
+
+@final
+class _Classes(dict[type, bool]):
+    """Which classes are of files, or of what writes to them; looked at when first asked for."""
+
+    def __missing__(self, cls: type) -> bool:
+        bases = cls.__mro__
+        names = {name for base in bases for name in vars(base)}
+        is_one = _FILE in bases or (
+            bool(_WRITING & names) and ("close" in names or issubclass(cls, codecs.Codec))
+        )
+        self[cls] = is_one
+        return is_one
+
+
+def _all_writers() -> list[object]:
+    """All objects that may stand above a file, and all file objects."""
+    objects = gc.get_objects()
+    return list(itertools.compress(objects, map(_Classes().__getitem__, map(type, objects))))
+
+
+def _writes(thing: object) -> bool:
+    """Whether it is there to write to what is beneath it, and to be closed before that."""
+    kind = type(thing)
+    if str(kind.__module__).partition(".")[0] not in sys.stdlib_module_names:
+        # Nobody knows what else it does. So it has to look like a file of one file.
+        if not hasattr(kind, "__exit__"):
+            return False
+        if sum(isinstance(each, io.IOBase) for each in _referents(thing)) > 1:
+            return False
+    try:
+        if isinstance(thing, io.IOBase):
+            return not thing.closed and thing.writable()
+    except Exception:
+        # Half made, or detached, it writes nothing.
+        return False
+    # A transport is written for by its loop, which alone may close it.
+    return not isinstance(thing, getattr(sys.modules.get("asyncio"), "BaseTransport", ()))
+
+
+def _put_on_top(files: list[OpenFile], writers: list[object]) -> None:
+    """Have each file know what of these stands above it, what is to be closed first in front."""
+    things = {id(each): each for each in writers}
+    things.update((id(layer), layer) for file in files for layer in file.layers)
+    below: dict[int, set[int]] = {}
+    above: dict[int, set[int]] = defaultdict(set)
+    for name, thing in things.items():
+        below[name] = {id(each) for each in _referents(thing)} & things.keys()
+        for other in below[name]:
+            above[other].add(name)
+    data_files = _data_files()
+    for file in files:
+        levels = _levels({id(each) for each in file.layers}, above)
+        beneath = {name: _all_beneath(name, below) for name in levels}
+        found = [
+            name
+            for name, level in levels.items()
+            if level and not _is_inside(name, levels, beneath) and _writes(things[name])
+        ]
+        found.sort(key=lambda name: len(beneath[name]), reverse=True)
+        file.put_on_top([things[name] for name in found])
+        named = data_files.get(safe_repr(file.native), [])
+        file.put_on_top(named if len(named) == 1 else [])
+
+
+def _levels(layers: set[int], above: dict[int, set[int]]) -> dict[int, int]:
+    """How far above these layers, whose level is 0, each thing stands that stands there at all."""
+    levels: dict[int, int] = {}
+    reached, level = layers, 0
+    while reached:
+        levels.update(dict.fromkeys(reached, level))
+        reached = {name for each in reached for name in above.get(each, ())} - levels.keys()
+        level += 1
+    return levels
+
+
+def _all_beneath(name: int, below: dict[int, set[int]]) -> set[int]:
+    found: set[int] = set()
+    left = [name]
+    while left:
+        new = below.get(left.pop(), set()) - found
+        found |= new
+        left += new
+    return found - {name}
+
+
+def _is_inside(name: int, levels: dict[int, int], beneath: dict[int, set[int]]) -> bool:
+    """Whether it is a part of what stands nearer to the file, as they refer to each other.
+
+    Such as the buffer that a GzipFile has inside (since 3.12), which is its own affair.
+    """
+    return any(
+        name in beneath.get(other, ()) and levels[other] < levels[name] for other in beneath[name]
+    )
 
 
 def _data_files() -> dict[str, list[Any]]:
@@ -103,98 +196,7 @@ def _data_files() -> dict[str, list[Any]]:
     return found
 
 
-def _raw_files() -> Iterator[io.FileIO]:
-    objects = gc.get_objects()
-    types = {each for each in set(map(type, objects)) if issubclass(each, io.FileIO)}
-    return itertools.compress(objects, map(types.__contains__, map(type, objects)))
-
-
-@final
-class _Graph:
-    """Who stands on whom, from some layers upwards."""
-
-    def __init__(self, layers: list[object]) -> None:
-        #: In the order in which they were found, from below.
-        self._known = {id(each): each for each in layers}
-        self._is_layer = set(self._known)
-        self._below: dict[int, set[int]] = {}
-        level: list[object] = layers
-        while level:
-            found: list[object] = []
-            for upper in _referrers(level):
-                name = id(upper)
-                below = {id(each) for each in _referents(upper)} & self._known.keys() - {name}
-                self._below.setdefault(name, set()).update(below)
-                if name not in self._known:
-                    self._known[name] = upper
-                    found.append(upper)
-            level = found
-        self._beneath = {name: self._all_beneath(name) for name in self._known}
-
-    def above(self, layers: set[int]) -> list[object]:
-        """What stands above these layers, what is to be closed first coming first."""
-        found = [
-            name
-            for name in self._known
-            if name not in self._is_layer
-            and self._beneath[name] & layers
-            and not self._is_part_of_another(name)
-        ]
-        found.sort(key=lambda name: len(self._beneath[name]), reverse=True)
-        return [self._known[name] for name in found]
-
-    def _all_beneath(self, name: int) -> set[int]:
-        found: set[int] = set()
-        left = [name]
-        while left:
-            new = self._below.get(left.pop(), set()) - found
-            found |= new
-            left += new
-        return found - {name}
-
-    def _is_part_of_another(self, name: int) -> bool:
-        # They refer to each other, as a GzipFile and the buffer that it has inside (since 3.12).
-        # Which of them was found first stands on the file, the others are its own affair.
-        beneath = self._beneath[name]
-        cycle = {name, *(other for other in beneath if name in self._beneath[other])}
-        first = next(each for each in self._known if each in cycle)
-        return first != name
-
-
-def _referrers(objects: list[object]) -> list[object]:
-    """What writes to any of these objects."""
-    found = gc.get_referrers(*objects)
-    # An instance may be referred to by way of its attributes only.
-    attributes = [each for each in found if type(each) is dict]
-    if attributes:
-        found += gc.get_referrers(*attributes)
-    return list({id(each): each for each in found if _writes(each)}.values())
-
-
 def _referents(thing: object) -> list[object]:
     found = gc.get_referents(thing)
+    # An instance may refer to its attributes by way of a dictionary.
     return found + gc.get_referents(*(each for each in found if type(each) is dict))
-
-
-def _writes(thing: object) -> bool:
-    """Whether it is there to write to what is beneath it, and to be closed before that."""
-    kind = type(thing)
-    if kind.__module__.partition(".")[0] not in sys.stdlib_module_names:
-        # Nobody knows what else it does. So it has to look like a file of one file.
-        if not hasattr(kind, "__exit__"):
-            return False
-        if sum(isinstance(each, io.IOBase) for each in _referents(thing)) > 1:
-            return False
-    try:
-        if isinstance(thing, io.IOBase):
-            return not thing.closed and thing.writable()
-    except Exception:
-        # Half made, or detached, it writes nothing.
-        return False
-    transport = getattr(sys.modules.get("asyncio"), "BaseTransport", ())
-    return (
-        any(hasattr(kind, name) for name in _WRITING)
-        and hasattr(thing, "close")
-        # Its loop writes for it, and alone may close it.
-        and not isinstance(thing, transport)
-    )
