@@ -38,7 +38,7 @@ def test_the_trail_goes_through_five_rooms_and_never_back() -> None:
     ]
 
     assert len(entered) == len(set(entered)) <= 5
-    assert (STOPS[0].file, STOPS[-1].function) == ("core/src/probate/orchestrator.py", "close")
+    assert (STOPS[0].file, STOPS[-1].function) == ("core/src/probate/orchestrator.py", "release")
 
 
 def test_every_file_of_the_trail_exists_with_its_function() -> None:

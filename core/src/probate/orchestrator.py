@@ -332,15 +332,23 @@ class ResourceOrchestrator(Mapping[str, Any]):
     ) -> tuple[OwnershipTable[Any], ResourceId]:
         """Find the table in which `pid` owns an object. Raises NotOwnedError."""
         refusal: NotOwnedError | None = None
+        is_id = ints_are_ids and type(thing) is int
         for table in self._tables():
             try:
-                if ints_are_ids and type(thing) is int:
-                    table.get(pid, ResourceId(thing))
-                    return table, ResourceId(thing)
-                return table, table.find(pid, thing)
+                if is_id:
+                    table.get(pid, resource_id := ResourceId(thing))  # type: ignore[arg-type]
+                else:
+                    resource_id = table.find(pid, thing)
             except NotOwnedError as error:
                 # The table that knows another owner has the error that says more.
                 refusal = error if error.owner is not None or refusal is None else refusal
+            else:
+                if is_id and any(each.owner_of(thing) == pid for each in self._tables()):
+                    raise ValueError(
+                        f"{thing} is both an id and a number that process {pid} owns: give back "
+                        "the number by the id that its adoption returned, or by its own kind"
+                    )
+                return table, resource_id
         raise refusal or NotOwnedError("no kind", pid, safe_repr(thing))
 
     def _kinds_in_use(self, pid: int) -> list[RegisteredKind]:

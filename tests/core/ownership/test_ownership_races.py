@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
@@ -284,3 +285,16 @@ def test_the_last_to_go_does_not_take_the_next_to_come_along(ender: str, nbytes:
         assert lost == []
         assert (A in table) == bool(left)
         assert table.nbytes(A) == nbytes * len(left)
+
+
+def test_a_number_that_the_kernel_gives_out_anew_is_its_new_owners() -> None:
+    """Between a close and the note of it others may open the very number: nobody is refused."""
+    table = OwnershipTable("descriptors", os.close, identity=lambda fd: fd)
+
+    def open_and_close(pid: int) -> None:
+        for _ in range(500):
+            table.acquire(pid, lambda: os.open("/", os.O_RDONLY))
+            assert table.cleanup(pid).resources_freed == 1
+
+    assert at_once([partial(open_and_close, pid) for pid in (1, 2, 3, 4)]) == [None] * 4
+    assert table._index.ids == {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from callbacks_driver import Handle
+from drivers import LoopThread
 
 from probate import (
     AlreadyOwnedError,
@@ -24,6 +25,7 @@ from probate import (
 from probate_callbacks import CallbackResource
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from probate import CleanupResult
@@ -273,7 +275,7 @@ def test_one_that_hangs_is_left_behind(orchestrator: ResourceOrchestrator) -> No
 def test_a_coroutine_that_takes_too_long_is_cancelled_and_the_next_has_its_turn(
     orchestrator: ResourceOrchestrator,
 ) -> None:
-    """TIMEOUT, and it stays owned; the deadline is shared out, not used up by one."""
+    """It is not called a second time; the deadline is shared out, not used up by one."""
     builder = ProcessManager.builder().with_resource_orchestrator(orchestrator).with_grace(0)
     ends: list[str] = []
 
@@ -286,13 +288,71 @@ def test_a_coroutine_that_takes_too_long_is_cancelled_and_the_next_has_its_turn(
     manager = builder.with_deadline(0.5).build()
     process = manager.create_process("p")
     process.callback(ends.append, "next")
-    key = process.callback(hang)
+    process.callback(hang)
     result = process.terminate()
 
-    assert ends[:2] == ["cancelled", "next"]
-    assert [error.outcome for error in result.errors] == [Outcome.TIMEOUT]
-    orchestrator.disown(process.pid, key)
+    assert ends == ["cancelled", "next"]
+    assert messages(result) == [
+        (Outcome.FAILED, "its coroutine did not end in time, and was cancelled")
+    ]
     manager.close()
+
+
+def test_a_coroutine_that_its_loop_does_not_come_to_is_never_begun(
+    orchestrator: ResourceOrchestrator,
+) -> None:
+    """A loop that is held up: TIMEOUT, and nothing is called behind anybody's back later."""
+    builder = ProcessManager.builder().with_resource_orchestrator(orchestrator).with_grace(0)
+    calls: list[str] = []
+
+    async def close() -> None:
+        calls.append("closed")
+
+    with LoopThread() as loop, builder.with_deadline(0.3).build() as manager:
+        process = manager.create_process("p")
+        key = loop.call(lambda: process.callback(close))
+        over = threading.Event()
+        loop.loop.call_soon_threadsafe(over.wait)
+        result = process.terminate()
+        over.set()
+        loop.call(lambda: None)
+
+        assert [error.outcome for error in result.errors] == [Outcome.TIMEOUT]
+        assert calls == []
+        assert orchestrator.give_back(process.pid, key) is Outcome.RELEASED
+        assert calls == ["closed"]
+
+
+@pytest.mark.parametrize("release", [lambda: None, lambda handle: handle.close()])
+def test_a_function_gets_the_thing_if_it_takes_one(
+    manager: ProcessManager, release: Callable[..., object]
+) -> None:
+    """What a checker lets pass does not fail at the end."""
+    process = manager.create_process("p")
+    process.adopt(Handle(), release=release)
+
+    assert process.terminate().is_success
+
+
+def test_a_generator_function_is_refused(manager: ProcessManager) -> None:
+    """It would do nothing when it is called, and count as done."""
+    process = manager.create_process("p")
+
+    def generate() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(TypeError, match="generator function"):
+        process.callback(generate)
+
+
+def test_a_number_that_is_also_an_id_is_not_guessed_at(manager: ProcessManager) -> None:
+    """ValueError: neither is released by the other's number."""
+    process = manager.create_process("p")
+    first = process.callback(print)
+    process.adopt(int(first), release=lambda number: None)
+
+    with pytest.raises(ValueError, match="both an id and a number"):
+        process.give_back(first)
 
 
 # -- loops -----------------------------------------------------------------------

@@ -31,6 +31,8 @@ class Callback:
     def __init__(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         if not callable(function):
             raise TypeError(f"expected a function to call, got {function!r}")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"a generator function does nothing when it is called: {function!r}")
         self._call: partial[Any] = partial(function, *args, **kwargs)
         self._loop = running_loop()
         #: What may have one owner only: the thing that is released, or the callback itself.
@@ -43,8 +45,8 @@ class Callback:
 
         Both `release=Session.close` and `release=session.close` then close the session.
         """
-        is_its_method = getattr(release, "__self__", None) is thing
-        made = cls(release) if is_its_method else cls(release, thing)
+        is_its_method = hasattr(release, "__self__") and release.__self__ is thing
+        made = cls(release) if is_its_method or not _takes_one(release) else cls(release, thing)
         made.identity = thing
         return made
 
@@ -70,3 +72,16 @@ class Callback:
                 # It may never have begun, which the interpreter would warn of as well.
                 answer.close()
             raise
+
+
+def _takes_one(function: Callable[..., object]) -> bool:
+    """Tell whether a function can be called with one argument; in doubt, yes."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(None)
+    except TypeError:
+        return False
+    return True

@@ -54,7 +54,7 @@ class Cleanup(Generic[T]):
         self._describe = describe
         self.holdings = holdings
         self._identity_of = index.identity
-        self._index = index.ids
+        self._index = index
         self._sites = sites
         self._started = time.perf_counter()
         self._failures: list[models.CleanupFailure] = []
@@ -179,10 +179,10 @@ class Cleanup(Generic[T]):
                 self.kept.append((resource_id, resource, size))
                 for identity in self._identities:
                     # A release by hand, meanwhile, may have taken it out of the index.
-                    self._index[key_of(identity)] = resource_id
+                    self._index.ids[key_of(identity)] = resource_id
             else:
                 for identity in self._identities:
-                    self._index.pop(key_of(identity), None)
+                    self._index.remove(identity, resource_id)
                 if self._sites:
                     self._sites.pop(resource_id, None)
                 if outcome is Outcome.RELEASED:
@@ -200,9 +200,12 @@ class Cleanup(Generic[T]):
         # Cleared last: after an interrupt, each of these steps can be taken again.
         self.holdings.update(reversed(taken[len(released) :]))
         # In one go, without a loop: for many small resources this is most of the work.
-        key = key_of if int in set(map(type, names)) else id
-        deque(map(self._index.pop, map(key, names), repeat(None)), maxlen=0)
         ids = [each[0] for each in released]
+        if int in set(map(type, names)):
+            for identity, resource_id in zip(names, reversed(ids), strict=True):
+                self._index.remove(identity, resource_id)
+        else:
+            deque(map(self._index.ids.pop, map(id, names), repeat(None)), maxlen=0)
         for resource_id in ids if self._sites else ():
             self._sites.pop(resource_id, None)
         nbytes = self.holdings.take_sizes(ids)

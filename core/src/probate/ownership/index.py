@@ -45,13 +45,28 @@ class IdentityIndex(Generic[T]):
         """Return the id of the resource with this identity, whoever owns it."""
         return self.ids.get(key_of(self.resolve(native)))
 
-    def claim(self, resource: T, resource_id: ResourceId) -> ResourceId:
-        """Enter a resource; return its id, or the id already entered for the same identity."""
-        if self.identity is None:
-            return resource_id
-        return self.ids.setdefault(key_of(self.identity(resource)), resource_id)
+    def claim(
+        self, resource: T, resource_id: ResourceId, owner_of: Callable[[ResourceId], int | None]
+    ) -> tuple[int | None] | None:
+        """Enter a resource; return the owner of the identity, in a tuple, if it is another's.
 
-    def remove(self, resource: T) -> None:
-        """Remove a resource."""
-        if self.identity is not None:
-            self.ids.pop(key_of(self.identity(resource)), None)
+        A number whose former holder nobody owns is being released just now, and was given out
+        anew by the kernel: it is the new holder's.
+        """
+        if self.identity is None:
+            return None
+        identity = self.identity(resource)
+        found = self.ids.setdefault(key_of(identity), resource_id)
+        if found == resource_id:
+            return None
+        owner = owner_of(found)
+        if owner is None and type(identity) is int:
+            self.ids[key_of(identity)] = resource_id
+            return None
+        return (owner,)
+
+    def remove(self, identity: object, resource_id: ResourceId) -> None:
+        """Take an identity out, unless it is another resource's by now."""
+        key = key_of(identity)
+        if self.ids.get(key) == resource_id:
+            del self.ids[key]

@@ -30,10 +30,15 @@ class Releaser:
         # The loop that ran where a resource was added, by the resource's address.
         self._loops: dict[int, asyncio.AbstractEventLoop | None] = {}
 
-    def note(self, resource: object, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Note the loop of a resource that is added, by default the one that runs here."""
+    def note_here(self, resource: object) -> None:
+        """Remember the loop that runs here, for a resource that is added."""
         if self.is_async:
-            self._loops[id(resource)] = loop or running_loop()
+            self._loops[id(resource)] = running_loop()
+
+    def note(self, resource: object, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Remember a loop, or that there was none, for a resource that may stay owned."""
+        if self.is_async:
+            self._loops[id(resource)] = loop
 
     def loop_of(self, resource: object) -> asyncio.AbstractEventLoop | None:
         """Return the loop that was noted for a resource."""

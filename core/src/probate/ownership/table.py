@@ -250,7 +250,7 @@ class OwnershipTable(Generic[T]):
         self.releaser.note(resource, loop)
 
         def put_back() -> None:
-            self._index.claim(resource, resource_id)
+            self._index.claim(resource, resource_id, self._by_owner.owner_of)
             self._by_owner.put_back(pid, [(resource_id, resource, nbytes)])
 
         return release_by_hand(partial(releaser, resource), put_back)
@@ -373,15 +373,15 @@ class OwnershipTable(Generic[T]):
     ) -> tuple[ResourceId, bool]:
         """Put a resource in; return its new id, and False if a cleanup has taken it by now."""
         resource_id = next(_ids)
-        if (found := self._index.claim(resource, resource_id)) != resource_id:
-            owner = self._by_owner.owner_of(found)
-            raise AlreadyOwnedError(self.kind, self.describe(resource), owner)
-        self.releaser.note(resource)
-        admission = self._by_owner.admission
-        if admission is not None and admission.record_sites:
-            frames = traceback.extract_stack(limit=_SITE_DEPTH + 2)[:-2]
-            self._sites[resource_id] = "".join(traceback.format_list(frames))
         try:
+            taken = self._index.claim(resource, resource_id, self._by_owner.owner_of)
+            if taken is not None:
+                raise AlreadyOwnedError(self.kind, self.describe(resource), *taken)
+            self.releaser.note_here(resource)
+            admission = self._by_owner.admission
+            if admission is not None and admission.record_sites:
+                frames = traceback.extract_stack(limit=_SITE_DEPTH + 2)[:-2]
+                self._sites[resource_id] = "".join(traceback.format_list(frames))
             stays = self._by_owner.insert(pid, resource_id, resource, nbytes, reservation)
         except BaseException:
             self._forget(resource_id, resource)
@@ -390,7 +390,8 @@ class OwnershipTable(Generic[T]):
         return resource_id, stays
 
     def _forget(self, resource_id: ResourceId, resource: T) -> None:
-        self._index.remove(resource)
+        if self._index.identity is not None:
+            self._index.remove(self._index.identity(resource), resource_id)
         if self._sites:
             self._sites.pop(resource_id, None)
 

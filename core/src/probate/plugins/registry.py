@@ -137,16 +137,17 @@ class PluginRegistry:
             for registered in added:
                 for table in registered.tables:
                     table.wire(registered.kind, self.admission)
-                if not registered.tables:
-                    warnings.warn(
-                        _UNWIRED.format(registered.kind), UnwiredKindWarning, stacklevel=4
-                    )
             # Odd while pluggy is being changed, so that calls made meanwhile are recognised.
             self._generation += 1
             self._feed(order)
             self._by_kind = by_kind
             self._bind(order)
             self._generation += 1
+        # Last: where warnings are errors, all are registered none the less.
+        for registered in added:
+            if not registered.tables:
+                message = _UNWIRED.format(registered.kind)
+                warnings.warn(message, UnwiredKindWarning, stacklevel=4)
         return refused
 
     def order(self) -> list[str]:

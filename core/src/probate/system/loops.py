@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import threading
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -62,7 +63,8 @@ def _having(variable: ContextVar[T], value: T) -> Iterator[None]:
 
 def holding_up(loop: asyncio.AbstractEventLoop | None) -> AbstractContextManager[None]:
     """Note for what is called within, on whichever thread, that `loop` waits for it."""
-    return _having(_held_up, loop)
+    # One that waits further out waits still.
+    return _having(_held_up, loop or _held_up.get())
 
 
 def giving_up_after(seconds: float) -> AbstractContextManager[None]:
@@ -75,13 +77,16 @@ def run_on_loop(make: Callable[[], Awaitable[Any]], loop: asyncio.AbstractEventL
 
     Without a loop it is awaited on a new one, on a thread of its own (asyncio.run). Raises what
     was raised there; ReleaseError if the loop is closed; BusyResourceError if it does not run, or
-    waits for this very call; ReleaseTimeoutError if it takes longer than a termination has time.
+    waits for this very call; ReleaseTimeoutError if it has not begun while there was time.
     """
     seconds = _give_up_at.get() - time.monotonic()
+    # Taken by whoever is first: the coroutine that begins, or the one who gives it up.
+    claim = threading.Lock()
     if loop is None:
         thread = CallThread("probate-coroutine")
         try:
-            return _result_of(thread.submit(lambda: asyncio.run(_await(make, seconds))), seconds)
+            future = thread.submit(lambda: asyncio.run(_await(make, seconds, claim)))
+            return _result_of(future, seconds, claim)
         finally:
             thread.abandon()
     if loop.is_closed():
@@ -93,13 +98,13 @@ def run_on_loop(make: Callable[[], Awaitable[Any]], loop: asyncio.AbstractEventL
         )
     if not loop.is_running():
         raise BusyResourceError("has to run on its event loop, which does not run")
-    coroutine = _await(make, seconds)
+    coroutine = _await(make, seconds, claim)
     try:
         future = asyncio.run_coroutine_threadsafe(coroutine, loop)
     except RuntimeError:
         coroutine.close()
         raise ReleaseError("its event loop was closed before it could run there") from None
-    return _result_of(future, seconds, loop)
+    return _result_of(future, seconds, claim, loop)
 
 
 def call_on_loop(
@@ -128,31 +133,39 @@ def call_on_loop(
     return done
 
 
-async def _await(make: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+async def _await(make: Callable[[], Awaitable[Any]], seconds: float, claim: threading.Lock) -> Any:
+    """Await, unless whoever asked has given it up before it began: then it is never made."""
+    if not claim.acquire(blocking=False):
+        return None
     limit = asyncio.timeout(None if seconds == float("inf") else seconds * _CANCEL_AT)
     try:
         async with limit:
             return await make()
     except TimeoutError:
         if limit.expired():
-            message = "its coroutine did not end in time, and was cancelled"
-            raise ReleaseTimeoutError(message) from None
+            # It may have released all, some or nothing: it is not made a second time.
+            raise ReleaseError("its coroutine did not end in time, and was cancelled") from None
         raise
 
 
 def _result_of(
     future: concurrent.futures.Future[Any],
     seconds: float,
+    claim: threading.Lock,
     loop: asyncio.AbstractEventLoop | None = None,
 ) -> Any:
     over = time.monotonic() + seconds * _LEAVE_AT
     while not future.done():
         left = over - time.monotonic()
         if left <= 0:
+            if claim.acquire(blocking=False):
+                raise ReleaseTimeoutError("its event loop did not come to it in time")
             future.cancel()
-            raise ReleaseTimeoutError("its coroutine did not end in time, nor when cancelled")
+            raise ReleaseError("its coroutine did not end in time, nor when it was cancelled")
         concurrent.futures.wait([future], min(left, _LOOK_EVERY))
         if loop is not None and not loop.is_running() and not future.done():
+            if claim.acquire(blocking=False):
+                raise BusyResourceError("has to run on its event loop, which was stopped meanwhile")
             future.cancel()
-            raise BusyResourceError("has to run on its event loop, which was stopped meanwhile")
+            raise ReleaseError("its event loop was stopped before its coroutine had ended")
     return future.result()
