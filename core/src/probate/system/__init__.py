@@ -25,6 +25,7 @@ from probate.system.lazy import by_name, lazy_names
 
 if TYPE_CHECKING:
     from probate.system.arguments import checked_int as checked_int
+    from probate.system.blocked import NOWHERE as NOWHERE
     from probate.system.blocked import Blocked as Blocked
     from probate.system.blocked import blocked_in as blocked_in
     from probate.system.blocked import has_other_threads as has_other_threads
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from probate.system.osprocess import start_time_of as start_time_of
     from probate.system.osprocess import stat_of as stat_of
     from probate.system.polling import LetGo as LetGo
+    from probate.system.polling import epoll_of as epoll_of
     from probate.system.polling import let_go as let_go
     from probate.system.polling import objects_above as objects_above
     from probate.system.polling import polled as polled
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
 _HOMES: Final = by_name(
     {
         "probate.system.arguments": "checked_int",
-        "probate.system.blocked": "Blocked blocked_in has_other_threads",
+        "probate.system.blocked": "NOWHERE Blocked blocked_in has_other_threads",
         "probate.system.callthread": "CallThread",
         "probate.system.deathwatch": "DeathWatch death_watch",
         "probate.system.forking": "forget_in_forked_child",
@@ -68,7 +70,7 @@ _HOMES: Final = by_name(
         "probate.system.loops": "call_on_loop running_loop",
         "probate.system.mapdescriptor": "MapDescriptor",
         "probate.system.osprocess": "OsProcess read_proc start_time_of stat_of",
-        "probate.system.polling": "LetGo let_go objects_above polled",
+        "probate.system.polling": "LetGo epoll_of let_go objects_above polled",
         "probate.system.sharing": "all_sharers_of sharers_of",
     }
 )

@@ -21,10 +21,12 @@ _LOOKS: Final = 20
 
 #: System calls whose first argument is the one descriptor that they wait for: read, write, readv,
 #: writev, connect, accept, accept4, sendto, recvfrom, sendmsg, recvmsg, recvmmsg, sendmmsg,
-#: sendfile.
+#: sendfile, epoll_wait, epoll_pwait, epoll_pwait2.
 _IN_ONE: Final = {
-    "x86_64": frozenset({0, 1, 19, 20, 42, 43, 288, 44, 45, 46, 47, 299, 307, 40}),
-    "aarch64": frozenset({63, 64, 65, 66, 203, 202, 242, 206, 207, 211, 212, 243, 269, 71}),
+    "x86_64": frozenset({0, 1, 19, 20, 42, 43, 288, 44, 45, 46, 47, 299, 307, 40, 232, 281, 441}),
+    "aarch64": frozenset(
+        {63, 64, 65, 66, 203, 202, 242, 206, 207, 211, 212, 243, 269, 71, 22, 441}
+    ),
 }
 
 #: poll and ppoll, whose first argument is where in memory an array of descriptors is.

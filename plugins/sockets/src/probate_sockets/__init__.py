@@ -10,10 +10,10 @@ loopbound.py     LoopBound: servers and transports, which only their own loop ma
 threadserver.py  ThreadServer: socketserver's servers
 asyncstream.py   AsyncStream: sockets, streams and listeners of trio and anyio
 onloop.py        a plain socket that something else uses: found, and detached there
-polling.py       who polls a number, as the kernel tells, and the objects above
-blocked.py       in which descriptors other threads are blocked
+polling.py       which socketserver servers run on a number
+blocked.py       waking a thread that is blocked in a socket
 makefiles.py     files that makefile has put above a socket
-identity.py      which socket a number refers to, and who shares it
+identity.py      which socket a number refers to
 unix.py          unix listeners and the paths they leave behind
 """
 

@@ -1,17 +1,9 @@
-"""Which socket a number refers to, and who else has that socket open.
-
-A number that was closed elsewhere is soon another's (open(2)), and shutdown(2) and SO_LINGER act on
-the open file description, which a dup, a child or whoever was sent it shares (socket(7), unix(7)).
-"""
+"""Which socket a number refers to: one that was closed elsewhere is soon another's (open(2))."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+from typing import Final
 
 #: Inode and device, which a socket keeps for as long as anybody has it open.
 Identity = tuple[int, int]
@@ -26,45 +18,3 @@ def identify(number: int) -> Identity:
         return os.fstat(number)[1:3]
     except OSError:
         return NOTHING
-
-
-def sharers_of(number: int) -> str:
-    """Say who else has a socket open: this process by another number, or another process.
-
-    Empty if nobody has. Processes that we may not look into (proc(5)) are taken for strangers.
-    """
-    return all_sharers_of([number]).get(number, "")
-
-
-def all_sharers_of(numbers: Collection[int]) -> dict[int, str]:
-    """As `sharers_of`, of those that anybody else has open: one look for all, at all processes."""
-    if not numbers:
-        return {}
-    links = {f"socket:[{identify(number)[0]}]": number for number in numbers}
-    found: dict[int, str] = {}
-    for other, link in _opened("self"):
-        number = links.get(link)
-        if number is not None and other != str(number):
-            found[number] = f"this process has it open as number {other}, too"
-    own = str(os.getpid())
-    for process in _listed("/proc"):
-        if process.isdigit() and process != own:
-            for _, link in _opened(process):
-                if link in links:
-                    found.setdefault(links[link], f"process {process} has it open, too")
-    return found
-
-
-def _opened(process: str) -> Iterator[tuple[str, str]]:
-    """The descriptors of a process, and what each is."""
-    folder = f"/proc/{process}/fd"
-    for number in _listed(folder):
-        with contextlib.suppress(OSError):
-            yield number, os.readlink(f"{folder}/{number}")
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208  a fraction of the time
-    except OSError:
-        return []

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
 from probate.errors import ReleaseError
-from probate.system import call_on_loop, running_loop
-from probate_sockets.identity import Identity, identify, sharers_of
+from probate.system import call_on_loop, running_loop, sharers_of
+from probate_sockets.identity import Identity, identify
 from probate_sockets.unix import unlink_bound
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, final
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current, runs_inline
-from probate_sockets import adoption, blocked, onloop, unix
+from probate.system import blocked_in
+from probate_sockets import adoption, onloop, unix
 from probate_sockets.address import Endpoint, resolve, unix_path
 from probate_sockets.loopbound import number_of
 from probate_sockets.many import close_many
@@ -177,7 +178,7 @@ class SocketManager:
         owned = self.table.resources(pid)
         # Nobody uses what nobody else holds; and of the rest few are used.
         held = [each for each in owned if type(each) is PlainSocket and each.is_held(OURS)]
-        waiting = blocked.blocked_in() if held else None
+        waiting = blocked_in() if held else None
         used = onloop.in_use(held, waiting) if held else set()
         used |= waiting.inside if waiting is not None else set()
         closing = [

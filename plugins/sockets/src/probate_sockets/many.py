@@ -7,9 +7,9 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from probate.system import running_loop
+from probate.system import NOWHERE, all_sharers_of, blocked_in, running_loop
 from probate_sockets import blocked, onloop
-from probate_sockets.identity import all_sharers_of, identify
+from probate_sockets.identity import identify
 from probate_sockets.plain import PlainSocket
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def close_many(entries: list[Any]) -> None:
     descriptors = list(map(_descriptor_of, sockets))
     # Nobody uses what nobody else holds.
     is_held = max(map(sys.getrefcount, sockets)) > _OURS or any(each.loop for each in plain)
-    waiting = blocked.blocked_in() if is_held else blocked.NOWHERE
+    waiting = blocked_in() if is_held else NOWHERE
     if waiting is None:
         return
     blocking = waiting.inside.intersection(descriptors)
@@ -70,7 +70,7 @@ def close_many(entries: list[Any]) -> None:
 def _wake(detached: list[int], blocking: frozenset[int]) -> None:
     """Wake whoever is blocked in one; of `blocking` it is known that nobody shares them."""
     late: set[int] = set()
-    if (waiting := blocked.blocked_in()) is not None:
+    if (waiting := blocked_in()) is not None:
         late.update(waiting.inside.intersection(detached) - blocking)
     for number in blocking.intersection(detached) | (late - all_sharers_of(late).keys()):
         blocked.shut_down(number)

@@ -9,12 +9,21 @@ import concurrent.futures
 import contextlib
 import gc
 import sys
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from probate import BusyResourceError
-from probate.system import call_on_loop, running_loop
-from probate_sockets import blocked, polling
+from probate.system import (
+    Blocked,
+    blocked_in,
+    call_on_loop,
+    epoll_of,
+    objects_above,
+    polled,
+    running_loop,
+)
+from probate_sockets import polling
 from probate_sockets.loopbound import (
     LoopBound,
     is_server,
@@ -55,8 +64,8 @@ class Use(NamedTuple):
 def use_of(sock: socket.socket) -> Use:
     """Look who waits for a socket."""
     number = sock.fileno()
-    instances = tuple(polling.polled({number}).get(number, ()))
-    waiting = blocked.blocked_in()
+    instances = tuple(polled({number}).get(number, ()))
+    waiting = blocked_in()
     if waiting is None:
         return Use(number, instances, is_waited_for=None, is_in_poll=False)
     is_in_poll = number in waiting.in_poll
@@ -68,7 +77,7 @@ def owners_of(sock: socket.socket, loops: list[Any], use: Use) -> list[Native]:
     """The servers and transports that were made of a socket, and close it themselves."""
     number = use.number
     found: list[Native] = [ThreadServer(server) for server in polling.servers_in(number)]
-    pollers = polling.objects_above(number, use.instances, loops)
+    pollers = objects_above(number, use.instances, loops)
     for loop in {id(each): each for each in [*loops, *pollers]}.values():
         if hasattr(loop, "call_soon_threadsafe") and not loop.is_closed():
             found += [LoopBound(each, loop) for each in _natives(loop, sock, number)]
@@ -87,13 +96,13 @@ def is_polled_by(loops: Iterable[Any], number: int) -> bool:
     return False
 
 
-def in_use(entries: Sequence[PlainSocket], waiting: blocked.Blocked | None) -> set[int]:
+def in_use(entries: Sequence[PlainSocket], waiting: Blocked | None) -> set[int]:
     """The numbers of these sockets that anybody polls, serves on, or has made a file of.
 
     One look for all: what is found is looked at one by one.
     """
     numbers = {each.native.fileno() for each in entries}
-    used = set(polling.polled(numbers))
+    used = set(polled(numbers))
     used.update(number_of(server) for server in polling.serving())
     used.update(
         each.native.fileno()
@@ -113,10 +122,11 @@ def detach(sock: socket.socket, loops: list[Any], use: Use) -> None:
     drop_unseen(loops, number)
     if not use.instances and not use.is_in_poll:
         return
-    pollers = polling.objects_above(number, use.instances, loops, without_epoll=use.is_in_poll)
+    pollers = objects_above(number, use.instances, loops, without_epoll=use.is_in_poll)
     waiting: list[concurrent.futures.Future[None]] = []
     for each in pollers:
         if hasattr(each, "unregister"):
+            _let_wake(epoll_of(each))
             with contextlib.suppress(KeyError, ValueError, OSError):
                 each.unregister(number)
         elif hasattr(each, "entry_queue"):
@@ -127,16 +137,32 @@ def detach(sock: socket.socket, loops: list[Any], use: Use) -> None:
             waiting.append(done)
     if waiting and running_loop() is None:
         concurrent.futures.wait(waiting, _TURN)
-    left = polling.polled({number}).get(number, ())
+    left = polled({number}).get(number, ())
     if not left:
         return
-    if set(left) <= {polling.epoll_of(each) for each in pollers}:
+    if set(left) <= {epoll_of(each) for each in pollers}:
         raise BusyResourceError("polled by an event loop, which has not let go of it yet")
     raise BusyResourceError(
         f"polled by epoll instance {left[0]} of this process, of which no loop or selector is "
         "known: unregister it there, or adopt what serves on it instead"
     )
 
+
+def _let_wake(instance: int | None) -> None:
+    """Let a thread that a shutdown has just woken leave epoll_wait(2).
+
+    If it came to look only after the number was unregistered, it would find nothing and sleep on.
+    """
+    over = time.monotonic() + _TURN
+    while instance is not None and time.monotonic() < over:
+        waiting = blocked_in()
+        if waiting is None or instance not in waiting.inside:
+            return
+        time.sleep(_LOOK_EVERY)
+
+
+#: Seconds between two looks whether a thread has left.
+_LOOK_EVERY = 0.001
 
 #: Seconds that another thread's loop is waited for, where that holds up no loop here.
 _TURN = 0.25
@@ -156,7 +182,7 @@ def drop_unseen(loops: Iterable[Any], number: int) -> None:
 
 def is_opaque(loops: Iterable[Any], use: Use) -> bool:
     """Whether a loop polls it that does not tell who waits: they need a turn to be woken."""
-    pollers = polling.objects_above(use.number, use.instances, loops)
+    pollers = objects_above(use.number, use.instances, loops)
     return any(hasattr(each, "_get_backend_id") for each in pollers)
 
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
 from probate.errors import RefusedResourceError, ReleaseError
-from probate.system import running_loop
+from probate.system import blocked_in, has_other_threads, running_loop, sharers_of
 from probate_sockets import blocked, makefiles, onloop, unix
-from probate_sockets.identity import NOTHING, Identity, identify, sharers_of
+from probate_sockets.identity import NOTHING, Identity, identify
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -209,8 +209,8 @@ class PlainSocket:
         if number == -1:
             return False
         # From here on no thread finds it that was not there before.
-        if not is_unheld and blocked.has_other_threads():
-            waiting = blocked.blocked_in()
+        if not is_unheld and has_other_threads():
+            waiting = blocked_in()
             if (waiting is None or number in waiting.inside) and not sharers_of(number):
                 blocked.shut_down(number)
         os.close(number)

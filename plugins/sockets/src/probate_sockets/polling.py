@@ -1,124 +1,9 @@
-"""Who polls a number: epoll instances, as the kernel tells, and the objects above them.
-
-An event loop, or a selector, keeps a map from number to callback of its own. If a number is closed
-beneath it, the next socket with that number is taken for the old one (epoll(7), Q6).
-"""
+"""Which `socketserver` servers run on a number; the rest of who polls it is the core's to tell."""
 
 from __future__ import annotations
 
-import gc
-import os
-import re
 import sys
-import time
-from typing import TYPE_CHECKING, Any, Final
-
-from probate.system import read_proc
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-#: What the kernel calls an epoll instance (proc(5)).
-_EPOLL: Final = "anon_inode:[eventpoll]"
-
-_WATCHED: Final = re.compile(rb"^tfd:\s+(\d+)", re.MULTILINE)
-
-#: Where more numbers than these are open, a look at all of them is not taken again before this many
-#: times as long as it took is over: one in twenty seconds of a thread at most.
-_FEW: Final = 1000
-_REST: Final = 20
-
-
-class _LastLook:
-    """The epoll instances that were found last, among how many, when, and how long it took."""
-
-    epolls: tuple[int, ...] = ()
-    among = 0
-    ended = 0.0
-    took = 0.0
-
-
-def epolls(known_sockets: Collection[int] = ()) -> tuple[int, ...]:
-    """The numbers of this process's epoll instances; `known_sockets` need not be looked at.
-
-    Where there are so many numbers that a look takes long, one that has just been made may be
-    missed.
-    """
-    started = time.perf_counter()
-    if _LastLook.among > _FEW and started < _LastLook.ended + _REST * _LastLook.took:
-        return tuple(number for number in _LastLook.epolls if _is_epoll(number))
-    found = []
-    names = os.listdir("/proc/self/fd")  # noqa: PTH208  a fraction of the time
-    for name in names:
-        number = int(name)
-        if number not in known_sockets and _is_epoll(number):
-            found.append(number)
-    _LastLook.epolls = tuple(found)
-    _LastLook.among = len(names)
-    _LastLook.ended = time.perf_counter()
-    _LastLook.took = _LastLook.ended - started
-    return _LastLook.epolls
-
-
-def polled(numbers: Collection[int]) -> dict[int, list[int]]:
-    """Which of these sockets are watched, each with the epoll instances that do."""
-    found: dict[int, list[int]] = {}
-    for epoll in epolls(numbers):
-        try:
-            watched = _WATCHED.findall(read_proc(f"/proc/self/fdinfo/{epoll}"))
-        except OSError:
-            continue
-        for number in map(int, watched):
-            if number in numbers:
-                found.setdefault(number, []).append(epoll)
-    return found
-
-
-def objects_above(
-    number: int,
-    instances: Collection[int],
-    known_loops: Iterable[Any],
-    *,
-    without_epoll: bool = False,
-) -> list[Any]:
-    """The loops, selectors and runs of trio that watch a number through these epoll instances.
-
-    Those that are not known already are looked for among all objects: some milliseconds, where
-    there are many. What is not found has no object that we know.
-    """
-    above = [loop for loop in known_loops if epoll_of(loop) in instances]
-    if {epoll_of(each) for each in above} >= set(instances) and not without_epoll:
-        return above
-    loops = [*above]
-    selectors = []
-    kinds: dict[type, str] = {}
-    for each in gc.get_objects():
-        cls = type(each)
-        if (kind := kinds.get(cls)) is None:
-            kind = kinds[cls] = _kind_of(cls)
-        if kind == "loop":
-            if each not in loops and epoll_of(each) in instances:
-                loops.append(each)
-        elif kind == "selector" and number in (_map_of(each) or ()):
-            selectors.append(each)
-    theirs = [getattr(loop, "_selector", None) for loop in loops]
-    return loops + [each for each in selectors if not any(each is other for other in theirs)]
-
-
-def epoll_of(poller: Any) -> int | None:
-    """The epoll instance of an event loop, a selector, or a run of trio; None without one."""
-    try:
-        if (selector := getattr(poller, "_selector", None)) is not None:
-            number = selector.fileno()
-        elif (backend := getattr(poller, "_get_backend_id", None)) is not None:
-            number = backend()
-        elif (manager := getattr(poller, "io_manager", None)) is not None:
-            number = manager._epoll.fileno()  # noqa: SLF001  trio shows it nowhere else
-        else:
-            number = poller.fileno()
-    except (AttributeError, ValueError, OSError, RuntimeError, TypeError):
-        return None
-    return number if isinstance(number, int) else None
+from typing import Any
 
 
 def servers_in(number: int) -> list[Any]:
@@ -142,29 +27,6 @@ def running(method: Any) -> list[Any]:
                 found.append(frame.f_locals.get("self"))
             frame = frame.f_back  # type: ignore[assignment]  # None at the end
     return found
-
-
-def _kind_of(cls: type) -> str:
-    names = {name for each in cls.__mro__ for name in each.__dict__}
-    if {"call_soon_threadsafe", "add_reader", "run_forever"} <= names:
-        return "loop"
-    if cls.__name__ == "Runner" and str(cls.__module__).startswith("trio."):
-        return "loop"
-    return "selector" if {"get_map", "unregister", "select"} <= names else ""
-
-
-def _map_of(selector: Any) -> Any:
-    try:
-        return selector.get_map()
-    except (RuntimeError, AttributeError):
-        return None
-
-
-def _is_epoll(number: int) -> bool:
-    try:
-        return os.readlink(f"/proc/self/fd/{number}") == _EPOLL
-    except OSError:
-        return False
 
 
 def _number_of(thing: Any) -> int:

@@ -10,9 +10,9 @@ import threading
 from typing import Any, Final, final
 
 from probate import BusyResourceError, Outcome
-from probate.system import CallThread, running_loop
+from probate.system import CallThread, running_loop, sharers_of
 from probate_sockets import polling
-from probate_sockets.identity import identify, sharers_of
+from probate_sockets.identity import identify
 from probate_sockets.unix import bound_path, unlink_bound
 
 #: Seconds that the end of a server is waited for, where that holds up no event loop.
