@@ -1,6 +1,7 @@
 """The `probate` command.
 
 app.py     the command line (click)
+listing.py `probate plugins`
 output.py  tables: rich at a terminal, columns of plain text elsewhere
 ps.py      `probate ps`
 demo/      `probate demo`
@@ -8,6 +9,7 @@ demo/      `probate demo`
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 from typing import Final
@@ -22,10 +24,19 @@ def main() -> None:
     An error is one line on standard error: exit 2 for wrong usage and for a missing extra, 1 for
     what went wrong, 130 when interrupted.
     """
+    if sys.stdout is None:
+        # Closed by whoever started us; what is opened next would get its number.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the end
     try:
         code, complaint = _run()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         code, complaint = 130, "interrupted"
+    except OSError as error:
+        # Python would complain as well when it flushes once more at its end (Python's
+        # documentation of `signal`, "Note on SIGPIPE"). A closed pipe has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code, complaint = 1, "" if isinstance(error, BrokenPipeError) else str(error)
     if complaint:
         print(f"probate: {' '.join(complaint.split())}", file=sys.stderr)  # noqa: T201  it is a command's output
     sys.exit(code)
@@ -36,6 +47,13 @@ def _run() -> tuple[int, str]:
     missing = next((name for name in _LIBRARIES if find_spec(name) is None), None)
     if missing is not None:
         return 2, f"the command line needs {missing}: pip install 'probate[cli]'"
+    if sys.argv[1:] in (["plugins"], ["plugins", "--json"]):
+        from probate.cli.listing import is_anything_set, list_plugins
+
+        if not is_anything_set():
+            # Without click, which takes as long to import as half of the kinds.
+            list_plugins(as_json="--json" in sys.argv)
+            return 0, ""
     import click
 
     from probate.cli.app import app

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import gc
-import json
 import os
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from probate.cli.output import print_table
+from probate.cli.listing import is_anything_set, list_plugins
 from probate.errors import ProbateError
 from probate.version import __version__
 
 if TYPE_CHECKING:
     from probate.orchestrator import ResourceOrchestrator
-    from probate.plugins.discovery import DiscoveredPlugin
     from probate.settings import Settings
 
 
@@ -49,17 +46,8 @@ _disable = click.option(
 @_disable
 def plugins(as_json: bool, disable: str | None) -> None:
     """List the plugins found, in cleanup order, and why any is not loaded."""
-    # What is loaded here is looked at once: to look for garbage in it takes longer than all else.
-    gc.disable()
-    found = _find(disable)
-    gc.freeze()
-    if as_json:
-        click.echo(json.dumps([each._asdict() for each in found], indent=2))
-    elif found:
-        headings = ("kind", "priority#", "distribution", "version", "status", "reason")
-        print_table(headings, [_cells(each) for each in found])
-    else:
-        click.echo("no plugins found: pip install 'probate[all]', or one such as probate-sockets")
+    is_plain = disable is None and not is_anything_set()
+    list_plugins(as_json=as_json, settings=None if is_plain else _settings(disable))
 
 
 @app.command(short_help="List the processes of running hosts.")
@@ -115,25 +103,6 @@ def demo(verbose: bool, as_json: bool, disable: str | None) -> None:
     raise SystemExit(not report.is_success)
 
 
-def _find(disable: str | None) -> list[DiscoveredPlugin]:
-    """Load the plugins into a registry that ends nothing, and leave out what only an end takes."""
-    from probate.ownership.admission import Admission
-    from probate.plugins import discovery
-    from probate.plugins.registry import PluginRegistry
-
-    files = ("probate.toml", "pyproject.toml")
-    is_set = any(name.startswith("PROBATE_") for name in os.environ) or any(
-        map(os.path.exists, files)
-    )
-    registry = PluginRegistry(Admission())
-    if disable is None and not is_set:
-        found = discovery.discover(registry)
-    else:
-        settings = _settings(disable)
-        found = discovery.discover(registry, None, settings.disable, settings.priorities)
-    return discovery.in_order(found, registry.order())
-
-
 def _settings(disable: str | None) -> Settings:
     """Read the settings; `disable`, kinds separated by commas, takes the place of theirs."""
     from pydantic import ValidationError
@@ -158,14 +127,3 @@ def _discover(settings: Settings) -> ResourceOrchestrator:
         )
     except (ProbateError, ValueError) as error:
         raise click.UsageError(str(error)) from error
-
-
-def _cells(record: DiscoveredPlugin) -> list[str]:
-    return [
-        record.kind,
-        "" if record.priority is None else str(record.priority),
-        record.distribution,
-        record.version,
-        record.status,
-        " ".join(record.reason.split()),
-    ]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import click
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -33,7 +31,7 @@ def print_table(
             cell.rjust(width) if is_number else cell.ljust(width)
             for cell, width, is_number in zip(line, widths, are_numbers, strict=True)
         ]
-        click.echo("  ".join(padded).rstrip())
+        print("  ".join(padded).rstrip())  # noqa: T201  it is a command's output
 
 
 def printable(text: str) -> str:
