@@ -57,7 +57,7 @@ def test_json_is_for_machines(tmp_path: Path) -> None:
 
 
 def test_a_broken_plugin_is_reported_and_the_rest_works(tmp_path: Path) -> None:
-    """The list says what is wrong with it, on one line and as the records do, after the others."""
+    """The list says what is wrong, on one line, after the others; the exit code says so too."""
     install(
         tmp_path,
         "broken",
@@ -78,7 +78,8 @@ def test_a_broken_plugin_is_reported_and_the_rest_works(tmp_path: Path) -> None:
     text = plugins(tmp_path, **environment)
 
     assert json.loads(as_json.stdout) == json.loads(records)
-    assert (text.returncode, len(text.stdout.splitlines())) == (0, 1 + len(KINDS) + 1)
+    assert (as_json.returncode, text.returncode) == (1, 1)
+    assert len(text.stdout.splitlines()) == 1 + len(KINDS) + 1
     assert text.stdout.splitlines()[-1].endswith("failed  OSError: no disk")
 
 
@@ -186,7 +187,21 @@ def test_nothing_found_is_said(
     monkeypatch.setattr(discovery, "scan", list)
 
     assert ResourceOrchestrator().discover().records == []
-    plugins.main([], standalone_mode=False)
+    with pytest.raises(SystemExit, match="0"):
+        plugins.main([], standalone_mode=False)
     assert capsys.readouterr().out.startswith("no plugins found: pip install")
-    plugins.main(["--json"], standalone_mode=False)
+    with pytest.raises(SystemExit, match="0"):
+        plugins.main(["--json"], standalone_mode=False)
     assert capsys.readouterr().out == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["PROBATE_DISABLE", "PROBATE_PRIORITIES"])
+def test_an_unknown_kind_in_the_settings_is_an_error(tmp_path: Path, name: str) -> None:
+    """It would silently do nothing; what there is is listed."""
+    value = "mmpa" if name == "PROBATE_DISABLE" else '{"mmpa": 5}'
+
+    answer = plugins(tmp_path, **{name: value})
+
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "no plugin serves kind 'mmpa'; registered: " in answer.stderr
+    assert "mmap" in answer.stderr

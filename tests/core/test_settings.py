@@ -40,7 +40,7 @@ def test_the_environment_wins_over_files(folder: Path, monkeypatch: pytest.Monke
         "[tool.probate]\ngrace = 1\ndeadline = 1\ntrace = true\ndisable = ['rings']\n"
         "[tool.other]\ngrace = 99\n"
     )
-    (folder / "probate.toml").write_text("grace = 2\ndeadline = 2\ndisable = ['mmap', 'tasks']\n")
+    (folder / "probate.toml").write_text("grace = 2\ndeadline = 4\ndisable = ['mmap', 'tasks']\n")
     monkeypatch.setenv("PROBATE_GRACE", "3")
     monkeypatch.setenv("PROBATE_DISABLE", "sockets, signals")
 
@@ -48,7 +48,17 @@ def test_the_environment_wins_over_files(folder: Path, monkeypatch: pytest.Monke
 
     assert settings.disable == ("tasks",)
     assert Settings().disable == ("sockets", "signals")
-    assert (settings.grace, settings.deadline, settings.trace) == (3, 2, True)
+    assert (settings.grace, settings.deadline, settings.trace) == (3, 4, True)
+
+
+def test_a_grace_that_is_never_reached_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline counts from the same moment; a short deadline alone is not an error."""
+    monkeypatch.setenv("PROBATE_DEADLINE", str(DEFAULT_GRACE / 2))
+    assert Settings().grace == DEFAULT_GRACE
+
+    monkeypatch.setenv("PROBATE_GRACE", "60")
+    with pytest.raises(ValidationError, match=r"a grace of 60\.0 seconds is never reached"):
+        Settings()
 
 
 @pytest.mark.parametrize(

@@ -136,4 +136,4 @@ def __dir__() -> list[str]:
 
 if not TYPE_CHECKING:
     # Unseen by checkers, to whom a misspelt name is an error.
-    __getattr__ = lazy_names(__name__, _HOMES)
+    __getattr__ = lazy_names(__name__, {**_HOMES, "settings": "probate.settings"})

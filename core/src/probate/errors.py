@@ -114,11 +114,11 @@ class DuplicateKindError(PluginError):
 class UnknownKindError(PluginError, KeyError):
     """Raised when a kind is asked for that no registered plugin serves."""
 
-    def __init__(self, kind: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, known: Iterable[str], why: str = "") -> None:
         super().__init__(kind)
         self._message = (
             f"no plugin serves kind {kind!r}; registered: {', '.join(known) or 'none'} "
-            f"(is probate-{kind} installed?)"
+            f"({why or f'is probate-{kind} installed?'})"
         )
 
     def __str__(self) -> str:

@@ -90,7 +90,8 @@ class ResourceOrchestrator(Mapping[str, Any]):
         Kinds in `disable`, or not in `only`, are never imported. `priorities`, by kind, take the
         place of what the plugins say. A plugin that cannot be used is recorded with the reason,
         and the others are loaded; see `records`. Raises TypeError for a bare string and
-        UnknownKindError if a kind in `only` is not installed, with nothing loaded.
+        UnknownKindError for a kind that is not installed, in any of the three, with nothing
+        loaded.
         """
         from probate.plugins import discovery
 
@@ -131,7 +132,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         if isinstance(kind, str):
             if (registered := self._registry.get(kind)) is not None:
                 return registered.plugin
-            raise UnknownKindError(kind, self.registered_types())
+            raise UnknownKindError(kind, self.registered_types(), self._why_not(kind))
         found = self._of_class(kind)
         if not found:
             raise UnknownKindError(kind.__qualname__, self.registered_types())
@@ -313,6 +314,11 @@ class ResourceOrchestrator(Mapping[str, Any]):
         if deadline is not None:
             checked_seconds("deadline", deadline)
         return Termination(checked_int("a pid", pid), self._registry, deadline=deadline)
+
+    def _why_not(self, kind: str) -> str:
+        """Say what became of the plugin of a kind that was found and is not loaded."""
+        found = [each for each in self._discovered if each.kind == kind]
+        return "; ".join(f"{each.distribution} is {each.status}: {each.reason}" for each in found)
 
     def _of_class(self, kind: type[object]) -> list[RegisteredKind]:
         return [each for each in self._registry.frozen() if isinstance(each.plugin, kind)]

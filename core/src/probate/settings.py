@@ -7,9 +7,9 @@ before.
 
 from __future__ import annotations
 
-from typing import Annotated, final
+from typing import Annotated, Self, final
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -56,6 +56,19 @@ class Settings(BaseSettings):
     limits: ResourceLimits | None = None
     #: Whether the `probate` command writes every hook call to standard error.
     trace: bool = False
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        if (
+            "grace" in self.model_fields_set
+            and self.deadline is not None
+            and self.grace > self.deadline
+        ):
+            raise ValueError(
+                f"a grace of {self.grace} seconds is never reached: the deadline is "
+                f"{self.deadline}, and counts from the same moment"
+            )
+        return self
 
     @field_validator("disable", mode="before")
     @classmethod

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from distributions import PLUGIN, install
@@ -105,6 +105,29 @@ def test_only_names_the_kinds_that_are_loaded(site: Path) -> None:
     assert "plugin_one" not in sys.modules
     with pytest.raises(UnknownKindError, match="no plugin serves kind 'no-such'"):
         ResourceOrchestrator().discover(only=["no-such"])
+
+
+def test_a_kind_that_was_disabled_says_so_where_it_is_asked_for(site: Path) -> None:
+    """It is installed: to ask whether it is would send the reader the wrong way."""
+    install_good(site, "one", "plugin_one", "leases")
+
+    orchestrator = ResourceOrchestrator().discover(disable=["leases"])
+
+    with pytest.raises(UnknownKindError, match="one is disabled: disabled by name"):
+        orchestrator["leases"]
+
+
+@pytest.mark.parametrize("given", [{"disable": ["no-such"]}, {"priorities": {"no-such": 1}}])
+def test_a_kind_that_is_not_there_is_refused_wherever_it_is_named(
+    site: Path, given: dict[str, Any]
+) -> None:
+    """Nothing is loaded then."""
+    install_good(site, "one", "plugin_one", "leases")
+
+    with pytest.raises(UnknownKindError, match=f"named in {next(iter(given))}"):
+        ResourceOrchestrator().discover(**given)
+
+    assert "plugin_one" not in sys.modules
 
 
 def test_a_bare_string_is_no_collection_of_kinds() -> None:

@@ -52,8 +52,7 @@ def _run() -> tuple[int, str]:
 
         if not is_anything_set():
             # Without click, which takes as long to import as half of the kinds.
-            list_plugins(as_json="--json" in sys.argv)
-            return 0, ""
+            return list_plugins(as_json="--json" in sys.argv), ""
     import click
 
     from probate.cli.app import app

@@ -45,9 +45,16 @@ _disable = click.option(
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object a plugin.")
 @_disable
 def plugins(as_json: bool, disable: str | None) -> None:
-    """List the plugins found, in cleanup order, and why any is not loaded."""
+    """List the plugins found, in cleanup order, and why any is not loaded.
+
+    Exits 1 if any has failed.
+    """
     is_plain = disable is None and not is_anything_set()
-    list_plugins(as_json=as_json, settings=None if is_plain else _settings(disable))
+    settings = None if is_plain else _settings(disable)
+    try:
+        raise SystemExit(list_plugins(as_json=as_json, settings=settings))
+    except ProbateError as error:
+        raise click.UsageError(str(error)) from error
 
 
 @app.command(short_help="List the processes of running hosts.")
@@ -112,7 +119,10 @@ def _settings(disable: str | None) -> Settings:
     try:
         return Settings() if disable is None else Settings(disable=split_kinds(disable))
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        problems = [
+            ": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"])))
+            for each in error.errors()
+        ]
         raise click.UsageError(f"settings: {'; '.join(problems)}") from error
     except (OSError, ValueError) as error:
         raise click.UsageError(f"settings: {error}") from error

@@ -8,14 +8,18 @@ import os
 from typing import TYPE_CHECKING
 
 from probate.cli.output import print_table
+from probate.outcome import PluginStatus
 
 if TYPE_CHECKING:
     from probate.plugins.discovery import DiscoveredPlugin
     from probate.settings import Settings
 
 
-def list_plugins(*, as_json: bool, settings: Settings | None = None) -> None:
-    """Print the plugins found, in cleanup order, and why any is not loaded."""
+def list_plugins(*, as_json: bool, settings: Settings | None = None) -> int:
+    """Print the plugins found, in cleanup order, and why any is not loaded.
+
+    Returns the exit code: 1 if a plugin has failed, so that a script need not read the list.
+    """
     # What is loaded here is looked at once: to look for garbage in it takes longer than all else.
     gc.disable()
     found = _find(settings)
@@ -27,6 +31,7 @@ def list_plugins(*, as_json: bool, settings: Settings | None = None) -> None:
         print_table(headings, [_cells(each) for each in found])
     else:
         print("no plugins found: pip install 'probate[all]', or one such as probate-sockets")  # noqa: T201  it is a command's output
+    return int(any(each.status is PluginStatus.FAILED for each in found))
 
 
 def is_anything_set() -> bool:

@@ -77,17 +77,18 @@ def discover(
 ) -> list[DiscoveredPlugin]:
     """Load the installed plugins, and register those that can be used, all at once.
 
-    Raises TypeError for a bare string, UnknownKindError if a kind in `only` is not installed;
-    nothing is loaded then.
+    Raises TypeError for a bare string, UnknownKindError for a kind that is neither installed nor,
+    unless it is in `only`, registered; nothing is loaded then.
     """
     for name, kinds in (("only", only), ("disable", disable)):
         if isinstance(kinds, str):
             raise TypeError(f"{name} must be a collection of kinds, got the string {kinds!r}")
     found = scan()
     installed = {each.kind for each in found}
-    for kind in only or ():
-        if kind not in installed:
-            raise UnknownKindError(kind, sorted(installed))
+    _check_known(only or (), installed, "asked for in only")
+    there = installed.union(registry.order())
+    _check_known(disable, there, "named in disable")
+    _check_known(priorities or (), there, "named in priorities")
 
     discovered: list[DiscoveredPlugin] = []
     usable: list[tuple[Found, RegisteredKind]] = []
@@ -122,6 +123,12 @@ def discover(
             priority = examined.ordering.priority
             discovered.append(each.became(PluginStatus.LOADED, priority=priority))
     return discovered
+
+
+def _check_known(kinds: Iterable[str], there: Collection[str], where: str) -> None:
+    for kind in kinds:
+        if kind not in there:
+            raise UnknownKindError(kind, sorted(there), f"{where}; is probate-{kind} installed?")
 
 
 def in_order(found: Iterable[DiscoveredPlugin], kinds: Sequence[str]) -> list[DiscoveredPlugin]:
