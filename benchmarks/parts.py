@@ -30,14 +30,13 @@ TURNS: Final = 400
 PARTS: Final[tuple[tuple[int, Any, str], ...]] = (
     (0, manager.ProcessManager, "terminate_process"),
     (1, manager.ProcessManager, "_begin"),
-    (1, PluginRegistry, "holders"),
+    (1, PluginRegistry, "kinds_in_use"),
     (1, PluginRegistry, "quiesce"),
     (1, PluginRegistry, "clean"),
     (2, OwnershipTable, "cleanup"),
     (3, Cleanup, "at_once"),
-    (4, many, "close_many"),
-    (5, many, "_wake"),
-    (5, many, "_close_descriptors"),
+    (4, many, "_is_simple"),
+    (4, many, "_close_descriptors"),
     (1, Termination, "_account"),
     (1, manager.ProcessManager, "_conclude"),
 )

@@ -1,4 +1,4 @@
-"""The examples run as they are."""
+"""The examples run as they are, and so does what the page on performance names."""
 
 from __future__ import annotations
 
@@ -32,3 +32,17 @@ def test_an_example_runs(name: str) -> None:
 def test_every_example_is_tested() -> None:
     """None is forgotten here."""
     assert {path.name for path in (REPOSITORY / "examples").glob("*.py")} == set(EXPECTED)
+
+
+def test_the_parts_of_a_termination_are_found() -> None:
+    """`benchmarks/parts.py` names functions; one that is renamed would end it with a traceback."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", REPOSITORY / "benchmarks/parts.py", "3"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "terminate_process" in ran.stdout
