@@ -59,6 +59,8 @@ def watch(owner: Any, name: str, took: list[float]) -> None:
 def main() -> None:
     """Measure, and print."""
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    if number < 2:
+        sys.exit("SOCKETS must be at least 2: one alone is not closed together with others")
     bare = sorted(closing.close_all(number) for _ in range(TURNS))
     took: list[list[float]] = [[] for _ in PARTS]
     with ProcessManager.builder().build() as processes:
