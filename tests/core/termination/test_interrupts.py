@@ -21,6 +21,10 @@ A: Final = 1
 
 HOME: Final = probate.__path__[0]
 
+#: Calls in a row that ended before they were interrupted. Python 3.13.0 shows only some of the
+#: bytecodes the first time that it traces a function: one such call is not the end.
+UNHARMED: Final[list[int]] = []
+
 
 @functools.cache
 def checked_offsets(code: CodeType) -> frozenset[int]:
@@ -85,7 +89,11 @@ def interrupted(
         sys.settrace(before)
     assert (raised is not None) == interrupter.has_struck
     assert sys.exc_info() == (None, None, None)
-    return raised, interrupter.is_shown_bytecodes and not interrupter.has_struck
+    if interrupter.has_struck or len(UNHARMED) == 3:
+        UNHARMED.clear()
+    elif interrupter.is_shown_bytecodes:
+        UNHARMED.append(n)
+    return raised, len(UNHARMED) == 3
 
 
 def release_many(left: list[Thing]) -> None:
