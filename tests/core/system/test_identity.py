@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from files_kernel import is_open
 
 from probate import Outcome
 from probate.system import close_if_same, identify, is_still, path_of, unlink_if_same
@@ -32,15 +33,6 @@ def own() -> Iterator[Own]:
     for fd in owned:
         if is_open(fd):
             os.close(fd)
-
-
-def is_open(fd: int) -> bool:
-    """Ask the kernel."""
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def test_the_same_descriptor_is_closed(tmp_path: Path) -> None:

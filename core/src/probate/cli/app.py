@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from probate.cli.listing import is_anything_set, list_plugins
+from probate.cli.listing import list_plugins
 from probate.errors import ProbateError
 from probate.version import __version__
 
@@ -49,10 +49,8 @@ def plugins(as_json: bool, disable: str | None) -> None:
 
     Exits 1 if any has failed.
     """
-    is_plain = disable is None and not is_anything_set()
-    settings = None if is_plain else _settings(disable)
     try:
-        raise SystemExit(list_plugins(as_json=as_json, settings=settings))
+        raise SystemExit(list_plugins(as_json=as_json, settings=_settings(disable)))
     except ProbateError as error:
         raise click.UsageError(str(error)) from error
 
