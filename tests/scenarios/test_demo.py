@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PROBATE = Path(sys.executable).with_name("probate")
+#: What asyncio, in debug mode, says of a machine that has no time for it.
+SLOW = re.compile(r"^Executing <.*> took \d+\.\d+ seconds$")
 ACCOUNT = re.compile(r"^PID (\d+) cleanup: (\d+) resources freed, (\d+) bytes freed, 0 errors$")
 
 
@@ -42,7 +44,7 @@ def told() -> str:
     """What the demo prints when it is to tell all."""
     ran = demo("--verbose", PYTHONWARNINGS="error", PYTHONASYNCIODEBUG="1")
 
-    assert ran.stderr == ""
+    assert [line for line in ran.stderr.splitlines() if not SLOW.match(line)] == []
     assert ran.returncode == 0, ran.stdout
     return ran.stdout
 

@@ -31,12 +31,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from probate.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from types import CodeType
 
     from probate.models import CleanupStats
 
@@ -318,6 +319,45 @@ class InterruptedCleanup(BaseException):
         self.stats = stats
 
 
+# -- whence they come ---------------------------------------------------------
+
+
+def fell_in(error: BaseException) -> bool:
+    """Tell whether an exception came from outside: Ctrl-C, an exit, a signal handler's own.
+
+    Python runs signal handlers between any two bytecodes of the main thread (Python's `signal`,
+    "Execution of Python signal handlers"); the handler's frame is in the traceback.
+    """
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return True
+    handlers = None
+    traceback = error.__traceback__
+    while traceback is not None:
+        if handlers is None:
+            handlers = _handlers()
+        if traceback.tb_frame.f_code in handlers:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _handlers() -> set[CodeType]:
+    """Return the code of all Python functions that handle signals now."""
+    import signal
+
+    found: set[CodeType] = set()
+    for number in signal.valid_signals():
+        handler: Any = signal.getsignal(number)
+        while hasattr(handler, "func"):
+            handler = handler.func  # a functools.partial
+        if not hasattr(handler, "__code__"):
+            # A method of an object, or an object that is called.
+            handler = getattr(handler, "__func__", type(handler).__call__)
+        if (code := getattr(handler, "__code__", None)) is not None:
+            found.add(code)
+    return found
+
+
 # -- descriptions --------------------------------------------------------------
 
 
@@ -331,16 +371,16 @@ def describe_error(error: BaseException) -> str:
 def safe_repr(
     thing: object, describe: Callable[..., object] = repr, *, otherwise: str | None = None
 ) -> str:
-    """Describe `thing` by `describe`; never raises.
+    """Describe `thing` by `describe`; raises nothing but what falls in from outside.
 
     If that raises or returns no string, it is `otherwise`, or else the plainest repr there is.
     Undecodable file names (PEP 383) come out in backslashes: an account must fit into JSON.
     """
     try:
         text = describe(thing)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:
+    except BaseException as error:
+        if fell_in(error):
+            raise
         text = None
     if not isinstance(text, str):
         text = object.__repr__(thing) if otherwise is None else otherwise

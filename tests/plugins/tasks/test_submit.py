@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextvars
 import gc
+import signal
 import subprocess
 import sys
 import threading
@@ -344,3 +345,34 @@ def test_where_no_thread_can_be_started_nothing_is_owned(
 
     assert not manager.orchestrator.has_resources(process.pid)
     assert tasks.submit(process.pid, int).result(5) == 0
+
+
+def test_an_interrupt_while_a_thread_starts(
+    manager: ProcessManager, tasks: AsyncTaskManager
+) -> None:
+    """A Ctrl-C in `Thread.start` leaves no thread that is nobody's, and that never ends."""
+
+    def interrupt(_signum: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    process = manager.create_process("worker")
+    interrupted = 0
+    before = signal.signal(signal.SIGALRM, interrupt)
+    # What falls into the collector's callbacks is printed, and lost.
+    gc.disable()
+    try:
+        for number in range(400):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 20e-6 + number % 40 * 5e-6)
+                tasks.submit(process.pid, int)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        gc.enable()
+
+    assert interrupted > 10
+    assert tasks.submit(process.pid, int).result(5) == 0
+    assert manager.terminate_process(process.pid).is_success

@@ -14,6 +14,7 @@ from probate.errors import (
     MissingHookError,
     PluginError,
     UnusablePluginError,
+    fell_in,
 )
 from probate.hookspecs import REQUIRED_HOOKS
 from probate.plugins.contract import check_usable, hooks_of, ordering_of, take_a_pid_only
@@ -22,7 +23,6 @@ from probate.plugins.order import cleanup_order
 from probate.plugins.registered import RegisteredKind
 from probate.plugins.wiring import UnwiredKindWarning, find_tables
 from probate.system.forking import forget_in_forked_child
-from probate.system.interrupts import fell_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate.system.forking import forget_in_forked_child
+from probate.system.interrupts import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -113,9 +114,10 @@ class TerminationThread:
         )
         self._thread, self._is_serving = thread, True
         try:
-            thread.start()
+            start_thread(thread)
         except BaseException:
-            self._thread, self._is_serving = before, False
+            if thread.ident is None:
+                self._thread, self._is_serving = before, False
             raise
 
     def _serve(self, before: threading.Thread | None) -> None:

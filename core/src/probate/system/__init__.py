@@ -9,7 +9,7 @@ sharing.py     who else has a socket open
 mapdescriptor.py  MapDescriptor: the number that an mmap.mmap keeps to itself
 forking.py     forget_in_forked_child: a forked child owns nothing
 callthread.py  CallThread: calls one after another, on a thread that can be left behind
-interrupts.py  exceptions that fall in from outside, and a way to go on
+interrupts.py  exceptions that fall in from outside, and a way to go on; threads started whole
 loops.py       calls on the event loop that a thing belongs to
 lazy.py        modules and names imported when first used
 arguments.py   checked_int: the one check for whole numbers
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from probate.system.identity import is_still as is_still
     from probate.system.identity import path_of as path_of
     from probate.system.identity import unlink_if_same as unlink_if_same
+    from probate.system.interrupts import start_thread as start_thread
     from probate.system.lazy import lazy_module as lazy_module
     from probate.system.loops import call_on_loop as call_on_loop
     from probate.system.loops import running_loop as running_loop
@@ -66,6 +67,7 @@ _HOMES: Final = by_name(
         "probate.system.identity": (
             "FileIdentity close_if_same identify is_still path_of unlink_if_same"
         ),
+        "probate.system.interrupts": "start_thread",
         "probate.system.lazy": "lazy_module",
         "probate.system.loops": "call_on_loop running_loop",
         "probate.system.mapdescriptor": "MapDescriptor",

@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Final, final
 
 from probate.system.forking import forget_in_forked_child
+from probate.system.interrupts import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,9 +49,9 @@ class DeathWatch:
         with self._lock:
             if fd in self._callbacks or fd in self._due:
                 raise ValueError(f"descriptor {fd} is watched already")
-            epoll = self._epoll or self._start()
             self._callbacks[fd] = callback
             try:
+                epoll = self._epoll or self._start()
                 epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
             except BaseException:
                 del self._callbacks[fd]
@@ -94,7 +95,6 @@ class DeathWatch:
         except BaseException:
             epoll.close()
             raise
-        epoll.register(wake, select.EPOLLIN)
         before = self._thread
         # A daemon, since it must not keep the interpreter from exiting while processes live on.
         thread = threading.Thread(
@@ -102,11 +102,13 @@ class DeathWatch:
         )
         self._epoll, self._wake, self._thread = epoll, wake, thread
         try:
-            thread.start()
+            epoll.register(wake, select.EPOLLIN)
+            start_thread(thread)
         except BaseException:
-            self._epoll, self._thread = None, before
-            epoll.close()
-            os.close(wake)
+            if thread.ident is None:
+                self._epoll, self._thread = None, before
+                epoll.close()
+                os.close(wake)
             raise
         return epoll
 

@@ -1,51 +1,20 @@
-"""Exceptions that fall in from outside of what runs, and a way to go on where none can fall in.
+"""A way to go on where no exception can fall in from outside of what runs.
 
 Python runs signal handlers between any two bytecodes of the main thread, and nowhere else
-(Python's `signal`, "Execution of Python signal handlers"). So whatever they raise is told by the
-handler's frame in its traceback, and another thread is safe from it.
+(Python's `signal`, "Execution of Python signal handlers"): another thread is safe from what they
+raise.
 """
 
 from __future__ import annotations
 
 import _thread
-import signal
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+import threading
+from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType
 
 T = TypeVar("T")
-
-
-def fell_in(error: BaseException) -> bool:
-    """Tell whether an exception came from outside: Ctrl-C, an exit, a signal handler's own."""
-    if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        return True
-    handlers = None
-    traceback = error.__traceback__
-    while traceback is not None:
-        if handlers is None:
-            handlers = _handlers()
-        if traceback.tb_frame.f_code in handlers:
-            return True
-        traceback = traceback.tb_next
-    return False
-
-
-def _handlers() -> set[CodeType]:
-    """Return the code of all Python functions that handle signals now."""
-    found: set[CodeType] = set()
-    for number in signal.valid_signals():
-        handler: Any = signal.getsignal(number)
-        while hasattr(handler, "func"):
-            handler = handler.func  # a functools.partial
-        if not hasattr(handler, "__code__"):
-            # A method of an object, or an object that is called.
-            handler = getattr(handler, "__func__", type(handler).__call__)
-        if (code := getattr(handler, "__code__", None)) is not None:
-            found.add(code)
-    return found
 
 
 @final
@@ -101,3 +70,20 @@ class Elsewhere(Generic[T]):
         finally:
             self._is_over = True
             self._running.release()
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread, whole or not at all, whatever falls in meanwhile.
+
+    What falls into `Thread.start` leaves open whether the thread runs, and may leave `threading`
+    with one that never ends. Raises RuntimeError if no thread can be started: it has no `ident`
+    then. What fell in is raised when it has.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        # No signal handler runs here.
+        thread.start()
+        return
+    start = Elsewhere(thread.start)
+    start.result()
+    if start.interrupt is not None:
+        raise start.interrupt

@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 from probate import Outcome
-from probate.system import death_watch, forget_in_forked_child
+from probate.system import death_watch, forget_in_forked_child, start_thread
 from probate_scheduler.dispatcher import Dispatch, Dispatcher
 from probate_scheduler.entry import OPEN_END, RunQueueEntry
 from probate_scheduler.figures import EntryStatistics, Figures, SchedulerStatistics, sum_of
@@ -281,8 +281,13 @@ class RunQueue:
             thread = threading.Thread(
                 target=self._serve, args=(self._thread,), name="probate-scheduler", daemon=True
             )
-            thread.start()
-            self._thread, self._is_serving = thread, True
+            before, self._thread, self._is_serving = self._thread, thread, True
+            try:
+                start_thread(thread)
+            except BaseException:
+                if thread.ident is None:
+                    self._thread, self._is_serving = before, False
+                raise
 
     def _serve(self, predecessor: threading.Thread | None) -> None:
         try:

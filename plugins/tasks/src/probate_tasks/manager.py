@@ -129,8 +129,10 @@ class AsyncTaskManager:
         call = self.table.acquire(pid, make, self._cancel)
         try:
             self._workers.enqueue(pid, call)
-        except RuntimeError:
-            self._forget(pid, call)
+        except BaseException:
+            # Nobody has its future, which an interrupt may have left locked.
+            if self._workers.drop(pid, call):
+                self._forget(pid, call)
             raise
         return call.future
 

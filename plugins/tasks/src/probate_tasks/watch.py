@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, Protocol, final
 
-from probate.system import forget_in_forked_child
+from probate.system import forget_in_forked_child, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,12 +68,14 @@ class Watch:
             if self._is_running:
                 return
             thread = threading.Thread(target=self._look, name="probate-tasks-watch", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                logger.warning("no thread can be started to see when %r is over", thing)
-                return
             self._is_running = True
+            try:
+                start_thread(thread)
+            except RuntimeError:
+                if thread.ident is not None:
+                    raise
+                self._is_running = False
+                logger.warning("no thread can be started to see when %r is over", thing)
 
     def _look(self) -> None:
         pause = _LOOK_AFTER

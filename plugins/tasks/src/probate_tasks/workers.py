@@ -14,6 +14,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, final
 
 from probate import forget_in_forked_child
+from probate.system import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,13 +75,10 @@ class Workers:
             if len(crew.threads) < self._limit:
                 # Under the lock, so that nobody relies on a thread that does not come to be.
                 try:
-                    thread = self._start_thread(pid, crew)
+                    self._start_thread(pid, crew)
                 except RuntimeError:
                     if not crew.threads:
                         raise
-                else:
-                    crew.threads[thread] = None
-                    self._crews[pid] = crew
             crew.queue[call] = None
 
     def withdraw(self, pid: int, call: ThreadCall) -> bool:
@@ -88,6 +86,15 @@ class Workers:
         with self._lock:
             crew = self._crews.get(pid)
             return crew is not None and crew.queue.pop(call, self) is None
+
+    def drop(self, pid: int, call: ThreadCall) -> bool:
+        """Make a call no more, queued or not; False if a thread has taken it up."""
+        with self._lock:
+            crew = self._crews.get(pid)
+            if crew is None:
+                return True
+            crew.queue.pop(call, None)
+            return call not in crew.threads.values()
 
     def join_idle(self, pid: int) -> None:
         """Wait until the threads that `pid` has no more work for are gone."""
@@ -100,12 +107,25 @@ class Workers:
             if thread is not threading.current_thread():
                 thread.join(_EXIT_TIME)
 
-    def _start_thread(self, pid: int, crew: _Crew) -> threading.Thread:
+    def _start_thread(self, pid: int, crew: _Crew) -> None:
         thread = threading.Thread(
             target=self._work, args=(pid, crew), name=f"probate-tasks-{pid}", daemon=True
         )
-        thread.start()
-        return thread
+        crew.threads[thread] = None
+        self._crews[pid] = crew
+        try:
+            start_thread(thread)
+        except BaseException:
+            if thread.ident is None:
+                self._dismiss(pid, crew, thread)
+            # Else it finds no work, and ends.
+            raise
+
+    def _dismiss(self, pid: int, crew: _Crew, thread: threading.Thread) -> None:
+        """Count a thread no more, and its process, if it was the last."""
+        crew.threads.pop(thread, None)
+        if not crew.threads and self._crews.get(pid) is crew:
+            del self._crews[pid]
 
     def _work(self, pid: int, crew: _Crew) -> None:
         while (call := self._next(pid, crew)) is not None:
@@ -124,8 +144,6 @@ class Workers:
                 call, _ = crew.queue.popitem(last=False)
                 crew.threads[thread] = call
                 return call
-            del crew.threads[thread]
-            if not crew.threads:
-                del self._crews[pid]
+            self._dismiss(pid, crew, thread)
             self._leaving = [t for t in self._leaving if t.is_alive()] + [thread]
             return None

@@ -38,7 +38,8 @@ class Host:
         #: Shows how far the demo is.
         self.tell = tell
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="demo-loop")
+        # A daemon: a Ctrl-C while it starts leaves it to nobody, and nobody is to wait for it.
+        self._thread = threading.Thread(target=self.loop.run_forever, name="demo-loop", daemon=True)
         self._folder = tempfile.TemporaryDirectory(prefix="probate-demo-")
         self.folder = Path(self._folder.name)
         builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
