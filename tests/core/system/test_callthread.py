@@ -77,10 +77,11 @@ def test_a_call_for_which_there_is_no_thread_is_never_made(monkeypatch: pytest.M
     assert calls == ["second"]
 
 
+@pytest.mark.parametrize("is_raised", [False, True], ids=["begin", "submit"])
 def test_a_call_that_was_begun_before_an_interrupt_is_made_once(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, is_raised: bool
 ) -> None:
-    """It ends before any other begins, on the same thread; what fell in is kept."""
+    """It ends before any other begins, on the same thread; what fell in is kept, or raised."""
     start = threading.Thread.start
     begun, over = threading.Event(), threading.Event()
     calls: list[str] = []
@@ -98,9 +99,13 @@ def test_a_call_that_was_begun_before_an_interrupt_is_made_once(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", interrupted)
-        thread.submit(first)
-    assert isinstance(thread.interrupt, KeyboardInterrupt)
-    second = thread.submit(lambda: calls.append("second"))
+        if is_raised:
+            with pytest.raises(KeyboardInterrupt):
+                thread.submit(first)
+        else:
+            thread.begin(first)
+    assert isinstance(thread.interrupt, KeyboardInterrupt) != is_raised
+    second = thread.begin(lambda: calls.append("second"))
     over.set()
     second.result(5)
     thread.close()

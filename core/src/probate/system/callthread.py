@@ -30,7 +30,20 @@ class CallThread:
     def submit(self, function: Callable[[], Any]) -> concurrent.futures.Future[Any]:
         """Have a call made, in a copy of the caller's context; return its future.
 
-        Raises RuntimeError if no thread can be started; the call is not made then.
+        Raises RuntimeError if no thread can be started; the call is not made then. What falls in
+        while one starts is raised; the call may be made all the same.
+        """
+        future = self.begin(function)
+        interrupt, self.interrupt = self.interrupt, None
+        if interrupt is not None:
+            raise interrupt
+        return future
+
+    def begin(self, function: Callable[[], Any]) -> concurrent.futures.Future[Any]:
+        """Have a call made as `submit` does; for those who must not lose its future.
+
+        What falls in while a thread starts that makes the call all the same is kept as
+        `interrupt`, for the caller to raise.
         """
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         context = contextvars.copy_context()

@@ -263,7 +263,7 @@ class Termination:
         if self._thread is None:
             self._thread = CallThread(f"probate-cleanup-{self.pid}")
         try:
-            future = self._thread.submit(function)
+            future = self._thread.begin(function)
         except RuntimeError:
             # No more threads can be started. A hook that may hang is better than none at all.
             return _answer(function)

@@ -141,7 +141,7 @@ async def run_async(steps: Generator[Wait, None, T]) -> RunResult[T]:
 async def run_elsewhere(function: Callable[[], object]) -> None:
     """Make a call on a thread of its own, and await its end, whatever falls in here."""
     thread = CallThread("probate-termination")
-    future = thread.submit(function)
+    future = thread.begin(function)
     while not future.done():
         # A cancellation is not what it waits for.
         with contextlib.suppress(BaseException):
