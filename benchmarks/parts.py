@@ -17,7 +17,7 @@ import closing
 from probate import OwnershipTable, ProcessManager
 from probate.ownership.cleanup import Cleanup
 from probate.plugins.registry import PluginRegistry
-from probate.process import manager
+from probate.process import manager, terminator
 from probate.termination.steps import Termination
 from probate_sockets import many
 
@@ -29,7 +29,7 @@ TURNS: Final = 400
 #: What is looked at: how deep it lies, whose it is, its name.
 PARTS: Final[tuple[tuple[int, Any, str], ...]] = (
     (0, manager.ProcessManager, "terminate_process"),
-    (1, manager.ProcessManager, "_begin"),
+    (1, terminator.Terminator, "_begin"),
     (1, PluginRegistry, "kinds_in_use"),
     (1, PluginRegistry, "quiesce"),
     (1, PluginRegistry, "clean"),
@@ -38,7 +38,7 @@ PARTS: Final[tuple[tuple[int, Any, str], ...]] = (
     (4, many, "_is_simple"),
     (4, many, "_close_descriptors"),
     (1, Termination, "_account"),
-    (1, manager.ProcessManager, "_conclude"),
+    (1, terminator.Terminator, "_conclude"),
 )
 
 

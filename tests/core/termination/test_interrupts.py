@@ -159,6 +159,7 @@ def test_a_process_interrupted_at_any_step_of_its_end(number: int) -> None:
             n,
             lambda manager=manager, pid=process.pid: manager.terminate_process(pid),  # type: ignore[misc]
             "process/manager.py",
+            "process/terminator.py",
             "termination/steps.py",
         )
         if is_over:

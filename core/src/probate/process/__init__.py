@@ -2,8 +2,9 @@
 
 process.py    Process: one owner
 current.py    the current process of a context, and the scope in which it is current
-manager.py    ProcessManager: issues pids, terminates, adds accounts up
+manager.py    ProcessManager: issues pids, knows the tree, is closed
 builder.py    ProcessManagerBuilder: the manager's options
+terminator.py  Terminator: terminates a tree of processes, on a thread or on an event loop
 order.py      terminates several in order; knows what is being terminated around here
 pending.py    the account of one, for those who wait for it
 history.py    the latest terminated processes, and the sum of all accounts

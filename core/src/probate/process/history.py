@@ -28,9 +28,15 @@ class TerminationHistory:
 
     def __init__(self) -> None:
         self._remembered: OrderedDict[int, Process] = OrderedDict()
+        self._by_type: dict[str, int] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all processes and accounts."""
+        self._remembered.clear()
         self._freed = self._nbytes = self._errors = 0
         self._seconds = 0.0
-        self._by_type: dict[str, int] = {}
+        self._by_type.clear()
 
     def get(self, pid: int) -> Process | None:
         """Find a process that terminated lately."""

@@ -1,41 +1,25 @@
-"""The process manager: issues pids, knows the tree, terminates each process once, adds up."""
+"""The process manager: issues pids, knows the tree, has it terminated, adds accounts up."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from functools import partial
 from typing import TYPE_CHECKING, Self, Unpack, final
 
 from probate.errors import ProcessNotFoundError, ProcessTerminatedError
-from probate.models import CleanupResult, ProcessState, nothing_of
-from probate.orchestrator import checked_seconds, registry_of
-from probate.plugins.registry import NO_KINDS
+from probate.models import ProcessState
+from probate.orchestrator import registry_of
 from probate.process.builder import ProcessManagerBuilder
 from probate.process.current import ProcessScope
-from probate.process.history import TerminationHistory, log_failures
-from probate.process.order import (
-    check_not_terminating_here,
-    mark_terminating,
-    terminate_in_order,
-    terminating_here,
-    termination_order,
-    terminations_elsewhere,
-)
-from probate.process.pending import PendingResult, Run
+from probate.process.order import check_not_terminating_here
 from probate.process.process import Pid, Process
 from probate.process.spawning import Spawner, SpawnOptions
+from probate.process.terminator import Terminator
 from probate.system.forking import forget_in_forked_child
-from probate.system.interrupts import Elsewhere
-from probate.termination.steps import Termination
-from probate.termination.waiting import Wait, run, run_async, run_elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Sequence
 
-    from probate.models import CleanupStats, ProcessInfo, ResourceLimits
+    from probate.models import CleanupResult, CleanupStats, ProcessInfo, ResourceLimits
     from probate.orchestrator import ResourceOrchestrator
-    from probate.plugins.registry import KindsInUse
     from probate.process.argv import Argument
     from probate.process.builder import ManagerOptions
 
@@ -52,12 +36,13 @@ class ProcessManager:
         self.orchestrator = orchestrator
         self._registry = registry_of(orchestrator)
         self._admission = self._registry.admission
-        self._grace = options.grace
         self._deadline = options.deadline
         self._limits = options.limits
-        self._lock = threading.RLock()
-        self._processes: dict[int, Process] = {}
-        self._history = TerminationHistory()
+        terminator = Terminator(self._registry, options.grace, options.deadline)
+        self._terminate, self._terminate_async = terminator.terminate, terminator.terminate_async
+        self._terminator = terminator
+        self._lock, self._processes = terminator.lock, terminator.processes
+        self._history = terminator.history
         self._is_closed = False
         orchestrator.check_pending()
         # Whatever is owned by plain keys so far must not fall to a process of ours.
@@ -237,13 +222,8 @@ class ProcessManager:
 
     def forget_parent(self) -> None:
         """Have no processes, in a forked child: those of the parent are the parent's."""
-        for process in self._processes.values():
-            process._state = ProcessState.TERMINATED
-            process._result = PendingResult()
-            process._result.resolve(nothing_of(process.pid))
-        self._lock = threading.RLock()
-        self._processes = {}
-        self._history = TerminationHistory()
+        self._terminator.forget_parent()
+        self._lock = self._terminator.lock
 
     # -- inside --------------------------------------------------------------
 
@@ -252,140 +232,6 @@ class ProcessManager:
         with self._lock:
             self._is_closed = True
             return [p for p in self._processes.values() if p.parent is None][::-1]
-
-    def _terminate(
-        self,
-        roots: Sequence[Process],
-        grace: float | None = None,
-        leaker: Process | None = None,
-        *,
-        waits_for_others: bool = False,
-    ) -> None:
-        """Terminate processes on this thread, as far as nobody else does."""
-        grace = self._grace if grace is None else checked_seconds("grace", grace)
-        ending: list[Process] = []
-        current = Run()
-        try:
-            awaited = self._begin(roots, None, ending, current)
-            if ending or waits_for_others:
-                with terminating_here(ending):
-                    if (steps := self._steps(ending, awaited, grace, leaker)) is not None:
-                        (ended := run(steps)).unwrap(ended.value)
-        except BaseException:
-            # Before any call: should another exception fall in here, the next to ask takes over.
-            current.is_lost = True
-            Elsewhere(partial(self._complete, ending, current)).result()
-            raise
-
-    async def _terminate_async(
-        self,
-        roots: Sequence[Process],
-        grace: float | None = None,
-        leaker: Process | None = None,
-        *,
-        waits_for_others: bool = False,
-    ) -> None:
-        """Terminate processes on this event loop, as far as nobody else does."""
-        grace = self._grace if grace is None else checked_seconds("grace", grace)
-        loop = asyncio.get_running_loop()
-        ending: list[Process] = []
-        current = Run()
-        try:
-            awaited = self._begin(roots, loop, ending, current)
-            if ending or waits_for_others:
-                with terminating_here(ending):
-                    if (steps := self._steps(ending, awaited, grace, leaker, loop)) is not None:
-                        (ended := await run_async(steps)).unwrap(ended.value)
-        except BaseException:
-            current.is_lost = True
-            await run_elsewhere(partial(self._complete, ending, current))
-            raise
-
-    def _complete(self, ending: Sequence[Process], lost: Run) -> None:
-        """Terminate those that an exception from outside has left TERMINATING."""
-        with self._lock:
-            left = [process for process in ending if process._result.run in (lost, None)]
-            left = [process for process in left if process._result.outcome is None]
-            mark_terminating(left, Run(), None, self._admission)
-        try:
-            with terminating_here(left):
-                if (steps := self._steps(left, [], 0)) is not None:
-                    run(steps)
-        except BaseException as error:
-            # One of our own. Whoever waits is told, rather than waiting for ever.
-            for process in left:
-                if process._result.outcome is None:
-                    self._conclude(process, error)
-
-    def _begin(
-        self,
-        roots: Sequence[Process],
-        loop: asyncio.AbstractEventLoop | None,
-        ending: list[Process],
-        current: Run,
-    ) -> list[Process]:
-        """Take the processes and all they own to TERMINATING, and into `ending`, atomically.
-
-        Returns those that somebody else terminates.
-        """
-        with self._lock:
-            running, awaited = termination_order(roots)
-            # First: nothing has changed yet, and from here on it is known what is to end.
-            ending += running
-            mark_terminating(running, current, loop, self._admission)
-        return awaited
-
-    def _steps(
-        self,
-        ending: list[Process],
-        awaited: list[Process],
-        grace: float,
-        leaker: Process | None = None,
-        loop: asyncio.AbstractEventLoop | None = None,
-    ) -> Generator[Wait, None, BaseException | None] | None:
-        """Return the steps that terminate `ending`; they return an interrupt, if any.
-
-        None if there is one process only, which owned nothing and is concluded already.
-        """
-        in_use: KindsInUse | None = None
-        if len(ending) == 1 and not awaited:
-            in_use = self._registry.kinds_in_use(ending[0].pid)
-            if in_use is NO_KINDS:
-                self._conclude(ending[0], nothing_of(ending[0].pid))
-                return None
-        pairs = [(each, self._termination_of(each, each is leaker, in_use)) for each in ending]
-        others = partial(terminations_elsewhere, awaited, loop)
-        deadline = float("inf") if self._deadline is None else self._deadline
-        return terminate_in_order(pairs, others, self._conclude, grace, deadline)
-
-    def _termination_of(
-        self, process: Process, with_leaks: bool, in_use: KindsInUse | None
-    ) -> Termination:
-        """Return the one termination of a process, which keeps its account if taken up anew."""
-        result = process._result
-        if result.termination is None:
-            result.termination = Termination(
-                process.pid, self._registry, self._deadline, with_leaks, in_use
-            )
-        return result.termination
-
-    def _conclude(self, process: Process, outcome: CleanupResult | BaseException) -> None:
-        """Take a process from TERMINATING to TERMINATED, and hand its account out."""
-        pid = process.pid
-        result = outcome if isinstance(outcome, CleanupResult) else None
-        with self._lock:
-            process._state = ProcessState.TERMINATED
-            process._children.clear()
-            if process.parent is not None:
-                process.parent._children.pop(pid, None)
-            # In this order, so that `get`, without the lock, finds it in one of the two.
-            self._history.keep(process)
-            self._processes.pop(pid, None)
-            if result is not None:
-                self._history.add(result.stats)
-        if result is not None and (result.errors or result.leaks):
-            log_failures(process, result)
-        process._result.resolve(outcome)
 
     def _add(self, result: CleanupResult) -> None:
         with self._lock:
