@@ -19,7 +19,7 @@ from probate.outcome import ResourceId
 from probate.ownership.admission import Admission
 from probate.ownership.callback import Callback
 from probate.plugins.registry import PluginRegistry
-from probate.system.arguments import checked_int
+from probate.system.arguments import checked_pid
 from probate.termination.waiting import run_async, run_through
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ class ResourceOrchestrator(Mapping[str, Any]):
     """Maps each kind to its plugin, in cleanup order, and releases what a pid owns.
 
     It may be shared between threads. Pids are plain keys, unless a `ProcessManager` is built on
-    it: then only the pids that the manager issued may own anything.
+    it: then only the pids that the manager issued may own anything. What is no int is a TypeError
+    wherever a pid is taken.
     """
 
     def __init__(self) -> None:
@@ -211,7 +212,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         Raises UnadoptableError if no kind takes it, AlreadyOwnedError if it has an owner,
         ProcessTerminatedError, ProcessNotFoundError, ResourceLimitExceeded.
         """
-        self._registry.admission.check(checked_int("a pid", pid))
+        self._registry.admission.check(pid := checked_pid(pid))
         if release is not None:
             self._check_unowned(resource)
             resource = Callback.releasing(resource, release)
@@ -265,6 +266,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         Raises NotOwnedError if `pid` does not own it; and, `pid` owning it still,
         ProcessTerminatedError, ProcessNotFoundError or ResourceLimitExceeded if `to` may not.
         """
+        to = checked_pid(to)
         table, resource_id = self._find(pid, resource, ints_are_ids=False)
         table.transfer(pid, resource_id, to)
         return resource_id
@@ -282,7 +284,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         how many seconds from now nothing more is retried and a hook that hangs is left behind,
         None for never. Until it returns, `pid` can acquire nothing. Calling it again is no harm.
 
-        Raises TypeError for a pid that is no int, ValueError for what is no number of seconds.
+        Raises ValueError for what is no number of seconds.
         Whatever falls in from outside - Ctrl-C, an exception that a signal handler raises - ends
         the grace, and is raised when all is released.
         """
@@ -313,7 +315,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
 
         if deadline is not None:
             checked_seconds("deadline", deadline)
-        return Termination(checked_int("a pid", pid), self._registry, deadline=deadline)
+        return Termination(checked_pid(pid), self._registry, deadline=deadline)
 
     def _why_not(self, kind: str) -> str:
         """Say what became of the plugin of a kind that was found and is not loaded."""
@@ -337,6 +339,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         self, pid: int, thing: object, *, ints_are_ids: bool = True
     ) -> tuple[OwnershipTable[Any], ResourceId]:
         """Find the table in which `pid` owns an object. Raises NotOwnedError."""
+        pid = checked_pid(pid)
         refusal: NotOwnedError | None = None
         is_id = ints_are_ids and type(thing) is int
         for table in self._tables():
@@ -358,7 +361,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         raise refusal or NotOwnedError("no kind", pid, safe_repr(thing))
 
     def _kinds_in_use(self, pid: int) -> list[RegisteredKind]:
-        kinds_in_use = self._registry.kinds_in_use(checked_int("a pid", pid))
+        kinds_in_use = self._registry.kinds_in_use(checked_pid(pid))
         if kinds_in_use.interrupt is not None:
             raise kinds_in_use.interrupt
         return kinds_in_use.kinds

@@ -13,6 +13,7 @@ from probate.process.order import check_not_terminating_here
 from probate.process.process import Pid, Process
 from probate.process.spawning import Spawner, SpawnOptions
 from probate.process.terminator import Terminator
+from probate.system.arguments import checked_pid
 from probate.system.forking import forget_in_forked_child
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class ProcessManager:
     """Creates processes, which own resources, and terminates them. Made by its `builder()`.
 
     A context manager, sync and async: leaving it terminates all. Thread-safe. In a forked child
-    it has no processes.
+    it has no processes. What is neither an int nor a `Process` is a TypeError wherever a pid is
+    taken.
     """
 
     def __init__(self, orchestrator: ResourceOrchestrator, options: ManagerOptions) -> None:
@@ -125,6 +127,8 @@ class ProcessManager:
             if pid._manager is self:
                 return pid
             raise ProcessNotFoundError(pid.pid)
+        if type(pid) is not int:
+            pid = checked_pid(pid)
         process = self._processes.get(pid) or self._history.get(pid)
         if process is None:
             raise ProcessNotFoundError(pid)

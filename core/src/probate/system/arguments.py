@@ -1,4 +1,4 @@
-"""The one check for ints that come from a caller."""
+"""The one check for ints that come from a caller, and for pids."""
 
 from __future__ import annotations
 
@@ -26,3 +26,11 @@ def checked_int(
     else:
         return number
     raise ValueError(f"{name} must be {bounds}, got {value!r}")
+
+
+def checked_pid(pid: object) -> int:
+    """Return `pid` as an int. Raises TypeError for what is none, a bool or a string of digits too.
+
+    A table would take True for process 1, and "1" for a process that there is not.
+    """
+    return checked_int("a pid", pid)
