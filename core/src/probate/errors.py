@@ -113,13 +113,20 @@ class DuplicateKindError(PluginError):
 
 @final
 class UnknownKindError(PluginError, KeyError):
-    """Raised when a kind is asked for that no registered plugin serves."""
+    """Raised when a kind is asked for, or named in a setting, that no registered plugin serves.
 
-    def __init__(self, kind: str, known: Iterable[str], why: str = "") -> None:
+    `why` says what became of a plugin that was found, `where` in which setting it is named.
+    """
+
+    def __init__(self, kind: str, known: Iterable[str], why: str = "", where: str = "") -> None:
         super().__init__(kind)
+        known = list(known)
+        if not why:
+            near = nearest(kind, known)
+            why = f"did you mean {near!r}?" if near else f"is probate-{kind} installed?"
         self._message = (
             f"no plugin serves kind {kind!r}; registered: {', '.join(known) or 'none'} "
-            f"({why or f'is probate-{kind} installed?'})"
+            f"({f'{where}; ' if where else ''}{why})"
         )
 
     def __str__(self) -> str:
@@ -359,6 +366,14 @@ def _handlers() -> set[CodeType]:
 
 
 # -- descriptions --------------------------------------------------------------
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that `name` may be a misspelling of; None if none is near."""
+    # Imported here: only a misspelling needs it.
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, list(names), n=1)), None)
 
 
 def describe_error(error: BaseException) -> str:

@@ -303,6 +303,9 @@ class KindLimits(_Frozen):
 class ResourceLimits(_Frozen):
     """Limits how much a process may own of each kind; `by_kind` overrides the general limits.
 
+    A kind that is neither installed nor registered is refused where the limits are given; one that
+    is disabled is not, and its limits hold: nothing of it can be acquired.
+
     `cpu`, `memory` and `pids` hold for the OS processes that are spawned for it, and are the
     kernel's to enforce; they do not count what the host holds for it.
     """

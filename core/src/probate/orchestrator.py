@@ -12,7 +12,6 @@ from probate.errors import (
     NotOwnedError,
     ProbateError,
     UnadoptableError,
-    UnknownKindError,
     safe_repr,
 )
 from probate.outcome import ResourceId
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from probate.models import CleanupResult, PluginRecord, ResourceUsage
     from probate.outcome import Outcome
     from probate.ownership.table import OwnershipTable
-    from probate.plugins.discovery import DiscoveredPlugin
     from probate.plugins.registered import RegisteredKind
     from probate.termination.steps import Termination
     from probate.termination.waiting import Wait
@@ -60,7 +58,6 @@ class ResourceOrchestrator(Mapping[str, Any]):
 
     def __init__(self) -> None:
         self._registry = PluginRegistry(Admission())
-        self._discovered: list[DiscoveredPlugin] = []
 
     def __repr__(self) -> str:
         return f"<ResourceOrchestrator {self.registered_types()!r}>"
@@ -97,7 +94,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         from probate.plugins import discovery
 
         _import_termination()
-        self._discovered = discovery.discover(self._registry, only, disable, priorities)
+        discovery.discover(self._registry, only, disable, priorities)
         return self
 
     def check_pending(self) -> None:
@@ -112,7 +109,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         """Return what became of each entry point found: loaded kinds in order, then the others."""
         from probate.plugins.discovery import in_order
 
-        return [each.record() for each in in_order(self._discovered, list(self))]
+        return [each.record() for each in in_order(self._registry.discovered, list(self))]
 
     @property
     def plugin_manager(self) -> pluggy.PluginManager:
@@ -133,10 +130,10 @@ class ResourceOrchestrator(Mapping[str, Any]):
         if isinstance(kind, str):
             if (registered := self._registry.get(kind)) is not None:
                 return registered.plugin
-            raise UnknownKindError(kind, self.registered_types(), self._why_not(kind))
+            raise self._registry.unknown(kind)
         found = self._of_class(kind)
         if not found:
-            raise UnknownKindError(kind.__qualname__, self.registered_types())
+            raise self._registry.unknown(kind.__qualname__)
         if len(found) > 1:
             kinds = ", ".join(each.kind for each in found)
             raise LookupError(f"several plugins are a {kind.__qualname__}: ask by name ({kinds})")
@@ -316,11 +313,6 @@ class ResourceOrchestrator(Mapping[str, Any]):
         if deadline is not None:
             checked_seconds("deadline", deadline)
         return Termination(checked_pid(pid), self._registry, deadline=deadline)
-
-    def _why_not(self, kind: str) -> str:
-        """Say what became of the plugin of a kind that was found and is not loaded."""
-        found = [each for each in self._discovered if each.kind == kind]
-        return "; ".join(f"{each.distribution} is {each.status}: {each.reason}" for each in found)
 
     def _of_class(self, kind: type[object]) -> list[RegisteredKind]:
         return [each for each in self._registry.frozen() if isinstance(each.plugin, kind)]

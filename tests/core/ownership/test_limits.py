@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
 import pytest
-from plugins_things import Thing, ThingResource, managed
+from distributions import PLUGIN, install
+from plugins_things import Thing, ThingResource, managed, orchestrate
 from pydantic import ValidationError
 
-from probate import KindLimits, ResourceLimitExceeded, ResourceLimits
+from probate import (
+    KindLimits,
+    ProcessManager,
+    ResourceLimitExceeded,
+    ResourceLimits,
+    ResourceOrchestrator,
+    UnknownKindError,
+)
+from probate.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 THREE = ResourceLimits(max_count=3)
 
@@ -207,3 +223,76 @@ def test_limits_survive_json() -> None:
     assert ResourceLimits.model_validate_json(limits.model_dump_json()) == limits
     assert limits.of("sockets") == KindLimits(max_bytes=9)
     assert limits.of("files") == KindLimits(max_count=1)
+
+
+def of_kind(kind: str) -> ResourceLimits:
+    return ResourceLimits(by_kind={kind: KindLimits(max_count=1)})
+
+
+GIVEN: dict[str, Callable[[ProcessManager, ResourceLimits], object]] = {
+    "create_process": lambda manager, limits: manager.create_process("p", limits=limits),
+    "process": lambda manager, limits: manager.process("p", limits=limits).__enter__(),
+    "spawn": lambda manager, limits: manager.spawn(["true"], limits=limits),
+}
+
+
+@pytest.mark.parametrize("way", GIVEN)
+def test_limits_of_a_kind_that_there_is_not_are_refused(way: str) -> None:
+    """A misspelt kind's limit would silently not hold: the error has all kinds, and the nearest."""
+    orchestrator = ResourceOrchestrator().discover(only=["processes", "sockets"])
+    builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
+    with builder.with_grace(0).build() as manager:
+        with pytest.raises(
+            UnknownKindError,
+            match=r"'sokcets'; registered: processes, sockets .*limits.*did you mean 'sockets'\?",
+        ):
+            GIVEN[way](manager, of_kind("sokcets"))
+
+        assert manager.list_processes() == []
+
+
+def test_a_manager_is_not_built_with_limits_of_a_kind_that_there_is_not() -> None:
+    """By hand or from settings; the orchestrator is free for another manager."""
+    orchestrator = orchestrate(ThingResource())
+    for builder in (
+        ProcessManager.builder().with_limits(of_kind("thinks")),
+        ProcessManager.builder().with_settings(Settings(limits=of_kind("thinks"))),
+    ):
+        builder.with_resource_orchestrator(orchestrator)
+        with pytest.raises(UnknownKindError, match="did you mean 'things'"):
+            builder.build()
+    builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
+    builder.with_limits(of_kind("things")).build().close()
+
+
+def test_limits_of_a_block_hold_in_it() -> None:
+    """`process(..., limits=)` is `create_process(..., limits=)`."""
+    plugin = ThingResource()
+    with managed(plugin) as manager, manager.process("p", limits=of_kind("things")) as process:
+        plugin.give(process.pid)
+        with pytest.raises(ResourceLimitExceeded):
+            plugin.give(process.pid)
+        process.disown(plugin.table.resources(process.pid)[0])
+
+
+def test_limits_of_a_disabled_kind_are_harmless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is known by name, and nothing of it can be acquired; one that has failed says why."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for kind, source in (("leases", PLUGIN), ("tokens", "raise OSError('no disk')")):
+        module = f"limits_{kind}"
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        install(
+            tmp_path,
+            kind,
+            module=module,
+            source=source.format(kind=kind, priority=1),
+            entry_points={kind: f"{module}:Resource"},
+        )
+    orchestrator = ResourceOrchestrator().discover(only=["leases", "tokens"], disable=["leases"])
+    builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
+    with builder.with_limits(of_kind("leases")).build() as manager:
+        assert manager.create_process("p", limits=of_kind("leases")).state == "running"
+        with pytest.raises(UnknownKindError, match="tokens is failed: OSError: no disk"):
+            manager.create_process("p", limits=of_kind("tokens"))

@@ -13,6 +13,7 @@ from probate.errors import (
     InvalidOrderingError,
     UnknownHookError,
     UnusablePluginError,
+    nearest,
 )
 from probate.hookspecs import PROJECT
 from probate.ordering import Ordering
@@ -43,7 +44,7 @@ def hooks_of(
         if hook not in _KNOWN_HOOKS:
             if options.get("optionalhook"):
                 continue
-            raise UnknownHookError(name, hook, _nearest(hook))
+            raise UnknownHookError(name, hook, nearest(hook, _KNOWN_HOOKS))
         if options.get("wrapper") or options.get("hookwrapper"):
             wrapped.add(hook)
             continue
@@ -97,11 +98,3 @@ def ordering_of(kind: str, methods: dict[str, Callable[..., Any]]) -> Ordering:
         got = "a coroutine" if inspect.iscoroutine(ordering) else repr(ordering)
         raise InvalidOrderingError(kind, f"must return probate.Ordering, got {got}")
     return ordering
-
-
-def _nearest(hook: str) -> str | None:
-    # Imported here: only a misspelling needs it.
-    import difflib
-
-    matches = difflib.get_close_matches(hook, _KNOWN_HOOKS, n=1)
-    return matches[0] if matches else None

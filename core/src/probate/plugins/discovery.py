@@ -77,8 +77,9 @@ def discover(
 ) -> list[DiscoveredPlugin]:
     """Load the installed plugins, and register those that can be used, all at once.
 
-    Raises TypeError for a bare string, UnknownKindError for a kind that is neither installed nor,
-    unless it is in `only`, registered; nothing is loaded then.
+    The registry keeps what became of each. Raises TypeError for a bare string, UnknownKindError
+    for a kind that is neither installed nor, unless it is in `only`, registered; nothing is loaded
+    then.
     """
     for name, kinds in (("only", only), ("disable", disable)):
         if isinstance(kinds, str):
@@ -122,13 +123,14 @@ def discover(
         else:
             priority = examined.ordering.priority
             discovered.append(each.became(PluginStatus.LOADED, priority=priority))
+    registry.discovered = discovered
     return discovered
 
 
 def _check_known(kinds: Iterable[str], there: Collection[str], where: str) -> None:
     for kind in kinds:
         if kind not in there:
-            raise UnknownKindError(kind, sorted(there), f"{where}; is probate-{kind} installed?")
+            raise UnknownKindError(kind, sorted(there), where=where)
 
 
 def in_order(found: Iterable[DiscoveredPlugin], kinds: Sequence[str]) -> list[DiscoveredPlugin]:

@@ -13,10 +13,12 @@ from probate.errors import (
     DuplicateKindError,
     MissingHookError,
     PluginError,
+    UnknownKindError,
     UnusablePluginError,
     fell_in,
 )
 from probate.hookspecs import REQUIRED_HOOKS
+from probate.outcome import PluginStatus
 from probate.plugins.contract import check_usable, hooks_of, ordering_of, take_a_pid_only
 from probate.plugins.hookmanager import HookManager
 from probate.plugins.order import cleanup_order
@@ -28,9 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from probate.hookspecs import AnyFuture
-    from probate.models import CleanupStats
+    from probate.models import CleanupStats, ResourceLimits
     from probate.ownership.admission import Admission
     from probate.ownership.table import OwnershipTable
+    from probate.plugins.discovery import DiscoveredPlugin
 
 
 @final
@@ -66,6 +69,8 @@ class PluginRegistry:
         self._trial = HookManager()
         #: Decides who may acquire, in all tables.
         self.admission = admission
+        #: What became of each entry point that discovery has found.
+        self.discovered: list[DiscoveredPlugin] = []
         self._lock = threading.RLock()
         self._by_kind: dict[str, RegisteredKind] = {}
         # Replaced as a whole, so that a reader needs no lock.
@@ -157,6 +162,25 @@ class PluginRegistry:
     def get(self, kind: str) -> RegisteredKind | None:
         """Return the plugin that serves `kind`, if any."""
         return self._by_kind.get(kind)
+
+    def unknown(self, kind: str, where: str = "") -> UnknownKindError:
+        """Make the error for a kind that is not registered; it says what became of its plugin.
+
+        `where` is the setting in which it is named.
+        """
+        found = [each for each in self.discovered if each.kind == kind]
+        why = "; ".join(f"{each.distribution} is {each.status}: {each.reason}" for each in found)
+        return UnknownKindError(kind, self.order(), why, where)
+
+    def check_limits(self, limits: ResourceLimits) -> None:
+        """Raise UnknownKindError for the limits of a kind that is not registered.
+
+        Those of a kind that was disabled hold all the same: nothing of it can be acquired.
+        """
+        disabled = {each.kind for each in self.discovered if each.status is PluginStatus.DISABLED}
+        for kind in limits.by_kind:
+            if kind not in self._by_kind and kind not in disabled:
+                raise self.unknown(kind, "named in limits")
 
     def frozen(self) -> tuple[RegisteredKind, ...]:
         """Return all plugins, in cleanup order."""

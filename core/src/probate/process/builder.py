@@ -128,7 +128,7 @@ class ProcessManagerBuilder(Generic[M]):
         """Make the manager.
 
         Raises RuntimeError if the orchestrator serves another one, UnknownKindError if a
-        scheduler is asked for and not installed.
+        scheduler is asked for and not installed, or for limits of a kind that there is not.
         """
         orchestrator = self._orchestrator
         if orchestrator is None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from contextvars import Token
     from typing import TypeGuard
 
+    from probate.models import ResourceLimits
     from probate.process.process import Manager, Process
 
 #: Set by `with manager.process(...)`.
@@ -52,17 +53,24 @@ class ProcessScope:
     entered twice, or left without having been entered.
     """
 
-    def __init__(self, manager: Manager, name: str, parent: int | Process | None) -> None:
+    def __init__(
+        self,
+        manager: Manager,
+        name: str,
+        parent: int | Process | None,
+        limits: ResourceLimits | None = None,
+    ) -> None:
         self._manager = manager
         self._name = name
         self._parent = parent
+        self._limits = limits
         self._process: Process | None = None
         self._token: Token[Process | None] | None = None
 
     def __enter__(self) -> Process:
         if self._process is not None:
             raise RuntimeError(f"the scope of {self._process!r} has been entered already")
-        self._process = self._manager.create_process(self._name, self._parent)
+        self._process = self._manager.create_process(self._name, self._parent, limits=self._limits)
         self._token = _current.set(self._process)
         return self._process
 

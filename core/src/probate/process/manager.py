@@ -47,6 +47,8 @@ class ProcessManager:
         self._history = terminator.history
         self._is_closed = False
         orchestrator.check_pending()
+        if options.limits is not None:
+            self._registry.check_limits(options.limits)
         # Whatever is owned by plain keys so far must not fall to a process of ours.
         self._after = max(self._registry.owners(), default=0)
         self._spawner = Spawner(self, self._withdraw, options.scheduling, options.has_status)
@@ -74,11 +76,14 @@ class ProcessManager:
         """Create a process, owned by process `parent` if given; it ends with its parent.
 
         `limits` are this process's own, instead of the manager's. Raises ProcessNotFoundError or
-        ProcessTerminatedError for the parent, TypeError for a name that is no string, and
-        RuntimeError if the manager is closed.
+        ProcessTerminatedError for the parent, TypeError for a name that is no string,
+        UnknownKindError for limits of a kind that there is not, and RuntimeError if the manager is
+        closed.
         """
         if not isinstance(name, str):
             raise TypeError(f"a process's name must be a string, got {name!r}")
+        if limits is not None:
+            self._registry.check_limits(limits)
         with self._lock:
             if self._is_closed:
                 raise RuntimeError("the process manager is closed: it creates no more processes")
@@ -114,9 +119,18 @@ class ProcessManager:
         """
         return self._spawner.spawn(argv, name, parent, limits or self._limits, options)
 
-    def process(self, name: str, parent: int | Process | None = None) -> ProcessScope:
-        """Create a process for the length of a `with` block, in which it is the current one."""
-        return ProcessScope(self, name, parent)
+    def process(
+        self,
+        name: str,
+        parent: int | Process | None = None,
+        *,
+        limits: ResourceLimits | None = None,
+    ) -> ProcessScope:
+        """Create a process for the length of a `with` block, in which it is the current one.
+
+        Entering the block raises as `create_process`.
+        """
+        return ProcessScope(self, name, parent, limits)
 
     def get(self, pid: int | Process) -> Process:
         """Find a process, also one that terminated lately. Raises ProcessNotFoundError.
