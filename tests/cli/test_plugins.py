@@ -195,13 +195,18 @@ def test_nothing_found_is_said(
     assert capsys.readouterr().out == "[]\n"
 
 
-@pytest.mark.parametrize("name", ["PROBATE_DISABLE", "PROBATE_PRIORITIES"])
-def test_an_unknown_kind_in_the_settings_is_an_error(tmp_path: Path, name: str) -> None:
-    """It would silently do nothing; what there is is listed."""
-    value = "mmpa" if name == "PROBATE_DISABLE" else '{"mmpa": 5}'
-
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PROBATE_DISABLE", "mmpa"),
+        ("PROBATE_PRIORITIES", '{"mmpa": 5}'),
+        ("PROBATE_LIMITS", '{"by_kind": {"mmpa": {"max_count": 1}}}'),
+    ],
+)
+def test_an_unknown_kind_in_the_settings_is_an_error(tmp_path: Path, name: str, value: str) -> None:
+    """It would silently do nothing; what there is is listed, and the nearest suggested."""
     answer = plugins(tmp_path, **{name: value})
 
     assert (answer.returncode, answer.stdout) == (2, "")
     assert "no plugin serves kind 'mmpa'; registered: " in answer.stderr
-    assert "mmap" in answer.stderr
+    assert "did you mean 'mmap'?" in answer.stderr
