@@ -31,13 +31,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 from probate.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from types import CodeType
 
     from probate.models import CleanupStats
 
@@ -326,45 +325,6 @@ class InterruptedCleanup(BaseException):
         self.stats = stats
 
 
-# -- whence they come ---------------------------------------------------------
-
-
-def fell_in(error: BaseException) -> bool:
-    """Tell whether an exception came from outside: Ctrl-C, an exit, a signal handler's own.
-
-    Python runs signal handlers between any two bytecodes of the main thread (Python's `signal`,
-    "Execution of Python signal handlers"); the handler's frame is in the traceback.
-    """
-    if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        return True
-    handlers = None
-    traceback = error.__traceback__
-    while traceback is not None:
-        if handlers is None:
-            handlers = _handlers()
-        if traceback.tb_frame.f_code in handlers:
-            return True
-        traceback = traceback.tb_next
-    return False
-
-
-def _handlers() -> set[CodeType]:
-    """Return the code of all Python functions that handle signals now."""
-    import signal
-
-    found: set[CodeType] = set()
-    for number in signal.valid_signals():
-        handler: Any = signal.getsignal(number)
-        while hasattr(handler, "func"):
-            handler = handler.func  # a functools.partial
-        if not hasattr(handler, "__code__"):
-            # A method of an object, or an object that is called.
-            handler = getattr(handler, "__func__", type(handler).__call__)
-        if (code := getattr(handler, "__code__", None)) is not None:
-            found.add(code)
-    return found
-
-
 # -- descriptions --------------------------------------------------------------
 
 
@@ -394,6 +354,9 @@ def safe_repr(
     try:
         text = describe(thing)
     except BaseException as error:
+        # Imported here: only a failure needs it, and it lies above.
+        from probate.system.interrupts import fell_in
+
         if fell_in(error):
             raise
         text = None

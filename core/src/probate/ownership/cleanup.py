@@ -7,9 +7,10 @@ from collections import deque
 from itertools import islice, repeat
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
-from probate.errors import InterruptedCleanup, ReleaseError, describe_error, fell_in, safe_repr
+from probate.errors import InterruptedCleanup, ReleaseError, describe_error, safe_repr
 from probate.outcome import Outcome, checked_outcome
 from probate.ownership.index import key_of
+from probate.system.interrupts import fell_in
 from probate.system.lazy import lazy_module
 
 if TYPE_CHECKING:

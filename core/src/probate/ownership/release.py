@@ -6,8 +6,9 @@ import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
-from probate.errors import ReleaseError, fell_in
+from probate.errors import ReleaseError
 from probate.outcome import Outcome, checked_outcome
+from probate.system.interrupts import fell_in
 from probate.system.loops import run_on_loop, running_loop
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from probate.errors import (
     PluginError,
     UnknownKindError,
     UnusablePluginError,
-    fell_in,
 )
 from probate.hookspecs import REQUIRED_HOOKS
 from probate.outcome import PluginStatus
@@ -25,6 +24,7 @@ from probate.plugins.order import cleanup_order
 from probate.plugins.registered import RegisteredKind
 from probate.plugins.wiring import UnwiredKindWarning, find_tables
 from probate.system.forking import forget_in_forked_child
+from probate.system.interrupts import fell_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -9,8 +9,9 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, final
 
-from probate.errors import TerminationDeadlockError, fell_in
+from probate.errors import TerminationDeadlockError
 from probate.models import ProcessState
+from probate.system.interrupts import fell_in
 from probate.system.loops import running_loop
 from probate.termination.waiting import Wait
 

@@ -1,4 +1,4 @@
-"""A way to go on where no exception can fall in from outside of what runs.
+"""Exceptions that fall in from outside of what runs, and a way to go on where none can fall in.
 
 Python runs signal handlers between any two bytecodes of the main thread, and nowhere else
 (Python's `signal`, "Execution of Python signal handlers"): another thread is safe from what they
@@ -8,13 +8,48 @@ raise.
 from __future__ import annotations
 
 import _thread
+import signal
 import threading
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
 
 T = TypeVar("T")
+
+
+def fell_in(error: BaseException) -> bool:
+    """Tell whether an exception came from outside: Ctrl-C, an exit, a signal handler's own.
+
+    What a signal handler raises is told by the handler's frame in its traceback.
+    """
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return True
+    handlers = None
+    traceback = error.__traceback__
+    while traceback is not None:
+        if handlers is None:
+            handlers = _handlers()
+        if traceback.tb_frame.f_code in handlers:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _handlers() -> set[CodeType]:
+    """Return the code of all Python functions that handle signals now."""
+    found: set[CodeType] = set()
+    for number in signal.valid_signals():
+        handler: Any = signal.getsignal(number)
+        while hasattr(handler, "func"):
+            handler = handler.func  # a functools.partial
+        if not hasattr(handler, "__code__"):
+            # A method of an object, or an object that is called.
+            handler = getattr(handler, "__func__", type(handler).__call__)
+        if (code := getattr(handler, "__code__", None)) is not None:
+            found.add(code)
+    return found
 
 
 @final

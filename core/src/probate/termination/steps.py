@@ -14,10 +14,11 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, final
 
-from probate.errors import InterruptedCleanup, describe_error, fell_in
+from probate.errors import InterruptedCleanup, describe_error
 from probate.models import CleanupFailure, CleanupResult, CleanupStats, Leak, account_of
 from probate.outcome import Outcome
 from probate.system.callthread import CallThread
+from probate.system.interrupts import fell_in
 from probate.system.loops import giving_up_after, running_loop
 from probate.termination.waiting import Wait
 
