@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -226,6 +227,35 @@ def test_a_kind_that_fails_to_look_keeps_no_other_from_adopting() -> None:
     assert isinstance(cause, ExceptionGroup)
     assert [str(error) for error in cause.exceptions] == ["confused"]
     assert cause.exceptions[0].__notes__ == ["raised by adopt() of plugin 'confused'"]
+
+
+def test_why_a_kind_refuses_what_it_knows_is_said() -> None:
+    """The error itself says it, not only its cause; what cannot be owned has no way out."""
+
+    class Strict(ThingResource):
+        @hookimpl
+        def adopt(self, pid: int, resource: object) -> ResourceId | None:
+            raise ValueError("it is closed")
+
+    orchestrator = ResourceOrchestrator().register(Strict("strict", 99))
+
+    with pytest.raises(UnadoptableError) as caught:
+        orchestrator.adopt(A, "text")
+    assert str(caught.value) == "no kind adopts a str: it is closed; asked: strict"
+
+
+@pytest.mark.parametrize("refer", [weakref.ref, weakref.proxy])
+def test_a_weak_reference_is_not_owned_in_the_place_of_a_thing(
+    orchestrator: ResourceOrchestrator, refer: Callable[[Thing], object]
+) -> None:
+    """A proxy passes for what it refers to: that had two owners, or was gone at the end."""
+    thing = Thing()
+
+    with pytest.raises(UnadoptableError, match="adopt what it refers to"):
+        orchestrator.adopt(A, refer(thing))
+
+    assert not orchestrator.has_resources(A)
+    orchestrator.adopt(B, thing)
 
 
 def test_a_kind_that_knows_and_refuses_is_the_last_that_is_asked(

@@ -246,19 +246,30 @@ class AlreadyOwnedError(OwnershipError):
 
 @final
 class UnadoptableError(ProbateError, TypeError):
-    """Raised when no registered kind takes responsibility for an object."""
+    """Raised when no registered kind takes responsibility for an object.
+
+    `refusals` are why kinds that know such objects do not take this one.
+    """
 
     def __init__(
-        self, resource: object, kinds: Sequence[str], *, is_callback: bool = False
+        self,
+        resource: object,
+        kinds: Sequence[str],
+        *,
+        refusals: Sequence[str] = (),
+        is_callback: bool = False,
     ) -> None:
-        way_out = (
-            "pip install probate-callbacks, the kind that calls functions"
-            if is_callback
-            else "say how it is given back: adopt(thing, release=thing.close)"
-        )
+        if is_callback:
+            way_out = "; pip install probate-callbacks, the kind that calls functions"
+        elif refusals:
+            # They say it, where there is one: what is closed has none.
+            way_out = ""
+        else:
+            way_out = "; say how it is given back: adopt(thing, release=thing.close)"
+        why = "; ".join(refusals) or safe_repr(resource)
         super().__init__(
-            f"no kind adopts a {type(resource).__qualname__}: {safe_repr(resource)}; "
-            f"asked: {', '.join(kinds) or 'none registered'}; {way_out}"
+            f"no kind adopts a {type(resource).__qualname__}: {why}; "
+            f"asked: {', '.join(kinds) or 'none registered'}{way_out}"
         )
 
 

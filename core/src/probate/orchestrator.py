@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final, overload
 
@@ -213,6 +214,9 @@ class ResourceOrchestrator(Mapping[str, Any]):
         if release is not None:
             self._check_unowned(resource)
             resource = Callback.releasing(resource, release)
+        elif isinstance(resource, (weakref.ReferenceType, *weakref.ProxyTypes)):
+            why = "a weak reference keeps nothing alive: adopt what it refers to"
+            raise UnadoptableError(resource, self.registered_types(), refusals=[why])
         errors: list[Exception] = []
         for kind in self._registry.frozen():
             try:
@@ -227,7 +231,10 @@ class ResourceOrchestrator(Mapping[str, Any]):
                 if resource_id is not None:
                     return resource_id
         unadoptable = UnadoptableError(
-            resource, self.registered_types(), is_callback=isinstance(resource, Callback)
+            resource,
+            self.registered_types(),
+            refusals=[safe_repr(error, str) for error in errors if isinstance(error, ValueError)],
+            is_callback=isinstance(resource, Callback),
         )
         if errors:
             raise unadoptable from ExceptionGroup("some plugins failed to look at it", errors)
