@@ -286,6 +286,18 @@ def test_what_any_kind_owns_is_not_adopted_with_a_function(
     assert (native.releases, called.releases) == (0, 0)
 
 
+def test_what_is_given_back_by_a_function_is_adopted_by_no_kind(
+    orchestrator: ResourceOrchestrator,
+) -> None:
+    """A kind that knows such things took it, and each of its two owners released it."""
+    called = Thing()
+    orchestrator.adopt(A, called, Thing.release)
+
+    with pytest.raises(AlreadyOwnedError, match=f"calls: .* owned by process {A}"):
+        orchestrator.adopt(B, called)
+    assert not orchestrator.has_resources(B)
+
+
 @pytest.mark.parametrize("release", [3, "close"])
 def test_what_cannot_be_called_is_a_type_error(
     orchestrator: ResourceOrchestrator, release: Any

@@ -211,8 +211,10 @@ class ResourceOrchestrator(Mapping[str, Any]):
         ProcessTerminatedError, ProcessNotFoundError, ResourceLimitExceeded.
         """
         self._registry.admission.check(pid := checked_pid(pid))
-        if release is not None:
+        if release is not None or type(resource) is not int:
+            # A number may have been given out anew: its own kind can tell.
             self._check_unowned(resource)
+        if release is not None:
             resource = Callback.releasing(resource, release)
         elif isinstance(resource, (weakref.ReferenceType, *weakref.ProxyTypes)):
             why = "a weak reference keeps nothing alive: adopt what it refers to"
