@@ -87,6 +87,24 @@ def test_a_closed_socket_is_not_adopted(manager: ProcessManager) -> None:
     assert "closed socket" in repr(caught.value.__cause__)
 
 
+def test_a_closed_writer_is_not_adopted(manager: ProcessManager) -> None:
+    """It said to adopt it on its own loop, of which a closed transport knows nothing any more."""
+    process = manager.create_process("late")
+
+    async def scenario() -> asyncio.StreamWriter:
+        ours, peer = socket.socketpair()
+        _, writer = await asyncio.open_connection(sock=ours)
+        writer.close()
+        await writer.wait_closed()
+        peer.close()
+        return writer
+
+    writer = asyncio.run(scenario())
+
+    with pytest.raises(UnadoptableError, match="closed, so it cannot be adopted"):
+        process.adopt(writer)
+
+
 def test_an_asyncio_server_is_closed_from_another_thread(
     manager: ProcessManager, foreign_loop: asyncio.AbstractEventLoop
 ) -> None:

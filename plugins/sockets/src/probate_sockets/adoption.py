@@ -58,6 +58,9 @@ def _bind_to_loop(resource: Any, adopted: Any = None) -> LoopBound | None:
         # Transports have no get_loop(); they are made, and best adopted, on their loop.
         loop = getattr(resource, "_loop", None) or running_loop()
         if loop is None:
+            if resource.is_closing():
+                # A transport of asyncio's forgets its loop when it has closed.
+                raise _closed(resource)
             raise ValueError(f"adopt {resource!r} on its own event loop")
     else:
         return None
@@ -65,8 +68,12 @@ def _bind_to_loop(resource: Any, adopted: Any = None) -> LoopBound | None:
     if bound.has_closed():
         if not bound.sockets and is_transport(resource) and not resource.is_closing():
             return None
-        raise ValueError(f"closed, so it cannot be adopted: {resource!r}")
+        raise _closed(resource)
     if is_server(resource):
         paths = map(unix.bound_path, bound.sockets)
         bound.bound.extend(path for path in paths if path is not None)
     return bound
+
+
+def _closed(resource: object) -> ValueError:
+    return ValueError(f"closed, so it cannot be adopted: {resource!r}")
