@@ -224,8 +224,10 @@ def test_standard_streams_are_refused_wherever_they_go(process: Process, name: s
 
 @pytest.mark.parametrize("fd", [-1, 123456, 1 << 80])
 def test_an_int_that_is_no_descriptor_is_refused(manager: ProcessManager, fd: int) -> None:
-    """The error tells that it is not open."""
-    with pytest.raises(UnadoptableError) as caught:
+    """The error tells that it is not open, and what to say if it is a pid."""
+    with pytest.raises(
+        UnadoptableError, match=r"no open descriptor: .*psutil\.Process\(pid\)"
+    ) as caught:
         manager.create_process("closed").adopt(fd)
 
     assert "no open descriptor" in repr(caught.value.__cause__)

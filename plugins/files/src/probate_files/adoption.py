@@ -54,7 +54,10 @@ def entry_for(resource: Any) -> Entry | None:
 def adopted_descriptor(fd: int) -> Descriptor:
     """The entry for a descriptor number. Raises ValueError as `entry_for` does."""
     _refuse_standard(fd)
-    return Descriptor(descriptor_of(fd))
+    try:
+        return Descriptor(descriptor_of(fd))
+    except ValueError as error:
+        raise ValueError(f"{error}; an OS process is adopted as psutil.Process(pid)") from None
 
 
 def _open_file(file: object, native: object) -> OpenFile | None:
