@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
+from documents import REPOSITORY
 from kinds import KINDS, PRIORITIES
 from pydantic import ValidationError
 
-from probate import ProcessManager, ResourceLimitExceeded, ResourceLimits
+from probate import (
+    ProbateError,
+    ProcessManager,
+    ResourceLimitExceeded,
+    ResourceLimits,
+    UnknownKindError,
+)
 from probate.orchestrator import DEFAULT_DEADLINE, DEFAULT_GRACE
-from probate.settings import Settings
+from probate.settings import MARKS, Settings, SettingsError, SettingsWarning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,8 +30,9 @@ if TYPE_CHECKING:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, without settings around it."""
     monkeypatch.chdir(tmp_path)
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"PROBATE_{name.upper()}", raising=False)
+    for name in list(os.environ):
+        if name.upper().startswith("PROBATE_"):
+            monkeypatch.delenv(name)
     return tmp_path
 
 
@@ -79,6 +90,162 @@ def test_what_is_wrong_is_named(folder: Path, text: str, where: str) -> None:
         Settings()
 
     assert [".".join(map(str, each["loc"])) for each in caught.value.errors()] == [where]
+
+
+@pytest.mark.parametrize(
+    ("text", "nearest"),
+    [
+        ("garce = 1", "did you mean grace?"),
+        ("[limits]\nmax_conut = 1", "did you mean max_count?"),
+        ("[limits.by_kind.mmap]\nmax_bites = 1", "did you mean max_bytes?"),
+        ("zzz = 1", "known are disable, priorities, grace, deadline, limits, trace"),
+        ("_env_file = 'x'", "known are disable, "),
+        (f"limits.{'a.' * 5000}b = 1", "known are max_count, "),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_file_and_the_nearest(
+    folder: Path, text: str, nearest: str
+) -> None:
+    """However deep, and in both files; options of pydantic-settings itself are none."""
+    (folder / "probate.toml").write_text(text)
+    (folder / "pyproject.toml").write_text(f"[tool.probate]\n{text.replace('[', '[tool.probate.')}")
+
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+
+    assert f"({folder / 'probate.toml'}; {nearest}" in str(caught.value)
+
+
+def test_an_error_is_ours_and_pydantics_and_names_each_source(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever is caught, all that is wrong is in it, in a line, each with where it is from."""
+    (folder / "probate.toml").write_text("deadline = -1\ntrace = 'perhaps'\n")
+    (folder / "pyproject.toml").write_text("[tool.probate]\nlimits = 3\ntrace = true\n")
+    monkeypatch.setenv("PROBATE_PRIORITIES", '{"mmap": 1')
+    monkeypatch.setenv("probate_grace", "soon")
+
+    with pytest.raises(ProbateError) as caught:
+        Settings()
+
+    assert isinstance(caught.value, ValidationError)
+    assert isinstance(caught.value, ValueError)
+    found = {problem.partition(": ")[0]: problem for problem in str(caught.value).split("; ")}
+    assert {name: problem.rpartition("(")[2] for name, problem in found.items()} == {
+        "priorities": "PROBATE_PRIORITIES)",
+        "grace": "probate_grace)",
+        "deadline": f"{folder / 'probate.toml'})",
+        "trace": f"{folder / 'probate.toml'})",
+        "limits": f"{folder / 'pyproject.toml'})",
+    }
+
+
+def test_what_is_given_by_hand_has_no_source() -> None:
+    """It is in the program that is being read."""
+    with pytest.raises(SettingsError) as caught:
+        Settings(grace=-1)
+
+    assert str(caught.value) == "grace: Input should be greater than or equal to 0"
+
+
+def test_both_sources_of_a_grace_that_is_never_reached_are_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One may be in a file, the other in the environment."""
+    (folder / "probate.toml").write_text("deadline = 1\n")
+    monkeypatch.setenv("PROBATE_GRACE", "60")
+
+    with pytest.raises(SettingsError, match=r"never reached") as caught:
+        Settings()
+
+    assert str(caught.value).endswith(f"(PROBATE_GRACE, {folder / 'probate.toml'})")
+
+
+def test_a_deadline_of_null_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook that hangs is waited for, for ever, by whoever wants that."""
+    monkeypatch.setenv("PROBATE_DEADLINE", "null")
+
+    assert Settings().deadline is None
+
+
+def test_tables_are_merged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Value by value: each is that of the source that comes first."""
+    (folder / "pyproject.toml").write_text(
+        "[tool.probate.limits]\nmax_count = 1\nmax_bytes = 1\n"
+        "[tool.probate.limits.by_kind.mmap]\nmax_count = 1\nmax_bytes = 1\n"
+    )
+    (folder / "probate.toml").write_text("[limits.by_kind.mmap]\nmax_count = 2\n")
+    monkeypatch.setenv("PROBATE_LIMITS", '{"max_bytes": 3}')
+
+    assert Settings().limits == ResourceLimits.model_validate(
+        {"max_count": 1, "max_bytes": 3, "by_kind": {"mmap": {"max_count": 2, "max_bytes": 1}}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "variable"),
+    [
+        ("disable = ['mmpa']", ("PROBATE_DISABLE", "mmap, mmpa")),
+        ("[priorities]\nmmap = 1\nmmpa = 2", ("PROBATE_PRIORITIES", '{"mmpa": 2}')),
+        (
+            "[limits.by_kind.mmpa]\nmax_count = 1",
+            ("PROBATE_LIMITS", '{"by_kind": {"mmpa": {"max_count": 1}}}'),
+        ),
+    ],
+)
+def test_an_unknown_kind_is_an_error_that_names_the_setting(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, setting: str, variable: tuple[str, str]
+) -> None:
+    """It would silently do nothing: what there is is listed, and the file or variable named."""
+    (folder / "probate.toml").write_text(setting)
+    with pytest.raises(UnknownKindError, match="kind 'mmpa'; registered: mmap, tasks") as caught:
+        Settings().check_kinds({"tasks", "mmap"})
+    assert f" by {folder / 'probate.toml'};" in str(caught.value)
+
+    monkeypatch.setenv(*variable)
+    with pytest.raises(UnknownKindError, match=f" by {variable[0]};"):
+        Settings().check_kinds({"tasks", "mmap"})
+    Settings().check_kinds({"tasks", "mmap", "mmpa"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("PROBATE_GRCE", "did you mean PROBATE_GRACE?"),
+        ("Probate_Limits__Max_Count", "did you mean PROBATE_LIMITS?"),
+        ("PROBATE_ZZZ", "known are PROBATE_DISABLE, "),
+    ],
+)
+def test_an_unknown_variable_warns(
+    monkeypatch: pytest.MonkeyPatch, variable: str, said: str
+) -> None:
+    """It may be another program's, and so is no error; the line of the program is shown."""
+    monkeypatch.setenv(variable, "1")
+
+    with pytest.warns(SettingsWarning, match=re.escape(said)) as caught:
+        Settings()
+
+    assert [each.filename for each in caught] == [__file__]
+    assert variable in str(caught[0].message)
+
+
+def test_our_own_marks_are_no_unknown_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host may itself run in a tree of another one, and finds its mark."""
+    for mark in MARKS:
+        monkeypatch.setenv(mark, "1")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Settings()
+
+
+def test_each_variable_of_ours_is_a_setting_or_a_mark() -> None:
+    """One list has them all: what is not in it would warn whoever runs beneath a host."""
+    sources = {*REPOSITORY.glob("core/src/**/*.py"), *REPOSITORY.glob("plugins/*/src/**/*.py")}
+    files = {REPOSITORY / "Makefile", *sources} - {REPOSITORY / "core/src/probate/settings.py"}
+    found = {name for path in files for name in re.findall(r"\bPROBATE_[A-Z]+", path.read_text())}
+
+    assert found - {f"PROBATE_{name.upper()}" for name in Settings.model_fields} == MARKS
 
 
 def test_a_manager_is_built_by_them(folder: Path) -> None:

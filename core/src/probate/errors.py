@@ -26,6 +26,7 @@
         ├── ReleaseTimeoutError         did not come free in time
         └── RefusedResourceError        not ours, or still in use by others
 
+`probate.settings.SettingsError`, which is pydantic's error as well, is a ProbateError, too.
 `InterruptedCleanup` stands outside the tree: it is a BaseException.
 """
 

@@ -38,7 +38,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code, complaint = 1, "" if isinstance(error, BrokenPipeError) else str(error)
     if complaint:
-        print(f"probate: {' '.join(complaint.split())}", file=sys.stderr)  # noqa: T201  it is a command's output
+        from probate.cli.output import printable
+
+        print(f"probate: {printable(' '.join(complaint.split()))}", file=sys.stderr)  # noqa: T201  it is a command's output
     sys.exit(code)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 import click
 
 from probate.cli.listing import list_plugins
-from probate.errors import ProbateError
+from probate.cli.output import printable
+from probate.errors import ProbateError, UnknownKindError
 from probate.version import __version__
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ _disable = click.option(
 def plugins(as_json: bool, disable: str | None) -> None:
     """List the plugins found, in cleanup order, and why any is not loaded.
 
-    Exits 1 if any has failed.
+    Exits 1 if any has failed, or is incompatible.
     """
     try:
         raise SystemExit(list_plugins(as_json=as_json, settings=_settings(disable)))
@@ -110,20 +112,22 @@ def demo(verbose: bool, as_json: bool, disable: str | None) -> None:
 
 def _settings(disable: str | None) -> Settings:
     """Read the settings; `disable`, kinds separated by commas, takes the place of theirs."""
-    from pydantic import ValidationError
+    from probate.plugins import discovery
+    from probate.settings import Settings, SettingsError, SettingsWarning, split_kinds
 
-    from probate.settings import Settings, split_kinds
-
-    try:
-        return Settings() if disable is None else Settings(disable=split_kinds(disable))
-    except ValidationError as error:
-        problems = [
-            ": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"])))
-            for each in error.errors()
-        ]
-        raise click.UsageError(f"settings: {'; '.join(problems)}") from error
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"settings: {error}") from error
+    with warnings.catch_warnings(record=True) as ignored:
+        warnings.simplefilter("always", SettingsWarning)
+        try:
+            settings = Settings() if disable is None else Settings(disable=split_kinds(disable))
+            settings.check_kinds({each.kind for each in discovery.scan()})
+        except SettingsError as error:
+            raise click.UsageError(f"settings: {error}") from error
+        except UnknownKindError as error:
+            raise click.UsageError(str(error)) from error
+        finally:
+            for each in ignored:
+                click.echo(f"probate: {printable(str(each.message))}", err=True)
+    return settings
 
 
 def _discover(settings: Settings) -> ResourceOrchestrator:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def list_plugins(*, as_json: bool, settings: Settings | None = None) -> int:
     """Print the plugins found, in cleanup order, and why any is not loaded.
 
-    Returns the exit code: 1 if a plugin has failed, so that a script need not read the list.
+    Returns the exit code: 1 if a plugin cannot be used, so that a script need not read the list.
+    One that is disabled, or whose kind another one serves, is meant to be left out.
     """
     # What is loaded here is looked at once: to look for garbage in it takes longer than all else.
     gc.disable()
@@ -31,14 +32,15 @@ def list_plugins(*, as_json: bool, settings: Settings | None = None) -> int:
         print_table(headings, [_cells(each) for each in found])
     else:
         print("no plugins found: pip install 'probate[all]', or one such as probate-sockets")  # noqa: T201  it is a command's output
-    return int(any(each.status is PluginStatus.FAILED for each in found))
+    unusable = {PluginStatus.FAILED, PluginStatus.INCOMPATIBLE}
+    return int(any(each.status in unusable for each in found))
 
 
 def is_anything_set() -> bool:
     """Tell whether there are settings to read, in the environment or in this folder's files."""
     files = ("probate.toml", "pyproject.toml")
-    return any(map(os.path.exists, files)) or any(
-        name.startswith("PROBATE_") for name in os.environ
+    return any(map(os.path.lexists, files)) or any(
+        name.upper().startswith("PROBATE_") for name in os.environ
     )
 
 

@@ -11,6 +11,7 @@ forking.py     forget_in_forked_child: a forked child owns nothing
 callthread.py  CallThread: calls one after another, on a thread that can be left behind
 interrupts.py  exceptions that fall in from outside, and a way to go on; threads started whole
 loops.py       calls on the event loop that a thing belongs to
+trustedfile.py small files, read only if nobody else can have written them
 lazy.py        modules and names imported when first used
 arguments.py   checked_int: the one check for whole numbers
 
