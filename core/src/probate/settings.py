@@ -7,7 +7,6 @@ before.
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 import warnings
@@ -32,7 +31,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from probate.errors import ProbateError, UnknownKindError
+from probate.errors import ProbateError, UnknownKindError, nearest
 from probate.models import KindLimits, ResourceLimits, Seconds
 from probate.orchestrator import DEFAULT_DEADLINE, DEFAULT_GRACE
 from probate.system.trustedfile import read_judged
@@ -169,10 +168,9 @@ class Settings(BaseSettings):
                 place = (*setting, kind) if isinstance(kinds, Mapping) else setting
                 origin = _origin(place, self._sources)
                 where = f"named in {_dotted(setting)}" + (f" by {origin}" if origin else "")
-                hint = f"is probate-{kind} installed?"
-                if set(kind) & _JSON:
-                    hint = "a list of kinds is separated by commas, and is no JSON"
-                raise UnknownKindError(kind, sorted(known), f"{where}; {hint}")
+                is_json = bool(set(kind) & _JSON)
+                why = "a list of kinds is separated by commas, and is no JSON" if is_json else ""
+                raise UnknownKindError(kind, sorted(known), why, where)
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:
@@ -353,8 +351,8 @@ def _nearest(name: str, known: Collection[str], prefix: str = "") -> str:
     end = name.removeprefix(prefix)
     # First what it goes on after, as where others separate names by two lines.
     found = [each for each in ends if end.startswith(each)]
-    found += difflib.get_close_matches(end, ends, 1)
-    return f"did you mean {ends[found[0]]}?" if found else f"known are {', '.join(known)}"
+    near = found[0] if found else nearest(end, ends)
+    return f"did you mean {ends[near]}?" if near else f"known are {', '.join(known)}"
 
 
 def _dotted(location: Location) -> str:

@@ -55,8 +55,6 @@ def _find(settings: Settings | None) -> list[DiscoveredPlugin]:
         found = discovery.discover(registry)
     else:
         found = discovery.discover(registry, None, settings.disable, settings.priorities)
-        if settings.limits is not None:
-            registry.check_limits(settings.limits)
     return discovery.in_order(found, registry.order())
 
 
