@@ -452,3 +452,52 @@ def test_what_is_due_cannot_be_watched_again_before_it_is_told(
     assert sorted(told) == [0, 1]
     assert len(errors) == 1
     assert errors[0].endswith("is watched already")
+
+
+def test_a_timer_is_called_once_when_its_time_has_come(watch: DeathWatch, pipes: Pipes) -> None:
+    """Later than asked, never earlier, in the order of their times, on the watch's thread."""
+    called: list[tuple[str, float]] = []
+    done = threading.Event()
+
+    def note(name: str) -> None:
+        called.append((name, time.monotonic()))
+        if len(called) == 2:
+            done.set()
+
+    since = time.monotonic()
+    watch.call_later(0.1, lambda: note("second"))
+    watch.call_later(0.02, lambda: note("first"))
+    watch.cancel(watch.call_later(0.05, lambda: note("never")))
+
+    assert done.wait(PATIENCE)
+    watch.join_if_idle()
+    assert [name for name, _ in called] == ["first", "second"]
+    assert called[0][1] - since >= 0.02
+    assert called[1][1] - since >= 0.1
+
+
+def test_a_cancelled_timer_keeps_no_thread(watch: DeathWatch) -> None:
+    """Nor a descriptor: nobody waits for a moment that nobody wants."""
+    before = KernelView.take()
+    timer = watch.call_later(PATIENCE * 10, lambda: None)
+    watch.cancel(timer)
+    watch.cancel(timer)
+    watch.join_if_idle()
+
+    assert changes_since(before) == []
+
+
+def test_a_death_is_told_while_a_timer_waits(watch: DeathWatch, pipes: Pipes) -> None:
+    """And the other way round: an earlier timer is not held up by what is watched."""
+    pipe, told = pipes(), threading.Event()
+    timer = watch.call_later(PATIENCE * 10, lambda: None)
+    watch.watch(pipe[0], told.set)
+    os.write(pipe[1], b"x")
+    assert told.wait(PATIENCE)
+
+    other, early = pipes(), threading.Event()
+    watch.watch(other[0], lambda: None)
+    watch.call_later(0.01, early.set)
+    assert early.wait(PATIENCE)
+    watch.forget(other[0])
+    watch.cancel(timer)

@@ -63,10 +63,10 @@ def ps(as_json: bool) -> None:
     """List the processes of running hosts: who owns whom, kinds and bytes, use of the machine.
 
     Asks the hosts of this user; as root, all. A host answers while it supervises OS processes,
-    or if it was built with_status().
+    or if it was built with_status(). One that does not is listed with the reason.
     """
     from probate.cli.ps import print_hosts, to_json
-    from probate.process.status import hosts
+    from probate.process.hosts import hosts
 
     try:
         reports = hosts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,13 @@ _HEADINGS: Final = (
 )  # fmt: skip
 
 
+#: How deep a table is indented, and how long what others have named is in it, at most: hosts of
+#: other users say what they like.
+_DEPTH: Final = 32
+_WIDTH: Final = 256
+_COMMAND_WIDTH: Final = 4096
+
+
 def to_json(reports: Sequence[HostReport]) -> str:
     """The hosts as a JSON array, each with its processes, oldest first."""
     return json.dumps([report.model_dump(mode="json") for report in reports], indent=2)
@@ -30,8 +38,13 @@ def print_hosts(reports: Sequence[HostReport]) -> None:
     if not reports:
         click.echo("no host is running here that supervises processes, or has with_status()")
     for report in reports:
-        click.echo(f"host {report.os_pid}: {printable(shlex.join(report.command))}")
-        print_table(_HEADINGS, [_cells(*each) for each in in_tree_order(report.processes)])
+        whose = "" if report.uid in (None, os.geteuid()) else f" (uid {report.uid})"
+        command = _cut(shlex.join(report.command), _COMMAND_WIDTH)
+        click.echo(f"host {report.os_pid}{whose}: {printable(command)}")
+        if report.problem:
+            click.echo(f"  {printable(report.problem)}")
+        else:
+            print_table(_HEADINGS, [_cells(*each) for each in in_tree_order(report.processes)])
 
 
 def in_tree_order(processes: Sequence[ProcessReport]) -> Iterator[tuple[int, ProcessReport]]:
@@ -46,19 +59,27 @@ def in_tree_order(processes: Sequence[ProcessReport]) -> Iterator[tuple[int, Pro
     while to_visit:
         depth, each = to_visit.pop()
         yield depth, each
-        below = owned.get(each.process.pid, [])
+        # Each once, though a host may say that several have one pid.
+        below = owned.pop(each.process.pid, [])
         to_visit += [(depth + 1, child) for child in reversed(below)]
 
 
 def _cells(depth: int, report: ProcessReport) -> list[str]:
     process, resources, usage = report.process, report.resources, report.os
+    owned = ", ".join(f"{kind} {holding.count}" for kind, holding in resources.items())
     cells = [
         str(process.pid),
-        "  " * depth + process.name,
+        "  " * min(depth, _DEPTH) + process.name,
         "" if process.os_pid is None else str(process.os_pid),
-        ", ".join(f"{kind} {holding.count}" for kind, holding in resources.items()) or "nothing",
+        owned or "nothing",
         str(sum(holding.nbytes for holding in resources.values())),
     ]
     if usage is None:
-        return [*cells, "", "", "", ""]
-    return [*cells, str(usage.rss), f"{usage.cpu:.2f} s", str(usage.fds), str(usage.threads)]
+        cells += ["", "", "", ""]
+    else:
+        cells += [str(usage.rss), f"{usage.cpu:.2f} s", str(usage.fds), str(usage.threads)]
+    return [_cut(cell, _WIDTH) for cell in cells]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -10,7 +10,8 @@ pending.py    the account of one, for those who wait for it
 history.py    the latest terminated processes, and the sum of all accounts
 spawning.py   spawns OS processes, and has them terminated when they exit
 terminationthread.py  the thread on which that is done
-status.py     reports of running hosts: `probate ps`
+status.py     what a running host reports, and to whom
+hosts.py      asks all running hosts for their reports: `probate ps`
 argv.py       argument vectors, checked
 scheduling.py how processor time is shared out
 

@@ -13,10 +13,9 @@ import socket
 import struct
 import sys
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Annotated, Final, final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from probate.errors import ProbateError
 from probate.models import OsUsage, ProcessInfo
@@ -25,21 +24,27 @@ from probate.system.forking import forget_in_forked_child
 from probate.system.osprocess import start_time_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from probate.orchestrator import ResourceOrchestrator
+    from probate.system.deathwatch import Timer
 
-_PREFIX: Final = "probate-host/"
+#: What follows in the name is the host's OS pid, its start time, and a number, all with a slash.
+NAME_PREFIX: Final = "probate-host/"
 _numbers: Final = itertools.count(1)
 
-#: Seconds that either side waits for the other.
+#: Seconds that a host waits for one who asked, and is slow to read.
 _PATIENCE: Final = 5.0
+
+#: Seconds until connections are accepted again, when there were no descriptors for one.
+_PAUSE: Final = 0.5
 
 #: `struct ucred`: pid, uid, gid of the peer (SO_PEERCRED, unix(7)).
 _UCRED: Final = struct.Struct("iII")
 
-#: The flag of a socket that accepts connections, in /proc/net/unix (__SO_ACCEPTCON).
-_ACCEPTS: Final = "00010000"
+
+#: As the kernel counts: what a host says is added up, and has to have an end.
+_Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 class _Frozen(BaseModel):
@@ -50,8 +55,8 @@ class _Frozen(BaseModel):
 class Holding(_Frozen):
     """Counts what a process owns of one kind."""
 
-    count: int
-    nbytes: int
+    count: _Count
+    nbytes: _Count
 
 
 @final
@@ -73,6 +78,10 @@ class HostReport(_Frozen):
     #: The host program's command line.
     command: tuple[str, ...]
     processes: tuple[ProcessReport, ...]
+    #: Whose it is, as the kernel tells the one who asked.
+    uid: int | None = None
+    #: Why it is not known which processes it has; empty if it is.
+    problem: str = ""
 
 
 def report(orchestrator: ResourceOrchestrator, processes: list[ProcessInfo]) -> HostReport:
@@ -111,6 +120,8 @@ class StatusSocket:
         self._lock = threading.RLock()
         self._users = 0
         self._listener: socket.socket | None = None
+        #: Goes on accepting, when there were no descriptors for a connection.
+        self._pause: Timer | None = None
         forget_in_forked_child(self)
 
     def open(self) -> None:
@@ -128,6 +139,8 @@ class StatusSocket:
             listener = self._listener
             if self._users == 0 and listener is not None:
                 self._listener = None
+                if self._pause is not None:
+                    death_watch.cancel(self._pause)
                 death_watch.forget(listener.fileno())
                 listener.close()
 
@@ -135,6 +148,7 @@ class StatusSocket:
         """Close this process's descriptor, in a forked child; the parent goes on listening."""
         self._lock = threading.RLock()
         self._users = 0
+        self._pause = None
         if self._listener is not None:
             # Or the name would outlive the parent.
             self._listener.close()
@@ -142,7 +156,7 @@ class StatusSocket:
 
     def _listen(self) -> None:
         host = os.getpid()
-        name = f"\0{_PREFIX}{host}/{start_time_of(host)}/{next(_numbers)}"
+        name = f"\0{NAME_PREFIX}{host}/{start_time_of(host)}/{next(_numbers)}"
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             listener.bind(name)
@@ -153,25 +167,41 @@ class StatusSocket:
             raise
         self._listener = listener
 
+    def _watch(self) -> None:
+        """Be told of the next connection."""
+        with self._lock:
+            self._pause = None
+            if self._listener is not None:
+                death_watch.watch(self._listener.fileno(), self._accept)
+
     def _accept(self) -> None:
         with self._lock:
-            listener = self._listener
-            if listener is None:
+            if self._listener is None:
                 return
             try:
-                connection, _ = listener.accept()
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionError):
+                # Whoever it was has gone away.
+                self._watch()
+                return
             except OSError:
-                connection = None
-            death_watch.watch(listener.fileno(), self._accept)
-        if connection is None:
-            return
-        if _peer(connection)[1] not in (0, os.geteuid()):
+                # No descriptors, or memory, for it. It stays ready: to be told at once would be to
+                # be told for ever.
+                self._pause = death_watch.call_later(_PAUSE, self._watch)
+                return
+            self._watch()
+        if peer_of(connection)[1] not in (0, os.geteuid()):
             connection.close()
             return
         # On a thread of its own: the report takes a while, and the other may be slow to read.
-        threading.Thread(
+        thread = threading.Thread(
             target=self._answer, args=(connection,), name="probate-status", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            # No more threads. It is seen to have hung up.
+            connection.close()
 
     def _answer(self, connection: socket.socket) -> None:
         with connection:
@@ -182,40 +212,7 @@ class StatusSocket:
                 return  # The other has gone away.
 
 
-def hosts() -> list[HostReport]:
-    """Ask all hosts on this machine for their reports, and return those that answer.
-
-    Those of other users answer root only. Raises OSError where there is no /proc/net/unix.
-    """
-    reports = [report for name in _names() if (report := _ask(name)) is not None]
-    return sorted(reports, key=lambda report: report.os_pid)
-
-
-def _names() -> Iterator[str]:
-    for line in Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]:
-        fields = line.split(maxsplit=7)
-        if len(fields) == 8 and fields[3] == _ACCEPTS and fields[7].startswith(f"@{_PREFIX}"):
-            yield fields[7].removeprefix("@")
-
-
-def _ask(name: str) -> HostReport | None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_PATIENCE)
-        try:
-            connection.connect(f"\0{name}")
-            os_pid, uid, _ = _peer(connection)
-            # Anybody can bind such a name, but the kernel tells who did.
-            if str(os_pid) != name.removeprefix(_PREFIX).split("/")[0]:
-                return None
-            if os.geteuid() != 0 and uid != os.geteuid():
-                return None
-            text = b"".join(iter(lambda: connection.recv(1 << 16), b""))
-            return HostReport.model_validate_json(text)
-        except (OSError, ValidationError):
-            return None
-
-
-def _peer(connection: socket.socket) -> tuple[int, int, int]:
+def peer_of(connection: socket.socket) -> tuple[int, int, int]:
     """Return the pid, uid and gid at the other end, as the kernel knows them."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     os_pid, uid, gid = _UCRED.unpack(raw)

@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import threading
+import time
 from typing import TYPE_CHECKING, Final, final
 
 from probate.system.forking import forget_in_forked_child
@@ -19,11 +20,22 @@ logger = logging.getLogger("probate")
 
 
 @final
+class Timer:
+    """Names one call that is to be made later."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: float) -> None:
+        #: On the monotonic clock.
+        self.at = at
+
+
+@final
 class DeathWatch:
     """Calls a callback, once, when the descriptor that it is for becomes readable: a pidfd.
 
-    All descriptors are in one epoll(7), with one thread, which exists while anything is watched.
-    A forked child watches nothing.
+    All descriptors are in one epoll(7), with one thread, which exists while anything is watched
+    or to be called later. A forked child watches nothing.
     """
 
     def __init__(self) -> None:
@@ -31,6 +43,8 @@ class DeathWatch:
         self._callbacks: dict[int, Callable[[], object]] = {}
         #: The callbacks of descriptors that were ready when the round began, yet to be called.
         self._due: dict[int, Callable[[], object]] = {}
+        #: What is to be called later, and when, on the monotonic clock.
+        self._timers: dict[Timer, Callable[[], object]] = {}
         #: The number of the round. All descriptors of one were ready when it began, so that what
         #: a callback learns of the dead of its round holds for the others of it as well.
         self.round = 0
@@ -72,10 +86,32 @@ class DeathWatch:
             self._wake_if_idle()
         return True
 
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Have `callback` called, once, on the watch's thread, in so many seconds.
+
+        For what the kernel announces to nobody. It must not block. Raises OSError if there are no
+        descriptors for the watch.
+        """
+        timer = Timer(time.monotonic() + seconds)
+        with self._lock:
+            if self._epoll is None:
+                self._start()
+            self._timers[timer] = callback
+            # It may be waiting for a later moment.
+            os.eventfd_write(self._wake, 1)
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        """Do not call what a timer is for, unless that has begun."""
+        with self._lock:
+            if self._timers.pop(timer, None) is not None:
+                self._wake_if_idle()
+
     def join_if_idle(self) -> None:
         """Wait until the thread is gone, if nothing is watched."""
         with self._lock:
-            thread = None if self._callbacks or self._due else self._thread
+            is_idle = not (self._callbacks or self._due or self._timers)
+            thread = self._thread if is_idle else None
         if thread is not None and thread is not threading.current_thread():
             # Whoever watches again meanwhile starts another one.
             thread.join()
@@ -86,6 +122,7 @@ class DeathWatch:
         self._lock = threading.RLock()
         self._callbacks = {}
         self._due = {}
+        self._timers = {}
         self._epoll = self._thread = None
 
     def _start(self) -> select.epoll:
@@ -113,7 +150,7 @@ class DeathWatch:
         return epoll
 
     def _wake_if_idle(self) -> None:
-        if not self._callbacks and self._epoll is not None:
+        if not (self._callbacks or self._timers) and self._epoll is not None:
             os.eventfd_write(self._wake, 1)
 
     def _serve(self, epoll: select.epoll, wake: int, before: threading.Thread | None) -> None:
@@ -123,7 +160,7 @@ class DeathWatch:
         ready.register(epoll, select.POLLIN)
         try:
             while self._is_needed(epoll):
-                ready.poll()
+                ready.poll(self._time_left())
                 while (due := self._take(epoll, wake)) is not None:
                     _call(*due)
         finally:
@@ -136,17 +173,28 @@ class DeathWatch:
 
     def _is_needed(self, epoll: select.epoll) -> bool:
         with self._lock:
-            if not self._callbacks and self._epoll is epoll:
+            if not (self._callbacks or self._timers) and self._epoll is epoll:
                 self._epoll = None
             return self._epoll is epoll
 
-    def _take(self, epoll: select.epoll, wake: int) -> tuple[int, Callable[[], object]] | None:
-        """Take one descriptor that is ready, which is not watched any more; None if none is."""
+    def _time_left(self) -> float | None:
+        """Return the milliseconds until the next timer; None if there is none."""
+        with self._lock:
+            if not self._timers:
+                return None
+            return max(0.0, min(each.at for each in self._timers) - time.monotonic()) * 1000
+
+    def _take(self, epoll: select.epoll, wake: int) -> tuple[str, Callable[[], object]] | None:
+        """Take one descriptor that is ready, or timer that is due, with its callback, if any is."""
         with self._lock:
             if not self._due:
                 self._begin_round(epoll, wake)
             for fd in self._due:
-                return fd, self._due.pop(fd)
+                return f"descriptor {fd}", self._due.pop(fd)
+            now = time.monotonic()
+            for timer in self._timers:
+                if timer.at <= now:
+                    return "a timer", self._timers.pop(timer)
         return None
 
     def _begin_round(self, epoll: select.epoll, wake: int) -> None:
@@ -168,12 +216,12 @@ def _unregister(epoll: select.epoll, fd: int) -> None:
         epoll.unregister(fd)
 
 
-def _call(fd: int, callback: Callable[[], object]) -> None:
+def _call(what: str, callback: Callable[[], object]) -> None:
     try:
         callback()
     except BaseException:
         # Not even a SystemExit ends the thread: others wait for deaths as well.
-        logger.exception("the callback of watched descriptor %d failed", fd)
+        logger.exception("the watch's callback for %s failed", what)
 
 
 #: The one watch of this interpreter, shared by all managers and plugins.
