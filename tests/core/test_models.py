@@ -38,6 +38,7 @@ MODELS = [
     CleanupStats(errors=(FAILURE,), errors_encountered=1),
     CleanupResult(pid=42, stats=STATS, errors=(FAILURE,), leaks=(Leak(kind="a", resource=INFO),)),
     CleanupResult(pid=1),
+    CleanupResult(pid=1, notes=("a file stays",)),
     ResourceUsage(kind="a", count=1, nbytes=4, resources=(INFO,)),
     ResourceRecord(
         kind="files",
@@ -68,8 +69,15 @@ def test_json_goes_both_ways(model: BaseModel) -> None:
 def test_an_account_made_without_checks_is_as_one_made_with_them() -> None:
     """What is made at each termination skips pydantic, and nobody can tell."""
     leaks = (Leak(kind="a", resource=INFO),)
+    notes = ("a file stays",)
     quick = account_of(
-        42, by_type={"a": 2, "b": 3}, nbytes=3, seconds=0.5, errors=(FAILURE,), leaks=leaks
+        42,
+        by_type={"a": 2, "b": 3},
+        nbytes=3,
+        seconds=0.5,
+        errors=(FAILURE,),
+        leaks=leaks,
+        notes=notes,
     )
     stats = CleanupStats(
         resources_freed=5,
@@ -79,11 +87,11 @@ def test_an_account_made_without_checks_is_as_one_made_with_them() -> None:
         by_type={"a": 2, "b": 3},
         errors=(),
     )
-    checked = CleanupResult(pid=42, stats=stats, errors=(FAILURE,), leaks=leaks)
+    checked = CleanupResult(pid=42, stats=stats, errors=(FAILURE,), leaks=leaks, notes=notes)
 
     for made, expected in (
         (quick, checked),
-        (nothing_of(7), CleanupResult(pid=7, stats=CleanupStats(), errors=(), leaks=())),
+        (nothing_of(7), CleanupResult(pid=7, stats=CleanupStats(), errors=(), leaks=(), notes=())),
     ):
         assert made == expected
         assert made.model_fields_set == expected.model_fields_set

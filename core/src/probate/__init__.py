@@ -91,6 +91,8 @@ if TYPE_CHECKING:
     from probate.system.deathwatch import death_watch as death_watch
     from probate.system.forking import forget_in_forked_child as forget_in_forked_child
     from probate.system.osprocess import OsProcess as OsProcess
+    from probate.termination.hookcall import add_note as add_note
+    from probate.termination.hookcall import current_grace as current_grace
     from probate.version import __version__ as __version__
 
 #: The public names of each module; the block above says the same to checkers.
@@ -124,6 +126,7 @@ _HOMES: Final = by_name(
         "probate.system.deathwatch": "DeathWatch death_watch",
         "probate.system.forking": "forget_in_forked_child",
         "probate.system.osprocess": "OsProcess",
+        "probate.termination.hookcall": "add_note current_grace",
         "probate.version": "__version__",
     }
 )

@@ -186,6 +186,8 @@ class CleanupResult(_Frozen):
     errors: tuple[CleanupFailure, ...] = ()
     #: What a process that ended normally had not released itself; it was released all the same.
     leaks: tuple[Leak, ...] = ()
+    #: What is no failure, and should be known: what stays, or what could not be told.
+    notes: tuple[str, ...] = ()
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom; mypy has no support
     @property
@@ -215,6 +217,7 @@ def account_of(
     seconds: float,
     errors: tuple[CleanupFailure, ...],
     leaks: tuple[Leak, ...],
+    notes: tuple[str, ...] = (),
 ) -> CleanupResult:
     """Make the account of a termination that took so many seconds."""
     stats = {
@@ -225,7 +228,13 @@ def account_of(
         "by_type": by_type,
         "errors": (),
     }
-    values = {"pid": pid, "stats": trusted(CleanupStats, stats), "errors": errors, "leaks": leaks}
+    values = {
+        "pid": pid,
+        "stats": trusted(CleanupStats, stats),
+        "errors": errors,
+        "leaks": leaks,
+        "notes": notes,
+    }
     return trusted(CleanupResult, values)
 
 
@@ -340,4 +349,5 @@ NOTHING: Final = CleanupStats()
 
 def nothing_of(pid: int) -> CleanupResult:
     """Make the account of a process that owned nothing, in next to no time."""
-    return trusted(CleanupResult, {"pid": pid, "stats": NOTHING, "errors": (), "leaks": ()})
+    values = {"pid": pid, "stats": NOTHING, "errors": (), "leaks": (), "notes": ()}
+    return trusted(CleanupResult, values)

@@ -371,7 +371,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         self, termination: Termination, grace: float
     ) -> Generator[Wait, None, CleanupResult]:
         with self._registry.admission.refuse_while(termination.pid):
-            yield from termination.quiesce()
+            yield from termination.quiesce(grace)
             if grace and termination.futures:
                 yield termination.grace(grace)
             return (yield from termination.release_all())

@@ -75,8 +75,10 @@ class TerminationHistory:
 
 
 def log_failures(process: Process, result: CleanupResult) -> None:
-    """Log a warning for each resource that was not released, and for each leak."""
+    """Log a warning for each resource that was not released, each leak, and each note."""
     for failure in result.errors:
         logger.warning("process %d %r: %s", process.pid, process.name, failure)
     for leak in result.leaks:
         logger.warning("process %d %r: leak: %s", process.pid, process.name, leak)
+    for note in result.notes:
+        logger.warning("process %d %r: note: %s", process.pid, process.name, note)

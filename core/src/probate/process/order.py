@@ -127,7 +127,7 @@ def terminate_in_order(
     there was any.
     """
     for _, termination in pairs:
-        yield from termination.quiesce()
+        yield from termination.quiesce(min(grace, deadline))
     futures = [future for _, termination in pairs for future in termination.futures]
     if grace and futures:
         yield Wait(futures, min(grace, deadline), is_grace=True)

@@ -188,6 +188,6 @@ class Terminator:
             self.processes.pop(pid, None)
             if result is not None:
                 self.history.add(result.stats)
-        if result is not None and (result.errors or result.leaks):
+        if result is not None and (result.errors or result.leaks or result.notes):
             log_failures(process, result)
         process._result.resolve(outcome)

@@ -20,6 +20,7 @@ from probate.outcome import Outcome
 from probate.system.callthread import CallThread
 from probate.system.interrupts import fell_in
 from probate.system.loops import giving_up_after, running_loop
+from probate.termination.hookcall import calling_hook
 from probate.termination.waiting import Wait
 
 if TYPE_CHECKING:
@@ -99,21 +100,25 @@ class Termination:
         self._asked = in_use
         self._kinds_in_use: list[RegisteredKind] = []
         self._leaks: list[Leak] = []
+        self._notes: list[str] = []
         self._thread: CallThread | None = None
         #: A cleanup whose answer is still to come, or to be accounted for.
         self._unanswered: tuple[RegisteredKind, AnyFuture] | None = None
         #: Done when the users of the resources have stopped.
         self.futures: list[AnyFuture] = []
 
-    def quiesce(self) -> Generator[Wait, None, None]:
-        """Ask the users of all that the pid owns to stop, without waiting for them."""
+    def quiesce(self, grace: float) -> Generator[Wait, None, None]:
+        """Ask the users of all that the pid owns to stop, without waiting for them.
+
+        `grace` is how many seconds they will get.
+        """
         try:
             self._kinds_in_use = self._find_kinds_in_use(known=self._asked)
             for kind in self._kinds_in_use if self._with_leaks else ():
                 self._note_leaks(kind)
             for kind in self._kinds_in_use:
                 if kind.implements_quiesce:
-                    yield from self._quiesce(kind)
+                    yield from self._quiesce(kind, grace)
         except BaseException as error:
             if not fell_in(error):
                 raise
@@ -153,11 +158,12 @@ class Termination:
             self._note_error(kind, "has_resources()", error)
         return kinds_in_use.kinds
 
-    def _quiesce(self, kind: RegisteredKind) -> Generator[Wait, None, None]:
+    def _quiesce(self, kind: RegisteredKind, grace: float) -> Generator[Wait, None, None]:
         def ask() -> list[AnyFuture]:
-            # Iterated over here: an iterable may do its work, or hang, only then.
-            answers = self._registry.quiesce(kind, self.pid)
-            return [future for answer in answers for future in _checked_futures(answer)]
+            with calling_hook(self._notes, grace):
+                # Iterated over here: an iterable may do its work, or hang, only then.
+                answers = self._registry.quiesce(kind, self.pid)
+                return [future for answer in answers for future in _checked_futures(answer)]
 
         futures, error = yield from self._call(kind, "quiesce", ask)
         self.futures.extend(futures or ())
@@ -209,7 +215,7 @@ class Termination:
         account.retriable = []
 
         def clean() -> CleanupStats:
-            with giving_up_after(self._allowance()):
+            with giving_up_after(self._allowance()), calling_hook(self._notes):
                 if account.bypasses_observers:
                     return _checked_stats([kind.clean_directly(self.pid)])
                 return _checked_stats(self._registry.clean(kind, self.pid))
@@ -293,6 +299,7 @@ class Termination:
             seconds=time.perf_counter() - self._started,
             errors=tuple(errors),
             leaks=tuple(self._leaks),
+            notes=tuple(self._notes),
         )
 
     def _note_error(self, kind: RegisteredKind, hook: str, error: BaseException) -> None:
