@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-ROUNDS = 10_000 if os.environ.get("PROBATE_CHAOS") else 250
+ROUNDS = 10_000 if os.environ.get("PROBATE_CHAOS") else 320
 
 
 class ShutdownError(Exception):

@@ -147,6 +147,9 @@ def terminate_in_order(
                     # Outside of all steps: once more, now that most of it is done.
                     interrupt = interrupt or error
                     continue
+                if isinstance(error, (RecursionError, MemoryError)):
+                    # Short of stack or memory here: whoever runs this goes on elsewhere.
+                    raise
                 # Not a plugin's failure, which is in the account, but one of our own: those who
                 # wait for this process are told, and the next one is terminated all the same.
                 outcome = error

@@ -42,6 +42,8 @@ def _handlers() -> set[CodeType]:
     found: set[CodeType] = set()
     for number in signal.valid_signals():
         handler: Any = signal.getsignal(number)
+        if not callable(handler):
+            continue  # SIG_DFL and its like are enums, whose class is called for other reasons
         while hasattr(handler, "func"):
             handler = handler.func  # a functools.partial
         if not hasattr(handler, "__code__"):
