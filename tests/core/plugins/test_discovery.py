@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from distributions import PLUGIN, install
 
-from probate import PluginStatus, ResourceOrchestrator, UnknownKindError
+from probate import PluginStatus, ResourceOrchestrator, UnknownKindError, __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,6 +152,37 @@ def test_a_plugin_for_another_core_is_reported_and_not_imported(site: Path) -> N
     assert record.status is PluginStatus.INCOMPATIBLE
     assert "probate<10,>=9" in record.reason
     assert "plugin_bad" not in sys.modules
+
+
+def test_what_cannot_be_used_is_logged_when_it_is_found(
+    site: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning each: failed, or for another core; what was not asked for is nobody's surprise."""
+    install(
+        site,
+        "bad",
+        module="plugin_bad",
+        source="raise OSError('no disk')",
+        entry_points={"bad": "plugin_bad:Resource"},
+    )
+    for name, requires in (("later", "probate>=9"), ("one", "probate>=0.1")):
+        install(
+            site,
+            name,
+            module=f"plugin_{name}",
+            source="",
+            entry_points={name: f"plugin_{name}:Resource"},
+            requires=requires,
+        )
+    ResourceOrchestrator().discover(only=["bad", "later", "one", "mmap"], disable=["one"])
+    sys.modules.pop("plugin_bad", None)
+
+    later = f"asks for probate>=9, and this is probate {__version__}"
+    assert {(r.name, r.levelname) for r in caplog.records} == {("probate", "WARNING")}
+    assert [r.getMessage().split(";")[0] for r in caplog.records] == [
+        "kind 'bad' of bad is failed: OSError: no disk",
+        f"kind 'later' of later is incompatible: {later}",
+    ]
 
 
 def test_of_two_distributions_for_a_kind_one_is_loaded_and_the_other_reported(site: Path) -> None:

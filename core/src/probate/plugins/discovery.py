@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import email
 import importlib.metadata
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, final
 
 from stevedore import NamedExtensionManager
 
@@ -17,6 +17,7 @@ from probate.errors import UnknownKindError
 from probate.hookspecs import ENTRY_POINT_GROUP
 from probate.outcome import PluginStatus
 from probate.plugins.requirement import canonical_name, unmet
+from probate.system.log import logger
 from probate.version import __version__
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from probate.models import PluginRecord
     from probate.plugins.registered import RegisteredKind
     from probate.plugins.registry import PluginRegistry
+
+#: What nobody has asked for, and a program may go without unawares.
+_LOGGED: Final = frozenset({PluginStatus.FAILED, PluginStatus.INCOMPATIBLE})
 
 
 @final
@@ -124,6 +128,12 @@ def discover(
             priority = examined.ordering.priority
             discovered.append(each.became(PluginStatus.LOADED, priority=priority))
     registry.discovered = discovered
+    for plugin in discovered:
+        if plugin.status in _LOGGED:
+            logger.warning(
+                "kind %r of %s is %s: %s",
+                plugin.kind, plugin.distribution, plugin.status, plugin.reason,
+            )  # fmt: skip
     return discovered
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import signal
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, final
 
 from probate.models import NOTHING, CleanupStats
+from probate.system.log import logger
 
 if TYPE_CHECKING:
     from probate.models import CleanupResult
     from probate.process.process import Process
-
-logger = logging.getLogger("probate")
 
 #: How many terminated processes can be asked for by pid although nobody holds their `Process`.
 _REMEMBERED: Final = 4096
@@ -72,6 +72,17 @@ class TerminationHistory:
             duration_seconds=self._seconds,
             by_type=dict(self._by_type),
         )
+
+
+def log_exit(process: Process, result: CleanupResult) -> None:
+    """Log that an OS process of ours has ended: whose, how, and the account."""
+    status = process.returncode
+    how = "unknown" if status is None else str(status)
+    if status is not None and status < 0:
+        with contextlib.suppress(ValueError):
+            how += f" ({signal.Signals(-status).name})"
+    told = "process %d %r: OS process %s has ended, exit status %s: %s"
+    logger.info(told, process.pid, process.name, process.os_pid, how, result)
 
 
 def log_failures(process: Process, result: CleanupResult) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import select
 import socket
 import threading
@@ -16,11 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from probate.system.forking import forget_in_forked_child
 from probate.system.interrupts import start_thread
+from probate.system.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-
-logger = logging.getLogger("probate")
 
 #: Seconds until an event loop is tried again that there were no descriptors for.
 _PAUSE: Final = 0.1

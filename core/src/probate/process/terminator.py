@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 from probate.models import CleanupResult, ProcessState, nothing_of
 from probate.orchestrator import checked_seconds
 from probate.plugins.registry import NO_KINDS
-from probate.process.history import TerminationHistory, log_failures
+from probate.process.history import TerminationHistory, log_exit, log_failures
 from probate.process.order import (
     mark_terminating,
     terminate_in_order,
@@ -188,6 +188,9 @@ class Terminator:
             self.processes.pop(pid, None)
             if result is not None:
                 self.history.add(result.stats)
-        if result is not None and (result.errors or result.leaks or result.notes):
-            log_failures(process, result)
+        if result is not None:
+            if process._child is not None:
+                log_exit(process, result)
+            if result.errors or result.leaks or result.notes:
+                log_failures(process, result)
         process._result.resolve(outcome)

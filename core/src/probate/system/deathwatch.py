@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import select
 import threading
@@ -12,11 +11,10 @@ from typing import TYPE_CHECKING, Final, final
 
 from probate.system.forking import forget_in_forked_child
 from probate.system.interrupts import start_thread
+from probate.system.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-logger = logging.getLogger("probate")
 
 
 @final
