@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from probate import NotOwnedError, OwnershipTable, runs_inline
+from probate import BusyResourceError, NotOwnedError, OwnershipTable, runs_inline
+from probate.system import let_go, polled
 from probate_rings.uring import PATIENCE, IoUring
 from probate_rings.zerocopy import ZeroCopyRing
 
 if TYPE_CHECKING:
     import concurrent.futures
+    from collections.abc import Iterable, Mapping
 
     from probate import CleanupStats, Outcome, ResourceId
 
@@ -45,7 +48,9 @@ class RingManager:
         for uring in urings:
             # All were cancelled before any is waited for, and they share one second.
             uring.drain(PATIENCE / len(urings))
-        return self.table.cleanup(pid)
+        if not (polled_by := _have_let_go(self.table.resources(pid))):
+            return self.table.cleanup(pid)
+        return self.table.cleanup(pid, partial(_release, polled_by=polled_by))
 
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
         """Own a ring that nobody owns; None for anything else. Raises ValueError if closed.
@@ -61,12 +66,31 @@ class RingManager:
 
     def _close(self, pid: int, ring: Ring) -> None:
         try:
-            self.table.give_back(pid, ring, lambda owned: owned.release())
+            self.table.give_back(pid, ring, _release_by_hand)
         except NotOwnedError as error:
             if error.owner is not None or not ring.closed:
                 raise
 
 
-def _release(ring: Ring) -> Outcome:
+def _release(ring: Ring, polled_by: Mapping[Ring, str] | None = None) -> Outcome:
+    _refuse_polled(ring, polled_by or {})
     # By a cleanup, which has waited already for what can be drained.
     return ring.release(patience=0) if isinstance(ring, IoUring) else ring.release()
+
+
+def _release_by_hand(ring: Ring) -> Outcome:
+    _refuse_polled(ring, _have_let_go([ring]))
+    return ring.release()
+
+
+def _have_let_go(rings: Iterable[Ring]) -> dict[Ring, str]:
+    """Have event loops and selectors poll these no more; tell of those that are polled still."""
+    # Whoever has not asked for a number cannot have it polled.
+    shown = {number: ring for ring in rings if not ring.closed for number in ring.shown}
+    found = polled(shown) if shown else {}
+    return {shown[number]: by for number in found if (by := let_go(number).by)}
+
+
+def _refuse_polled(ring: Ring, polled_by: Mapping[Ring, str]) -> None:
+    if ring in polled_by:
+        raise BusyResourceError(polled_by[ring])

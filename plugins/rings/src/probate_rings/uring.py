@@ -68,6 +68,8 @@ class IoUring:
         self._is_stopped = self._is_released = self._is_inherited = False
         #: None when closed: nothing may touch its memory then.
         self._ring: KernelRing | None = None
+        #: The numbers that its user has been told, and that others may poll.
+        self.shown: tuple[int, ...] = ()
         self._tokens = itertools.count(1)
         self._pending: list[Operation] = []
         #: What the kernel has, by token.
@@ -128,7 +130,10 @@ class IoUring:
 
     def fileno(self) -> int:
         """The ring's descriptor, readable when there are completions; -1 when closed."""
-        return -1 if self.closed else self._fd
+        if self.closed:
+            return -1
+        self.shown = (self._fd,)
+        return self._fd
 
     # -- operations ----------------------------------------------------------
 

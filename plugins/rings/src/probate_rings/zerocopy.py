@@ -50,6 +50,8 @@ class ZeroCopyRing:
         self._queues = Queues(self._words, geometry)
         self._presence = Presence(self._words, is_owner=is_owner)
         self._fds: tuple[int, ...] = ()
+        #: Those that its user has been told, and that others may poll.
+        self.shown: tuple[int, ...] = ()
         self._reserved = Blocks("reserved")
         self._received = Blocks("received")
         #: Blocks reserved once and abandoned.
@@ -121,6 +123,7 @@ class ZeroCopyRing:
         The memfd, the receiver's and the sender's doorbell. Good for `socket.send_fds`
         (SCM_RIGHTS, unix(7)), `subprocess` (pass_fds), or a forked child.
         """
+        self.shown = self._fds
         return self._fds
 
     # -- sending -------------------------------------------------------------
