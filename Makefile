@@ -53,6 +53,10 @@ docs: $(VENV)/.installed-dev ## check that the documents agree with the code
 
 # A constraint per wheel: what `probate[all]` names of ours comes from dist/, whatever an index has
 # by that name, and everything else as it would for a user.
+.PHONY: adoption
+adoption: $(VENV)/.installed-adoption ## try all that can be adopted; renews docs/adoption.md
+	@$(BIN)/python tests/support/adoption_table.py
+
 .PHONY: dist
 dist: $(VENV)/.installed-dist ## build all distributions, check them, try them in a clean venv
 	@rm -rf dist build
@@ -97,6 +101,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 $(VENV)/.installed-dist: $(VENV)/.installed
 	@echo "installing the tools for building"
 	@$(PIP) install -q -c constraints.txt --group dist
+	@touch $@
+
+$(VENV)/.installed-adoption: $(VENV)/.installed-dev
+	@echo "installing the libraries whose objects are tried"
+	@$(PIP) install -q -c constraints.txt --group adoption
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev

@@ -18,8 +18,8 @@ T = TypeVar("T")
 class LoopThread:
     """An event loop that runs on a thread of its own for the length of a `with` block."""
 
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.loop = asyncio.new_event_loop() if loop is None else loop
         self._thread = threading.Thread(target=self.loop.run_forever)
 
     def __enter__(self) -> Self:
