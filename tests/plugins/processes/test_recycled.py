@@ -14,9 +14,12 @@ from processes_kernel import pids_in
 from spawn_sleepers import next_os_pid, sleeper, successor, wait_for_exit
 
 from probate import OsProcess
+from probate_processes.lineage import Lineage
+from probate_processes.marks import Mark, set_tag, tag_of
 from probate_processes.native import native_of
-from probate_processes.procfs import Lineage, Mark, Members, close_all, set_tag, tag_of
+from probate_processes.procfs import Members, close_all
 from probate_processes.tree import Tree
+from probate_processes.treeregistry import TreeRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,17 +178,21 @@ def test_one_that_is_reaped_while_it_is_looked_at_is_no_member(
 
         def look(os_pid: int) -> Lineage | None:
             lineage = of_child(os_pid)
-            child.kill()
-            child.wait(10)
-            if has_successor:
-                others.append(stack.enter_context(successor(os_pid)))
+            if os_pid == child.pid:
+                child.kill()
+                child.wait(10)
+                if has_successor:
+                    others.append(stack.enter_context(successor(os_pid)))
             return lineage
 
         of_child = Lineage.of_child
         monkeypatch.setattr(Lineage, "of_child", look)
         set_tag(child.pid, mark.tag)
+        trees = TreeRegistry()
+        tree = Tree(native, pinned, None, mark, native, trees.remember)
+        trees.add(tree)
         members: Members = {}
-        Tree(native, pinned, None, mark).scan(members, lambda: [child.pid])
+        tree.scan(members, trees.unclaimed_children)
         found = sorted(members)
         close_all(members)
 

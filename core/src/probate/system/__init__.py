@@ -41,12 +41,14 @@ if TYPE_CHECKING:
     from probate.system.identity import is_still as is_still
     from probate.system.identity import path_of as path_of
     from probate.system.identity import unlink_if_same as unlink_if_same
+    from probate.system.interrupts import Elsewhere as Elsewhere
     from probate.system.interrupts import start_thread as start_thread
     from probate.system.lazy import lazy_module as lazy_module
     from probate.system.loops import call_on_loop as call_on_loop
     from probate.system.loops import running_loop as running_loop
     from probate.system.mapdescriptor import MapDescriptor as MapDescriptor
     from probate.system.osprocess import OsProcess as OsProcess
+    from probate.system.osprocess import open_pidfd as open_pidfd
     from probate.system.osprocess import read_proc as read_proc
     from probate.system.osprocess import start_time_of as start_time_of
     from probate.system.osprocess import stat_of as stat_of
@@ -69,11 +71,11 @@ _HOMES: Final = by_name(
         "probate.system.identity": (
             "FileIdentity close_if_same identify is_still path_of unlink_if_same"
         ),
-        "probate.system.interrupts": "start_thread",
+        "probate.system.interrupts": "Elsewhere start_thread",
         "probate.system.lazy": "lazy_module",
         "probate.system.loops": "call_on_loop running_loop",
         "probate.system.mapdescriptor": "MapDescriptor",
-        "probate.system.osprocess": "OsProcess read_proc start_time_of stat_of",
+        "probate.system.osprocess": "OsProcess open_pidfd read_proc start_time_of stat_of",
         "probate.system.polling": "LetGo epoll_of let_go objects_above polled",
         "probate.system.sharing": "all_sharers_of sharers_of",
     }

@@ -33,11 +33,11 @@ class OsProcess:
 
     __slots__ = ("_pidfd", "os_pid", "start_time")
 
-    def __init__(self, os_pid: int, start_time: int, pidfd: int) -> None:
+    def __init__(self, os_pid: int, start_time: int, pidfd: int | None) -> None:
         self.os_pid = os_pid
         #: Clock ticks between the machine's boot and the process's start.
         self.start_time = start_time
-        self._pidfd: _Descriptor | None = _Descriptor(pidfd)
+        self._pidfd: _Descriptor | None = None if pidfd is None else _Descriptor(pidfd)
 
     @classmethod
     def open(cls, os_pid: int) -> Self:
@@ -47,7 +47,7 @@ class OsProcess:
         pidfds, TypeError for what is no int and ValueError for what is below 1.
         """
         os_pid = checked_int("an OS pid", os_pid, least=1)
-        made = cls(os_pid, 0, _pidfd_open(os_pid))
+        made = cls(os_pid, 0, open_pidfd(os_pid))
         try:
             made.start_time = start_time_of(os_pid)
             # Not reaped yet, so the pid was its own while the start time was read.
@@ -57,6 +57,14 @@ class OsProcess:
             made.close()
             raise
         return made
+
+    @classmethod
+    def gone(cls, os_pid: int) -> Self:
+        """Stand for a process that was reaped before anybody could pin it, and had this pid.
+
+        It is what an object is that has been closed: nothing reaches another process.
+        """
+        return cls(os_pid, 0, None)
 
     def __repr__(self) -> str:
         return f"<OsProcess {self.os_pid}>"
@@ -179,7 +187,11 @@ def stat_of(os_pid: int) -> list[bytes]:
     return text[text.rindex(b")") + 2 :].split()
 
 
-def _pidfd_open(os_pid: int) -> int:
+def open_pidfd(os_pid: int) -> int:
+    """Open a pidfd, as `OsProcess.open` does: to see whether that works, or to keep it.
+
+    Raises ProcessLookupError, PidfdUnavailableError where the kernel has none, OSError.
+    """
     # Not there on other systems, or where Python was built without.
     if not hasattr(os, "pidfd_open"):
         raise PidfdUnavailableError("this Python has no os.pidfd_open")

@@ -6,6 +6,7 @@ It is read from /proc (proc(5)), never from tables of ours. On other systems tha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -21,6 +22,10 @@ _MAP_LINE: Final = re.compile(r"(\S+) (\S{4}) \S+ \S+ (\d+)\s*(.*)")
 #: Signals 32 and 33, which glibc takes for itself when it first needs them (nptl(7)).
 _GLIBC_SIGNALS: Final = 0b11 << 31
 
+#: The thread that forks the programs of this host lives as long as the host, like the main one:
+#: so does what it hands on to them (PR_SET_PDEATHSIG, prctl(2)).
+_LAUNCHER: Final = "probate-launch\n"
+
 #: Seconds that threads which were joined, or set free, get to be gone.
 _THREADS_END: Final = 2.0
 
@@ -34,7 +39,7 @@ class KernelView:
     fds: dict[int, str]
     #: Shared mappings, as "length name", with how many there are of each.
     shared_maps: Counter[str]
-    #: Thread ids.
+    #: Thread ids, but for those that start programs.
     threads: frozenset[int]
     #: Signals with a handler at the C level (SigCgt).
     caught: int
@@ -98,7 +103,12 @@ class KernelView:
 
 
 def _threads() -> frozenset[int]:
-    return frozenset(int(task.name) for task in (_SELF / "task").iterdir())
+    found = []
+    for task in (_SELF / "task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if (task / "comm").read_text() != _LAUNCHER:
+                found.append(int(task.name))
+    return frozenset(found)
 
 
 def _fds() -> dict[int, str]:

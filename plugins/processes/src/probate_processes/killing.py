@@ -12,10 +12,8 @@ from probate import BusyResourceError, Outcome, ReleaseError, ReleaseTimeoutErro
 from probate_processes.procfs import Members, close_all, is_exhaustion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from probate import OsProcess
-    from probate_processes.tree import Tree
+    from probate_processes.tree import Tree, UnclaimedChildren
     from probate_processes.treeregistry import TreeRegistry
 
 #: Seconds that killed processes get to be gone. SIGKILL waits for nobody's goodwill, but for the
@@ -32,7 +30,7 @@ class NotPermittedError(ReleaseError):
     outcome = Outcome.REFUSED
 
 
-def kill(tree: Tree, unclaimed_children: Callable[[], list[int]]) -> bool:
+def kill(tree: Tree, unclaimed_children: UnclaimedChildren) -> bool:
     """Kill all of a tree, and reap what comes to us, but the leader; return whether anybody lived.
 
     Where there is a cgroup, the kernel kills it at one stroke. Then, or instead: freeze, and look
@@ -75,7 +73,7 @@ def kill(tree: Tree, unclaimed_children: Callable[[], list[int]]) -> bool:
         close_all(members)
 
 
-def reap_if_deserted(tree: Tree, trees: TreeRegistry, death_round: int) -> bool:
+def reap_if_deserted(tree: Tree, trees: TreeRegistry, death_round: int | None) -> bool:
     """Reap the dead of a tree that have come to us, if nobody of it lives; return whether so.
 
     All but the leader, which was seen to have exited in that round of the death watch. Blocks
@@ -101,7 +99,7 @@ def reap_if_deserted(tree: Tree, trees: TreeRegistry, death_round: int) -> bool:
         close_all(members)
 
 
-def _has_left_nobody(tree: Tree, trees: TreeRegistry, death_round: int) -> bool:
+def _has_left_nobody(tree: Tree, trees: TreeRegistry, death_round: int | None) -> bool:
     """Whether it is certain that a leader which has exited was all that there was of its tree.
 
     Whoever it left has come to us, since we are a subreaper; or has the init of a pid namespace
@@ -117,9 +115,7 @@ def _has_left_nobody(tree: Tree, trees: TreeRegistry, death_round: int) -> bool:
         return False
 
 
-def _look(
-    tree: Tree, unclaimed_children: Callable[[], list[int]], members: Members
-) -> tuple[bool, bool]:
+def _look(tree: Tree, unclaimed_children: UnclaimedChildren, members: Members) -> tuple[bool, bool]:
     """Scan; whether there were descriptors for all members, and whether there are new ones."""
     known = len(members)
     try:
@@ -131,7 +127,7 @@ def _look(
 
 
 def _freeze(
-    tree: Tree, unclaimed_children: Callable[[], list[int]], members: Members, over: float
+    tree: Tree, unclaimed_children: UnclaimedChildren, members: Members, over: float
 ) -> set[int]:
     """Stop all members, until no scan finds another one; return those that we may not signal."""
     frozen: set[int] = set()

@@ -7,23 +7,26 @@ import errno
 import os
 import select
 import signal
-import subprocess
 from typing import IO, TYPE_CHECKING, Any, Final, final
 
-from probate import OsProcess, ReleaseError
+from probate import OsProcess
+from probate.system import open_pidfd
+from probate_processes.birth import Birth
 from probate_processes.cgroup import Cgroup
-from probate_processes.killing import kill
-from probate_processes.limits import limit_tree, set_rlimits
+from probate_processes.killing import kill, reap
+from probate_processes.launcher import launchers
+from probate_processes.limits import limit_tree
+from probate_processes.marks import MARKER, Mark, set_tag
 from probate_processes.native import Child
 from probate_processes.procfs import (
-    MARKER,
     Descent,
-    Mark,
     Members,
     close_all,
+    is_descendant,
     last_os_pid,
-    set_tag,
+    pin,
 )
+from probate_processes.threadmarks import Worn, mark_from_outside
 from probate_processes.tree import Tree
 
 if TYPE_CHECKING:
@@ -31,199 +34,201 @@ if TYPE_CHECKING:
 
     from probate import ResourceLimits
     from probate.process import Argument
-    from probate_processes.limits import Rlimits
     from probate_processes.native import Native
     from probate_processes.treeregistry import TreeRegistry
 
 #: How often those are looked for who were forked before their parent was contained.
 _CONTAIN_PASSES: Final = 8
+#: So many passes without anybody outside prove that nobody is.
+_CLEAN_PASSES: Final = 2
+
+#: Descriptors that are kept free, for a start that is to be undone.
+_RESERVED: Final = 3
 
 Stdio = int | IO[Any] | None
 
 
 @final
-class _ContainedPopen(subprocess.Popen[bytes]):
-    """Tags, limits and contains the process as soon as its pid is known, before it executes.
+class Start:
+    """Starts one program as the leader of a tree; or ends all that it has started by then.
 
-    Otherwise the program could have left orphans by then that shed everything else. A parent
-    that calls vfork(2) sleeps until its child executes, and wakes up too late; fork(2) costs more
-    time in a host with much memory. Popen calls fork whenever it is to set a group, such as the
-    one that there is already.
+    It has a session of its own, is marked, contained and limited. Used once; whatever exception
+    comes, `undo` leaves nothing of it.
     """
 
     def __init__(
         self,
-        tag: int,
-        cgroup: Cgroup | None,
-        rlimits: Rlimits,
-        argv: Sequence[str | bytes],
-        **options: Any,
+        trees: TreeRegistry,
+        argv: Sequence[Argument],
+        limits: ResourceLimits | None,
+        options: Mapping[str, Any],
     ) -> None:
-        self._tag = tag
-        self._cgroup = cgroup
-        self._rlimits = rlimits
-        self.is_contained = False
-        self._os_pid = 0
-        has_one_group = os.getgid() == os.getegid()
-        super().__init__(argv, group=os.getegid() if has_one_group else None, **options)
+        self._trees = trees
+        self._argv = argv
+        self._limits = limits
+        self._options = options
+        self._cgroup: Cgroup | None = None
+        self._birth: Birth | None = None
+        self._reserved: list[int] = []
+        #: The tree, once it is known to the registry.
+        self.tree: Tree | None = None
 
-    @property
-    def pid(self) -> int:
-        """As of Popen; None at first."""
-        return self._os_pid
+    def run(self) -> Tree:
+        """Start it. Raises OSError if it cannot be executed, ValueError for a bad limit."""
+        for name in ("stdin", "stdout", "stderr"):
+            stream = self._options.get(name)
+            if stream is not None and not isinstance(stream, int):
+                # Popen asks too late: before Python 3.11.4 what it has opened then stays open.
+                stream.fileno()
+        # Raises where there are no pidfds, before anything is started.
+        for _ in range(_RESERVED):
+            self._reserved.append(open_pidfd(os.getpid()))
+        self._trees.open(self)
+        launcher = launchers.find()
+        mark = Mark.new(launchers.marks())
+        self._cgroup = Cgroup.create()
+        rlimits = limit_tree(self._limits, self._cgroup)
+        limits = self._limits
+        is_held = limits is not None and any((limits.cpu, limits.memory, limits.pids))
+        birth = Birth(mark, launcher, self._cgroup, rlimits, is_held=is_held)
+        self._birth = birth
+        options = {**self._options, "env": _marked(self._options.get("env"), mark.token)}
+        birth.start([os.fspath(argument) for argument in self._argv], options)
+        tree = self._book(birth)
+        if not tree.leader.is_there():
+            # Somebody else has reaped it, and its pid may be another's by now.
+            self._trees.expect_exit(tree)
+        contain(tree, self._trees, has_leader=birth.is_contained)
+        self._release_reserve()
+        return tree
 
-    @pid.setter
-    def pid(self, os_pid: int | None) -> None:
-        if os_pid:
-            set_tag(os_pid, self._tag)
-            self._os_pid = os_pid
-            # What fails now is tried again, and raised, when the process can be undone.
-            with contextlib.suppress(OSError, ValueError):
-                set_rlimits(os_pid, self._rlimits)
-            # It has its files to close, and its program to open: that takes as long.
-            self.is_contained = self._cgroup is None or self._cgroup.add(os_pid)
-
-
-def launch(
-    trees: TreeRegistry,
-    argv: Sequence[Argument],
-    *,
-    stdin: Stdio,
-    stdout: Stdio,
-    stderr: Stdio,
-    cwd: str | os.PathLike[str] | None,
-    env: Mapping[str, str] | None,
-    pass_fds: Sequence[int],
-    limits: ResourceLimits | None,
-) -> Tree:
-    """Start a program in a session of its own, marked, contained, limited; or leave nothing.
-
-    Raises OSError if it cannot be executed, ValueError for limits that cannot be enforced.
-    """
-    for stream in (stdin, stdout, stderr):
-        if stream is not None and not isinstance(stream, int):
-            # Popen asks too late: before Python 3.11.4 what it has opened by then stays open.
-            stream.fileno()
-    mark = Mark.new()
-    with contextlib.ExitStack() as undo:
-        trees.open()
-        undo.callback(trees.close)
-        cgroup = _create_cgroup(undo)
-        rlimits = limit_tree(limits, cgroup)
-        popen = _ContainedPopen(
-            mark.tag,
-            cgroup,
-            rlimits,
-            [os.fspath(argument) for argument in argv],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=cwd,
-            env=_marked(os.environ if env is None else env, mark.token),
-            pass_fds=pass_fds,
-            start_new_session=True,
-        )
+    def undo(self) -> None:
+        """End all that was started. Raises OSError or ReleaseError if not all of it is gone."""
+        self._release_reserve()
+        birth = self._birth
         try:
-            set_rlimits(popen.pid, rlimits)
-            leader = OsProcess.open(popen.pid)
+            if birth is not None and birth.os_pids:
+                self._end(birth)
+        finally:
+            if self._cgroup is not None:
+                self._cgroup.remove()
+            self._trees.close(self)
+
+    def _book(self, birth: Birth) -> Tree:
+        """Make the tree known to the registry."""
+        if self.tree is None:
+            (os_pid,) = birth.os_pids
+            leader = birth.leader or pin(os_pid) or OsProcess.gone(os_pid)
+            child = Child(birth.popen, self._argv, leader)
+            tree = Tree(child, leader, self._cgroup, birth.mark, self, self._trees.remember)
+            self._trees.add(tree)
+            self.tree = tree
+        return self.tree
+
+    def _end(self, birth: Birth) -> None:
+        """Kill and reap; where descriptors are short, as far as it goes without."""
+        try:
+            tree = self._book(birth)
         except BaseException:
-            popen.kill()
-            popen.wait()
+            if self._cgroup is not None:
+                self._cgroup.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(birth.os_pids[0], signal.SIGKILL)
             raise
-        tree = Tree(Child(popen, argv, leader), leader, cgroup, mark)
-        undo.callback(_undo, tree, trees, popen)
-        contain(tree, trees, has_leader=popen.is_contained)
-        trees.add(tree)
-        undo.pop_all()
-    return tree
+        with tree.killing:
+            if tree.is_over:
+                return
+            # By the pidfd that there is: to look for descendants takes more.
+            tree.leader.send_signal(signal.SIGKILL)
+            try:
+                kill(tree, self._trees.unclaimed_children)
+            finally:
+                if tree.leader.fileno() >= 0:
+                    exited = select.poll()
+                    exited.register(tree.leader.fileno(), select.POLLIN)
+                    exited.poll()
+                tree.native.record_exit(tree.leader)
+                tree.native.reap(tree.leader)
+                birth.close_pipes()
+                tree.leader.close()
+                tree.is_over = True
+                self._trees.discard(tree)
+
+    def _release_reserve(self) -> None:
+        while self._reserved:
+            os.close(self._reserved.pop())
 
 
 def adopt_tree(trees: TreeRegistry, native: Native) -> Tree:
     """Make a tree of a process that was started elsewhere.
 
-    It is marked, and can be contained, if it is a child of this host. Raises ProcessLookupError
-    if it is gone, ValueError if it leads a tree.
+    It is marked, and can be contained, if it descends from this host. Raises ProcessLookupError if
+    it is gone, ValueError if it leads a tree.
     """
     with contextlib.ExitStack() as undo:
-        trees.open()
-        undo.callback(trees.close)
+        trees.open(native)
+        undo.callback(trees.close, native)
         leader = OsProcess.open(native.os_pid)
         undo.callback(leader.close)
         mark: Mark | None = None
         cgroup: Cgroup | None = None
-        # A stranger's limits and cgroup are not ours to change.
-        if Descent.of(leader.os_pid).parent == os.getpid():
-            mark = Mark.new()
-            cgroup = _create_cgroup(undo)
-        elif native.is_child:
+        is_child = Descent.of(leader.os_pid).parent == os.getpid()
+        if native.is_child and not is_child:
             # It was reaped, and its pid given to another, before its object learned of it.
             raise ProcessLookupError(errno.ESRCH, f"no child {leader.os_pid}")
-        tree = Tree(native, leader, cgroup, mark)
+        # A stranger's limits and cgroup are not ours to change; those of a fork server's are.
+        if is_child or is_descendant(leader.os_pid):
+            # To know what holds here, there must be a thread that has tried.
+            launchers.find()
+            mark = Mark.new(launchers.marks())
+            cgroup = Cgroup.create()
+            if cgroup is not None:
+                undo.callback(cgroup.remove)
+        tree = Tree(native, leader, cgroup, mark, native, trees.remember)
         trees.add(tree)
         if mark is not None:
-            # Not before: whom another tree owns keeps its tag.
+            # Not before: whom another tree owns keeps its marks.
             set_tag(leader.os_pid, mark.tag)
+            mark_from_outside(leader.os_pid, mark.worn)
         undo.pop_all()
     return tree
 
 
 def contain(tree: Tree, trees: TreeRegistry, *, has_leader: bool = False) -> None:
-    """Mark the members of a tree, and move them into its cgroup, if it has one.
+    """Move the members of a tree into its cgroup, if it has one, and see that all are inside.
 
-    With `has_leader`, that one is inside already. What they fork from then on is born inside;
-    those that were forked just before are looked for until all are inside. One that forks outside
-    of it faster than that is still found by its descent, session and marks.
+    With `has_leader`, that one was inside, and marked, from its first moments on. What is forked
+    inside is born inside; those that were forked just before are looked for until nobody new turns
+    up outside, alive or dead. One that forks outside of it faster than that is moved whenever it
+    is looked at, and marked anyway.
     """
     cgroup = tree.cgroup
+    is_marked = tree.mark is not None and tree.mark.is_shown_by(Worn.by(tree.os_pid))
+    if cgroup is None and has_leader and is_marked:
+        # And so is whatever it has forked.
+        return
     if not has_leader:
         has_leader = cgroup is None or cgroup.add(tree.os_pid)
     if has_leader and last_os_pid() == tree.os_pid:
         # Nobody has been forked since, by whomever.
         return
     members: Members = {}
+    clean = 0
     try:
         for _ in range(_CONTAIN_PASSES):
+            tree.was_outside = False
             tree.scan(members, trees.unclaimed_children)
-            if cgroup is None:
+            # Whoever dies outside may have left somebody there.
+            reap(tree, members)
+            clean = 0 if tree.was_outside else clean + 1
+            if cgroup is None or clean == _CLEAN_PASSES:
                 break
-            outside = [
-                member
-                for member in members.values()
-                if not member.has_exited() and not cgroup.has(member.os_pid)
-            ]
-            if not outside:
-                break
-            for member in outside:
-                cgroup.add(member.os_pid)
     finally:
         close_all(members)
 
 
-def _create_cgroup(undo: contextlib.ExitStack) -> Cgroup | None:
-    cgroup = Cgroup.create()
-    if cgroup is not None:
-        undo.callback(cgroup.remove)
-    return cgroup
-
-
-def _undo(tree: Tree, trees: TreeRegistry, popen: subprocess.Popen[bytes]) -> None:
-    """End what was just started; also where descriptors are short, which may be the reason."""
-    for pipe in (popen.stdin, popen.stdout, popen.stderr):
-        if pipe is not None:
-            pipe.close()
-    # By the pidfd that there is: to look for descendants takes more.
-    tree.leader.send_signal(signal.SIGKILL)
-    with contextlib.suppress(OSError, ReleaseError):
-        kill(tree, trees.unclaimed_children)
-    exited = select.poll()
-    exited.register(tree.leader.fileno(), select.POLLIN)
-    exited.poll()
-    tree.native.record_exit(tree.leader)
-    tree.native.reap(tree.leader)
-    tree.leader.close()
-
-
-def _marked(env: Mapping[str, str], token: bytes) -> dict[str, str]:
+def _marked(env: Mapping[str, str] | None, token: bytes) -> dict[str, str]:
     """The environment with the marker added to those of trees that this host is itself in."""
+    env = os.environ if env is None else env
     outer = env.get(MARKER) or os.environ.get(MARKER)
     return {**env, MARKER: f"{outer}:{token.decode()}" if outer else token.decode()}

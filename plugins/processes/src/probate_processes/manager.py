@@ -16,11 +16,12 @@ from probate import (
     pid_or_current,
     runs_inline,
 )
+from probate.errors import describe_error
 from probate.process import checked_argv
-from probate.system import death_watch
+from probate.system import Elsewhere, death_watch
 from probate_processes.accounting import os_usage
 from probate_processes.killing import NotPermittedError, kill, reap, reap_if_deserted
-from probate_processes.launch import Stdio, adopt_tree, contain, launch
+from probate_processes.launch import Start, Stdio, adopt_tree, contain
 from probate_processes.native import Child, native_of
 from probate_processes.procfs import Members, close_all, is_ancestor
 from probate_processes.stopping import Stopping
@@ -77,27 +78,26 @@ class ProcessTreeManager:
         """
         checked = checked_argv(argv)
 
+        options = {
+            "stdin": stdin,
+            "stdout": stdout,
+            "stderr": stderr,
+            "cwd": cwd,
+            "env": env,
+            "pass_fds": pass_fds,
+        }
+        start = Start(self._trees, checked, limits, options)
+
         def make() -> Tree:
-            tree = launch(
-                self._trees,
-                checked,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                cwd=cwd,
-                env=env,
-                pass_fds=pass_fds,
-                limits=limits,
-            )
+            tree = start.run()
             tree.owner = pid
             return tree
 
-        tree = self.table.acquire(pid, make)
         try:
+            tree = self.table.acquire(pid, make)
             self._watch(tree)
-        except BaseException:
-            self._release(tree)
-            self._discard(tree)
+        except BaseException as error:
+            self._undo(start, error)
             raise
         return tree.native  # type: ignore[return-value]  # what make has made
 
@@ -199,27 +199,50 @@ class ProcessTreeManager:
 
     # -- inside --------------------------------------------------------------
 
+    def _undo(self, start: Start, error: BaseException) -> None:
+        """End what was started, whatever falls in meanwhile; note on `error` what could not be."""
+
+        def end() -> None:
+            try:
+                if (tree := start.tree) is not None and not tree.is_over:
+                    self._release(tree)
+                    self._discard(tree)
+            finally:
+                start.undo()
+
+        try:
+            Elsewhere(end).result()
+        except Exception as failure:
+            error.add_note(f"not all that was started could be ended: {describe_error(failure)}")
+
     def _watch(self, tree: Tree) -> None:
         """Be told when the leader dies; at once, if it is dead already."""
         self._trees.reap_orphans()
         with tree.lock:
-            if not tree.is_over:
+            if tree.is_over:
+                return
+            is_reaped = tree.leader.fileno() < 0
+            if not is_reaped:
                 death_watch.watch(tree.leader.fileno(), partial(self._leader_exited, tree))
+        if is_reaped:
+            # By somebody else, before it could be pinned.
+            self._leader_exited(tree, is_watched=False)
 
-    def _leader_exited(self, tree: Tree) -> None:
+    def _leader_exited(self, tree: Tree, *, is_watched: bool = True) -> None:
         """Take note of a leader's death, on the watch's thread: nobody here waits for processes."""
+        death_round = death_watch.round if is_watched else None
         with tree.lock:
             if tree.is_over or tree.is_being_killed:
                 return
             self._trees.expect_exit(tree)
             tree.native.record_exit(tree.leader)
-            if reap_if_deserted(tree, self._trees, death_watch.round):
+            if reap_if_deserted(tree, self._trees, death_round):
                 self._finish(tree)
                 if not tree.is_asked:
                     # Over without our doing: there is nothing to account for.
                     self._discard(tree)
         tree.native.resolve_exited()
-        self._trees.reap_orphans(death_watch.round)
+        self._trees.reap_orphans(death_round)
 
     def _release(self, tree: Tree) -> Outcome:
         with tree.killing:

@@ -56,7 +56,7 @@ class Child:
     ) -> None:
         self._popen = popen
         self._process = process
-        self.os_pid: int = popen.pid
+        self.os_pid: int = process.os_pid
         self.is_child = True
         self.argv = tuple(argv)
         #: How it ended, as subprocess puts it; None while it runs, or if nobody can tell.

@@ -7,23 +7,22 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, final
 
-from probate_processes.procfs import (
-    Descent,
-    Lineage,
-    children_of,
-    is_tag_made_by,
-    pin,
-    tag_untagged,
-)
+from probate_processes.marks import tag_untagged
+from probate_processes.procfs import Descent, children_of, pin
+from probate_processes.threadmarks import Worn, mark_from_outside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import OsProcess
     from probate_processes.cgroup import Cgroup
+    from probate_processes.marks import Mark
     from probate_processes.native import Native
-    from probate_processes.procfs import Mark, Members
+    from probate_processes.procfs import Members
     from probate_processes.stopping import Stopping
+
+    #: The children of this host that lead no tree, and belong to this one: start times by pid.
+    UnclaimedChildren = Callable[["Tree"], dict[int, int]]
 
 
 @final
@@ -31,17 +30,31 @@ class Tree:
     """Pins one process, the leader, and knows its descendants.
 
     A descendant is whoever has a member for a parent, is in the tree's cgroup, or is an orphan
-    that came to us (subreaper.py) and is in the leader's session, or is marked (procfs.py).
+    that came to us (subreaper.py) and is marked (marks.py), was a member when it was seen last, or
+    is in the leader's session.
     """
 
     def __init__(
-        self, native: Native, leader: OsProcess, cgroup: Cgroup | None, mark: Mark | None
+        self,
+        native: Native,
+        leader: OsProcess,
+        cgroup: Cgroup | None,
+        mark: Mark | None,
+        user: object,
+        remember: Callable[[Tree, OsProcess], None],
     ) -> None:
         self.native = native
         self.leader = leader
         self.cgroup = cgroup
         #: None for a stranger's tree, whose processes are not marked.
         self.mark = mark
+        #: For whom this host is a subreaper.
+        self.user = user
+        self._remember = remember
+        #: The members that are known should they become orphans, by pid.
+        self.remembered: set[int] = set()
+        #: Whether anybody new was found outside of the cgroup, alive or dead.
+        self.was_outside = False
         #: The owner when it was made; another one may have it by now.
         self.owner = 0
         #: Whether we have asked it to stop, so that its end is our doing.
@@ -67,22 +80,22 @@ class Tree:
         """The pid of the leader."""
         return self.leader.os_pid
 
-    def scan(self, members: Members, unclaimed_children: Callable[[], list[int]]) -> bool:
+    def scan(self, members: Members, unclaimed_children: UnclaimedChildren) -> bool:
         """Find and pin those members that are not known yet; whether there were any.
 
-        `unclaimed_children` gives the children of this host that lead no tree. What is forked
-        meanwhile may be missed: whoever needs all scans until there are no more. Raises OSError
-        if there are no descriptors for all of them; as many as can be are pinned then.
+        They are marked as far as they are not, and moved into the cgroup, if there is one. What is
+        forked meanwhile may be missed: whoever needs all scans until there are no more. Raises
+        OSError if there are no descriptors for all of them; as many as can be are pinned then.
         """
-        found = self._consider(self.os_pid, members, self.leader.is_there)
+        found = self._consider(self.os_pid, members, lambda _: self.leader.is_there())
         queue = list(members)
         if self.cgroup is not None:
             for os_pid in self.cgroup.members():
-                if self._consider(os_pid, members, partial(self.cgroup.has, os_pid)):
+                if self._consider(os_pid, members, self._is_inside):
                     found = True
                     queue.append(os_pid)
-        for os_pid in unclaimed_children():
-            if self._consider(os_pid, members, partial(self._is_orphan, os_pid)):
+        for os_pid, start_time in unclaimed_children(self).items():
+            if self._consider(os_pid, members, partial(_was_started_at, start_time)):
                 found = True
                 queue.append(os_pid)
         while queue:
@@ -90,25 +103,10 @@ class Tree:
             if parent is None or parent.has_exited():
                 continue
             for os_pid in children_of(parent.os_pid):
-                if self._consider(os_pid, members, partial(_is_child, os_pid, parent)):
+                if self._consider(os_pid, members, partial(_is_child, parent)):
                     found = True
                     queue.append(os_pid)
         return found
-
-    def includes(self, lineage: Lineage) -> bool:
-        """Whether a child of this host that shows this lineage, and leads no tree, is a member."""
-        is_in_session = lineage.session == self.os_pid and lineage.os_pid != self.os_pid
-        if is_in_session and self._has_session():
-            return True
-        if self.cgroup is not None and self.cgroup.contains(lineage.cgroup):
-            return True
-        if self.mark is None:
-            return False
-        if lineage.tag is not None and (
-            lineage.tag == self.mark.tag or is_tag_made_by(lineage.tag, self.leader)
-        ):
-            return True
-        return self.mark.token in lineage.tokens
 
     def reap(self, process: OsProcess) -> None:
         """Reap a dead member that has come to us; not the leader, whose pid is still needed."""
@@ -117,7 +115,9 @@ class Tree:
             with contextlib.suppress(ChildProcessError):
                 process.exit_code(reap=True)
 
-    def _consider(self, os_pid: int, members: Members, belongs: Callable[[], bool]) -> bool:
+    def _consider(
+        self, os_pid: int, members: Members, belongs: Callable[[OsProcess], bool]
+    ) -> bool:
         """Pin a process and add it, if it belongs; whether it is new."""
         known = members.get(os_pid)
         if known is not None:
@@ -131,26 +131,35 @@ class Tree:
             return False
         # Judged while pinned, and then seen to be there still: it was no other that was judged.
         try:
-            is_member = belongs() and process.is_there()
+            is_member = belongs(process) and process.is_there()
         except BaseException:
             process.close()
             raise
         if is_member:
             members[os_pid] = process
-            if self.mark is not None:
-                # It may have been forked before the leader was tagged. Dead, it could not be told.
-                # Other tags are those of hosts within this tree, who need them.
-                tag_untagged(os_pid, self.mark.tag)
+            self._keep(process)
             return True
         process.close()
         return False
 
-    def _is_orphan(self, os_pid: int) -> bool:
-        """Whether a child of this host, which leads no tree, comes from this one."""
-        lineage = Lineage.of_child(os_pid)
-        return lineage is not None and self.includes(lineage)
+    def _keep(self, member: OsProcess) -> None:
+        """See to it that a member is known when it has come to us as an orphan."""
+        if self.mark is None or member.os_pid == self.os_pid:
+            return
+        self._remember(self, member)
+        # It may have been forked before its parent was marked, or have shed that. Dead, it could
+        # not be told. Other marks are those of hosts within this tree, who need them.
+        tag_untagged(member.os_pid, self.mark.tag)
+        if not self.mark.is_shown_by(Worn.by(member.os_pid)):
+            mark_from_outside(member.os_pid, self.mark.worn)
+        if self.cgroup is not None and not self.cgroup.has(member.os_pid):
+            self.was_outside = True
+            self.cgroup.add(member.os_pid)
 
-    def _has_session(self) -> bool:
+    def _is_inside(self, process: OsProcess) -> bool:
+        return self.cgroup is not None and self.cgroup.has(process.os_pid)
+
+    def has_session(self) -> bool:
         """Whether the session of the leader's pid is the one that it began, if any.
 
         The kernel gives a pid to nobody as long as a session bears it. Once the session is
@@ -168,8 +177,12 @@ class Tree:
         return False
 
 
-def _is_child(os_pid: int, parent: OsProcess) -> bool:
+def _is_child(parent: OsProcess, process: OsProcess) -> bool:
     try:
-        return Descent.of(os_pid).parent == parent.os_pid and parent.is_there()
+        return Descent.of(process.os_pid).parent == parent.os_pid and parent.is_there()
     except ProcessLookupError:
         return False
+
+
+def _was_started_at(start_time: int, process: OsProcess) -> bool:
+    return process.start_time == start_time

@@ -7,61 +7,82 @@ import os
 import resource
 import threading
 import time
-from typing import TYPE_CHECKING, Final, final
+import weakref
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate import forget_in_forked_child
-from probate_processes.procfs import Lineage, children_by_thread, pin
+from probate_processes.launcher import launchers
+from probate_processes.lineage import Lineage
+from probate_processes.marks import UNWORN, tag_maker, tag_maker_of
+from probate_processes.procfs import Descent, children_by_thread, pin
 from probate_processes.subreaper import is_subreaper, set_subreaper
 
 if TYPE_CHECKING:
+    from probate import OsProcess
+    from probate_processes.threadmarks import Worn
     from probate_processes.tree import Tree
 
 #: Seconds between two searches for orphans that have ended in trees that live on.
 _SWEEP_INTERVAL: Final = 1.0
 
-#: A list of children as the kernel gives it (proc(5)), and some of those whom it names.
-_Seen = tuple[bytes, tuple[int, ...]]
-
 #: How often it is looked again who the children are, when some were reaped meanwhile.
 _LOOKS: Final = 3
+
+#: How many members are remembered before those that are gone are forgotten.
+_REMEMBERED: Final = 256
+
+
+@final
+class _Judged(NamedTuple):
+    """A child of this host that leads no tree, and whose it is, if it is any tree's."""
+
+    lineage: Lineage
+    tree: Tree | None
 
 
 @final
 class TreeRegistry:
     """Keeps the trees of this host by the pid of their leader; who owns them, the table knows.
 
-    While there is any, this process is a child subreaper, so that no orphan gets away.
+    While there is any, this process is a child subreaper, so that no orphan gets away. All trees
+    share one look at the orphans: each is judged once, as it comes.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        #: For whom it is a subreaper.
+        self._users: set[object] = set()
+        self._was_subreaper = False
         self._trees: dict[int, Tree] = {}
         #: Of these, those whose leader may be gone.
         self._leaderless: dict[int, Tree] = {}
-        #: Those that are marked, by their tag.
-        self._by_tag: dict[int, Tree] = {}
-        #: By thread: the list of children that was seen last, without the leaders of trees that are
-        #: over by now, and who of them led no tree.
-        self._seen: dict[str, _Seen] = {}
-        #: The unclaimed children as they were found for a round of deaths, and for which one.
-        self._looked_at: tuple[int, list[Lineage]] = (-1, [])
-        self._users = 0
-        self._was_subreaper = False
+        self._marked = _MarkedTrees()
+        #: Members that were seen while their parent was there: their tree and start time, by pid.
+        self._known: dict[int, tuple[int, Tree]] = {}
+        self._most_known = _REMEMBERED
+        #: The unclaimed children, by pid, as they were at the last look.
+        self._judged: dict[int, _Judged] = {}
+        #: For which round of deaths it was looked last, and what was found.
+        self._looked: tuple[int, dict[int, _Judged]] = (-1, {})
         self._swept_at = 0.0
         forget_in_forked_child(self)
+        _registries.add(self)
 
-    def open(self) -> None:
+    def open(self, user: object) -> None:
         """Become a subreaper, before there is a descendant, until `close`. Raises OSError."""
         with self._lock:
             if not self._users:
                 self._was_subreaper = is_subreaper()
                 set_subreaper(True)
-            self._users += 1
+            self._users.add(user)
 
-    def close(self) -> None:
-        """Undo one `open`; the last one, unless it was a subreaper before, ends that."""
+    def close(self, user: object) -> None:
+        """Undo `open`; the last one, unless it was a subreaper before, ends that."""
         with self._lock:
-            self._users -= 1
+            if user not in self._users:
+                return
+            self._users.discard(user)
             if not self._users and not self._was_subreaper:
                 with contextlib.suppress(OSError):
                     set_subreaper(False)
@@ -74,8 +95,7 @@ class TreeRegistry:
                 raise ValueError(f"OS process {tree.os_pid} is owned already")
             self._trees[tree.os_pid] = tree
             self._leaderless.pop(tree.os_pid, None)
-            if tree.mark is not None:
-                self._by_tag[tree.mark.tag] = tree
+            self._marked.add(tree)
 
     def expect_exit(self, tree: Tree) -> None:
         """From now on ask whether the leader of a tree is there: its pid may come round."""
@@ -85,47 +105,54 @@ class TreeRegistry:
                 self._leaderless[tree.os_pid] = tree
 
     def discard(self, tree: Tree) -> None:
-        """Take out a tree that is over, and `close`."""
+        """Take out a tree that is over, and `close` for it."""
         with self._lock:
             if self._trees.get(tree.os_pid) is tree:
                 del self._trees[tree.os_pid]
                 self._leaderless.pop(tree.os_pid, None)
-                self._seen = {
-                    thread: (_without(words, tree.os_pid), sifted)
-                    for thread, (words, sifted) in self._seen.items()
-                }
-            if tree.mark is not None:
-                self._by_tag.pop(tree.mark.tag, None)
-            self.close()
+            self._marked.discard(tree)
+            for judged in (self._judged, self._looked[1]):
+                for os_pid in _those_of(tree, judged):
+                    judged.pop(os_pid, None)
+            for os_pid in tree.remembered:
+                if self._known.get(os_pid, (0, None))[1] is tree:
+                    del self._known[os_pid]
+            tree.remembered.clear()
+            self.close(tree.user)
 
-    def unclaimed_children(self) -> list[int]:
-        """List the children of this host that lead no tree: its own, and orphans left to it."""
-        children = children_by_thread(os.getpid())
-        with self._lock:
-            self._seen = {
-                thread: self._sift(words, self._seen.get(thread, (b"", ())))
-                for thread, words in children.items()
-            }
-            sifted = [os_pid for _, found in self._seen.values() for os_pid in found]
-            leaderless = list(self._leaderless)
-        # Of those who lead a tree, most live, and there is nothing to ask about them.
-        sifted += (
-            os_pid for os_pid in leaderless if any(_has(each, os_pid) for each in children.values())
-        )
-        return [os_pid for os_pid in sifted if not self._leads(os_pid)]
+    def remember(self, tree: Tree, member: OsProcess) -> None:
+        """Know a member again when it has come to us as an orphan, whatever it has shed by then."""
+        tree.remembered.add(member.os_pid)
+        self._known[member.os_pid] = member.start_time, tree
+        if len(self._known) > self._most_known:
+            for os_pid, (start_time, its_tree) in list(self._known.items()):
+                if its_tree.is_over or not _is_still(os_pid, start_time):
+                    self._known.pop(os_pid, None)
+            self._most_known = max(_REMEMBERED, 2 * len(self._known))
 
-    def has_orphans_of(self, tree: Tree, death_round: int) -> bool:
+    def unclaimed_children(self, tree: Tree) -> dict[int, int]:
+        """Find the children that lead no tree, and belong to this one: start times by pid."""
+        return _those_of(tree, self._look())
+
+    def has_orphans_of(self, tree: Tree, death_round: int | None) -> bool:
         """Whether a tree, whose leader has exited, may have left orphans; False only if certain.
 
         The children of this host are looked at once for all who were dead as a round of the death
-        watch began.
+        watch began. Of children that are reaped meanwhile, the kernel may skip the next ones
+        (proc(5)). Whoever is reaped adds what it has used to that of the children reaped so far
+        (getrusage(2)).
         """
-        if self._looked_at[0] != death_round:
-            found = self._look()
-            if found is None:
+        looked_in, found = self._looked
+        if death_round is None or looked_in != death_round:
+            for _ in range(_LOOKS):
+                reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
+                found = self._look()
+                if resource.getrusage(resource.RUSAGE_CHILDREN) == reaped:
+                    break
+            else:
                 return True
-            self._looked_at = (death_round, found)
-        return any(tree.includes(each) for each in self._looked_at[1])
+            self._looked = (-1 if death_round is None else death_round), found
+        return bool(_those_of(tree, found))
 
     def reap_orphans(self, death_round: int | None = None) -> None:
         """Reap what has ended of trees that live on, at most once in a while.
@@ -138,62 +165,95 @@ class TreeRegistry:
             if now - self._swept_at < _SWEEP_INTERVAL:
                 return
             self._swept_at = now
-        looked_in, found = self._looked_at
-        if looked_in != death_round:
-            found = self._lineages()
-        # After that look: who was a leader then, and is none now, is not ours.
-        for each in found:
-            if not self._is_dead_orphan(each):
+        looked_in, found = self._looked
+        if death_round is None or looked_in != death_round:
+            found = self._look()
+        ours = [
+            (each.lineage, each.tree)
+            for each in list(found.values())
+            if each.tree is not None and not self._leads(each.lineage.os_pid)
+        ]
+        for lineage, tree in ours:
+            if not _is_zombie(lineage) or (process := pin(lineage.os_pid)) is None:
                 continue
-            process = pin(each.os_pid)
-            if process is None:
-                continue
-            with process, contextlib.suppress(ChildProcessError):
-                pinned = Lineage.of_child(each.os_pid)
-                if pinned is not None and self._is_dead_orphan(pinned):
-                    process.exit_code(reap=True)
+            with process:
+                if process.start_time == lineage.start_time:
+                    tree.reap(process)
+
+    def untold(self) -> list[int]:
+        """List the orphans that come from some tree of this host, and nobody can tell which."""
+        return [
+            os_pid
+            for os_pid, (lineage, tree) in list(self._look().items())
+            if tree is None and self._is_untold(lineage) and not _is_zombie(lineage)
+        ]
 
     def forget_parent(self) -> None:
         """Know no trees, in a forked child; it is no subreaper (prctl(2))."""
         self._lock = threading.RLock()
-        self._trees, self._leaderless, self._by_tag, self._seen = {}, {}, {}, {}
-        self._looked_at = (-1, [])
-        self._users = 0
+        self._users = set()
+        self._trees, self._leaderless, self._known, self._judged = {}, {}, {}, {}
+        self._marked = _MarkedTrees()
+        self._looked = (-1, {})
 
-    def _sift(self, words: bytes, seen: _Seen) -> _Seen:
-        """A list of children, and who of them led no tree as they were first seen there.
+    def count_marked(self) -> int:
+        """Count the trees whose processes are marked."""
+        return self._marked.count
 
-        The kernel adds to the end of a list: of what was seen before, nothing has to be read
-        again. If some of that is gone, other than with a tree, it is read from the beginning.
+    # -- inside ---------------------------------------------------------------
+
+    def _look(self) -> dict[int, _Judged]:
+        """See who the unclaimed children are, and judge those that are new.
+
+        Without the lock: what falls into a look may well end trees, on other threads.
         """
-        before, sifted = seen if words.startswith(seen[0]) else (b"", ())
-        new = words[len(before) :].split()
-        return words, (*sifted, *(os_pid for os_pid in map(int, new) if os_pid not in self._trees))
+        by_thread = children_by_thread(os.getpid())
+        for tid in launchers.tids():
+            # Whoever was forked there and leads no tree was so by a stranger: an orphan never is.
+            by_thread.pop(str(tid), None)
+        before, found = self._judged, dict[int, _Judged]()
+        for words in by_thread.values():
+            for os_pid in map(int, words.split()):
+                if self._leads(os_pid):
+                    continue
+                judged = before.get(os_pid)
+                if judged is not None and judged.tree is None:
+                    # It may be another one that has the pid by now, or what it shows be given out
+                    # since. Of members, whoever pins one sees whether it is the same.
+                    still = _is_still(os_pid, judged.lineage.start_time)
+                    judged = self._judge(judged.lineage) if still else None
+                elif judged is not None and judged.tree.is_over:  # type: ignore[union-attr]
+                    judged = None
+                if judged is None and (lineage := Lineage.of_child(os_pid)) is not None:
+                    judged = self._judge(lineage)
+                if judged is not None:
+                    found[os_pid] = judged
+        self._judged = found
+        return found
 
-    def _lineages(self) -> list[Lineage]:
-        found = (Lineage.of_child(os_pid) for os_pid in self.unclaimed_children())
-        return [each for each in found if each is not None]
+    def _judge(self, lineage: Lineage) -> _Judged:
+        tree = self._known_tree(lineage) or self._marked.tree_of(lineage)
+        if tree is None and (tree := self._trees.get(lineage.session)) is not None:
+            is_member = lineage.session != lineage.os_pid and tree.has_session()
+            tree = tree if is_member else None
+        if tree is None and self._is_untold(lineage) and _count_marked() == 1:
+            tree = self._marked.only()
+        return _Judged(lineage, tree)
 
-    def _look(self) -> list[Lineage] | None:
-        """The unclaimed children at one moment; None if children go too fast to tell.
+    def _known_tree(self, lineage: Lineage) -> Tree | None:
+        start_time, tree = self._known.get(lineage.os_pid, (0, None))
+        return tree if start_time == lineage.start_time else None
 
-        Of children that are reaped meanwhile, the kernel may skip the next ones (proc(5)). Whoever
-        is reaped adds what it has used to that of the children reaped so far (getrusage(2)).
-        """
-        for _ in range(_LOOKS):
-            reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
-            found = self._lineages()
-            if resource.getrusage(resource.RUSAGE_CHILDREN) == reaped:
-                return found
-        return None
-
-    def _is_dead_orphan(self, lineage: Lineage) -> bool:
-        """Whether a child of this host is a zombie, and certainly comes from a tree."""
-        # One in a session of its own may have become the leader of a tree just now, whose status
-        # must be kept; an orphan is in the session of another.
-        is_in_session = lineage.session != lineage.os_pid and lineage.session in self._trees
-        is_ours = is_in_session or lineage.tag in self._by_tag
-        return lineage.is_zombie and is_ours and not self._leads(lineage.os_pid)
+    def _is_untold(self, lineage: Lineage) -> bool:
+        """Whether a child shows that it comes from some tree of this host, and no more."""
+        return (
+            lineage.is_late
+            and (marks := launchers.marks()) is not None
+            and marks.has_late
+            and lineage.worn == UNWORN
+            and not lineage.tag
+            and not lineage.tokens
+        )
 
     def _leads(self, os_pid: int) -> bool:
         """Whether a process leads a tree: that which has this pid now, not one that had it."""
@@ -201,14 +261,113 @@ class TreeRegistry:
         return tree is not None and (not tree.may_lack_leader or tree.leader.is_there())
 
 
-def _has(words: bytes, os_pid: int) -> bool:
-    """Whether a list of children, with a space after each, names a process."""
-    word = b"%d " % os_pid
-    return words.startswith(word) or b" " + word in words
+@final
+class _MarkedTrees:
+    """Finds the tree of a child by the marks that it shows, whatever number of trees there is."""
+
+    def __init__(self) -> None:
+        self._by_tag: dict[int, Tree] = {}
+        self._by_tag_maker: dict[int, Tree] = {}
+        self._by_token: dict[bytes, Tree] = {}
+        self._by_cgroup: dict[str, Tree] = {}
+        #: By kind of number, and by number: several trees may have one of their numbers in common.
+        self._by_number: tuple[defaultdict[int, list[Tree]], ...] = tuple(
+            defaultdict(list) for _ in UNWORN
+        )
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._by_tag)
+
+    def only(self) -> Tree | None:
+        """Return the tree, if there is but one."""
+        return next(iter(self._by_tag.values())) if len(self._by_tag) == 1 else None
+
+    def add(self, tree: Tree) -> None:
+        """Add a tree, if its processes are marked."""
+        if tree.mark is None:
+            return
+        self._by_tag[tree.mark.tag] = tree
+        self._by_token[tree.mark.token] = tree
+        self._by_tag_maker[tag_maker_of(tree.leader)] = tree
+        if tree.cgroup is not None:
+            self._by_cgroup[tree.cgroup.path] = tree
+        for by_number, number in zip(self._by_number, tree.mark.worn, strict=True):
+            if number:
+                by_number[number].append(tree)
+
+    def discard(self, tree: Tree) -> None:
+        """Take a tree out."""
+        if tree.mark is None or self._by_tag.pop(tree.mark.tag, None) is None:
+            return
+        self._by_token.pop(tree.mark.token, None)
+        if self._by_tag_maker.get(maker := tag_maker_of(tree.leader)) is tree:
+            del self._by_tag_maker[maker]
+        if tree.cgroup is not None:
+            self._by_cgroup.pop(tree.cgroup.path, None)
+        for by_number, number in zip(self._by_number, tree.mark.worn, strict=True):
+            if number:
+                by_number[number].remove(tree)
+                if not by_number[number]:
+                    del by_number[number]
+
+    def tree_of(self, lineage: Lineage) -> Tree | None:
+        """Return whose a child is; None if it shows nothing that only one tree gives."""
+        if (tree := self._by_worn(lineage.worn)) is not None:
+            return tree
+        if (tag := lineage.tag) is not None:
+            tree = self._by_tag.get(tag) or self._by_tag_maker.get(tag_maker(tag))
+        if tree is None and (path := lineage.cgroup) is not None and self._by_cgroup:
+            while tree is None and len(path) > 1:
+                tree = self._by_cgroup.get(path)
+                path = os.path.dirname(path)  # noqa: PTH120  paths take longer
+        if tree is None:
+            found = (self._by_token.get(token) for token in lineage.tokens)
+            tree = next((each for each in found if each is not None), None)
+        return tree
+
+    def _by_worn(self, worn: Worn) -> Tree | None:
+        """By numbers: of a host within a tree, the hint is still that of the tree.
+
+        So a slice alone tells only where there is no hint that is one of ours.
+        """
+        by_slice, by_hint, by_slack = (
+            by_number.get(number, [])
+            for by_number, number in zip(self._by_number, worn, strict=True)
+        )
+        if by_hint:
+            both = [tree for tree in by_hint if tree in by_slice]
+            found = both or by_hint
+        else:
+            found = by_slice or by_slack
+        return found[0] if len(found) == 1 else None
 
 
-def _without(words: bytes, os_pid: int) -> bytes:
-    word = b"%d " % os_pid
-    if words.startswith(word):
-        return words[len(word) :]
-    return words.replace(b" " + word, b" ", 1)
+def _those_of(tree: Tree, judged: dict[int, _Judged]) -> dict[int, int]:
+    """Return start times by pid."""
+    ours = ((os_pid, each) for os_pid, each in list(judged.items()) if each.tree is tree)
+    return {os_pid: each.lineage.start_time for os_pid, each in ours}
+
+
+def _count_marked() -> int:
+    return sum(each.count_marked() for each in list(_registries))
+
+
+#: Those of all managers.
+_registries: Final[weakref.WeakSet[TreeRegistry]] = weakref.WeakSet()
+
+
+def _is_still(os_pid: int, start_time: int) -> bool:
+    try:
+        return Descent.of(os_pid).start_time == start_time
+    except ProcessLookupError:
+        return False
+
+
+def _is_zombie(lineage: Lineage) -> bool:
+    try:
+        descent = Descent.of(lineage.os_pid)
+    except ProcessLookupError:
+        return False
+    return descent.is_zombie and descent.start_time == lineage.start_time

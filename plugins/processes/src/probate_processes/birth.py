@@ -1,0 +1,168 @@
+"""The fork of one leader: what it is born with, and what is done before anybody else can act."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import types
+from itertools import starmap
+from typing import TYPE_CHECKING, Any, Final, final
+
+from probate import OsProcess
+from probate_processes.limits import set_rlimits
+from probate_processes.marks import Mark, set_tag
+from probate_processes.procfs import Descent
+from probate_processes.threadmarks import Worn, mark_from_outside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from probate_processes.cgroup import Cgroup
+    from probate_processes.launcher import Launcher
+    from probate_processes.limits import Rlimits
+
+# gevent replaces it, by one that forks in its own ways.
+_Popen: Final[type[subprocess.Popen[bytes]]] = (
+    sys.modules["gevent.monkey"].get_original("subprocess", "Popen")
+    if "gevent.monkey" in sys.modules
+    else subprocess.Popen
+)
+_execute_child: Final[types.FunctionType] = vars(_Popen)["_execute_child"]
+_fork_exec: Final[Callable[..., int]] = _execute_child.__globals__["_fork_exec"]
+
+#: Above those that a child's streams take the place of.
+_FIRST_FREE: Final = 3
+#: How a child ends that nobody lets go on.
+_ABANDONED: Final = 255
+
+
+@final
+class Birth:
+    """Forks one process, and pins, tags, limits and contains it at once.
+
+    With a launcher, it is born with the marks, by vfork(2): its program may run by then. Without,
+    it is marked from outside, by fork(2), which takes longer in a host with much memory, while it
+    has its files to close and its program to open. One that `is_held` waits until all is done.
+    """
+
+    def __init__(
+        self,
+        mark: Mark,
+        launcher: Launcher | None,
+        cgroup: Cgroup | None,
+        rlimits: Rlimits,
+        *,
+        is_held: bool,
+    ) -> None:
+        self.mark = mark
+        self._launcher = launcher
+        self._cgroup = cgroup
+        self._rlimits = rlimits
+        self._gate = _Gate() if is_held else None
+        #: Where its streams are, and the rest of what subprocess knows.
+        self.popen: subprocess.Popen[bytes] = object.__new__(_ForkedElsewhere)
+        #: The pid, as soon as there is one.
+        self.os_pids: list[int] = []
+        #: None if somebody has reaped it by now, or it could not be pinned.
+        self.leader: OsProcess | None = None
+        #: Whether it was inside of the cgroup from then on.
+        self.is_contained = False
+
+    def start(self, argv: Sequence[str | bytes], options: dict[str, Any]) -> None:
+        """Start a program as subprocess.Popen does. Raises what that raises."""
+        with contextlib.ExitStack() as opened:
+            if self._gate is not None:
+                opened.callback(self._gate.close)
+                options = {**options, "preexec_fn": self._gate.wait}
+            by_vfork = self._launcher is not None
+            self.popen.__init__(self._fork, by_vfork, argv, start_new_session=True, **options)  # type: ignore[misc]
+
+    def close_pipes(self) -> None:
+        """Close our ends of its streams."""
+        for name in ("stdin", "stdout", "stderr"):
+            if (pipe := getattr(self.popen, name, None)) is not None:
+                # What is still buffered has no reader any more.
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def _fork(self, *arguments: Any) -> int:
+        calls = starmap(_fork_exec, (arguments,))
+        if self._launcher is not None:
+            self._launcher.fork(calls, self.mark.worn, self.os_pids, self._settle)
+        else:
+            # In one step: no exception comes between the fork and the note of it.
+            self.os_pids.extend(calls)
+            self._settle()
+        return self.os_pids[0]
+
+    def _settle(self) -> None:
+        os_pid = self.os_pids[0]
+        set_tag(os_pid, self.mark.tag)
+        if self._launcher is None:
+            mark_from_outside(os_pid, self.mark.worn)
+        # Somebody who reaps every child, or ignores SIGCHLD, may have left us nothing to pin.
+        with contextlib.suppress(ProcessLookupError):
+            self.leader = OsProcess.open(os_pid)
+        set_rlimits(os_pid, self._rlimits)
+        self.is_contained = self._cgroup is None or self._cgroup.add(os_pid)
+        if self._gate is not None:
+            self._gate.open()
+        if self._launcher is not None and not self.mark.is_shown_by(Worn.by(os_pid)):
+            with contextlib.suppress(ProcessLookupError):
+                # It should, unless it has ended, and even then it may: no other will.
+                self._launcher.is_of_use = Descent.of(os_pid).is_zombie
+
+
+@final
+class _ForkedElsewhere(_Popen):  # type: ignore[misc,valid-type]  # Popen, if not under gevent
+    """Has the fork made by a function: all else is done here, as always."""
+
+    def __init__(
+        self,
+        fork: Callable[..., int],
+        by_vfork: bool,
+        argv: Sequence[str | bytes],
+        **options: Any,
+    ) -> None:
+        self._fork = fork
+        self._by_vfork = by_vfork
+        super().__init__(argv, **options)
+
+    def _execute_child(self, *arguments: Any) -> None:
+        names = {**_execute_child.__globals__, "_fork_exec": self._fork}
+        if not self._by_vfork:
+            names["_USE_VFORK"] = False
+        types.FunctionType(_execute_child.__code__, names)(self, *arguments)
+
+
+@final
+class _Gate:
+    """Keeps a forked child from executing its program until it is opened."""
+
+    def __init__(self) -> None:
+        pipe = os.pipe()
+        try:
+            self._out, self._in = (
+                fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE) for fd in pipe
+            )
+        finally:
+            for fd in pipe:
+                os.close(fd)
+
+    def wait(self) -> None:
+        """Wait, in the child; end it if the gate is closed unopened."""
+        os.close(self._in)
+        if not os.read(self._out, 1):
+            os._exit(_ABANDONED)
+
+    def open(self) -> None:
+        """Let the child go on."""
+        os.write(self._in, b"\0")
+
+    def close(self) -> None:
+        """Close it, in the parent."""
+        os.close(self._in)
+        os.close(self._out)

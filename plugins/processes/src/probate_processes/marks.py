@@ -1,0 +1,131 @@
+"""The marks of one tree, and how its processes are told by them.
+
+A process has only one parent, the one that it was left with. So all that descends from a tree is
+marked, in ways that fork and exec pass on: by numbers that its first process is born with
+(threadmarks.py); in the environment, until a program is executed without it; and by a tag in a
+resource limit that has had no effect since Linux 2.4, RLIMIT_LOCKS (getrlimit(2)), until a login
+resets it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import resource
+from typing import Final, NamedTuple, final
+
+from probate.system import OsProcess, start_time_of
+from probate_processes.procfs import read_of
+from probate_processes.threadmarks import FIRST_HINT, HINTS, WIDTH, ThreadMarks, Worn
+
+#: The environment variable that marks what descends from a spawned process.
+MARKER: Final = "PROBATE_TREE"
+
+#: Not among the constants of the module `resource` (asm-generic/resource.h).
+_RLIMIT_LOCKS: Final = 10
+#: The highest limit that is not "unlimited", with room for arithmetic.
+_TAG_MAX: Final = (1 << 62) - 1
+#: The lowest bits number the trees of one host; its pid, of 22 bits at most, stands above.
+_NUMBER_BITS: Final = 32
+_numbers: Final = itertools.count(1)
+_TAG: Final = re.compile(rb"^Max file locks +(\d+)", re.MULTILINE)
+
+#: No number that a thread could give.
+UNWORN: Final = Worn(0, 0, 0)
+
+
+@final
+class Mark(NamedTuple):
+    """Marks the processes of one tree."""
+
+    #: A word in the marker in the environment.
+    token: bytes
+    #: The soft limit of RLIMIT_LOCKS.
+    tag: int
+    #: What the threads of its processes wear.
+    worn: Worn
+
+    @classmethod
+    def new(cls, thread_marks: ThreadMarks | None = None) -> Mark:
+        """Make one that no other tree on this machine has, but for the numbers of threads.
+
+        These are told apart among the children of one host only, and come round: the pair of
+        both after 33 million trees.
+        """
+        host, number = os.getpid(), next(_numbers)
+        # Of two hosts, the pids tell them apart; of those who had one pid, their start times.
+        started = start_time_of(host)
+        token = b"%d-%d-%d" % (host, started, number)
+        tag = _tags_of(host, started) | number
+        return cls(token, tag, _worn(host + number, thread_marks))
+
+    def is_shown_by(self, worn: Worn) -> bool:
+        """Whether a process that wears this has any number of ours."""
+        return any(own and own == other for own, other in zip(self.worn, worn, strict=True))
+
+
+def _worn(number: int, thread_marks: ThreadMarks | None) -> Worn:
+    if thread_marks is None:
+        return UNWORN
+    return Worn(
+        slice=thread_marks.slice(number % WIDTH),
+        hint=FIRST_HINT + number % HINTS if thread_marks.has_hints else 0,
+        slack=1 + number % WIDTH if thread_marks.has_slacks else 0,
+    )
+
+
+def tag_maker(tag: int) -> int:
+    """What all tags have in common that one host gives."""
+    return tag >> _NUMBER_BITS
+
+
+def tag_maker_of(host: OsProcess) -> int:
+    """As `tag_maker`, of the tags of this very process, should it be a host of its own."""
+    return tag_maker(_tags_of(host.os_pid, host.start_time))
+
+
+def _tags_of(host: int, started: int) -> int:
+    return (started << 54 | host << _NUMBER_BITS) & _TAG_MAX
+
+
+def set_tag(os_pid: int, tag: int) -> None:
+    """Tag a process, and all that it forks from now on. It may be gone, or another user's."""
+    # ValueError where the hard limit was lowered, below any tag: the others must do then.
+    with contextlib.suppress(OSError, ValueError):
+        _, hard = resource.prlimit(os_pid, _RLIMIT_LOCKS)
+        resource.prlimit(os_pid, _RLIMIT_LOCKS, (tag, hard))
+
+
+def tag_untagged(os_pid: int, tag: int) -> None:
+    """As `set_tag`, unless it has another limit than this host, and so a tag already."""
+    with contextlib.suppress(OSError, ValueError):
+        soft, _ = resource.prlimit(os_pid, _RLIMIT_LOCKS)
+        if soft == resource.prlimit(0, _RLIMIT_LOCKS)[0]:
+            set_tag(os_pid, tag)
+
+
+def tag_of(os_pid: int) -> int | None:
+    """Read the tag of a process, or zombie; None if it has none."""
+    try:
+        soft, _ = resource.prlimit(os_pid, _RLIMIT_LOCKS)
+        return None if soft == resource.RLIM_INFINITY else soft
+    except ProcessLookupError:
+        return None
+    except OSError:
+        # Another user's, whose limits may be read all the same.
+        match = _TAG.search(read_of(os_pid, "limits") or b"")
+        return None if match is None else int(match[1])
+
+
+def tokens_of(os_pid: int) -> frozenset[bytes]:
+    """Read what the marker said when a process was started; nothing if that cannot be read."""
+    prefix = f"{MARKER}=".encode()
+    entries = (read_of(os_pid, "environ") or b"").split(b"\0")
+    return frozenset(
+        token
+        for entry in entries
+        if entry.startswith(prefix)
+        for token in entry.removeprefix(prefix).split(b":")
+    )
