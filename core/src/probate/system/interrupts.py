@@ -60,11 +60,17 @@ class Elsewhere(Generic[T]):
 
     A thread where no signal handler runs, with a stack of its own: what an exception has kept
     from coming to its end here comes to its end there. `interrupt` is the first exception that
-    fell in meanwhile. Where no thread can be started, the call is made here.
+    fell in meanwhile. Where no thread can be started, the call is made here. `submit` has it made
+    by a thread that there is already.
     """
 
-    def __init__(self, function: Callable[[], T]) -> None:
+    def __init__(
+        self,
+        function: Callable[[], T],
+        submit: Callable[[Callable[[], None]], object] | None = None,
+    ) -> None:
         self._function = function
+        self._submit = submit
         # Locks of C, which no exception leaves half taken, as it does Python's Condition.
         self._claim = _thread.allocate_lock()
         self._running = _thread.allocate_lock()
@@ -86,11 +92,19 @@ class Elsewhere(Generic[T]):
                 self._running.acquire()
             except BaseException as error:
                 self.interrupt = self.interrupt or error
-        if self._error is not None:
-            raise self._error
+        failure, self._error = self._error, None
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            # Its traceback has this frame, which must not keep it, and all that its callers hold.
+            del failure
         return self._answer  # type: ignore[return-value]  # there is one
 
     def _start(self) -> None:
+        if self._submit is not None:
+            self._submit(self._run)
+            return
         try:
             _thread.start_new_thread(self._run, ())
         except RuntimeError:

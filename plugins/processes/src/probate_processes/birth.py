@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from probate_processes.cgroup import Cgroup
-    from probate_processes.launcher import Launcher
+    from probate_processes.launcher import Caller, Launcher
     from probate_processes.limits import Rlimits
 
 # gevent replaces it, by one that forks in its own ways.
@@ -43,15 +43,17 @@ _ABANDONED: Final = 255
 class Birth:
     """Forks one process, and pins, tags, limits and contains it at once.
 
-    With a launcher, it is born with the marks, by vfork(2): its program may run by then. Without,
-    it is marked from outside, by fork(2), which takes longer in a host with much memory, while it
-    has its files to close and its program to open. One that `is_held` waits until all is done.
+    With a launcher, on whose thread this runs, it is born with the marks, by vfork(2): its program
+    may run by then. Without, it is marked from outside, by fork(2), which takes longer in a host
+    with much memory, while it has its files to close and its program to open. One that `is_held`
+    waits until all is done.
     """
 
     def __init__(
         self,
         mark: Mark,
         launcher: Launcher | None,
+        caller: Caller,
         cgroup: Cgroup | None,
         rlimits: Rlimits,
         *,
@@ -59,6 +61,7 @@ class Birth:
     ) -> None:
         self.mark = mark
         self._launcher = launcher
+        self._caller = caller
         self._cgroup = cgroup
         self._rlimits = rlimits
         self._gate = _Gate() if is_held else None
@@ -91,11 +94,11 @@ class Birth:
     def _fork(self, *arguments: Any) -> int:
         calls = starmap(_fork_exec, (arguments,))
         if self._launcher is not None:
-            self._launcher.fork(calls, self.mark.worn, self.os_pids, self._settle)
+            self._launcher.fork(calls, self.os_pids, self.mark.worn, self._caller)
         else:
             # In one step: no exception comes between the fork and the note of it.
             self.os_pids.extend(calls)
-            self._settle()
+        self._settle()
         return self.os_pids[0]
 
     def _settle(self) -> None:

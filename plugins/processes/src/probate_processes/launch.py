@@ -14,7 +14,7 @@ from probate.system import open_pidfd
 from probate_processes.birth import Birth
 from probate_processes.cgroup import Cgroup
 from probate_processes.killing import kill, reap
-from probate_processes.launcher import launchers
+from probate_processes.launcher import Caller, launchers
 from probate_processes.limits import limit_tree
 from probate_processes.marks import MARKER, Mark, set_tag
 from probate_processes.native import Child
@@ -30,10 +30,11 @@ from probate_processes.threadmarks import Worn, mark_from_outside
 from probate_processes.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from probate import ResourceLimits
     from probate.process import Argument
+    from probate_processes.launcher import Launcher
     from probate_processes.native import Native
     from probate_processes.treeregistry import TreeRegistry
 
@@ -73,8 +74,22 @@ class Start:
         #: The tree, once it is known to the registry.
         self.tree: Tree | None = None
 
-    def run(self) -> Tree:
-        """Start it. Raises OSError if it cannot be executed, ValueError for a bad limit."""
+    def run(self, then: Callable[[Tree], object]) -> Tree:
+        """Start it, and have `then` called with the tree, where no exception falls in.
+
+        Raises OSError if it cannot be executed, ValueError for a bad limit.
+        """
+        launcher = launchers.find()
+        caller = Caller.here()
+
+        def start() -> Tree:
+            tree = self._start(launcher, caller)
+            then(tree)
+            return tree
+
+        return start() if launcher is None else launcher.call(start)
+
+    def _start(self, launcher: Launcher | None, caller: Caller) -> Tree:
         for name in ("stdin", "stdout", "stderr"):
             stream = self._options.get(name)
             if stream is not None and not isinstance(stream, int):
@@ -84,13 +99,12 @@ class Start:
         for _ in range(_RESERVED):
             self._reserved.append(open_pidfd(os.getpid()))
         self._trees.open(self)
-        launcher = launchers.find()
         mark = Mark.new(launchers.marks())
         self._cgroup = Cgroup.create()
         rlimits = limit_tree(self._limits, self._cgroup)
         limits = self._limits
         is_held = limits is not None and any((limits.cpu, limits.memory, limits.pids))
-        birth = Birth(mark, launcher, self._cgroup, rlimits, is_held=is_held)
+        birth = Birth(mark, launcher, caller, self._cgroup, rlimits, is_held=is_held)
         self._birth = birth
         options = {**self._options, "env": _marked(self._options.get("env"), mark.token)}
         birth.start([os.fspath(argument) for argument in self._argv], options)

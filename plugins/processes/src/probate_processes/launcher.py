@@ -17,10 +17,10 @@ import gc
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 from probate import forget_in_forked_child
-from probate.system import read_proc
+from probate.system import Elsewhere, read_proc
 from probate_processes.threadmarks import (
     SchedAttr,
     ThreadMarks,
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from probate_processes.threadmarks import Worn
+
+T = TypeVar("T")
 
 #: As the kernel has it, for whoever looks at the threads of a host.
 THREAD_NAME: Final = b"probate-launch"
@@ -79,72 +81,16 @@ def _namespaces(folder: str) -> list[str]:
 
 
 @final
-class _Job:
-    """One fork, as the calling thread would make it."""
+class Caller(NamedTuple):
+    """What of a calling thread is handed on each time: its CPUs and its signal mask."""
 
-    def __init__(
-        self,
-        calls: Iterable[int],
-        worn: Worn,
-        os_pids: list[int],
-        then: Callable[[], None],
-    ) -> None:
-        #: What forks, when its next element is asked for: the pid.
-        self._calls = calls
-        self._worn = worn
-        #: Where the pid goes.
-        self._os_pids = os_pids
-        self._then = then
-        self._cpus = os.sched_getaffinity(0)
-        self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self._claim = _thread.allocate_lock()
-        self._running = _thread.allocate_lock()
-        self._running.acquire()
-        self._is_over = False
-        self._error: BaseException | None = None
+    cpus: set[int]
+    blocked: set[int]
 
-    def run(self, marks: ThreadMarks) -> None:
-        """Fork on this thread, marked, and as the calling one is scheduled."""
-        if not self._claim.acquire(blocking=False):
-            return
-        try:
-            if os.sched_getaffinity(0) != self._cpus:
-                os.sched_setaffinity(0, self._cpus)
-            if gc.isenabled():
-                # So soon, nothing is collected again: no finalizer runs while this thread is
-                # marked, and whatever it would start is not.
-                gc.collect(0)
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
-            take_off = marks.put_on(self._worn)
-            try:
-                # In one step: no exception comes between the fork and the note of it.
-                self._os_pids.extend(self._calls)
-            finally:
-                take_off()
-                signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
-            self._then()
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._is_over = True
-            self._running.release()
-
-    def wait(self, submit: Callable[[], None]) -> None:
-        """Submit the job, and wait until it is over, whatever falls in; then raise that."""
-        is_submitted = False
-        interrupt: BaseException | None = None
-        # Told by a flag: an exception may fall in just after the lock was acquired.
-        while not self._is_over:
-            try:
-                if not is_submitted:
-                    submit()
-                    is_submitted = True
-                self._running.acquire()
-            except BaseException as error:
-                interrupt = interrupt or error
-        failure = interrupt or self._error
-        if failure is not None:
-            raise failure
+    @classmethod
+    def here(cls) -> Caller:
+        """Look at this thread."""
+        return cls(os.sched_getaffinity(0), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
 
 @final
@@ -157,26 +103,47 @@ class Launcher:
         #: Whether children can be told by what the thread wears.
         self.is_of_use = False
         self._slack = timer_slack()
-        self._jobs: _queue.SimpleQueue[_Job] = _queue.SimpleQueue()
+        self._calls: _queue.SimpleQueue[Callable[[], None]] = _queue.SimpleQueue()
         self._ident = 0
         ready = _thread.allocate_lock()
         ready.acquire()
         _start_new_thread(self._serve, (ready.release,))
         ready.acquire()
 
-    def fork(
-        self, calls: Iterable[int], worn: Worn, os_pids: list[int], then: Callable[[], None]
-    ) -> None:
-        """Have `os_pids` extended by `calls`, which forks, marked; and `then` called.
+    def call(self, function: Callable[[], T]) -> T:
+        """Make a call on the thread, where no signal handler runs, and none can be in its way.
 
-        Raises what they raise, or what falls in meanwhile; but not before they are over.
+        Raises what it raises, or what falls in here meanwhile; but not before it is over.
         """
-        job = _Job(calls, worn, os_pids, then)
         if _thread.get_ident() == self._ident:
-            # A finalizer that spawns, as it was called here.
-            job.wait(lambda: job.run(self.marks))
-        else:
-            job.wait(lambda: self._jobs.put(job))
+            # A finalizer that spawns, as it was called there.
+            return function()
+        elsewhere = Elsewhere(function, self._calls.put)
+        try:
+            result = elsewhere.result()
+        except BaseException:
+            if elsewhere.interrupt is not None:
+                raise elsewhere.interrupt from None
+            raise
+        if elsewhere.interrupt is not None:
+            raise elsewhere.interrupt
+        return result
+
+    def fork(self, calls: Iterable[int], os_pids: list[int], worn: Worn, caller: Caller) -> None:
+        """Extend `os_pids` by `calls`, which fork, marked, on this very thread."""
+        if os.sched_getaffinity(0) != caller.cpus:
+            os.sched_setaffinity(0, caller.cpus)
+        if gc.isenabled():
+            # So soon, nothing is collected again: no finalizer runs while this thread is marked,
+            # and whatever it would start is not.
+            gc.collect(0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, caller.blocked)
+        take_off = self.marks.put_on(worn)
+        try:
+            os_pids.extend(calls)
+        finally:
+            take_off()
+            signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
 
     def serves(self, tid: int) -> bool:
         """Whether a thread, which is the calling one, hands on the same."""
@@ -202,9 +169,9 @@ class Launcher:
         finally:
             is_ready()
         while True:
-            job = self._jobs.get()
-            job.run(marks)
-            del job
+            call = self._calls.get()
+            call()
+            del call
 
 
 @final

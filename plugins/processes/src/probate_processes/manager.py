@@ -14,7 +14,6 @@ from probate import (
     OwnershipTable,
     ProcessTerminatedError,
     pid_or_current,
-    runs_inline,
 )
 from probate.errors import describe_error
 from probate.process import checked_argv
@@ -88,17 +87,18 @@ class ProcessTreeManager:
         }
         start = Start(self._trees, checked, limits, options)
 
-        def make() -> Tree:
-            tree = start.run()
+        def book(tree: Tree) -> None:
             tree.owner = pid
-            return tree
+            self._watch(tree)
 
         try:
-            tree = self.table.acquire(pid, make)
-            self._watch(tree)
+            tree = self.table.acquire(pid, lambda: start.run(book))
         except BaseException as error:
             self._undo(start, error)
             raise
+        if tree.is_over:
+            # By itself, before it was owned.
+            self._discard(tree)
         return tree.native  # type: ignore[return-value]  # what make has made
 
     @pid_or_current
@@ -175,7 +175,6 @@ class ProcessTreeManager:
                 contain(tree, self._trees)
         return resource_id
 
-    @runs_inline
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
         """Send SIGTERM and SIGCONT to all trees of `pid`; return what is done when each stops."""
         futures: list[concurrent.futures.Future[None]] = []
