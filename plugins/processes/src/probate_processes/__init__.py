@@ -2,23 +2,31 @@
 
 resource.py      ProcessTreeResource: the kind
 manager.py       ProcessTreeManager: spawns, adopts, ends
-launch.py        starting the leader of a tree, and containing it
+launch.py        starting the leader of a tree, and containing it; or undoing that
+birth.py         the fork of one leader, and what is done before anybody else can act
+launcher.py      the parked threads that fork, and what of the calling thread they hand on
 native.py        the Python objects that stand for OS processes
 tree.py          a tree: a leader and all that descends from it
-treeregistry.py  all trees of this host, and whose its orphans are
+treeregistry.py  all trees of this host, and one look at its orphans for all of them
+membership.py    whose an orphan is, by what it shows
+lineage.py       what a child of this host shows
+marks.py         the marks of one tree: numbers, a word in the environment, a tag in a limit
+threadmarks.py   numbers that a thread wears, and gives to all that it forks
 stopping.py      asks a tree to stop, and tells when it has
 killing.py       SIGKILL to the last descendant
 cgroup.py        containment by cgroup v2
 subreaper.py     orphans come to us
-procfs.py        descent, children, marks; processes pinned
+procfs.py        descent and children; processes pinned
 limits.py        limits that the kernel enforces
 accounting.py    what OS processes use
+errors.py        what goes wrong, and nowhere else
 """
 
 from __future__ import annotations
 
+from probate_processes.errors import ForeignProcError
 from probate_processes.manager import ProcessTreeManager
 from probate_processes.native import Child
 from probate_processes.resource import ProcessTreeResource
 
-__all__ = ["Child", "ProcessTreeManager", "ProcessTreeResource"]
+__all__ = ["Child", "ForeignProcError", "ProcessTreeManager", "ProcessTreeResource"]

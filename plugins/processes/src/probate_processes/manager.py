@@ -13,6 +13,7 @@ from probate import (
     Outcome,
     OwnershipTable,
     ProcessTerminatedError,
+    add_note,
     pid_or_current,
 )
 from probate.errors import describe_error
@@ -261,7 +262,17 @@ class ProcessTreeManager:
                 with tree.lock:
                     self._finish(tree)
                 tree.native.resolve_exited()
+                self._note_untold()
         return Outcome.RELEASED if tree.is_asked else Outcome.ALREADY_GONE
+
+    def _note_untold(self) -> None:
+        """Say so in the account if some may have been left: those whose tree cannot be told."""
+        if untold := self._trees.untold():
+            count = f"{len(untold)} process{'es' if len(untold) > 1 else ''}"
+            add_note(
+                f"{count} came to this host as orphans and could not be told: of a tree of "
+                f"this host, and nobody knows of which ({', '.join(map(str, untold))})"
+            )
 
     def _kill_failed(self, tree: Tree) -> None:
         """Tell of the leader's death, if it was killed although not all could be."""

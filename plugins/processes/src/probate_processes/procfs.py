@@ -8,6 +8,7 @@ import os
 from typing import NamedTuple, Self, final
 
 from probate.system import OsProcess, read_proc, stat_of
+from probate_processes.errors import ForeignProcError
 
 #: Pinned processes, zombies included, by pid.
 Members = dict[int, OsProcess]
@@ -86,6 +87,16 @@ def cgroup_of(os_pid: int) -> str | None:
         if line.startswith(b"0::"):
             return os.fsdecode(line.removeprefix(b"0::").removesuffix(b" (deleted)"))
     return None
+
+
+def check_proc() -> None:
+    """See that /proc is that of this process's pid namespace. Raises ForeignProcError."""
+    try:
+        is_ours = os.readlink("/proc/self") == str(os.getpid())
+    except FileNotFoundError:
+        is_ours = False
+    if not is_ours:
+        raise ForeignProcError
 
 
 def pin(os_pid: int) -> OsProcess | None:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import resource
 import threading
 import time
 import weakref
-from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate import forget_in_forked_child
 from probate_processes.launcher import launchers
 from probate_processes.lineage import Lineage
-from probate_processes.marks import UNWORN, tag_maker, tag_maker_of
-from probate_processes.procfs import Descent, children_by_thread, pin
+from probate_processes.marks import UNWORN
+from probate_processes.membership import MarkedTrees
+from probate_processes.procfs import Descent, check_proc, children_by_thread, pin
 from probate_processes.subreaper import is_subreaper, set_subreaper
 
 if TYPE_CHECKING:
     from probate import OsProcess
-    from probate_processes.threadmarks import Worn
     from probate_processes.tree import Tree
+
+logger = logging.getLogger("probate")
 
 #: Seconds between two searches for orphans that have ended in trees that live on.
 _SWEEP_INTERVAL: Final = 1.0
@@ -57,7 +59,7 @@ class TreeRegistry:
         self._trees: dict[int, Tree] = {}
         #: Of these, those whose leader may be gone.
         self._leaderless: dict[int, Tree] = {}
-        self._marked = _MarkedTrees()
+        self._marked = MarkedTrees()
         #: Members that were seen while their parent was there: their tree and start time, by pid.
         self._known: dict[int, tuple[int, Tree]] = {}
         self._most_known = _REMEMBERED
@@ -70,7 +72,11 @@ class TreeRegistry:
         _registries.add(self)
 
     def open(self, user: object) -> None:
-        """Become a subreaper, before there is a descendant, until `close`. Raises OSError."""
+        """Become a subreaper, before there is a descendant, until `close`.
+
+        Raises OSError, and ForeignProcError where descendants could not be told.
+        """
+        check_proc()
         with self._lock:
             if not self._users:
                 self._was_subreaper = is_subreaper()
@@ -181,7 +187,10 @@ class TreeRegistry:
                     tree.reap(process)
 
     def untold(self) -> list[int]:
-        """List the orphans that come from some tree of this host, and nobody can tell which."""
+        """List the living orphans that come from some tree of this host, and no mark tells which.
+
+        It takes a program that sheds what it was born with on purpose.
+        """
         return [
             os_pid
             for os_pid, (lineage, tree) in list(self._look().items())
@@ -193,7 +202,7 @@ class TreeRegistry:
         self._lock = threading.RLock()
         self._users = set()
         self._trees, self._leaderless, self._known, self._judged = {}, {}, {}, {}
-        self._marked = _MarkedTrees()
+        self._marked = MarkedTrees()
         self._looked = (-1, {})
 
     def count_marked(self) -> int:
@@ -226,6 +235,9 @@ class TreeRegistry:
                     judged = None
                 if judged is None and (lineage := Lineage.of_child(os_pid)) is not None:
                     judged = self._judge(lineage)
+                    if judged.tree is None and self._is_untold(lineage):
+                        # Accounts name it as well, but a tree that ends by itself has none.
+                        logger.warning("OS process %d came as an orphan of unknown tree", os_pid)
                 if judged is not None:
                     found[os_pid] = judged
         self._judged = found
@@ -259,89 +271,6 @@ class TreeRegistry:
         """Whether a process leads a tree: that which has this pid now, not one that had it."""
         tree = self._trees.get(os_pid)
         return tree is not None and (not tree.may_lack_leader or tree.leader.is_there())
-
-
-@final
-class _MarkedTrees:
-    """Finds the tree of a child by the marks that it shows, whatever number of trees there is."""
-
-    def __init__(self) -> None:
-        self._by_tag: dict[int, Tree] = {}
-        self._by_tag_maker: dict[int, Tree] = {}
-        self._by_token: dict[bytes, Tree] = {}
-        self._by_cgroup: dict[str, Tree] = {}
-        #: By kind of number, and by number: several trees may have one of their numbers in common.
-        self._by_number: tuple[defaultdict[int, list[Tree]], ...] = tuple(
-            defaultdict(list) for _ in UNWORN
-        )
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return len(self._by_tag)
-
-    def only(self) -> Tree | None:
-        """Return the tree, if there is but one."""
-        return next(iter(self._by_tag.values())) if len(self._by_tag) == 1 else None
-
-    def add(self, tree: Tree) -> None:
-        """Add a tree, if its processes are marked."""
-        if tree.mark is None:
-            return
-        self._by_tag[tree.mark.tag] = tree
-        self._by_token[tree.mark.token] = tree
-        self._by_tag_maker[tag_maker_of(tree.leader)] = tree
-        if tree.cgroup is not None:
-            self._by_cgroup[tree.cgroup.path] = tree
-        for by_number, number in zip(self._by_number, tree.mark.worn, strict=True):
-            if number:
-                by_number[number].append(tree)
-
-    def discard(self, tree: Tree) -> None:
-        """Take a tree out."""
-        if tree.mark is None or self._by_tag.pop(tree.mark.tag, None) is None:
-            return
-        self._by_token.pop(tree.mark.token, None)
-        if self._by_tag_maker.get(maker := tag_maker_of(tree.leader)) is tree:
-            del self._by_tag_maker[maker]
-        if tree.cgroup is not None:
-            self._by_cgroup.pop(tree.cgroup.path, None)
-        for by_number, number in zip(self._by_number, tree.mark.worn, strict=True):
-            if number:
-                by_number[number].remove(tree)
-                if not by_number[number]:
-                    del by_number[number]
-
-    def tree_of(self, lineage: Lineage) -> Tree | None:
-        """Return whose a child is; None if it shows nothing that only one tree gives."""
-        if (tree := self._by_worn(lineage.worn)) is not None:
-            return tree
-        if (tag := lineage.tag) is not None:
-            tree = self._by_tag.get(tag) or self._by_tag_maker.get(tag_maker(tag))
-        if tree is None and (path := lineage.cgroup) is not None and self._by_cgroup:
-            while tree is None and len(path) > 1:
-                tree = self._by_cgroup.get(path)
-                path = os.path.dirname(path)  # noqa: PTH120  paths take longer
-        if tree is None:
-            found = (self._by_token.get(token) for token in lineage.tokens)
-            tree = next((each for each in found if each is not None), None)
-        return tree
-
-    def _by_worn(self, worn: Worn) -> Tree | None:
-        """By numbers: of a host within a tree, the hint is still that of the tree.
-
-        So a slice alone tells only where there is no hint that is one of ours.
-        """
-        by_slice, by_hint, by_slack = (
-            by_number.get(number, [])
-            for by_number, number in zip(self._by_number, worn, strict=True)
-        )
-        if by_hint:
-            both = [tree for tree in by_hint if tree in by_slice]
-            found = both or by_hint
-        else:
-            found = by_slice or by_slack
-        return found[0] if len(found) == 1 else None
 
 
 def _those_of(tree: Tree, judged: dict[int, _Judged]) -> dict[int, int]:
