@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,7 +16,7 @@ import pytest
 from probate import OsProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 #: In the environment of all that a test starts, so that nothing is left behind.
 MARK: Final = "PROBATE_TEST"
@@ -142,3 +143,14 @@ def pids_in(path: Path, count: int = 1) -> list[int]:
 def none_of(processes: Iterable[int | OsProcess]) -> bool:
     """Whether the kernel has nothing of any of these."""
     return all(is_gone(process) for process in processes)
+
+
+@contextlib.contextmanager
+def in_thread(function: Callable[[], object]) -> Iterator[None]:
+    """Have a call made beside what is done within, and wait for its end."""
+    thread = threading.Thread(target=function)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(15)

@@ -141,8 +141,9 @@ def test_a_psutil_process_that_is_a_child(manager: ProcessManager, tmp_path: Pat
     result = process.terminate()
 
     assert result.is_success
-    assert kernel.none_of(members)
+    assert not kernel.lives(os_pid)
     assert adopted.wait(0) in {-signal.SIGKILL, -signal.SIGTERM}
+    assert kernel.none_of(members)
 
 
 def test_a_psutil_process_that_is_no_child(manager: ProcessManager, tmp_path: Path) -> None:

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 import processes_kernel as kernel
 import pytest
-from processes_kernel import pids_in
+from processes_kernel import SLEEP, pids_in
+
+from probate import ProcessManager
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from probate import ProcessManager
+    from probate import ResourceOrchestrator
     from probate_processes import ProcessTreeManager
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
@@ -26,6 +29,14 @@ GRACE = 30.0
 
 #: On SIGTERM, says so and ends. $0.ready is there when the handler is.
 POLITE = 'trap \'echo asked >> "$0"; exit 0\' TERM; echo > "$0.ready"; while :; do sleep 0.02; done'
+
+
+@pytest.fixture
+def manager(orchestrator: ResourceOrchestrator) -> Iterator[ProcessManager]:
+    """A process manager whose deadline is later than the end of any grace here."""
+    builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
+    with builder.with_grace(0).with_deadline(2 * GRACE).build() as manager:
+        yield manager
 
 
 def polite(path: Path) -> list[str]:
@@ -53,14 +64,17 @@ def test_a_stopped_worker_runs_its_handler(manager: ProcessManager, tmp_path: Pa
 
 
 def test_the_whole_tree_is_asked(manager: ProcessManager, tmp_path: Path) -> None:
-    """Also who left the session, and whose parents are gone; the grace ends with the last."""
+    """Also who left the session, and whose parents are gone; the grace ends with the last.
+
+    At once, with stop="tree": this leader waits for the others.
+    """
     script = f"""
     (setsid sh -c {shlex.quote(POLITE)} "$0/daemon" &)
     sh -c {shlex.quote(POLITE)} "$0/child" &
     trap 'wait; echo asked >> "$0/leader"; exit 0' TERM; echo > "$0/leader.ready"
     while :; do sleep 0.02; done
     """
-    process = manager.spawn(["sh", "-c", script, str(tmp_path)])
+    process = manager.spawn(["sh", "-c", script, str(tmp_path)], stop="tree")
     for name in ("daemon", "child", "leader"):
         until_ready(tmp_path / name)
     result = process.terminate(GRACE)
@@ -68,7 +82,104 @@ def test_the_whole_tree_is_asked(manager: ProcessManager, tmp_path: Path) -> Non
     said = {path.name: path.read_text() for path in tmp_path.iterdir() if path.suffix == ""}
     assert said == dict.fromkeys(("daemon", "child", "leader"), "asked\n")
     assert result.stats.by_type == {"processes": 1}
-    assert result.stats.duration_seconds < GRACE
+    assert result.stats.duration_seconds < GRACE / 2
+
+
+#: Two workers, one of them in a session of its own, that say so when they are asked to stop.
+WORKERS = f"""
+(setsid sh -c {shlex.quote(POLITE)} "$0/daemon" &)
+sh -c {shlex.quote(POLITE)} "$0/child" & child=$!
+"""
+
+
+def said_in(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir() if path.suffix == ""}
+
+
+def until_all_ready(folder: Path) -> None:
+    for name in ("daemon", "child", "leader"):
+        until_ready(folder / name)
+
+
+@pytest.mark.parametrize("is_adopted", [False, True], ids=["spawned", "adopted"])
+def test_the_leader_is_asked_first_and_may_need_the_others(
+    manager: ProcessManager, tmp_path: Path, is_adopted: bool
+) -> None:
+    """SIGTERM to all of it broke a warm shutdown (celery#9168, celery#1058).
+
+    This leader gives its worker something to do before it lets it go; the other one is asked when
+    the leader is gone.
+    """
+    end = 'kill -TERM $child; wait $child; echo "in order" >> "$0/leader"; exit 0'
+    script = f"""
+    while [ ! -e "$0/go.now" ]; do sleep 0.005; done
+    {WORKERS}
+    on_term() {{ sleep 0.2; cp "$0/child" "$0/child.before" 2>/dev/null; {end}; }}
+    trap on_term TERM; echo > "$0/leader.ready"
+    while :; do sleep 0.02; done
+    """
+    argv = ["sh", "-c", script, str(tmp_path)]
+    process = manager.create_process("owner") if is_adopted else manager.spawn(argv)
+    popen = subprocess.Popen(argv) if is_adopted else None
+    if popen is not None:
+        process.adopt(popen)
+    (tmp_path / "go.now").touch()
+    until_all_ready(tmp_path)
+    result = process.terminate(GRACE)
+
+    assert not (tmp_path / "child.before").exists()
+    assert said_in(tmp_path) == {
+        "daemon": "asked\n",
+        "child": "asked\n",
+        "leader": "in order\n",
+    }
+    assert result.stats.duration_seconds < GRACE / 2
+    if popen is not None:
+        assert popen.wait(15) == 0
+
+
+def test_the_others_are_asked_when_the_leader_is_gone(
+    manager: ProcessManager, tmp_path: Path
+) -> None:
+    """It leaves them alone; they get what is left of the grace."""
+    script = f'{WORKERS} echo > "$0/leader.ready"; while :; do sleep 0.02; done'
+    process = manager.spawn(["sh", "-c", script, str(tmp_path)])
+    until_all_ready(tmp_path)
+    result = process.terminate(GRACE)
+
+    assert said_in(tmp_path) == {"daemon": "asked\n", "child": "asked\n"}
+    assert process.returncode == -15
+    assert result.stats.duration_seconds < GRACE / 2
+
+
+def test_the_others_are_asked_when_half_of_the_grace_is_over(
+    manager: ProcessManager, tmp_path: Path
+) -> None:
+    """A leader that does not go does not keep them from ending in good order."""
+    script = f"""{WORKERS}
+    trap '' TERM; echo > "$0/leader.ready"; while :; do sleep 0.02; done"""
+    process = manager.spawn(["sh", "-c", script, str(tmp_path)])
+    until_all_ready(tmp_path)
+    since = time.time()
+    process.terminate(2)
+
+    assert said_in(tmp_path) == {"daemon": "asked\n", "child": "asked\n"}
+    assert min((tmp_path / name).stat().st_mtime for name in said_in(tmp_path)) - since > 0.95
+    assert process.returncode == -9
+
+
+def test_without_grace_nobody_is_asked(manager: ProcessManager, tmp_path: Path) -> None:
+    """0 is no time: no handler begins what it cannot end.
+
+    One that has no handler would be ended by SIGTERM, before SIGKILL comes.
+    """
+    plain, handling = manager.spawn(SLEEP), manager.spawn(polite(tmp_path / "said"))
+    until_ready(tmp_path / "said")
+    results = [process.terminate(0) for process in (plain, handling)]
+
+    assert said_in(tmp_path) == {}
+    assert (plain.returncode, handling.returncode) == (-9, -9)
+    assert [result.is_success for result in results] == [True, True]
 
 
 def test_who_comes_during_the_grace_is_asked_too(manager: ProcessManager, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, final
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict, final
 
 from probate.models import ProcessState
 from probate.process.argv import checked_argv
@@ -30,7 +30,7 @@ SCHEDULER: Final = "scheduler"
 class SpawnOptions(TypedDict, total=False):
     """Says what a spawned OS process starts with, each as in subprocess.Popen.
 
-    `priority` and `weight` are for the scheduler.
+    `stop` is who is asked to stop first; `priority` and `weight` are for the scheduler.
     """
 
     stdin: int | IO[Any] | None
@@ -39,6 +39,7 @@ class SpawnOptions(TypedDict, total=False):
     cwd: str | os.PathLike[str] | None
     env: Mapping[str, str] | None
     pass_fds: Sequence[int]
+    stop: Literal["leader", "tree"]
     priority: int
     weight: int
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from probate.system.blocked import has_other_threads as has_other_threads
     from probate.system.callthread import CallThread as CallThread
     from probate.system.deathwatch import DeathWatch as DeathWatch
+    from probate.system.deathwatch import Timer as Timer
     from probate.system.deathwatch import death_watch as death_watch
     from probate.system.forking import forget_in_forked_child as forget_in_forked_child
     from probate.system.identity import FileIdentity as FileIdentity
@@ -66,7 +67,7 @@ _HOMES: Final = by_name(
         "probate.system.arguments": "checked_int",
         "probate.system.blocked": "NOWHERE Blocked blocked_in has_other_threads",
         "probate.system.callthread": "CallThread",
-        "probate.system.deathwatch": "DeathWatch death_watch",
+        "probate.system.deathwatch": "DeathWatch Timer death_watch",
         "probate.system.forking": "forget_in_forked_child",
         "probate.system.identity": (
             "FileIdentity close_if_same identify is_still path_of unlink_if_same"

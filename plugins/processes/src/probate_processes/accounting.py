@@ -1,14 +1,21 @@
-"""What OS processes use, as psutil reads it from the kernel."""
+"""What OS processes use, as psutil reads it from the kernel; and what they are called."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import os
+import shlex
+from typing import TYPE_CHECKING, Final
+
+from probate.system import read_proc, stat_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from probate import OsUsage
+
+#: How much of a command line a description has room for.
+_WIDTH: Final = 80
 
 
 def os_usage(os_pids: Iterable[int]) -> OsUsage:
@@ -21,14 +28,51 @@ def os_usage(os_pids: Iterable[int]) -> OsUsage:
     processes = threads = fds = rss = 0
     cpu = 0.0
     for os_pid in os_pids:
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error, OSError):
             process = psutil.Process(os_pid)
             with process.oneshot():
                 times = process.cpu_times()
-                rss += process.memory_info().rss
+                memory = process.memory_info().rss
                 threads += process.num_threads()
             processes += 1
             cpu += times.user + times.system
-            # Another user's are not ours to see.
-            fds += process.num_fds()
+            folder = folder_of(os_pid)
+            if folder.count("/") == 2:
+                rss += memory
+                # Another user's are not ours to see.
+                fds += process.num_fds()
+            else:
+                # psutil asks its main thread, which has nothing any more.
+                rss += int(read_proc(f"{folder}/statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+                fds += len(os.listdir(f"{folder}/fd"))  # noqa: PTH208  paths take longer
     return OsUsage(processes=processes, threads=threads, fds=fds, rss=rss, cpu=cpu)
+
+
+def folder_of(os_pid: int) -> str:
+    """Find where /proc tells of the memory and descriptors of a living process.
+
+    If its main thread has ended (pthread_exit(3)), that is at another thread.
+    """
+    folder = f"/proc/{os_pid}"
+    with contextlib.suppress(OSError):
+        if stat_of(os_pid)[0] != b"Z":
+            return folder
+        for thread in os.listdir(f"{folder}/task"):  # noqa: PTH208  as above
+            if int(thread) != os_pid:
+                return f"{folder}/task/{thread}"
+    return folder
+
+
+def in_words(argv: Iterable[str | bytes | os.PathLike[str] | os.PathLike[bytes]]) -> str:
+    """Put a command line into a few words, in which nothing is a command to a terminal."""
+    text = shlex.join([os.fsdecode(argument) for argument in argv])
+    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
+
+
+def describe(os_pid: int) -> str:
+    """Describe a living process by its pid and command line."""
+    words: list[bytes] = []
+    with contextlib.suppress(OSError):
+        words = read_proc(f"{folder_of(os_pid)}/cmdline").split(b"\0")[:-1]
+    return f"{os_pid} {in_words(words)}".rstrip()

@@ -9,9 +9,13 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from probate import BusyResourceError, Outcome, ReleaseError, ReleaseTimeoutError
+from probate.system import read_proc
 from probate_processes.procfs import Members, close_all, is_exhaustion
+from probate_processes.sharedmemory import is_resource_tracker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from probate import OsProcess
     from probate_processes.tree import Tree, UnclaimedChildren
     from probate_processes.treeregistry import TreeRegistry
@@ -19,6 +23,12 @@ if TYPE_CHECKING:
 #: Seconds that killed processes get to be gone. SIGKILL waits for nobody's goodwill, but for the
 #: kernel, which has memory to free, and may sleep uninterruptibly.
 _KILL_TIME: Final = 2.0
+
+#: Seconds that resource trackers get, when all whom they serve are dead, to unlink what is left.
+_TRACKER_TIME: Final = 2.0
+
+#: Seconds between two looks at the dead whom somebody traces.
+_HELD_PAUSE: Final = 0.005
 
 #: How often it is looked who is left of a tree in which each time somebody new has died.
 _LOOKS: Final = 8
@@ -33,44 +43,80 @@ class NotPermittedError(ReleaseError):
 def kill(tree: Tree, unclaimed_children: UnclaimedChildren) -> bool:
     """Kill all of a tree, and reap what comes to us, but the leader; return whether anybody lived.
 
-    Where there is a cgroup, the kernel kills it at one stroke. Then, or instead: freeze, and look
-    again, until nobody new is found, since what is frozen does not fork; kill; and look again
-    until nobody is left. Raises ReleaseTimeoutError, NotPermittedError naming who is left,
-    BusyResourceError if there are no descriptors to find anybody.
+    Where there is a cgroup, the kernel kills it at one stroke. Resource trackers are killed last,
+    when they have had time to do their work. Raises ReleaseTimeoutError, NotPermittedError naming
+    who is left, BusyResourceError if there are no descriptors to find anybody.
     """
-    over = time.monotonic() + _KILL_TIME
     # Whoever was asked to stop had time enough, and those pinned for it are known already.
     members: Members = {} if tree.stopping is None else tree.stopping.hand_over()
-    has_lived = False
     try:
         is_seen_whole, _ = _look(tree, unclaimed_children, members)
-        has_lived = not is_seen_whole or bool(_alive(members))
+        alive = _alive(members)
+        has_lived = not is_seen_whole or bool(alive)
+        tree.shared_files.note(member.os_pid for member in alive)
+        if any(is_resource_tracker(member.os_pid) for member in alive):
+            # What keeps the others is said when all are to be killed.
+            with contextlib.suppress(ReleaseError):
+                _kill_all(tree, unclaimed_children, members, is_spared=is_resource_tracker)
+            trackers = [each for each in _alive(members) if is_resource_tracker(each.os_pid)]
+            for tracker in trackers:
+                with contextlib.suppress(PermissionError):
+                    tracker.send_signal(signal.SIGCONT)
+            _wait(trackers, time.monotonic() + _TRACKER_TIME)
         if has_lived and tree.cgroup is not None:
             tree.cgroup.kill()
-        while True:
-            refused = _freeze(tree, unclaimed_children, members, over)
-            for member in _alive(members):
-                with contextlib.suppress(PermissionError):
-                    member.send_signal(signal.SIGKILL)
-            _wait(members, over)
-            reap(tree, members)
-            has_room = _drop_reaped(members)
-            alive = _alive(members)
-            if not alive:
-                is_seen_whole, has_more = _look(tree, unclaimed_children, members)
-                if is_seen_whole and not has_more:
-                    # Those who died before their parents did have come to us by now.
-                    reap(tree, members)
-                    return has_lived
-                if not is_seen_whole and not has_more and not has_room:
-                    raise BusyResourceError("no descriptors are left to find all of it by")
-            has_lived = True
-            if alive and refused.issuperset(member.os_pid for member in alive):
-                raise NotPermittedError(f"not permitted to kill {_named(alive)}")
-            if time.monotonic() > over:
-                raise ReleaseTimeoutError(f"killed and not gone yet: {_named(_alive(members))}")
+        return _kill_all(tree, unclaimed_children, members) or has_lived
     finally:
         close_all(members)
+
+
+def _kill_all(
+    tree: Tree,
+    unclaimed_children: UnclaimedChildren,
+    members: Members,
+    is_spared: Callable[[int], bool] = lambda _: False,
+) -> bool:
+    """Kill all that are not spared, to the last; return whether any lived that were not known.
+
+    Freeze, and look again, until nobody new is found, since what is frozen does not fork; kill;
+    and look again until nobody is left.
+    """
+
+    def alive() -> list[OsProcess]:
+        return [each for each in _alive(members) if not is_spared(each.os_pid)]
+
+    over = time.monotonic() + _KILL_TIME
+    has_lived = False
+    while True:
+        refused = _freeze(tree, unclaimed_children, members, over, alive)
+        for member in alive():
+            with contextlib.suppress(PermissionError):
+                member.send_signal(signal.SIGKILL)
+        _wait(alive(), over)
+        held = reap(tree, members)
+        has_room = _drop_reaped(members)
+        left = alive()
+        if not left:
+            is_seen_whole, has_more = _look(tree, unclaimed_children, members)
+            # Those who died before their parents did have come to us by now.
+            held = reap(tree, members)
+            if is_seen_whole and not has_more and not held:
+                return has_lived
+            if not is_seen_whole and not has_more and not has_room:
+                raise BusyResourceError("no descriptors are left to find all of it by")
+            has_lived |= has_more or not is_seen_whole
+        if left and refused.issuperset(member.os_pid for member in left):
+            raise NotPermittedError(f"not permitted to kill {_named(left)}")
+        if time.monotonic() > over:
+            if (left := alive()) or not held:
+                raise ReleaseTimeoutError(f"killed and not gone yet: {_named(left)}")
+            traced = ", ".join(f"{each.os_pid} by {_tracer_of(each)}" for each in held)
+            raise ReleaseTimeoutError(
+                f"killed, and traced by one that neither waits for it nor detaches: {traced}"
+            )
+        if held:
+            # The kernel tells the tracer, and nobody else.
+            time.sleep(_HELD_PAUSE)
 
 
 def reap_if_deserted(tree: Tree, trees: TreeRegistry, death_round: int | None) -> bool:
@@ -92,8 +138,7 @@ def reap_if_deserted(tree: Tree, trees: TreeRegistry, death_round: int | None) -
             if not is_seen_whole or _alive(members):
                 return False
             if not has_more:
-                reap(tree, members)
-                return True
+                return not reap(tree, members)
         return False
     finally:
         close_all(members)
@@ -127,13 +172,17 @@ def _look(tree: Tree, unclaimed_children: UnclaimedChildren, members: Members) -
 
 
 def _freeze(
-    tree: Tree, unclaimed_children: UnclaimedChildren, members: Members, over: float
+    tree: Tree,
+    unclaimed_children: UnclaimedChildren,
+    members: Members,
+    over: float,
+    alive: Callable[[], list[OsProcess]],
 ) -> set[int]:
     """Stop all members, until no scan finds another one; return those that we may not signal."""
     frozen: set[int] = set()
     refused: set[int] = set()
     while True:
-        for member in _alive(members):
+        for member in alive():
             if member.os_pid not in frozen:
                 frozen.add(member.os_pid)
                 try:
@@ -147,10 +196,10 @@ def _freeze(
             return refused
 
 
-def _wait(members: Members, over: float) -> None:
+def _wait(processes: list[OsProcess], over: float) -> None:
     """Wait until all have exited, or it is over."""
     poll = select.poll()
-    left = {member.fileno() for member in _alive(members)}
+    left = {process.fileno() for process in processes}
     for fd in left:
         poll.register(fd, select.POLLIN)
     while left and (seconds := over - time.monotonic()) > 0:
@@ -159,11 +208,13 @@ def _wait(members: Members, over: float) -> None:
             left.discard(fd)
 
 
-def reap(tree: Tree, members: Members) -> None:
-    """Reap the dead that are our children by now, but for the leader."""
-    for member in list(members.values()):
-        if member.has_exited():
-            tree.reap(member)
+def reap(tree: Tree, members: Members) -> list[OsProcess]:
+    """Reap the dead that are our children by now, but for the leader.
+
+    Returns those that cannot be reaped yet, since somebody traces them.
+    """
+    dead = [member for member in members.values() if member.has_exited()]
+    return [member for member in dead if not tree.reap(member)]
 
 
 def _drop_reaped(members: Members) -> bool:
@@ -177,6 +228,15 @@ def _drop_reaped(members: Members) -> bool:
 
 def _alive(members: Members) -> list[OsProcess]:
     return [member for member in members.values() if not member.has_exited()]
+
+
+def _tracer_of(process: OsProcess) -> str:
+    """Read who traces a process (proc(5)); it may have stopped by now."""
+    with contextlib.suppress(OSError):
+        for line in read_proc(f"/proc/{process.os_pid}/status").splitlines():
+            if line.startswith(b"TracerPid:"):
+                return line.split()[1].decode()
+    return "0"
 
 
 def _named(processes: list[OsProcess]) -> str:

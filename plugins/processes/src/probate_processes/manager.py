@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from functools import partial
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from probate import (
     AlreadyOwnedError,
@@ -14,17 +14,18 @@ from probate import (
     OwnershipTable,
     ProcessTerminatedError,
     add_note,
+    current_grace,
     pid_or_current,
 )
 from probate.errors import describe_error
 from probate.process import checked_argv
 from probate.system import Elsewhere, death_watch
-from probate_processes.accounting import os_usage
+from probate_processes.accounting import describe, os_usage
 from probate_processes.killing import NotPermittedError, kill, reap, reap_if_deserted
 from probate_processes.launch import Start, Stdio, adopt_tree, contain
 from probate_processes.native import Child, native_of
 from probate_processes.procfs import Members, close_all, is_ancestor
-from probate_processes.stopping import Stopping
+from probate_processes.stopping import Stopping, checked_stop
 from probate_processes.treeregistry import TreeRegistry
 
 if TYPE_CHECKING:
@@ -35,7 +36,14 @@ if TYPE_CHECKING:
     from probate import ResourceId, ResourceLimits, ResourceUsage
     from probate.process import Argument
     from probate_processes.native import Native
+    from probate_processes.stopping import Stop
     from probate_processes.tree import Tree
+
+#: Seconds between two looks at a tree whose end nobody announces, at most.
+_PAUSE: Final = 1.0
+
+#: How many processes the description of a tree names.
+_NAMED: Final = 3
 
 
 @final
@@ -53,7 +61,10 @@ class ProcessTreeManager:
         self._trees = TreeRegistry()
         #: Who owns which trees.
         self.table = OwnershipTable(
-            "processes", self._release, identity=lambda tree: tree.native.identity
+            "processes",
+            self._release,
+            describe=self._describe,
+            identity=lambda tree: tree.native.identity,
         )
 
     @pid_or_current
@@ -69,14 +80,17 @@ class ProcessTreeManager:
         env: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
         limits: ResourceLimits | None = None,
+        stop: Stop = "leader",
     ) -> Child:
         """Start a program as the leader of a session of its own; all else as subprocess.Popen.
 
-        `limits.cpu`, `limits.memory` and `limits.pids` hold for it. Raises TypeError or
-        ValueError for a bad argv and for limits that nothing here would enforce, OSError if the
-        program cannot be executed; nothing is left behind then.
+        `limits.cpu`, `limits.memory` and `limits.pids` hold for it. When its owner ends, it is
+        asked to stop first, and what descends from it when it is gone, or half of the grace is
+        over; with `stop="tree"` all are asked at once. Raises TypeError or ValueError for a bad
+        argv and for limits that nothing here would enforce, OSError if the program cannot be
+        executed; nothing is left behind then.
         """
-        checked = checked_argv(argv)
+        checked, asks_all = checked_argv(argv), checked_stop(stop) == "tree"
 
         options = {
             "stdin": stdin,
@@ -89,7 +103,7 @@ class ProcessTreeManager:
         start = Start(self._trees, checked, limits, options)
 
         def book(tree: Tree) -> None:
-            tree.owner = pid
+            tree.owner, tree.asks_all = pid, asks_all
             self._watch(tree)
 
         try:
@@ -177,8 +191,13 @@ class ProcessTreeManager:
         return resource_id
 
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
-        """Send SIGTERM and SIGCONT to all trees of `pid`; return what is done when each stops."""
+        """Ask all trees of `pid` to stop; return what is done when each has.
+
+        Where they get no time to, nobody is asked.
+        """
         futures: list[concurrent.futures.Future[None]] = []
+        if (grace := current_grace()) == 0:
+            return futures
         for _, tree in self.table.owned(pid):
             with tree.lock:
                 if tree.is_over:
@@ -187,8 +206,9 @@ class ProcessTreeManager:
                 if tree.stopping is not None:
                     close_all(tree.stopping.hand_over())
                 scan = partial(tree.scan, unclaimed_children=self._trees.unclaimed_children)
-                tree.stopping = stopping = Stopping(scan, tree.reap)
-                stopping.ask()
+                stopping = Stopping(tree.leader, scan, tree.reap, asks_all=tree.asks_all)
+                tree.stopping = stopping
+                stopping.ask(grace)
             futures.append(stopping.stopped)
         return futures
 
@@ -234,13 +254,20 @@ class ProcessTreeManager:
         with tree.lock:
             if tree.is_over or tree.is_being_killed:
                 return
+            if not (tree.leader.has_exited() and tree.reap(tree.leader)):
+                # It does not end when it is killed, or whoever traces it has not waited for it yet:
+                # until then it is not over, and nobody knows how it ended.
+                self._look_later(tree)
+                return
             self._trees.expect_exit(tree)
             tree.native.record_exit(tree.leader)
             if reap_if_deserted(tree, self._trees, death_round):
                 self._finish(tree)
-                if not tree.is_asked:
+                if not tree.is_asked or tree.has_outlived_kill:
                     # Over without our doing: there is nothing to account for.
                     self._discard(tree)
+            elif tree.has_outlived_kill:
+                self._look_later(tree)
         tree.native.resolve_exited()
         self._trees.reap_orphans(death_round)
 
@@ -259,6 +286,8 @@ class ProcessTreeManager:
                         # No later try would be any better.
                         self._abandon(tree)
                     raise
+                if left := tree.shared_files.left():
+                    add_note(f"{tree!r} {left}")
                 with tree.lock:
                     self._finish(tree)
                 tree.native.resolve_exited()
@@ -278,11 +307,22 @@ class ProcessTreeManager:
         """Tell of the leader's death, if it was killed although not all could be."""
         with tree.lock:
             tree.is_being_killed = False
-            has_exited = tree.leader.has_exited()
+            tree.is_asked = tree.has_outlived_kill = True
+            has_exited = tree.leader.has_exited() and tree.reap(tree.leader)
             if has_exited:
                 tree.native.record_exit(tree.leader)
+            self._look_later(tree)
         if has_exited:
             tree.native.resolve_exited()
+
+    def _look_later(self, tree: Tree) -> None:
+        """Look at a tree again, whose end the kernel announces to nobody. Its lock is held."""
+        if tree.timer is not None:
+            death_watch.cancel(tree.timer)
+        # Where there are no descriptors, its owner's end looks at it.
+        with contextlib.suppress(OSError):
+            tree.timer = death_watch.call_later(tree.pause, partial(self._leader_exited, tree))
+        tree.pause = min(2 * tree.pause, _PAUSE)
 
     def _finish(self, tree: Tree) -> None:
         """Reap the leader, since nobody else is left, and let go. The tree's lock is held."""
@@ -297,6 +337,8 @@ class ProcessTreeManager:
             reap(tree, members)
             close_all(members)
         death_watch.forget(tree.leader.fileno())
+        if tree.timer is not None:
+            death_watch.cancel(tree.timer)
         tree.leader.close()
         if tree.cgroup is not None:
             tree.cgroup.remove()
@@ -315,6 +357,20 @@ class ProcessTreeManager:
     def _discard(self, tree: Tree) -> None:
         """End the ownership, whoever has it."""
         self.table.disown(tree.owner, tree.native.identity)
+
+    def _describe(self, tree: Tree) -> str:
+        """Name a tree by its leader; if that is gone, by those who live."""
+        if not tree.leader.has_exited():
+            return repr(tree)
+        with contextlib.suppress(OSError):
+            living = self._living(tree)
+            names = [describe(os_pid) for os_pid in living[:_NAMED]]
+            if len(living) > _NAMED:
+                names.append(f"{len(living) - _NAMED} more")
+            if names:
+                word = "process" if len(living) == 1 else "processes"
+                return f"OS {word} {'; '.join(names)}, left by {tree.native!r}"
+        return repr(tree)
 
     def _living(self, tree: Tree) -> list[int]:
         self._trees.reap_orphans()

@@ -9,8 +9,10 @@ import os
 import shlex
 import subprocess
 import sys
+from functools import partial
 from typing import IO, TYPE_CHECKING, Protocol, final
 
+from probate import OsProcess
 from probate.system import lazy_module
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
     import psutil
 
-    from probate import OsProcess
     from probate.process import Argument
 else:
     asyncio = lazy_module("asyncio")
@@ -126,7 +127,7 @@ class Adopted:
         self,
         native: object,
         os_pid: int,
-        reap: Callable[[], object],
+        reap: Callable[[OsProcess], object],
         *,
         is_child: bool,
         errors: tuple[type[Exception], ...] = (ValueError, OSError),
@@ -156,7 +157,7 @@ class Adopted:
             return
         # Closed, detached, or waited for by somebody else: then it has been reaped.
         with contextlib.suppress(*self._errors):
-            self._reap()
+            self._reap(leader)
 
     def resolve_exited(self) -> None:
         """Tell nobody: its user waits with the object itself."""
@@ -168,17 +169,17 @@ def native_of(resource: object) -> Adopted | None:
     Raises ValueError for one that has ended, or was never started.
     """
     if isinstance(resource, subprocess.Popen):
-        native = Adopted(resource, resource.pid, resource.poll, is_child=True)
+        native = Adopted(resource, resource.pid, lambda _: resource.poll(), is_child=True)
         is_over = resource.poll() is not None
     elif isinstance(resource, multiprocessing.process.BaseProcess):
         if resource.pid is None:
             raise ValueError(f"not started, so it cannot be adopted: {resource!r}")
         # Asking for the exit code reaps it. A fork server's are not our children.
-        native = Adopted(resource, resource.pid, lambda: resource.exitcode, is_child=False)
+        native = Adopted(resource, resource.pid, lambda _: resource.exitcode, is_child=False)
         is_over = resource.exitcode is not None
     elif isinstance(resource, asyncio.subprocess.Process):
-        # Left to asyncio's child watcher, which would not learn the status otherwise.
-        native = Adopted(resource, resource.pid, lambda: None, is_child=True)
+        reap = partial(_reap_of_asyncio, resource)
+        native = Adopted(resource, resource.pid, reap, is_child=True)
         is_over = resource.returncode is not None
     elif "psutil" in sys.modules and isinstance(resource, psutil.Process):
         # Before somebody has imported psutil, nothing can be psutil's: it is not imported to ask.
@@ -192,11 +193,35 @@ def native_of(resource: object) -> Adopted | None:
 
 def _of_psutil(process: psutil.Process) -> tuple[Adopted, bool]:
     """The wrapper, and whether the process has ended."""
-    errors = (ValueError, OSError, psutil.Error)
     if isinstance(process, psutil.Popen):
-        native = Adopted(process, process.pid, process.poll, is_child=True, errors=errors)
-        return native, process.poll() is not None
-    # Reaps a child of ours; that of another is another's to reap.
-    native = Adopted(process, process.pid, lambda: process.wait(0), is_child=False, errors=errors)
+        errors = (ValueError, OSError, psutil.Error)
+        popen = Adopted(
+            process, process.pid, lambda _: process.poll(), is_child=True, errors=errors
+        )
+        return popen, process.poll() is not None
+    # Whoever started it may hold another object, which would find that it has been reaped: whoever
+    # waits, by whichever object, gets the status.
+    native = Adopted(process, process.pid, lambda _: None, is_child=False)
     # Compares the time of creation, so that a recycled pid is told.
-    return native, not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return native, not process.is_running() or _has_exited(process.pid)
+
+
+def _has_exited(os_pid: int) -> bool:
+    """Whether a process has; one whose main thread has ended looks like a zombie, and is none."""
+    try:
+        with OsProcess.open(os_pid) as pinned:
+            return pinned.has_exited()
+    except ProcessLookupError:
+        return True
+
+
+def _reap_of_asyncio(process: asyncio.subprocess.Process, leader: OsProcess) -> None:
+    """Leave it to asyncio's child watcher; where the loop is closed, that waits for nobody."""
+    # There is no public way to either.
+    loop, transport = (getattr(process, name) for name in ("_loop", "_transport"))
+    if loop.is_closed():
+        code = leader.exit_code(reap=True)
+        popen = transport.get_extra_info("subprocess")
+        if isinstance(popen, subprocess.Popen):
+            # As the transport does itself.
+            popen.returncode = transport._returncode = code  # noqa: SLF001  as above

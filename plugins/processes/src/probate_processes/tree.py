@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, final
 
 from probate_processes.marks import tag_untagged
 from probate_processes.procfs import Descent, children_of, pin
+from probate_processes.sharedmemory import SharedFiles
 from probate_processes.threadmarks import Worn, mark_from_outside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import OsProcess
+    from probate.system import Timer
     from probate_processes.cgroup import Cgroup
     from probate_processes.marks import Mark
     from probate_processes.native import Native
@@ -59,10 +60,19 @@ class Tree:
         self.owner = 0
         #: Whether we have asked it to stop, so that its end is our doing.
         self.is_asked = False
+        #: Whether all of it are asked to stop at once, instead of the leader first.
+        self.asks_all = False
         #: How it was asked last, if it was.
         self.stopping: Stopping | None = None
         #: Whether somebody is killing it, and does what there is to do at its end.
         self.is_being_killed = False
+        #: What its processes had in /dev/shm when they were killed.
+        self.shared_files = SharedFiles()
+        #: Whether it could not be killed in time, so that nobody but the kernel ends it.
+        self.has_outlived_kill = False
+        #: When it is looked at again, if so, and after how many seconds.
+        self.timer: Timer | None = None
+        self.pause = 0.01
         #: Whether the leader may exit at any moment, somebody else reap it, and its pid come round.
         self.may_lack_leader = False
         #: Whether it is over: nobody is left, and the leader is reaped.
@@ -108,12 +118,17 @@ class Tree:
                     queue.append(os_pid)
         return found
 
-    def reap(self, process: OsProcess) -> None:
-        """Reap a dead member that has come to us; not the leader, whose pid is still needed."""
-        if process.os_pid != self.os_pid:
+    def reap(self, process: OsProcess) -> bool:
+        """Reap a dead member that has come to us; not the leader, whose pid is still needed.
+
+        Returns False if that cannot be done yet: whoever traces it has to wait for it first, and
+        meanwhile the kernel shows its status to nobody else (ptrace(2)).
+        """
+        try:
+            return process.exit_code(reap=process.os_pid != self.os_pid) is not None
+        except ChildProcessError:
             # That of another parent is that one's to reap.
-            with contextlib.suppress(ChildProcessError):
-                process.exit_code(reap=True)
+            return True
 
     def _consider(
         self, os_pid: int, members: Members, belongs: Callable[[OsProcess], bool]
@@ -123,9 +138,8 @@ class Tree:
         if known is not None:
             if known.is_there():
                 return False
-            # Reaped, and its pid is somebody else's.
+            # Reaped, and its pid is somebody else's. Not closed: it may be watched still.
             del members[os_pid]
-            known.close()
         process = pin(os_pid)
         if process is None:
             return False
