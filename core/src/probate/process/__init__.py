@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from probate.process.scheduling import MAX_QUANTUM as MAX_QUANTUM
     from probate.process.scheduling import MIN_QUANTUM as MIN_QUANTUM
     from probate.process.scheduling import SchedulingPolicy as SchedulingPolicy
+    from probate.process.spawning import PopenOptions as PopenOptions
 
 #: Where each public name lives; the block above says the same to checkers.
 _HOMES: Final = {
@@ -45,6 +46,7 @@ _HOMES: Final = {
     "MAX_QUANTUM": "probate.process.scheduling",
     "MIN_QUANTUM": "probate.process.scheduling",
     "Pid": "probate.process.process",
+    "PopenOptions": "probate.process.spawning",
     "Process": "probate.process.process",
     "ProcessManager": "probate.process.manager",
     "ProcessManagerBuilder": "probate.process.builder",

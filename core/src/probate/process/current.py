@@ -44,6 +44,11 @@ def current_process() -> Process:
     return process
 
 
+def current_or_none() -> Process | None:
+    """Return the process that this context works for, if it works for one."""
+    return _current.get()
+
+
 @final
 class ProcessScope:
     """Creates a process for the length of a `with` or `async with` block, where it is current.

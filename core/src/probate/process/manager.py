@@ -109,9 +109,9 @@ class ProcessManager:
         """Start an OS process, in a session of its own, and create a process that owns it.
 
         When the OS process exits, the process and all that descends from it are terminated,
-        without anybody calling. `name` is the program's by default. `stdin` (default: /dev/null),
-        `stdout`, `stderr`, `cwd`, `env` and `pass_fds` are as in subprocess.Popen; with
-        `stop="tree"` all are asked to stop at once; `priority` and `weight` are for the scheduler.
+        without anybody calling. `name` is the program's by default, `parent` the current process.
+        `stdin` (default: /dev/null) and the others are as in subprocess.Popen; with `stop="tree"`
+        all are asked to stop at once; `priority` and `weight` are for the scheduler.
 
         Raises as `create_process`; TypeError or ValueError for a bad argv; OSError if the program
         cannot be executed; UnknownKindError if the kind `processes` is not installed. Nothing

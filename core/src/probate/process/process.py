@@ -42,15 +42,15 @@ class OsChild(Protocol):
         """Return a future of its return code, done when it has exited."""
 
     @property
-    def stdin(self) -> IO[bytes] | None:
+    def stdin(self) -> IO[Any] | None:
         """Return our end of a pipe to it, with stdin=PIPE."""
 
     @property
-    def stdout(self) -> IO[bytes] | None:
+    def stdout(self) -> IO[Any] | None:
         """Return our end of a pipe from it, with stdout=PIPE."""
 
     @property
-    def stderr(self) -> IO[bytes] | None:
+    def stderr(self) -> IO[Any] | None:
         """Return our end of a pipe from it, with stderr=PIPE."""
 
     def send_signal(self, number: int) -> bool:
@@ -120,6 +120,10 @@ class Process:
         """Return what its account is, or will be, found in. For its manager."""
         return self._result
 
+    def is_managed_by(self, manager: Manager) -> bool:
+        """Tell whether a manager has created it. For that manager's own."""
+        return self._manager is manager
+
     def begin_termination(self, run: Run, loop: asyncio.AbstractEventLoop | None) -> None:
         """Be TERMINATING from here on, by `run`, on `loop` if on any. For its manager."""
         self._result.run, self._result.loop = run, loop
@@ -149,17 +153,17 @@ class Process:
         return None if self._child is None else self._child.returncode
 
     @property
-    def stdin(self) -> IO[bytes] | None:
+    def stdin(self) -> IO[Any] | None:
         """Return our end of the pipe to its OS process, with stdin=PIPE; termination closes it."""
         return None if self._child is None else self._child.stdin
 
     @property
-    def stdout(self) -> IO[bytes] | None:
+    def stdout(self) -> IO[Any] | None:
         """Return our end of the pipe from its OS process, with stdout=PIPE; close it yourself."""
         return None if self._child is None else self._child.stdout
 
     @property
-    def stderr(self) -> IO[bytes] | None:
+    def stderr(self) -> IO[Any] | None:
         """Return our end of the pipe from its OS process, with stderr=PIPE; close it yourself."""
         return None if self._child is None else self._child.stderr
 

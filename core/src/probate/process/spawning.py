@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict, fina
 
 from probate.models import ProcessState
 from probate.process.argv import checked_argv
+from probate.process.current import current_or_none
 from probate.process.status import StatusSocket, report
 from probate.process.terminationthread import TerminationThread
 from probate.system.deathwatch import death_watch
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import IO
 
     from probate.models import ResourceLimits
@@ -27,7 +28,28 @@ PROCESSES: Final = "processes"
 SCHEDULER: Final = "scheduler"
 
 
-class SpawnOptions(TypedDict, total=False):
+class PopenOptions(TypedDict, total=False):
+    """Says how a spawned OS process is started, each as in subprocess.Popen, by those seldom used.
+
+    What is not among them is refused when it is given, with the reason.
+    """
+
+    executable: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None
+    bufsize: int
+    text: bool | None
+    universal_newlines: bool | None
+    encoding: str | None
+    errors: str | None
+    user: str | int | None
+    group: str | int | None
+    extra_groups: Iterable[str | int] | None
+    umask: int
+    close_fds: bool
+    restore_signals: bool
+    pipesize: int
+
+
+class SpawnOptions(PopenOptions, total=False):
     """Says what a spawned OS process starts with, each as in subprocess.Popen.
 
     `stop` is who is asked to stop first; `priority` and `weight` are for the scheduler.
@@ -91,7 +113,10 @@ class Spawner:
         limits: ResourceLimits | None,
         options: SpawnOptions,
     ) -> Process:
-        """Create a process, and an OS process behind it, or nothing at all."""
+        """Create a process, and an OS process behind it, or nothing at all.
+
+        Without a parent it belongs to the process that is current here, if that is this manager's.
+        """
         checked = checked_argv(argv)
         start: Callable[..., OsChild] = self._manager.orchestrator[PROCESSES].manager.spawn
         scheduled = {key: options.pop(key) for key in ("priority", "weight") if key in options}
@@ -102,6 +127,8 @@ class Spawner:
             )
         if name is None:
             name = os.path.basename(os.fsdecode(checked[0]))  # noqa: PTH119  a program need not be a path
+        if parent is None and (current := current_or_none()) is not None:
+            parent = current if current.is_managed_by(self._manager) else None
         process = self._manager.create_process(name, parent, limits=limits)
         try:
             child = start(process.pid, checked, limits=limits, **options)

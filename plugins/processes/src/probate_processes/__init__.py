@@ -5,6 +5,7 @@ manager.py       ProcessTreeManager: spawns, adopts, ends
 launch.py        starting the leader of a tree, and containing it; or undoing that
 birth.py         the fork of one leader, and what is done before anybody else can act
 launcher.py      the parked threads that fork, and what of the calling thread they hand on
+options.py       options of subprocess.Popen: passed on, or refused
 native.py        the Python objects that stand for OS processes
 tree.py          a tree: a leader and all that descends from it
 treeregistry.py  all trees of this host, and one look at its orphans for all of them

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from probate_processes.limits import Rlimits
 
 # gevent replaces it, by one that forks in its own ways.
-_Popen: Final[type[subprocess.Popen[bytes]]] = (
+_Popen: Final[type[subprocess.Popen[Any]]] = (
     sys.modules["gevent.monkey"].get_original("subprocess", "Popen")
     if "gevent.monkey" in sys.modules
     else subprocess.Popen
@@ -66,7 +66,7 @@ class Birth:
         self._rlimits = rlimits
         self._gate = _Gate() if is_held else None
         #: Where its streams are, and the rest of what subprocess knows.
-        self.popen: subprocess.Popen[bytes] = object.__new__(_ForkedElsewhere)
+        self.popen: subprocess.Popen[Any] = object.__new__(_ForkedElsewhere)
         #: The pid, as soon as there is one.
         self.os_pids: list[int] = []
         #: None if somebody has reaped it by now, or it could not be pinned.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from functools import partial
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Unpack, final
 
 from probate import (
     AlreadyOwnedError,
@@ -24,6 +24,7 @@ from probate_processes.accounting import describe, os_usage
 from probate_processes.killing import NotPermittedError, kill, reap, reap_if_deserted
 from probate_processes.launch import Start, Stdio, adopt_tree, contain
 from probate_processes.native import Child, native_of
+from probate_processes.options import checked_options
 from probate_processes.procfs import Members, close_all, is_ancestor
 from probate_processes.stopping import Stopping, checked_stop
 from probate_processes.treeregistry import TreeRegistry
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from probate import ResourceId, ResourceLimits, ResourceUsage
-    from probate.process import Argument
+    from probate.process import Argument, PopenOptions
     from probate_processes.native import Native
     from probate_processes.stopping import Stop
     from probate_processes.tree import Tree
@@ -81,18 +82,20 @@ class ProcessTreeManager:
         pass_fds: Sequence[int] = (),
         limits: ResourceLimits | None = None,
         stop: Stop = "leader",
+        **options: Unpack[PopenOptions],
     ) -> Child:
         """Start a program as the leader of a session of its own; all else as subprocess.Popen.
 
         `limits.cpu`, `limits.memory` and `limits.pids` hold for it. When its owner ends, it is
         asked to stop first, and what descends from it when it is gone, or half of the grace is
         over; with `stop="tree"` all are asked at once. Raises TypeError or ValueError for a bad
-        argv and for limits that nothing here would enforce, OSError if the program cannot be
-        executed; nothing is left behind then.
+        argv, for options that are refused and for limits that nothing here would enforce, OSError
+        if the program cannot be executed; nothing is left behind then.
         """
         checked, asks_all = checked_argv(argv), checked_stop(stop) == "tree"
+        popen_options = checked_options(options)
 
-        options = {
+        popen_options |= {
             "stdin": stdin,
             "stdout": stdout,
             "stderr": stderr,
@@ -100,7 +103,7 @@ class ProcessTreeManager:
             "env": env,
             "pass_fds": pass_fds,
         }
-        start = Start(self._trees, checked, limits, options)
+        start = Start(self._trees, checked, limits, popen_options)
 
         def book(tree: Tree) -> None:
             tree.owner, tree.asks_all = pid, asks_all

@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 from functools import partial
-from typing import IO, TYPE_CHECKING, Protocol, final
+from typing import IO, TYPE_CHECKING, Any, Protocol, final
 
 from probate import OsProcess
 from probate.system import lazy_module
@@ -53,7 +53,7 @@ class Child:
     """Stands for an OS process that was spawned: what `ProcessTreeManager.spawn` returns."""
 
     def __init__(
-        self, popen: subprocess.Popen[bytes], argv: Sequence[Argument], process: OsProcess
+        self, popen: subprocess.Popen[Any], argv: Sequence[Argument], process: OsProcess
     ) -> None:
         self._popen = popen
         self._process = process
@@ -76,17 +76,17 @@ class Child:
         return self
 
     @property
-    def stdin(self) -> IO[bytes] | None:
+    def stdin(self) -> IO[Any] | None:
         """Our end of a pipe to it; closed when it is settled."""
         return self._popen.stdin
 
     @property
-    def stdout(self) -> IO[bytes] | None:
+    def stdout(self) -> IO[Any] | None:
         """Our end of a pipe from it; the caller's to close."""
         return self._popen.stdout
 
     @property
-    def stderr(self) -> IO[bytes] | None:
+    def stderr(self) -> IO[Any] | None:
         """Our end of a pipe from it; the caller's to close."""
         return self._popen.stderr
 
