@@ -10,7 +10,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from files_kernel import is_open
+from files_kernel import is_open, wait_until_blocked_in
+from threads import in_thread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,12 @@ pytestmark = pytest.mark.usefixtures("nothing_remains")
 def h5py() -> Any:
     """With numpy, whose threads are no leak."""
     return pytest.importorskip("h5py")
+
+
+@pytest.fixture
+def pipe() -> tuple[int, int]:
+    """Its two ends, the reading one first."""
+    return os.pipe()
 
 
 @pytest.mark.parametrize("opened", ["file", "number"])
@@ -64,6 +71,23 @@ def test_what_a_child_has_inherited_goes_on_there(process: Process, tmp_path: Pa
 
     assert result.stats.by_type == {"files": 1}
     assert path.read_text() == "parent\nchild\n"
+
+
+def test_a_number_that_a_thread_reads_is_closed(process: Process, pipe: tuple[int, int]) -> None:
+    """close(2): the thread is not woken; it reads what comes, and ends with the writers."""
+    reader, writer = pipe
+    process.adopt(reader)
+    thread, outcome = in_thread(lambda: os.read(reader, 100))
+    wait_until_blocked_in(thread, "read")
+
+    result = process.terminate()
+
+    assert result.stats.by_type == {"files": 1}
+    assert not is_open(reader)
+    os.write(writer, b"late")
+    thread.join(5)
+    assert outcome == [b"late"]
+    os.close(writer)
 
 
 def test_a_lock_that_others_share_ends_with_its_owner(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import socketserver
@@ -17,16 +18,19 @@ import uvloop
 from certificates import contexts
 from children import exit_code_of_fork
 
-from probate import ProcessManager
+from probate import Outcome, ProcessManager
 from probate.testing.witness import KernelView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
     from probate_sockets import SocketManager
 
 LOOPBACK: Final = ("127.0.0.1", 0)
+
+#: More than the kernel takes at once.
+MANY_BYTES: Final = 20_000_000
 
 pytestmark = pytest.mark.usefixtures("nothing_remains")
 
@@ -37,6 +41,17 @@ ANSWERS: Final = (
     "print('here', flush=True)\n"
     "while True: listener.accept()[0].send(b'child')"
 )
+
+
+@contextlib.contextmanager
+def answering(number: int) -> Iterator[None]:
+    """A child that has inherited a listener, and answers who connects."""
+    command = [sys.executable, "-c", ANSWERS]
+    with subprocess.Popen(command, stdin=number, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        yield
+        child.kill()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -126,20 +141,13 @@ def test_the_path_goes_although_a_child_has_inherited_the_listener(
     path = tmp_path / "socket"
     process = manager.create_process("parent")
     listener = sockets.listen_unix(process.pid, path)
-    command = [sys.executable, "-c", ANSWERS]
-    with (
-        subprocess.Popen(command, stdin=listener.fileno(), stdout=subprocess.PIPE) as child,
-        socket.socket(socket.AF_UNIX) as client,
-    ):
-        assert child.stdout is not None
-        child.stdout.readline()
+    with answering(listener.fileno()), socket.socket(socket.AF_UNIX) as client:
         client.connect(os.fspath(path))
 
         result = process.terminate()
 
         client.settimeout(10)
         assert client.recv(5) == b"child"
-        child.kill()
     assert result.stats.by_type == {"sockets": 1}
     assert not path.exists()
 
@@ -167,6 +175,33 @@ def test_a_server_whose_loop_is_closed_is_closed_by_its_number(
     assert not path.exists()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(number)
+
+
+# Its writer and the transport itself complain when they are collected: they were never told.
+@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:loop is closed:ResourceWarning")
+def test_what_a_transport_of_a_closed_loop_had_to_send_is_an_error(manager: ProcessManager) -> None:
+    """As in cpython PR 92842; aiohttp#1369: its number is closed, and what is lost is told."""
+    process = manager.create_process("late")
+    ours, peer = socket.socketpair()
+    loop = asyncio.new_event_loop()
+
+    async def connect() -> int:
+        _, writer = await asyncio.open_connection(sock=ours)
+        writer.write(bytes(MANY_BYTES))
+        process.adopt(writer)
+        return int(writer.transport.get_write_buffer_size())
+
+    left = loop.run_until_complete(connect())
+    loop.close()
+
+    result = process.terminate()
+
+    assert [error.outcome for error in result.errors] == [Outcome.FAILED]
+    assert f"{left} bytes written to it were not sent" in result.errors[0].message
+    assert ours.fileno() == -1
+    peer.close()
+    gc.collect()
 
 
 def test_what_was_closed_directly_is_already_gone(manager: ProcessManager) -> None:
@@ -236,19 +271,53 @@ def test_a_socketserver_that_a_child_has_inherited_goes_on_there(manager: Proces
     process.adopt(server)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    command = [sys.executable, "-c", ANSWERS]
-    with subprocess.Popen(command, stdin=server.fileno(), stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-
+    with answering(server.fileno()):
         result = process.terminate(grace=5)
         thread.join(10)
 
         with socket.create_connection(address) as client:
             assert client.recv(5) == b"child"
-        child.kill()
     assert result.is_success
     assert not thread.is_alive()
+
+
+def test_a_server_that_a_child_has_inherited_goes_on_there(manager: ProcessManager) -> None:
+    """amphp/byte-stream#105: its loop serves nobody any more; the child accepts."""
+    process = manager.create_process("parent")
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(lambda _r, w: w.close(), *LOOPBACK)
+        process.adopt(server)
+        [listener] = server.sockets
+        address = listener.getsockname()
+        with answering(listener.fileno()):
+            result = await process.terminate_async(grace=5)
+
+            with socket.create_connection(address) as client:
+                assert client.recv(5) == b"child"
+        assert result.stats.by_type == {"sockets": 1}
+
+    asyncio.run(scenario())
+
+
+def test_what_shares_a_connection_with_a_transport_goes_on(manager: ProcessManager) -> None:
+    """redis-py#863: the transport closes its number, and shuts nothing down."""
+    process = manager.create_process("old")
+    ours, peer = socket.socketpair()
+    twin = ours.dup()
+
+    async def scenario() -> None:
+        _, writer = await asyncio.open_connection(sock=ours)
+        process.adopt(writer)
+
+        assert (await process.terminate_async(grace=5)).stats.by_type == {"sockets": 1}
+
+    asyncio.run(scenario())
+
+    twin.sendall(b"goes on")
+    assert peer.recv(100) == b"goes on"
+    twin.close()
+    peer.close()
 
 
 def test_tls_says_nothing_where_somebody_else_has_the_connection(manager: ProcessManager) -> None:
