@@ -5,7 +5,9 @@ current.py    the current process of a context, and the scope in which it is cur
 manager.py    ProcessManager: issues pids, knows the tree, is closed
 builder.py    ProcessManagerBuilder: the manager's options
 terminator.py  Terminator: terminates a tree of processes, on a thread or on an event loop
+hostexit.py   closes what nobody has closed when the interpreter exits
 order.py      terminates several in order; knows what is being terminated around here
+grace.py      the wait for users to stop, for one manager
 pending.py    the account of one, for those who wait for it
 history.py    the latest terminated processes, and the sum of all accounts
 spawning.py   spawns OS processes, and has them terminated when they exit

@@ -9,6 +9,7 @@ from probate.models import ProcessState
 from probate.orchestrator import registry_of
 from probate.process.builder import ProcessManagerBuilder
 from probate.process.current import ProcessScope
+from probate.process.hostexit import open_managers
 from probate.process.order import check_not_terminating_here
 from probate.process.process import Pid, Process
 from probate.process.spawning import Spawner, SpawnOptions
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 class ProcessManager:
     """Creates processes, which own resources, and terminates them. Made by its `builder()`.
 
-    A context manager, sync and async: leaving it terminates all. Thread-safe. In a forked child
-    it has no processes. What is neither an int nor a `Process` is a TypeError wherever a pid is
+    A context manager, sync and async: leaving it terminates all. One that nobody has closed is
+    closed at the interpreter's exit, with a ResourceWarning; until then it lives on as long as its
+    processes own anything, even if it is dropped. Thread-safe. In a forked child it has no
+    processes. What is neither an int nor a `Process` is a TypeError wherever a pid is
     taken.
     """
 
@@ -55,6 +58,7 @@ class ProcessManager:
         self._admission.claim(self, after=self._after, record_sites=options.record_sites)
         self._spawner.open()
         forget_in_forked_child(self)
+        open_managers.add(self)
 
     @staticmethod
     def builder() -> ProcessManagerBuilder[ProcessManager]:
@@ -212,6 +216,7 @@ class ProcessManager:
                 self._spawner.close()
         finally:
             self._admission.disclaim(self)
+            open_managers.discard(self)
 
     async def aclose(self) -> None:
         """Close as `close` does, without blocking the event loop."""
@@ -225,6 +230,7 @@ class ProcessManager:
                 self._spawner.close()
         finally:
             self._admission.disclaim(self)
+            open_managers.discard(self)
 
     def __enter__(self) -> Self:
         return self
@@ -242,6 +248,17 @@ class ProcessManager:
         """Have no processes, in a forked child: those of the parent are the parent's."""
         self._terminator.forget_parent()
         self._lock = self._terminator.lock
+
+    def end_grace(self) -> None:
+        """End the grace of all that is being terminated, and give none any more.
+
+        For a host in a hurry. It may be called from any thread.
+        """
+        self._terminator.grace.end()
+
+    def count_held(self) -> dict[str, int]:
+        """Count what its processes own, by kind, in cleanup order."""
+        return self._registry.count_owned(above=self._after)
 
     # -- inside --------------------------------------------------------------
 

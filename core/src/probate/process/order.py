@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from probate.hookspecs import AnyFuture
     from probate.models import CleanupResult
     from probate.ownership.admission import Admission
+    from probate.process.grace import Grace
     from probate.process.pending import Run
     from probate.process.process import Process
     from probate.termination.steps import Termination
@@ -55,7 +56,12 @@ class terminating_here:  # noqa: N801  used as a function, and too often for con
         self._token = _terminating.set(_terminating.get().union(self._processes))
 
     def __exit__(self, *_: object) -> None:
-        _terminating.reset(self._token)
+        # Thrown away half way, by a loop that was never closed, it ends in another context, where
+        # there is nothing to reset (PEP 567).
+        try:  # noqa: SIM105  `suppress` takes ten times as long
+            _terminating.reset(self._token)
+        except ValueError:
+            pass
 
 
 def termination_order(roots: Sequence[Process]) -> tuple[list[Process], list[Process]]:
@@ -117,20 +123,22 @@ def terminate_in_order(
     pairs: Sequence[tuple[Process, Termination]],
     others: Callable[[], Sequence[AnyFuture]],
     conclude: Callable[[Process, CleanupResult | BaseException], object],
-    grace: float,
+    grace: Grace,
+    seconds: float,
     deadline: float,
 ) -> Generator[Wait, None, BaseException | None]:
     """Terminate these processes in this order, with one grace for all, and conclude each.
 
     `others` is called after the grace, and returns futures of the processes below them that
-    somebody else terminates. `grace` and `deadline` are in seconds. Returns an interrupt, if
-    there was any.
+    somebody else terminates. The grace lasts so many `seconds`, `deadline` is in seconds as well.
+    Returns an interrupt, if there was any.
     """
+    seconds = 0 if grace.is_over else min(seconds, deadline)
     for _, termination in pairs:
-        yield from termination.quiesce(min(grace, deadline))
+        yield from termination.quiesce(seconds)
     futures = [future for _, termination in pairs for future in termination.futures]
-    if grace and futures:
-        yield Wait(futures, min(grace, deadline), is_grace=True)
+    if seconds and futures:
+        yield grace.wait(futures, seconds)
     # What others terminate is owned by somebody here, and so comes first.
     if others_futures := others():
         yield Wait(others_futures, deadline)

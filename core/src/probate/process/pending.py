@@ -8,6 +8,8 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Final, final
 
+from probate.system.exiting import is_exiting
+
 if TYPE_CHECKING:
     from probate.models import CleanupResult
     from probate.termination.steps import Termination
@@ -49,7 +51,10 @@ class PendingResult:
     @property
     def is_lost(self) -> bool:
         """Tell whether nobody runs the termination any more, so that the next to ask takes it."""
-        is_stopped = self.loop is not None and self.loop.is_closed()
+        loop = self.loop
+        is_stopped = loop is not None and (
+            loop.is_closed() or (is_exiting() and not loop.is_running())
+        )
         return is_stopped or (self.run is not None and self.run.is_lost)
 
     @property

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
+from probate.system.exiting import join_thread
 from probate.system.forking import forget_in_forked_child
 from probate.system.interrupts import start_thread
 from probate.system.log import logger
@@ -89,10 +90,12 @@ class TerminationThread:
             return
         with self._lock:
             if self._queue and not self._is_serving:
-                self._start()
+                # If there can be none, what is queued has to wait for the next one.
+                with contextlib.suppress(RuntimeError):
+                    self._start()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            join_thread(thread)
 
     def forget_parent(self) -> None:
         """Run nothing of the parent's, in a forked child, where the thread is not."""

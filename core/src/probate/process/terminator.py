@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, final
 from probate.models import CleanupResult, ProcessState, nothing_of
 from probate.orchestrator import checked_seconds
 from probate.plugins.registry import NO_KINDS
+from probate.process.grace import Grace
 from probate.process.history import TerminationHistory, log_exit, log_failures
 from probate.process.order import (
     mark_terminating,
@@ -42,6 +43,8 @@ class Terminator:
         self._registry = registry
         self._admission = registry.admission
         self._grace = grace
+        #: Ends the grace of all that is being terminated.
+        self.grace = Grace()
         self._deadline = deadline
         self.lock = threading.RLock()
         #: Those that have not terminated yet, by pid, oldest first.
@@ -101,9 +104,9 @@ class Terminator:
                 with terminating_here(ending):
                     if (steps := self._steps(ending, awaited, grace, leaker, loop)) is not None:
                         (ended := await run_async(steps)).unwrap(ended.value)
-        except BaseException:
+        except BaseException as error:
             current.is_lost = True
-            await run_elsewhere(partial(self._complete, ending, current))
+            await run_elsewhere(partial(self._complete, ending, current), error)
             raise
 
     def _complete(self, ending: Sequence[Process], lost: Run) -> None:
@@ -161,7 +164,7 @@ class Terminator:
         pairs = [(each, self._termination_of(each, each is leaker, in_use)) for each in ending]
         others = partial(terminations_elsewhere, awaited, loop)
         deadline = float("inf") if self._deadline is None else self._deadline
-        return terminate_in_order(pairs, others, self._conclude, grace, deadline)
+        return terminate_in_order(pairs, others, self._conclude, self.grace, grace, deadline)
 
     def _termination_of(
         self, process: Process, with_leaks: bool, in_use: KindsInUse | None

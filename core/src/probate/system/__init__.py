@@ -10,6 +10,7 @@ mapdescriptor.py  MapDescriptor: the number that an mmap.mmap keeps to itself
 forking.py     forget_in_forked_child: a forked child owns nothing
 callthread.py  CallThread: calls one after another, on a thread that can be left behind
 log.py         the logger `probate`
+exiting.py     threads while the interpreter exits
 interrupts.py  exceptions that fall in from outside, and a way to go on; threads started whole
 loops.py       calls on the event loop that a thing belongs to
 trustedfile.py small files, read only if nobody else can have written them

@@ -6,7 +6,10 @@ import concurrent.futures
 import contextvars
 import queue
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, final
+
+from probate.system.exiting import check_threads_run, join_thread, start_at_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +48,7 @@ class CallThread:
         What falls in while a thread starts that makes the call all the same is kept as
         `interrupt`, for the caller to raise.
         """
+        check_threads_run()
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         context = contextvars.copy_context()
 
@@ -68,6 +72,9 @@ class CallThread:
         # The first call is queued before the thread runs, which then need not wait to be woken.
         calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         calls.put(call)
+        if start_at_exit(partial(_serve, calls)):
+            self._calls = calls
+            return
         thread = threading.Thread(target=_serve, args=(calls,), name=self._name, daemon=True)
         try:
             thread.start()
@@ -94,7 +101,7 @@ class CallThread:
         thread = self._thread
         self.abandon()
         if thread is not None:
-            thread.join()
+            join_thread(thread)
 
 
 def _serve(calls: queue.SimpleQueue[Callable[[], None] | None]) -> None:

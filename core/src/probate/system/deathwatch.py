@@ -9,6 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, final
 
+from probate.system.exiting import join_thread
 from probate.system.forking import forget_in_forked_child
 from probate.system.interrupts import start_thread
 from probate.system.log import logger
@@ -112,7 +113,7 @@ class DeathWatch:
             thread = self._thread if is_idle else None
         if thread is not None and thread is not threading.current_thread():
             # Whoever watches again meanwhile starts another one.
-            thread.join()
+            join_thread(thread)
 
     def forget_parent(self) -> None:
         """Watch nothing, in a forked child, and leave the parent's epoll(7) as it is."""

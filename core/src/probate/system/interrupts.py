@@ -12,6 +12,8 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
+from probate.system.exiting import check_threads_run
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType
@@ -106,6 +108,7 @@ class Elsewhere(Generic[T]):
             self._submit(self._run)
             return
         try:
+            check_threads_run()
             _thread.start_new_thread(self._run, ())
         except RuntimeError:
             self._run()
@@ -130,6 +133,7 @@ def start_thread(thread: threading.Thread) -> None:
     with one that never ends. Raises RuntimeError if no thread can be started: it has no `ident`
     then. What fell in is raised when it has.
     """
+    check_threads_run()
     if threading.current_thread() is not threading.main_thread():
         # No signal handler runs here.
         thread.start()

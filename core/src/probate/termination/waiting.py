@@ -78,7 +78,7 @@ def run(steps: Generator[Wait, None, T]) -> RunResult[T]:
             fired.append(None)
             waiting.release()
 
-        _when_all_done(futures, fire)
+        when_all_done(futures, fire)
         over = time.monotonic() + timeout
         while (left := over - time.monotonic()) > 0:
             try:
@@ -120,7 +120,7 @@ async def run_async(steps: Generator[Wait, None, T]) -> RunResult[T]:
         if is_grace and interrupt is not None:
             continue
         over = asyncio.Event()
-        _when_all_done(futures, partial(_wake, loop, over))
+        when_all_done(futures, partial(_wake, loop, over))
         if over.is_set():
             # The loop gets a turn all the same: what is done may have woken somebody.
             over.clear()
@@ -138,10 +138,21 @@ async def run_async(steps: Generator[Wait, None, T]) -> RunResult[T]:
             timer.cancel()
 
 
-async def run_elsewhere(function: Callable[[], object]) -> None:
-    """Make a call on a thread of its own, and await its end, whatever falls in here."""
+async def run_elsewhere(function: Callable[[], object], fallen: BaseException) -> None:
+    """Make a call on a thread of its own, and await its end, whatever falls in here.
+
+    `fallen` is what has fallen in already: a coroutine that is thrown away awaits nothing more.
+    """
     thread = CallThread("probate-termination")
-    future = thread.begin(function)
+    try:
+        future = thread.begin(function)
+    except RuntimeError:
+        # No more threads can be started: better to hold the loop up than to leave it undone.
+        function()
+        return
+    if isinstance(fallen, GeneratorExit):
+        thread.abandon()
+        return
     while not future.done():
         # A cancellation is not what it waits for.
         with contextlib.suppress(BaseException):
@@ -158,7 +169,7 @@ def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
         loop.call_soon_threadsafe(event.set)
 
 
-def _when_all_done(futures: Sequence[AnyFuture], callback: Callable[[], object]) -> None:
+def when_all_done(futures: Sequence[AnyFuture], callback: Callable[[], object]) -> None:
     """Call `callback` once, on any thread, when the last of `futures` is done.
 
     Futures of a loop that does not run cannot get done, and are not waited for.

@@ -1,0 +1,148 @@
+"""What happens at the interpreter's exit: managers that nobody has closed are closed, and named.
+
+Exit functions run when all threads but daemons have ended, and while daemons still run, the latest
+registered first (Python's `atexit`, and `Py_FinalizeEx`). So executors have ended their work by
+then. Multiprocessing waits for its children after this, if it was imported before the first
+manager was made.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING, Final, Protocol, final
+from weakref import WeakKeyDictionary
+
+from probate.system.interrupts import Elsewhere, fell_in
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from probate.models import ProcessInfo
+
+#: How many processes are named in a warning.
+_NAMES: Final = 3
+
+
+class Unclosed(Protocol):
+    """Owns what the interpreter's exit must not leave behind: what is needed of a manager."""
+
+    def list_processes(self) -> list[ProcessInfo]:
+        """List the processes that have not terminated yet."""
+
+    def count_held(self) -> dict[str, int]:
+        """Count what is owned, by kind."""
+
+    def close(self) -> None:
+        """Terminate all."""
+
+    def end_grace(self) -> None:
+        """Give nobody a grace any more."""
+
+
+@final
+class OpenManagers:
+    """Closes at the interpreter's exit what was added and not discarded, the latest first.
+
+    Whoever is dropped is collected as garbage if it holds nothing, and otherwise lives on until
+    then: what it holds would be lost without a word. So it is referred to strongly, but not while
+    garbage is looked for, if it holds nothing (`gc.callbacks`).
+    """
+
+    def __init__(self) -> None:
+        #: Each with itself, or None while it may be collected.
+        self._open: WeakKeyDictionary[Unclosed, Unclosed | None] = WeakKeyDictionary()
+        #: The OS process that runs the exit functions which are registered.
+        self._registered_in = 0
+        #: Whether the exit has come, so that who is added now is not closed by it.
+        self._is_over = False
+
+    def add(self, manager: Unclosed) -> None:
+        """Have a manager closed at exit."""
+        if self._registered_in != os.getpid():
+            self._register()
+        self._open[manager] = None if self._is_over else manager
+
+    def discard(self, manager: Unclosed) -> None:
+        """Leave out a manager that is closed."""
+        self._open.pop(manager, None)
+
+    def close_all(self) -> None:
+        """Close all, whatever falls in meanwhile, which is raised in the end.
+
+        Warns by a ResourceWarning of each that held anything, or had processes that still ran.
+        """
+        self._is_over = True
+        try:
+            self._close_all()
+        except BaseException as error:
+            if fell_in(error):
+                for manager in self._managers():
+                    manager.end_grace()
+                Elsewhere(self._close_all).result()
+            raise
+
+    def _close_all(self) -> None:
+        failure: Exception | None = None
+        for manager in reversed(self._managers()):
+            try:
+                _close(manager)
+            except Exception as error:
+                # A warning that is an error, too, keeps no other from being closed.
+                if fell_in(error):
+                    raise
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def _register(self) -> None:
+        """Have this OS process close all at its exit."""
+        # Once more in a forked child, since multiprocessing drops what a child has inherited.
+        atexit.unregister(self.close_all)
+        atexit.register(self.close_all)
+        if self._hold not in gc.callbacks:
+            gc.callbacks.append(self._hold)
+        process = sys.modules.get("multiprocessing.process")
+        if process is not None and process.parent_process() is not None:
+            # Its children end by os._exit, before Python 3.13 without a call of exit functions.
+            from multiprocessing.util import Finalize
+
+            Finalize(None, self.close_all, exitpriority=0)
+        self._registered_in, self._is_over = os.getpid(), False
+
+    def _hold(self, phase: str, info: Mapping[str, int]) -> None:
+        """Let go of who holds nothing while garbage is looked for, but for the youngest."""
+        if info["generation"] == 0 or self._is_over:
+            return
+        for manager in self._managers():
+            is_held = phase == "stop" or bool(manager.count_held())
+            self._open[manager] = manager if is_held else None
+
+    def _managers(self) -> list[Unclosed]:
+        return [each for ref in self._open.keyrefs() if (each := ref()) is not None]
+
+
+def _close(manager: Unclosed) -> None:
+    processes, held = manager.list_processes(), manager.count_held()
+    try:
+        manager.close()
+    finally:
+        if processes or held:
+            names = ", ".join(repr(each.name) for each in processes[:_NAMES])
+            names += ", ..." if len(processes) > _NAMES else ""
+            owned = ", ".join(f"{kind} ({count})" for kind, count in held.items())
+            warnings.warn(
+                "a ProcessManager was not closed, but by the interpreter's exit; processes: "
+                f"{len(processes)} ({names or 'none'}), owned: {owned or 'nothing'}; use `with`, "
+                "or call close()",
+                ResourceWarning,
+                source=manager,
+                stacklevel=2,
+            )
+
+
+#: Those of this interpreter. Nothing is registered before the first.
+open_managers: Final = OpenManagers()
