@@ -81,13 +81,14 @@ def test_a_number_that_a_thread_reads_is_closed(process: Process, pipe: tuple[in
     wait_until_blocked_in(thread, "read")
 
     result = process.terminate()
+    was_open = is_open(reader)
+    os.write(writer, b"late")
+    os.close(writer)
+    thread.join(5)
 
     assert result.stats.by_type == {"files": 1}
-    assert not is_open(reader)
-    os.write(writer, b"late")
-    thread.join(5)
+    assert not was_open
     assert outcome == [b"late"]
-    os.close(writer)
 
 
 def test_a_lock_that_others_share_ends_with_its_owner(

@@ -35,11 +35,12 @@ MANY_BYTES: Final = 20_000_000
 pytestmark = pytest.mark.usefixtures("nothing_remains")
 
 #: A child that answers one who connects to the listener that it has as number 0.
+#: What a loop listens on does not block, for whoever has it.
 ANSWERS: Final = (
-    "import socket\n"
+    "import select, socket\n"
     "listener = socket.socket(fileno=0)\n"
     "print('here', flush=True)\n"
-    "while True: listener.accept()[0].send(b'child')"
+    "while select.select([listener], [], []): listener.accept()[0].send(b'child')"
 )
 
 
