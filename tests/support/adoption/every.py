@@ -7,7 +7,10 @@ from typing import Final
 
 from adoption.case import CASES as NOTED
 
-for _name in ("sockets", "loops", "files", "memory", "processes", "plain", "libraries"):
+for _name in (
+    "sockets", "loops", "files", "numbers", "databases", "memory", "processes", "plain",
+    "libraries", "async",
+):  # fmt: skip
     importlib.import_module(f"adoption.objects_{_name}")
 
 _GROUPS: Final = list(dict.fromkeys(each.group for each in NOTED))

@@ -5,22 +5,12 @@ from __future__ import annotations
 import bz2
 import codecs
 import contextlib
-import ctypes
-import dbm.dumb
-import fcntl
 import fileinput
 import gzip
 import io
-import logging
-import logging.handlers
 import lzma
-import mailbox
 import os
-import select
-import shelve
 import shutil
-import socket
-import sqlite3
 import sys
 import tarfile
 import tempfile
@@ -31,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from adoption.case import Trial, case
-from adoption.witness import Witness, holds, number, path, works
+from adoption.witness import Witness, holds, number, path
 
 if TYPE_CHECKING:
     from adoption.place import Place
@@ -39,9 +29,6 @@ if TYPE_CHECKING:
 FILES: Final = "Files"
 ABOVE: Final = "What stands on a file"
 TEMPORARY: Final = "Temporary files and folders"
-NUMBERS: Final = "Descriptor numbers"
-DATABASES: Final = "Databases"
-LOGGING: Final = "Logging"
 
 
 def _open(place: Place, mode: str, **options: Any) -> Trial:
@@ -314,196 +301,3 @@ def mkstemp(place: Place) -> Trial:
 def mkdtemp(place: Place) -> Trial:
     name = tempfile.mkdtemp(dir=place.folder)
     return Trial(name, (path(name, "removed"),), release=shutil.rmtree, say="shutil.rmtree")
-
-
-# -- numbers -----------------------------------------------------------------------
-
-
-def _number(place: Place, fd: int, gone: str = "closed") -> Trial:
-    place.finally_(os.close, fd)
-    return Trial(fd, (number(fd, gone),))
-
-
-case(NUMBERS, "`os.open` of a file")(lambda place: _number(place, os.open(place.file(), os.O_RDWR)))
-case(NUMBERS, "`os.open` of a folder")(
-    lambda place: _number(place, os.open(place.folder, os.O_RDONLY | os.O_DIRECTORY))
-)
-case(NUMBERS, "`os.open` with O_PATH")(
-    lambda place: _number(place, os.open(place.folder, os.O_PATH))
-)
-
-
-@case(NUMBERS, "one end of `os.pipe`")
-def pipe_number(place: Place) -> Trial:
-    reading, writing = os.pipe()
-    place.finally_(os.close, reading)
-    return _number(place, writing)
-
-
-@case(NUMBERS, "`os.openpty`")
-def pty_number(place: Place) -> Trial:
-    ours, other = os.openpty()
-    place.finally_(os.close, other)
-    return _number(place, ours)
-
-
-case(NUMBERS, "`os.eventfd`")(lambda place: _number(place, os.eventfd(0)))
-case(NUMBERS, "`os.memfd_create`")(lambda place: _number(place, os.memfd_create("adopted")))
-case(NUMBERS, "`os.pidfd_open`")(lambda place: _number(place, os.pidfd_open(os.getpid())))
-
-
-@case(NUMBERS, "number of an epoll instance")
-def epoll_number(place: Place) -> Trial:
-    with select.epoll() as epoll:
-        return _number(place, os.dup(epoll.fileno()))
-
-
-@case(NUMBERS, "`timerfd_create`")
-def timer_number(place: Place) -> Trial:
-    return _number(place, ctypes.CDLL(None).timerfd_create(1, os.O_CLOEXEC))
-
-
-@case(NUMBERS, "`signalfd`")
-def signal_number(place: Place) -> Trial:
-    mask = ctypes.create_string_buffer(128)
-    return _number(place, ctypes.CDLL(None).signalfd(-1, mask, os.O_CLOEXEC))
-
-
-@case(NUMBERS, "`inotify_init`")
-def inotify_number(place: Place) -> Trial:
-    return _number(place, ctypes.CDLL(None).inotify_init1(os.O_CLOEXEC))
-
-
-@case(NUMBERS, "number with a flock")
-def flock_number(place: Place) -> Trial:
-    fd = os.open(place.file(), os.O_RDWR)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    other = os.open(place.folder / "file", os.O_RDWR)
-    place.finally_(os.close, other)
-
-    def is_locked() -> bool:
-        try:
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
-
-    trial = _number(place, fd)
-    return Trial(fd, (*trial.witnesses, holds(is_locked, "its lock free")))
-
-
-case(NUMBERS, "0, 1 or 2")(
-    lambda _: Trial(0, (number(0),), say="nothing; a duplicate can be adopted")
-)
-case(NUMBERS, "number that is not open")(lambda _: Trial(1_000_000))
-case(NUMBERS, "True")(lambda _: Trial(True))
-
-
-# -- databases ---------------------------------------------------------------------
-
-
-@case(DATABASES, "`sqlite3.Connection`")
-def sqlite(place: Place) -> Trial:
-    connection = sqlite3.connect(place.folder / "data")
-    place.callback(connection.close)
-    connection.execute("create table t (x)")
-    return Trial(connection, (works(lambda: connection.total_changes, "rolled back and closed"),))
-
-
-@case(DATABASES, "`sqlite3.Connection`, in memory")
-def sqlite_in_memory(place: Place) -> Trial:
-    connection = sqlite3.connect(":memory:")
-    place.callback(connection.close)
-    return Trial(connection, (works(lambda: connection.total_changes, "closed"),))
-
-
-@case(DATABASES, "`sqlite3.Cursor`")
-def cursor(place: Place) -> Trial:
-    # Functions are called on a thread of the termination's own.
-    connection = sqlite3.connect(":memory:", check_same_thread=False)
-    place.callback(connection.close)
-    made = connection.execute("select 1")
-    return Trial(
-        made,
-        (works(made.fetchone, "closed"),),
-        release=made.close,
-        say="cursor.close; or adopt the connection",
-    )
-
-
-@case(DATABASES, "`sqlite3.Connection` that is closed")
-def closed_sqlite(_: Place) -> Trial:
-    connection = sqlite3.connect(":memory:")
-    connection.close()
-    return Trial(connection)
-
-
-@case(DATABASES, "`dbm` database")
-def dbm_database(place: Place) -> Trial:
-    made = dbm.dumb.open(str(place.folder / "data"), "c")
-    place.finally_(made.close)
-    made[b"key"] = b"value"
-    return Trial(
-        made, (works(lambda: made[b"key"], "closed"),), release=made.close, say="database.close"
-    )
-
-
-@case(DATABASES, "`shelve` shelf")
-def shelf(place: Place) -> Trial:
-    # A `dbm.dumb` takes strings and bytes.
-    made: Any = shelve.Shelf(dbm.dumb.open(str(place.folder / "data"), "c"))  # type: ignore[arg-type]  # as above
-    place.finally_(made.close)
-    made["key"] = 1
-    return Trial(
-        made, (works(lambda: made["key"], "closed"),), release=made.close, say="shelf.close"
-    )
-
-
-@case(DATABASES, "`mailbox.mbox`")
-def mbox(place: Place) -> Trial:
-    made = mailbox.mbox(place.folder / "mbox")
-    place.finally_(made.close)
-    return Trial(
-        made,
-        (number(made._file.fileno()),),  # type: ignore[attr-defined]
-        release=made.close,
-        say="mailbox.close",
-    )
-
-
-# -- logging -----------------------------------------------------------------------
-
-
-@case(LOGGING, "`logging.FileHandler`")
-def file_handler(place: Place) -> Trial:
-    return _handler(place, logging.FileHandler(place.folder / "log"))
-
-
-@case(LOGGING, "`logging.handlers.RotatingFileHandler`")
-def rotating_handler(place: Place) -> Trial:
-    return _handler(place, logging.handlers.RotatingFileHandler(place.folder / "log"))
-
-
-def _handler(place: Place, handler: logging.FileHandler) -> Trial:
-    place.finally_(handler.close)
-    assert handler.stream is not None
-    return Trial(
-        handler, (number(handler.stream.fileno()),), release=handler.close, say="handler.close"
-    )
-
-
-@case(LOGGING, "`logging.handlers.SocketHandler`")
-def socket_handler(place: Place) -> Trial:
-    listener = place.enter_context(socket.create_server(("127.0.0.1", 0)))
-    handler = logging.handlers.SocketHandler(*listener.getsockname())
-    place.finally_(handler.close)
-    handler.createSocket()
-    assert handler.sock is not None
-    return Trial(
-        handler, (number(handler.sock.fileno()),), release=handler.close, say="handler.close"
-    )
-
-
-@case(LOGGING, "`logging.Logger`")
-def logger(_: Place) -> Trial:
-    return Trial(logging.getLogger("adopted"))
