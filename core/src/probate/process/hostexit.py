@@ -33,6 +33,9 @@ class Unclosed(Protocol):
     def list_processes(self) -> list[ProcessInfo]:
         """List the processes that have not terminated yet."""
 
+    def holds_anything(self) -> bool:
+        """Tell whether anything is owned; called often, with garbage being looked for."""
+
     def count_held(self) -> dict[str, int]:
         """Count what is owned, by kind."""
 
@@ -118,7 +121,7 @@ class OpenManagers:
         if info["generation"] == 0 or self._is_over:
             return
         for manager in self._managers():
-            is_held = phase == "stop" or bool(manager.count_held())
+            is_held = phase == "stop" or manager.holds_anything()
             self._open[manager] = manager if is_held else None
 
     def _managers(self) -> list[Unclosed]:

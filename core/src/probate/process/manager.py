@@ -256,6 +256,10 @@ class ProcessManager:
         """
         self._terminator.grace.end()
 
+    def holds_anything(self) -> bool:
+        """Tell whether its processes, or others, own anything."""
+        return self._registry.has_owners()
+
     def count_held(self) -> dict[str, int]:
         """Count what its processes own, by kind, in cleanup order."""
         return self._registry.count_owned(above=self._after)
