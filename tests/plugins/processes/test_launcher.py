@@ -136,18 +136,15 @@ def test_only_what_is_spawned_is_marked(manager: ProcessManager) -> None:
     process = manager.spawn(SLEEP)
     if Worn.by(process.os_pid or 0) == UNWORN:
         pytest.skip("this kernel keeps no marks")
-    is_over = threading.Event()
     strangers: list[subprocess.Popen[bytes]] = []
 
     def start_strangers() -> None:
-        while not is_over.is_set():
-            strangers.append(subprocess.Popen(SLEEP))
+        strangers.extend(subprocess.Popen(SLEEP) for _ in range(20))
 
     threads = [threading.Thread(target=start_strangers) for _ in range(2)]
     for thread in threads:
         thread.start()
     spawned = [manager.spawn(SLEEP) for _ in range(20)]
-    is_over.set()
     for thread in threads:
         thread.join()
     worn = [Worn.by(each.pid) for each in strangers]
@@ -228,7 +225,7 @@ def reaped(process: OsProcess) -> bool:
 
 def test_a_finalizer_that_spawns_on_the_launchers_own_thread(manager: ProcessManager) -> None:
     """It waits for nobody: the thread is there already."""
-    launcher = launchers.find()
+    launcher = launchers.first()
     if launcher is None:
         pytest.skip("this kernel keeps no marks")
     process = launcher.call(lambda: manager.spawn(SLEEP))
@@ -265,7 +262,7 @@ def test_a_forked_host_starts_its_own(
     """With marks on a thread of its own, as the parent's is not there; or without any."""
     manager.spawn(SLEEP)
     if not is_there:
-        monkeypatch.setattr(launchers, "find", lambda: None)
+        monkeypatch.setattr(launchers, "first", lambda: None)
 
     def in_child() -> None:
         mine = manager.create_process("child's")
@@ -284,13 +281,16 @@ def test_a_forked_host_starts_its_own(
 #: As under gunicorn -k gevent: threads, locks and Popen are replaced by those of an event loop.
 UNDER_GEVENT = """
 from gevent import monkey; monkey.patch_all()
-import os, threading
-from probate import ProcessManager
+import os
+from probate_processes.birth import Birth
+from probate_processes.launcher import Caller, launchers
+from probate_processes.marks import Mark
 from probate_processes.threadmarks import Worn
-with ProcessManager.builder().with_grace(0).build() as manager:
-    process = manager.spawn(["sleep", "300"])
-    child, host = Worn.by(process.os_pid), Worn.by(os.getpid())
-    print(any(child), any(host), process.terminate().is_success)
+launcher = launchers.first()
+birth = Birth(Mark.new(launcher.marks), launcher, Caller.here(), None, {}, is_held=False)
+launcher.call(lambda: birth.start(["sleep", "300"], {}))
+print(any(Worn.by(birth.os_pids[0])), any(Worn.by(os.getpid())), launcher.tid != os.getpid())
+birth.leader.send_signal(9)
 """
 
 

@@ -62,17 +62,11 @@ class Elsewhere(Generic[T]):
 
     A thread where no signal handler runs, with a stack of its own: what an exception has kept
     from coming to its end here comes to its end there. `interrupt` is the first exception that
-    fell in meanwhile. Where no thread can be started, the call is made here. `submit` has it made
-    by a thread that there is already.
+    fell in meanwhile. Where no thread can be started, the call is made here.
     """
 
-    def __init__(
-        self,
-        function: Callable[[], T],
-        submit: Callable[[Callable[[], None]], object] | None = None,
-    ) -> None:
+    def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
-        self._submit = submit
         # Locks of C, which no exception leaves half taken, as it does Python's Condition.
         self._claim = _thread.allocate_lock()
         self._running = _thread.allocate_lock()
@@ -104,9 +98,6 @@ class Elsewhere(Generic[T]):
         return self._answer  # type: ignore[return-value]  # there is one
 
     def _start(self) -> None:
-        if self._submit is not None:
-            self._submit(self._run)
-            return
         try:
             check_threads_run()
             _thread.start_new_thread(self._run, ())

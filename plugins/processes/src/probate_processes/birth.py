@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _posixsubprocess
 import contextlib
 import fcntl
 import os
@@ -31,7 +32,7 @@ _Popen: Final[type[subprocess.Popen[Any]]] = (
     else subprocess.Popen
 )
 _execute_child: Final[types.FunctionType] = vars(_Popen)["_execute_child"]
-_fork_exec: Final[Callable[..., int]] = _execute_child.__globals__["_fork_exec"]
+_fork_exec: Final[Callable[..., int]] = _posixsubprocess.fork_exec
 
 #: Above those that a child's streams take the place of.
 _FIRST_FREE: Final = 3

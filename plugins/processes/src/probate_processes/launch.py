@@ -7,6 +7,7 @@ import errno
 import os
 import select
 import signal
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final, final
 
 from probate import OsProcess
@@ -21,6 +22,7 @@ from probate_processes.native import Child
 from probate_processes.procfs import (
     Descent,
     Members,
+    check_proc,
     close_all,
     is_descendant,
     last_os_pid,
@@ -79,15 +81,25 @@ class Start:
 
         Raises OSError if it cannot be executed, ValueError for a bad limit.
         """
-        launcher = launchers.find()
+        check_proc()
         caller = Caller.here()
 
-        def start() -> Tree:
+        def start(launcher: Launcher | None) -> Tree | None:
+            if launcher is not None and not launcher.serves(caller):
+                return None
             tree = self._start(launcher, caller)
             then(tree)
             return tree
 
-        return start() if launcher is None else launcher.call(start)
+        # Most often it is the one; if not, that is seen on its thread, too.
+        for find in (launchers.first, partial(launchers.find, caller)):
+            if (launcher := find()) is not None:
+                tree = launcher.call(partial(start, launcher))
+                if tree is not None:
+                    return tree
+        tree = start(None)
+        assert tree is not None
+        return tree
 
     def _start(self, launcher: Launcher | None, caller: Caller) -> Tree:
         for name in ("stdin", "stdout", "stderr"):
@@ -179,6 +191,7 @@ def adopt_tree(trees: TreeRegistry, native: Native) -> Tree:
     It is marked, and can be contained, if it descends from this host. Raises ProcessLookupError if
     it is gone, ValueError if it leads a tree.
     """
+    check_proc()
     with contextlib.ExitStack() as undo:
         trees.open(native)
         undo.callback(trees.close, native)
@@ -193,7 +206,7 @@ def adopt_tree(trees: TreeRegistry, native: Native) -> Tree:
         # A stranger's limits and cgroup are not ours to change; those of a fork server's are.
         if is_child or is_descendant(leader.os_pid):
             # To know what holds here, there must be a thread that has tried.
-            launchers.find()
+            launchers.first()
             mark = Mark.new(launchers.marks())
             cgroup = Cgroup.create()
             if cgroup is not None:

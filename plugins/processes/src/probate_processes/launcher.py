@@ -17,10 +17,10 @@ import gc
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, final
 
 from probate import forget_in_forked_child
-from probate.system import Elsewhere, read_proc
+from probate.system import read_proc
 from probate_processes.threadmarks import (
     SchedAttr,
     ThreadMarks,
@@ -82,33 +82,86 @@ def _namespaces(folder: str) -> list[str]:
 
 @final
 class Caller(NamedTuple):
-    """What of a calling thread is handed on each time: its CPUs and its signal mask."""
+    """Names a calling thread, and what of it is handed on each time: its CPUs and signal mask."""
 
+    tid: int
+    slack: int
     cpus: set[int]
     blocked: set[int]
 
     @classmethod
     def here(cls) -> Caller:
-        """Look at this thread."""
-        return cls(os.sched_getaffinity(0), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        """Look at this thread; no file is opened for it, which an exception would leave open."""
+        cpus, blocked = os.sched_getaffinity(0), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        return cls(threading.get_native_id(), timer_slack(), cpus, blocked)
+
+
+@final
+class _Call(Generic[T]):
+    """A call that another thread makes, once, and that is waited for whatever falls in.
+
+    With queues of C instead of locks, which gevent replaces by those of its loop.
+    """
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._functions = [function]
+        self._is_over = False
+        self._over: _queue.SimpleQueue[None] = _queue.SimpleQueue()
+        self._result: list[T] = []
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Make it, unless it has been made: it may have been submitted twice."""
+        try:
+            function = self._functions.pop()
+        except IndexError:
+            return
+        try:
+            self._result.append(function())
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._is_over = True
+            self._over.put(None)
+
+    def wait(self, submit: Callable[[], None]) -> T:
+        """Submit it, and wait until it is over; raise what fell in meanwhile, or what it raised."""
+        is_submitted = False
+        interrupt: BaseException | None = None
+        # Told by a flag: an exception may fall in just after the queue was read.
+        while not self._is_over:
+            try:
+                if not is_submitted:
+                    submit()
+                    is_submitted = True
+                self._over.get()
+            except BaseException as error:
+                interrupt = interrupt or error
+        failure, self._error = interrupt or self._error, None
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            # Its traceback has this frame, which must not keep it, and all that its callers hold.
+            del failure, interrupt
+        return self._result[0]
 
 
 @final
 class Launcher:
     """Forks on one parked thread, which hands on what the thread hands on that has made it."""
 
-    def __init__(self, maker: int) -> None:
+    def __init__(self) -> None:
         self.tid = 0
-        self.hands_on = _handed_on(maker)
+        self.hands_on: tuple[object, ...] = ()
         #: Whether children can be told by what the thread wears.
         self.is_of_use = False
-        self._slack = timer_slack()
-        self._calls: _queue.SimpleQueue[Callable[[], None]] = _queue.SimpleQueue()
+        self._slack = 0
+        self._calls: _queue.SimpleQueue[_Call[Any]] = _queue.SimpleQueue()
         self._ident = 0
-        ready = _thread.allocate_lock()
-        ready.acquire()
-        _start_new_thread(self._serve, (ready.release,))
-        ready.acquire()
+        ready: _queue.SimpleQueue[None] = _queue.SimpleQueue()
+        _start_new_thread(self._serve, (ready,))
+        ready.get()
 
     def call(self, function: Callable[[], T]) -> T:
         """Make a call on the thread, where no signal handler runs, and none can be in its way.
@@ -118,16 +171,8 @@ class Launcher:
         if _thread.get_ident() == self._ident:
             # A finalizer that spawns, as it was called there.
             return function()
-        elsewhere = Elsewhere(function, self._calls.put)
-        try:
-            result = elsewhere.result()
-        except BaseException:
-            if elsewhere.interrupt is not None:
-                raise elsewhere.interrupt from None
-            raise
-        if elsewhere.interrupt is not None:
-            raise elsewhere.interrupt
-        return result
+        call = _Call(function)
+        return call.wait(lambda: self._calls.put(call))
 
     def fork(self, calls: Iterable[int], os_pids: list[int], worn: Worn, caller: Caller) -> None:
         """Extend `os_pids` by `calls`, which fork, marked, on this very thread."""
@@ -145,32 +190,34 @@ class Launcher:
             take_off()
             signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
 
-    def serves(self, tid: int) -> bool:
-        """Whether a thread, which is the calling one, hands on the same."""
+    def serves(self, caller: Caller) -> bool:
+        """Whether a thread hands on the same."""
         return (
-            self.hands_on == _handed_on(tid)
-            and self._slack == timer_slack()
-            and shares_files(self.tid, tid)
+            self.hands_on == _handed_on(caller.tid)
+            and self._slack == caller.slack
+            and shares_files(self.tid, caller.tid)
         )
 
     def look_again(self) -> None:
         """Read anew what the thread hands on: some of it may be changed for a whole process."""
         self.hands_on = _handed_on(self.tid)
 
-    def _serve(self, is_ready: Callable[[], None]) -> None:
+    def _serve(self, ready: _queue.SimpleQueue[None]) -> None:
         try:
             # It takes no signal that another thread waits for (sigwait(3)).
             signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
             self.tid = threading.get_native_id()
             self._ident = _thread.get_ident()
             name_thread(THREAD_NAME)
+            self._slack = timer_slack()
+            self.look_again()
             self.marks = marks = ThreadMarks()
             self.is_of_use = bool(marks)
         finally:
-            is_ready()
+            ready.put(None)
         while True:
             call = self._calls.get()
-            call()
+            call.run()
             del call
 
 
@@ -183,33 +230,46 @@ class Launchers:
         self._all: list[Launcher] = []
         forget_in_forked_child(self)
 
-    def find(self) -> Launcher | None:
-        """Return the launcher for the calling thread; None if it has to fork by itself.
-
-        That is so where the kernel keeps no marks; and where the thread hands on what a parked
-        one is not to keep for ever, such as namespaces of its own.
-        """
+    def first(self) -> Launcher | None:
+        """Return the one that serves most threads; None where the kernel keeps no marks."""
         with self._lock:
-            if self._all and not self._all[0].is_of_use:
-                return None
-            tid = threading.get_native_id()
-            for is_second_look in (False, True):
-                for each in self._all:
-                    if is_second_look:
-                        each.look_again()
-                    if each.serves(tid):
-                        return each if each.is_of_use else None
-            if len(self._all) == _MOST or (
-                tid != os.getpid() and not _is_like_the_main_thread(tid)
-            ):
-                return None
-            try:
-                made = Launcher(tid)
-            except RuntimeError:
-                # No thread can be started, in other namespaces than the rest (clone(2)) or at all.
-                return None
-            self._all.append(made)
-            return made if made.is_of_use else None
+            if not self._all:
+                self._make()
+            return self._all[0] if self._all and self._all[0].is_of_use else None
+
+    def find(self, caller: Caller) -> Launcher | None:
+        """Return the launcher for a calling thread; None if that has to fork by itself.
+
+        That is so where the kernel keeps no marks; and where it hands on what a parked thread is
+        not to keep for ever, such as namespaces of its own.
+        """
+        first = self.first()
+        if first is None:
+            return None
+        found, may_be_made = first.call(lambda: self._match(caller))
+        if found is None and may_be_made:
+            with self._lock:
+                found = self._make() if len(self._all) < _MOST else None
+        return found if found is not None and found.is_of_use else None
+
+    def _match(self, caller: Caller) -> tuple[Launcher | None, bool]:
+        """Find one that serves a thread; or tell whether the thread may make one."""
+        for look_again in (False, True):
+            for each in list(self._all):
+                if look_again:
+                    each.look_again()
+                if each.serves(caller):
+                    return each, False
+        return None, caller.tid == os.getpid() or _is_like_the_main_thread(caller.tid)
+
+    def _make(self) -> Launcher | None:
+        try:
+            made = Launcher()
+        except RuntimeError:
+            # No thread can be started: in other namespaces than the rest (clone(2)), or at all.
+            return None
+        self._all.append(made)
+        return made
 
     def marks(self) -> ThreadMarks | None:
         """Which numbers processes can be marked by, from outside as well; None if by none."""

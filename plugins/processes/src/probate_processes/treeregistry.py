@@ -16,7 +16,7 @@ from probate_processes.launcher import launchers
 from probate_processes.lineage import Lineage
 from probate_processes.marks import UNWORN
 from probate_processes.membership import MarkedTrees
-from probate_processes.procfs import Descent, check_proc, children_by_thread, pin
+from probate_processes.procfs import Descent, children_by_thread, pin
 from probate_processes.subreaper import is_subreaper, set_subreaper
 
 if TYPE_CHECKING:
@@ -72,11 +72,7 @@ class TreeRegistry:
         _registries.add(self)
 
     def open(self, user: object) -> None:
-        """Become a subreaper, before there is a descendant, until `close`.
-
-        Raises OSError, and ForeignProcError where descendants could not be told.
-        """
-        check_proc()
+        """Become a subreaper, before there is a descendant, until `close`. Raises OSError."""
         with self._lock:
             if not self._users:
                 self._was_subreaper = is_subreaper()
