@@ -236,13 +236,33 @@ class NotOwnedError(OwnershipError):
 
 @final
 class AlreadyOwnedError(OwnershipError):
-    """Raised when an object has an owner already: each is released once, by one owner."""
+    """Raised when an object has an owner already: each is released once, by one owner.
 
-    def __init__(self, kind: str, what: str, owner: int | None) -> None:
+    `owner` is that process, None if it is just being given back; `owned_as` the kind that has it,
+    which may be another one: a socket's number is the socket's.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        what: str,
+        owner: int | None,
+        *,
+        owned_as: str | None = None,
+        is_elsewhere: bool = False,
+    ) -> None:
         whose = "a process" if owner is None else f"process {owner}"
-        super().__init__(f"{kind}: {what} is owned by {whose} already; transfer it instead")
+        way_out = "transfer it instead"
+        if owned_as is not None and owned_as != kind:
+            way_out = "transfer that instead, or have its owner disown it"
+            whose += f", as one of its {owned_as},"
+        if is_elsewhere:
+            whose += " of another orchestrator"
+            way_out = "have its owner disown it first"
+        super().__init__(f"{kind}: {what} is owned by {whose} already; {way_out}")
         self.kind = kind
         self.owner = owner
+        self.owned_as = kind if owned_as is None else owned_as
 
 
 @final

@@ -2,10 +2,12 @@
 
 table.py      OwnershipTable: who owns which resources of one kind
 holdings.py   what each owner holds, safe from any thread
-index.py      finds a resource by its object, which has one owner
+index.py      finds a resource by its object or descriptor, which has one owner
+descriptors.py  which resource has which descriptor number, in all tables
 cleanup.py    releases all that one owner holds, and accounts for it
 release.py    calls a table's release function, on the event loop that it needs
 callback.py   Callback: a function to be called when its owner ends
+sites.py      where a resource was acquired
 admission.py  which pids may acquire, and how much
 """
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 from probate.errors import safe_repr
 from probate.outcome import Outcome
+from probate.system.descriptor import OwnedDescriptor
 from probate.system.loops import run_on_loop, running_loop
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ class Callback:
     callback was made, or on a new one if none did. Raises TypeError for what cannot be called.
     """
 
-    __slots__ = ("_call", "_loop", "identity", "name")
+    __slots__ = ("_call", "_loop", "descriptors", "identity", "name")
 
     def __init__(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         if not callable(function):
@@ -37,6 +40,11 @@ class Callback:
         self._loop = running_loop()
         #: What may have one owner only: the thing that is released, or the callback itself.
         self.identity: object = self
+        #: The descriptor number that it closes, if it is known to be one: its owner's alone.
+        self.descriptors: tuple[OwnedDescriptor, ...] = ()
+        if function is os.close and len(args) == 1:
+            with contextlib.suppress(OSError, TypeError):
+                self.descriptors = (OwnedDescriptor(args[0]),)
         self.name = getattr(function, "__qualname__", None) or safe_repr(function)
 
     @classmethod
@@ -47,15 +55,23 @@ class Callback:
         """
         is_its_method = hasattr(release, "__self__") and release.__self__ is thing
         made = cls(release) if is_its_method or not _takes_one(release) else cls(release, thing)
-        made.identity = thing
+        if not made.descriptors:
+            # A number is not known by what it is: it comes round.
+            made.identity = thing
         return made
 
     def __repr__(self) -> str:
         what = "" if self.identity is self else f" of {safe_repr(self.identity)}"
+        what += "".join(f" of descriptor {each.number}" for each in self.descriptors)
         return f"{self.name}(){what}"
 
     def __call__(self) -> Outcome:
-        """Call the function; return its outcome. Raises what it raises, or what its loop does."""
+        """Call the function; return its outcome. Raises what it raises, or what its loop does.
+
+        A descriptor that was closed elsewhere, and may be another's, is ALREADY_GONE.
+        """
+        if not all(each.is_ours for each in self.descriptors):
+            return Outcome.ALREADY_GONE
         if inspect.iscoroutinefunction(self._call.func):
             answer = run_on_loop(self._call, self._loop)
         else:

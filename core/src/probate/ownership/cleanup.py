@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from probate import models
     from probate.outcome import ResourceId
     from probate.ownership.holdings import Holdings
-    from probate.ownership.index import IdentityIndex
+    from probate.ownership.index import ResourceIndex
 else:
     models = lazy_module("probate.models")
 
@@ -47,7 +47,7 @@ class Cleanup(Generic[T]):
         kind: str,
         describe: Callable[[T], str],
         holdings: Holdings[T],
-        index: IdentityIndex[T],
+        index: ResourceIndex[T],
         sites: dict[ResourceId, str],
     ) -> None:
         self._kind = kind
@@ -177,12 +177,14 @@ class Cleanup(Generic[T]):
             size = holdings.take_sizes((resource_id,)) if holdings.sizes else 0
             if outcome.stays_owned:
                 self.kept.append((resource_id, resource, size))
+                # A release by hand, meanwhile, may have taken it out of the index.
                 for identity in self._identities:
-                    # A release by hand, meanwhile, may have taken it out of the index.
                     self._index.ids[key_of(identity)] = resource_id
+                self._index.restore_descriptors(resource, resource_id)
             else:
                 for identity in self._identities:
-                    self._index.remove(identity, resource_id)
+                    self._index.remove_identity(identity, resource_id)
+                self._index.remove_descriptors(taken)
                 if self._sites:
                     self._sites.pop(resource_id, None)
                 if outcome is Outcome.RELEASED:
@@ -203,9 +205,10 @@ class Cleanup(Generic[T]):
         ids = [each[0] for each in released]
         if int in set(map(type, names)):
             for identity, resource_id in zip(names, reversed(ids), strict=True):
-                self._index.remove(identity, resource_id)
+                self._index.remove_identity(identity, resource_id)
         else:
             deque(map(self._index.ids.pop, map(id, names), repeat(None)), maxlen=0)
+        self._index.remove_descriptors(released)
         for resource_id in ids if self._sites else ():
             self._sites.pop(resource_id, None)
         nbytes = self.holdings.take_sizes(ids)

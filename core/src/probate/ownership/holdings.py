@@ -30,6 +30,9 @@ else:
 
 T = TypeVar("T")
 
+#: Takes the place of a reservation where there are no limits.
+_NO_RESERVATION: Final[contextlib.AbstractContextManager[None]] = contextlib.nullcontext()
+
 #: Owners that share a lock delay each other by some nanoseconds, if at all.
 _LOCKS: Final = 16
 
@@ -300,6 +303,22 @@ class HoldingsByOwner(Generic[T]):
             holdings = self.get_or_create(pid)
             for entry in kept:
                 holdings.put(*entry)
+
+    @property
+    def records_sites(self) -> bool:
+        """Whether the stack of each acquisition is kept."""
+        return self.admission is not None and self.admission.record_sites
+
+    def admitted(
+        self, pid: int, kind: str, nbytes: int
+    ) -> contextlib.AbstractContextManager[Reservation | None]:
+        """Raise if `pid` may not acquire; else reserve the bytes, if it has limits."""
+        if nbytes < 0:
+            raise ValueError(f"nbytes must not be negative, got {nbytes}")
+        limits = None if self.admission is None else self.admission.check(pid)
+        return (
+            _NO_RESERVATION if limits is None else self.reserve(pid, kind, limits.of(kind), nbytes)
+        )
 
     def reserve(self, pid: int, kind: str, limits: KindLimits, nbytes: int) -> Reservation:
         """Count an acquisition under way against the limits of `pid`.

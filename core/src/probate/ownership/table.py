@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import traceback
-from contextlib import nullcontext
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast, final
 
-from probate.errors import (
-    AlreadyOwnedError,
-    NotOwnedError,
-    ProcessTerminatedError,
-    safe_repr,
-)
+from probate.errors import AlreadyOwnedError, NotOwnedError, ProcessTerminatedError, safe_repr
 from probate.outcome import Outcome, ResourceId
 from probate.ownership.cleanup import Cleanup
 from probate.ownership.holdings import HoldingsByOwner
-from probate.ownership.index import IdentityIndex
+from probate.ownership.index import ResourceIndex
 from probate.ownership.release import Releaser, release_by_hand
+from probate.ownership.sites import acquisition_site
 from probate.system.forking import forget_in_forked_child
 from probate.system.lazy import lazy_module
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterable, Iterator
 
     from probate import models
     from probate.ownership.admission import Admission
     from probate.ownership.holdings import Reservation
+    from probate.system.descriptor import OwnedDescriptor
 else:
     models = lazy_module("probate.models")
 
@@ -36,12 +31,6 @@ T = TypeVar("T")
 M = TypeVar("M")
 
 _ids: Final = cast("Iterator[ResourceId]", itertools.count(1))
-
-#: Takes the place of a reservation where there are no limits.
-_NO_RESERVATION: Final[AbstractContextManager[None]] = nullcontext()
-
-#: Frames kept of an acquisition's stack; the innermost ones tell the most.
-_SITE_DEPTH: Final = 12
 
 
 @final
@@ -57,7 +46,8 @@ class OwnershipTable(Generic[T]):
     object that may have one owner at a time only, the resource itself or what it wraps; the
     resource can then be found by that object, in O(1), at the price of an index. An int, such as a
     descriptor, is found by its value. `alias` turns what a user may hold instead, such as a
-    wrapper, into that object.
+    wrapper, into that object. `descriptors` returns the numbers that a resource closes, the same
+    objects at each call: each number has one owner in this OS process, whatever its kind.
 
     Thread-safe. A forked child starts with an empty table: it owns nothing, and what it
     inherited is kept from being finalised there. Resources are never None.
@@ -72,6 +62,7 @@ class OwnershipTable(Generic[T]):
         describe: Callable[[T], str] = repr,
         identity: Callable[[T], object] | None = None,
         alias: Callable[[object], object] | None = None,
+        descriptors: Callable[[T], Iterable[OwnedDescriptor]] | None = None,
     ) -> None:
         self.kind = kind
         #: How its resources are released.
@@ -80,9 +71,9 @@ class OwnershipTable(Generic[T]):
         self._describe = describe
         self._by_owner: HoldingsByOwner[T] = HoldingsByOwner()
         self._sites: dict[ResourceId, str] = {}
-        self._index = IdentityIndex(identity, alias)
+        self._index = ResourceIndex(self, identity, alias, descriptors)
         #: Whether nothing is noted of a resource but its owner.
-        self._is_plain = identity is None and not self.releaser.is_async
+        self._is_plain = self._index.is_unused and not self.releaser.is_async
         #: Cleanups that exceptions from outside kept from their end, by owner.
         self._unfinished: dict[object, Cleanup[T]] = {}
         self._inherited: list[object] = []
@@ -152,8 +143,24 @@ class OwnershipTable(Generic[T]):
 
     def owner_of(self, identity: object) -> int | None:
         """Return who owns this very object, None if nobody does. O(owners); needs `identity`."""
-        found = self._index.find(identity)
+        found = None if self._index.has_lost(identity) else self._index.find(identity)
         return None if found is None else self._by_owner.owner_of(found)
+
+    def owner_of_id(self, resource_id: ResourceId, likely: int | None = None) -> int | None:
+        """Return who owns an id, None if nobody does. O(owners), but for who is `likely` to."""
+        if likely is not None and resource_id in (self._by_owner.get(likely) or ()):
+            return likely
+        return self._by_owner.owner_of(resource_id)
+
+    def with_descriptor(self, number: int) -> tuple[int, T] | None:
+        """Return what was last known to have a descriptor number, and its owner.
+
+        None if that is nothing of this table. It may have been closed since: ask the descriptor.
+        """
+        claim = self._index.find_descriptor(number)
+        if claim is None or (pid := self.owner_of_id(claim.resource_id, claim.pid)) is None:
+            return None
+        return pid, self.get(pid, claim.resource_id)
 
     def usage(self, pid: int) -> models.ResourceUsage:
         """Describe what `pid` owns, oldest first."""
@@ -169,8 +176,8 @@ class OwnershipTable(Generic[T]):
 
     def check_admitted(self, pid: int) -> None:
         """Raise what `add` would raise if `pid` may not own anything: to ask before one begins."""
-        if self._by_owner.admission is not None:
-            self._by_owner.admission.check(pid)
+        if self.admission is not None:
+            self.admission.check(pid)
 
     # -- owning --------------------------------------------------------------
 
@@ -187,8 +194,8 @@ class OwnershipTable(Generic[T]):
         revocations = 0 if admission is None else admission.revocations
         is_free = admission is None or pid in admission.unlimited
         if nbytes or not (is_free and self._is_plain):
-            with self._admitted(pid, nbytes) as reservation:
-                return self._record(pid, resource, nbytes, reservation)[0]
+            with by_owner.admitted(pid, self.kind, nbytes) as reservation:
+                return self._record(pid, resource, nbytes, reservation, is_new=False)[0]
         resource_id = next(_ids)
         holdings = by_owner.get(pid)
         if holdings is None:
@@ -217,14 +224,14 @@ class OwnershipTable(Generic[T]):
         ProcessTerminatedError.
         """
         undo = self.releaser.choose(release)
-        with self._admitted(pid, nbytes) as reservation:
+        with self._by_owner.admitted(pid, self.kind, nbytes) as reservation:
             made = make()
             try:
-                _, is_still_owned = self._record(pid, cast("T", made), nbytes, reservation)
+                _, is_owned = self._record(pid, cast("T", made), nbytes, reservation, is_new=True)
             except BaseException:
                 undo(cast("T", made))
                 raise
-        if not is_still_owned:
+        if not is_owned:
             raise ProcessTerminatedError(pid)
         return made
 
@@ -254,7 +261,8 @@ class OwnershipTable(Generic[T]):
         self.releaser.note(resource, loop)
 
         def put_back() -> None:
-            self._index.claim(resource, resource_id, self._by_owner.owner_of)
+            with suppress(AlreadyOwnedError):
+                self._index.claim(self, pid, resource, resource_id)
             self._by_owner.put_back(pid, [(resource_id, resource, nbytes)])
 
         return release_by_hand(partial(releaser, resource), put_back)
@@ -302,13 +310,14 @@ class OwnershipTable(Generic[T]):
         Atomic against cleanups of both. Raises NotOwnedError if `pid` does not own it, and what
         `add` raises if `to` may not; nothing has changed then.
         """
-        self.get(pid, resource_id)
+        resource = self.get(pid, resource_id)
         if to == pid:
             return
         nbytes = self._by_owner.size_of(pid, resource_id)
-        with self._admitted(to, nbytes) as reservation:
+        with self._by_owner.admitted(to, self.kind, nbytes) as reservation:
             if not self._by_owner.move(pid, resource_id, to, reservation):
                 raise self._not_owned(pid, resource_id)
+        self._index.move(resource, resource_id, to)
 
     def cleanup(
         self, pid: int, release: Callable[[T], object] | None = None
@@ -343,9 +352,10 @@ class OwnershipTable(Generic[T]):
 
     # -- called by the core only ------------------------------------------------
 
-    def is_wired_elsewhere(self, admission: Admission) -> bool:
-        """Tell whether it serves another orchestrator, whose pids would be confused with ours."""
-        return self._by_owner.admission not in (None, admission)
+    @property
+    def admission(self) -> Admission | None:
+        """Return what decides who may own: one for all tables of an orchestrator."""
+        return self._by_owner.admission
 
     def wire(self, kind: str, admission: Admission) -> None:
         """Serve `kind`, and let `admission` decide who may own."""
@@ -362,30 +372,16 @@ class OwnershipTable(Generic[T]):
 
     # -- inside --------------------------------------------------------------
 
-    def _admitted(self, pid: int, nbytes: int) -> AbstractContextManager[Reservation | None]:
-        """Raise if `pid` may not acquire; else reserve the bytes, if it has limits."""
-        if nbytes < 0:
-            raise ValueError(f"nbytes must not be negative, got {nbytes}")
-        admission = self._by_owner.admission
-        limits = None if admission is None else admission.check(pid)
-        if limits is None:
-            return _NO_RESERVATION
-        return self._by_owner.reserve(pid, self.kind, limits.of(self.kind), nbytes)
-
     def _record(
-        self, pid: int, resource: T, nbytes: int, reservation: Reservation | None
+        self, pid: int, resource: T, nbytes: int, reservation: Reservation | None, *, is_new: bool
     ) -> tuple[ResourceId, bool]:
         """Put a resource in; return its new id, and False if a cleanup has taken it by now."""
         resource_id = next(_ids)
         try:
-            taken = self._index.claim(resource, resource_id, self._by_owner.owner_of)
-            if taken is not None:
-                raise AlreadyOwnedError(self.kind, self.describe(resource), *taken)
+            self._index.claim(self, pid, resource, resource_id, is_new=is_new)
             self.releaser.note_here(resource)
-            admission = self._by_owner.admission
-            if admission is not None and admission.record_sites:
-                frames = traceback.extract_stack(limit=_SITE_DEPTH + 2)[:-2]
-                self._sites[resource_id] = "".join(traceback.format_list(frames))
+            if self._by_owner.records_sites:
+                self._sites[resource_id] = acquisition_site()
             stays = self._by_owner.insert(pid, resource_id, resource, nbytes, reservation)
         except BaseException:
             self._forget(resource_id, resource)
@@ -394,8 +390,7 @@ class OwnershipTable(Generic[T]):
         return resource_id, stays
 
     def _forget(self, resource_id: ResourceId, resource: T) -> None:
-        if self._index.identity is not None:
-            self._index.remove(self._index.identity(resource), resource_id)
+        self._index.remove(resource, resource_id)
         if self._sites:
             self._sites.pop(resource_id, None)
 

@@ -306,7 +306,7 @@ class PluginRegistry:
         kind, manager = registered.kind, self.plugin_manager
         if kind in by_kind or manager.has_plugin(kind):
             raise DuplicateKindError(kind)
-        if any(table.is_wired_elsewhere(self.admission) for table in registered.tables):
+        if any(table.admission not in (None, self.admission) for table in registered.tables):
             raise UnusablePluginError(
                 kind,
                 "this very object serves another orchestrator, and the pids of two would be taken "

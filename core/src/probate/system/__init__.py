@@ -3,7 +3,11 @@
 osprocess.py   OsProcess: one OS process, pinned by a pidfd; what /proc says of it
 deathwatch.py  death_watch: the thread that the kernel tells of deaths
 identity.py    which file a number or path refers to; closed and unlinked only while it does
-polling.py     who polls a number: event loops and selectors, which let go of it
+descriptor.py  OwnedDescriptor: a number that is closed only while it is the same file
+polling.py     who polls a number: epoll instances, event loops and selectors
+selecting.py   selectors that poll without an epoll instance
+detaching.py   let_go: event loops and selectors poll a number no more
+wakeup.py      the number that signals are written to, given up
 blocked.py     in which numbers other threads are blocked
 sharing.py     who else has a socket open
 mapdescriptor.py  MapDescriptor: the number that an mmap.mmap keeps to itself
@@ -36,6 +40,15 @@ if TYPE_CHECKING:
     from probate.system.deathwatch import DeathWatch as DeathWatch
     from probate.system.deathwatch import Timer as Timer
     from probate.system.deathwatch import death_watch as death_watch
+    from probate.system.descriptor import OwnedDescriptor as OwnedDescriptor
+    from probate.system.detaching import TURN as TURN
+    from probate.system.detaching import LetGo as LetGo
+    from probate.system.detaching import called_back as called_back
+    from probate.system.detaching import drop_unseen as drop_unseen
+    from probate.system.detaching import let_all_go as let_all_go
+    from probate.system.detaching import let_go as let_go
+    from probate.system.detaching import package_of as package_of
+    from probate.system.detaching import wait_a_turn as wait_a_turn
     from probate.system.forking import forget_in_forked_child as forget_in_forked_child
     from probate.system.identity import FileIdentity as FileIdentity
     from probate.system.identity import close_if_same as close_if_same
@@ -54,13 +67,11 @@ if TYPE_CHECKING:
     from probate.system.osprocess import read_proc as read_proc
     from probate.system.osprocess import start_time_of as start_time_of
     from probate.system.osprocess import stat_of as stat_of
-    from probate.system.polling import LetGo as LetGo
-    from probate.system.polling import epoll_of as epoll_of
-    from probate.system.polling import let_go as let_go
     from probate.system.polling import objects_above as objects_above
     from probate.system.polling import polled as polled
     from probate.system.sharing import all_sharers_of as all_sharers_of
     from probate.system.sharing import sharers_of as sharers_of
+    from probate.system.wakeup import give_up_wakeup as give_up_wakeup
 
 #: The public names of each module; the block above says the same to checkers.
 _HOMES: Final = by_name(
@@ -69,6 +80,10 @@ _HOMES: Final = by_name(
         "probate.system.blocked": "NOWHERE Blocked blocked_in has_other_threads",
         "probate.system.callthread": "CallThread",
         "probate.system.deathwatch": "DeathWatch Timer death_watch",
+        "probate.system.descriptor": "OwnedDescriptor",
+        "probate.system.detaching": (
+            "TURN LetGo called_back drop_unseen let_all_go let_go package_of wait_a_turn"
+        ),
         "probate.system.forking": "forget_in_forked_child",
         "probate.system.identity": (
             "FileIdentity close_if_same identify is_still path_of unlink_if_same"
@@ -78,8 +93,9 @@ _HOMES: Final = by_name(
         "probate.system.loops": "call_on_loop running_loop",
         "probate.system.mapdescriptor": "MapDescriptor",
         "probate.system.osprocess": "OsProcess open_pidfd read_proc start_time_of stat_of",
-        "probate.system.polling": "LetGo epoll_of let_go objects_above polled",
+        "probate.system.polling": "objects_above polled",
         "probate.system.sharing": "all_sharers_of sharers_of",
+        "probate.system.wakeup": "give_up_wakeup",
     }
 )
 __all__ = list(_HOMES)

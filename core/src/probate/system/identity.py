@@ -55,24 +55,29 @@ class FileIdentity(NamedTuple):
 
 def identify(fd: int) -> FileIdentity:
     """Return the identity of what `fd` refers to now. Raises OSError (EBADF) if it is not open."""
-    status = os.fstat(fd)
-    file_type = stat.S_IFMT(status.st_mode)
+    mode, inode, device = os.fstat(fd)[:3]
+    file_type = stat.S_IFMT(mode)
     access = fcntl.fcntl(fd, fcntl.F_GETFL) & _LASTING
-    name = "" if file_type else path_of(fd)
-    return FileIdentity(status.st_dev, status.st_ino, file_type, access, name)
+    return FileIdentity(device, inode, file_type, access, "" if file_type else path_of(fd))
 
 
 def is_still(fd: int, identity: FileIdentity) -> bool:
     """Tell whether `fd` still refers to the file that has this identity; False if it is closed."""
     device, inode, file_type, access, name = identity
     try:
-        status = os.fstat(fd)
+        mode, inode_now, device_now = os.fstat(fd)[:3]
         return (
-            status.st_ino == inode
-            and status.st_dev == device
-            and stat.S_IFMT(status.st_mode) == file_type
-            and fcntl.fcntl(fd, fcntl.F_GETFL) & _LASTING == access
-            and (file_type != 0 or path_of(fd) == name)
+            inode_now == inode
+            and device_now == device
+            and stat.S_IFMT(mode) == file_type
+            and (
+                # Each socket has an inode of its own.
+                file_type == stat.S_IFSOCK
+                or (
+                    fcntl.fcntl(fd, fcntl.F_GETFL) & _LASTING == access
+                    and (file_type != 0 or path_of(fd) == name)
+                )
+            )
         )
     except OSError:
         return False

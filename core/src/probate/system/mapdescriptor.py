@@ -10,9 +10,10 @@ import contextlib
 import functools
 import mmap
 import os
+import weakref
 from typing import TYPE_CHECKING, final
 
-from probate.system.identity import identify, is_still
+from probate.system.descriptor import OwnedDescriptor
 
 if TYPE_CHECKING:
     import ctypes
@@ -25,19 +26,21 @@ class MapDescriptor:
     Does not keep the map itself.
     """
 
-    __slots__ = ("_identity", "number")
+    __slots__ = ("descriptor", "number")
 
     def __init__(self, native: mmap.mmap) -> None:
         place = _place_of(native)
         #: The number; -1 for a map without one, and where it cannot be told.
         self.number = -1 if place is None else place.value
-        self._identity = None
+        #: What it refers to; None if it is not open.
+        self.descriptor: OwnedDescriptor | None = None
         with contextlib.suppress(OSError, OverflowError):
-            self._identity = identify(self.number)
+            asked = functools.partial(_number_of, weakref.ref(native))
+            self.descriptor = OwnedDescriptor(self.number, asked)
 
     def let_go_if_lost(self, native: mmap.mmap) -> bool:
         """Have that map forget a number that is no longer its own; whether it had to."""
-        if self.number == -1 or (self._identity and is_still(self.number, self._identity)):
+        if self.number == -1 or (self.descriptor is not None and self.descriptor.is_open):
             return False
         place = _place_of(native)
         if place is None or place.value != self.number:
@@ -51,6 +54,12 @@ def _place_of(native: mmap.mmap) -> ctypes.c_int | None:
 
     offset = _offset()
     return None if offset is None else ctypes.c_int.from_address(id(native) + offset)
+
+
+def _number_of(reference: weakref.ref[mmap.mmap]) -> int:
+    native = reference()
+    place = None if native is None or native.closed else _place_of(native)
+    return -1 if place is None else place.value
 
 
 @functools.cache

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, Self, final
 
 from probate.errors import PidfdUnavailableError
 from probate.system.arguments import checked_int
+from probate.system.descriptor import OwnedDescriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
 
 #: Where `starttime` stands in /proc/PID/stat, counted from what follows the name (proc(5)).
@@ -37,7 +37,7 @@ class OsProcess:
         self.os_pid = os_pid
         #: Clock ticks between the machine's boot and the process's start.
         self.start_time = start_time
-        self._pidfd: _Descriptor | None = None if pidfd is None else _Descriptor(pidfd)
+        self._pidfd: _Pidfd | None = None if pidfd is None else _Pidfd(pidfd)
 
     @classmethod
     def open(cls, os_pid: int) -> Self:
@@ -85,6 +85,12 @@ class OsProcess:
         pidfd = self._pidfd
         return -1 if pidfd is None else pidfd.number
 
+    @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """The pidfd; nothing when closed."""
+        pidfd = self._pidfd
+        return () if pidfd is None else (pidfd.descriptor,)
+
     def close(self) -> None:
         """Close the pidfd, as soon as no other thread is using it; twice does no harm."""
         self._pidfd = None
@@ -92,11 +98,13 @@ class OsProcess:
     def send_signal(self, number: int) -> bool:
         """Send a signal (pidfd_send_signal(2)); return False if the process has been reaped.
 
-        Raises ValueError for what is no signal, PermissionError if it is another user's process.
+        Raises ValueError for what is no signal, PermissionError if it is another user's process,
+        OSError (EBADF) if somebody else has closed the pidfd, and it may be another's.
         """
         pidfd = self._pidfd
         if pidfd is None:
             return False
+        self._check(pidfd)
         try:
             signal.pidfd_send_signal(pidfd.number, number)
         except ProcessLookupError:
@@ -115,45 +123,60 @@ class OsProcess:
             return True
 
     def has_exited(self) -> bool:
-        """Tell whether it has exited; True when closed."""
+        """Tell whether it has exited; True when closed. Raises OSError (EBADF) as `send_signal`."""
         pidfd = self._pidfd
         if pidfd is None:
             return True
         poll = select.poll()
         poll.register(pidfd.number, select.POLLIN)
-        return bool(poll.poll(0))
+        if not poll.poll(0):
+            return False
+        self._check(pidfd)
+        return True
 
     def exit_code(self, *, reap: bool) -> int | None:
         """Return how it ended, as subprocess puts it (-9: by signal 9); None while it runs.
 
         With `reap`, it is reaped, and its pid free for others (waitid(2)). Raises
-        ChildProcessError if it is no child of this process, or has been reaped already.
+        ChildProcessError if it is no child of this process, or has been reaped already, OSError
+        (EBADF) as `send_signal`.
         """
         pidfd = self._pidfd
         if pidfd is None:
             raise ChildProcessError(errno.ECHILD, f"process {self.os_pid} is no longer held")
+        self._check(pidfd)
         options = os.WEXITED | os.WNOHANG | (0 if reap else os.WNOWAIT)
         found = os.waitid(os.P_PIDFD, pidfd.number, options)
         if found is None:
             return None
         return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
+    def _check(self, pidfd: _Pidfd) -> None:
+        """Raise OSError if the number is another's by now: it may be the pidfd of a stranger."""
+        if not pidfd.descriptor.is_ours:
+            text = f"somebody else has closed the pidfd of process {self.os_pid}"
+            raise OSError(errno.EBADF, text)
+
 
 @final
-class _Descriptor:
-    """Closes a descriptor when nobody refers to it any more.
+class _Pidfd:
+    """Closes a pidfd when nobody refers to it any more, if its number is its own still.
 
     If it were closed while another thread is about to use it, its number could be that of
     another process's pidfd by then, and a signal would reach that one.
     """
 
-    __slots__ = ("number",)
+    __slots__ = ("descriptor",)
 
     def __init__(self, number: int) -> None:
-        self.number = number
+        self.descriptor = OwnedDescriptor(number)
 
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        close(self.number)
+    @property
+    def number(self) -> int:
+        return self.descriptor.number
+
+    def __del__(self) -> None:
+        self.descriptor.close()
 
 
 def start_time_of(os_pid: int) -> int:

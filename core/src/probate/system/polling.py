@@ -6,17 +6,16 @@ beneath it, the next file with that number is taken for the old one (epoll(7), Q
 
 from __future__ import annotations
 
-import concurrent.futures
-import contextlib
 import gc
 import os
 import re
+import stat
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final
 
-from probate.system.loops import call_on_loop, held_up_loop, running_loop
+from probate.system.loops import held_up_loop, running_loop
 from probate.system.osprocess import read_proc
+from probate.system.selecting import without_epoll
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -32,10 +31,6 @@ _FEW: Final = 1000
 _REST: Final = 20
 
 
-#: Seconds that another thread's loop is waited for, where that holds up no loop here.
-_TURN: Final = 0.25
-
-
 class _LastLook:
     """The epoll instances that were found last, among how many, when, and how long it took."""
 
@@ -45,51 +40,48 @@ class _LastLook:
     took = 0.0
 
 
-def epolls(known: Collection[int] = ()) -> tuple[int, ...]:
+def epolls(known: Collection[int] = ()) -> set[int]:
     """The numbers of this process's epoll instances; `known` need not be looked at.
 
     Where there are so many numbers that a look takes long, one that has just been made may be
-    missed.
+    missed, unless it is that of a loop that runs here.
     """
+    found = {number for loop in (running_loop(), held_up_loop()) if (number := epoll_of(loop))}
     started = time.perf_counter()
     if _LastLook.among > _FEW and started < _LastLook.ended + _REST * _LastLook.took:
-        return tuple(number for number in _LastLook.epolls if _is_epoll(number))
-    found = []
+        return found.union(filter(_is_epoll, _LastLook.epolls))
     names = os.listdir("/proc/self/fd")  # noqa: PTH208  a fraction of the time
-    for name in names:
-        number = int(name)
+    for number in map(int, names):
         if number not in known and _is_epoll(number):
-            found.append(number)
+            found.add(number)
     _LastLook.epolls = tuple(found)
     _LastLook.among = len(names)
     _LastLook.ended = time.perf_counter()
     _LastLook.took = _LastLook.ended - started
-    return _LastLook.epolls
+    return found
 
 
 def polled(numbers: Collection[int]) -> dict[int, list[int]]:
-    """Which of these numbers are watched, each with the epoll instances that do."""
-    found: dict[int, list[int]] = {}
+    """Which of these numbers are watched, each with the epoll instances that do.
+
+    By none, if only a selector has it that polls without one: what is not in here nobody watches.
+    """
+    found: dict[int, list[int]] = {
+        number: [] for each in without_epoll() for number in _numbers_in(each, numbers)
+    }
     try:
-        instances = epolls(numbers)
-        watched = {each: read_proc(f"/proc/self/fdinfo/{each}") for each in instances}
+        watched = {each: read_proc(f"/proc/self/fdinfo/{each}") for each in epolls(numbers)}
     except OSError:
         # There is no descriptor left to look with (EMFILE), or one was closed just now.
-        return _polled_by_selectors(numbers)
+        watched = {}
+        for each in gc.get_objects():
+            if kind_of(type(each)) == "selector" and (instance := epoll_of(each)) is not None:
+                for number in _numbers_in(each, numbers):
+                    found.setdefault(number, []).append(instance)
     for epoll, text in watched.items():
         for number in map(int, _WATCHED.findall(text)):
             if number in numbers:
                 found.setdefault(number, []).append(epoll)
-    return found
-
-
-def _polled_by_selectors(numbers: Collection[int]) -> dict[int, list[int]]:
-    """As `polled`, by the word of all selectors that there are: bare epoll instances have none."""
-    found: dict[int, list[int]] = {}
-    for each in gc.get_objects():
-        if _kind_of(type(each)) == "selector" and (instance := epoll_of(each)) is not None:
-            for number in set(numbers).intersection(_map_of(each) or ()):
-                found.setdefault(number, []).append(instance)
     return found
 
 
@@ -98,27 +90,29 @@ def objects_above(
     instances: Collection[int],
     known_loops: Iterable[Any],
     *,
-    without_epoll: bool = False,
+    is_in_poll: bool = False,
 ) -> list[Any]:
-    """The loops, selectors and runs of trio that watch a number through these epoll instances.
+    """The loops, selectors and runs of trio that watch a number, through these epoll instances.
 
     Those that are not known already are looked for among all objects: some milliseconds, where
-    there are many. What is not found has no object that we know.
+    there are many. What is not found has no object that we know. `is_in_poll` says that a thread
+    polls it without an epoll instance, so that it may be a selector of any class that does.
     """
     above = [loop for loop in known_loops if epoll_of(loop) in instances]
-    if {epoll_of(each) for each in above} >= set(instances) and not without_epoll:
-        return above
+    simple = [each for each in without_epoll() if _numbers_in(each, (number,))]
+    if {epoll_of(each) for each in above} >= set(instances) and (simple or not is_in_poll):
+        return above + simple
     loops = [*above]
     selectors = []
     kinds: dict[type, str] = {}
     for each in gc.get_objects():
         cls = type(each)
         if (kind := kinds.get(cls)) is None:
-            kind = kinds[cls] = _kind_of(cls)
+            kind = kinds[cls] = kind_of(cls)
         if kind == "loop":
             if each not in loops and epoll_of(each) in instances:
                 loops.append(each)
-        elif kind == "selector" and number in (_map_of(each) or ()):
+        elif kind == "selector" and _numbers_in(each, (number,)):
             selectors.append(each)
     theirs = [getattr(loop, "_selector", None) for loop in loops]
     return loops + [each for each in selectors if not any(each is other for other in theirs)]
@@ -140,72 +134,8 @@ def epoll_of(poller: Any) -> int | None:
     return number if isinstance(number, int) else None
 
 
-@final
-class LetGo(NamedTuple):
-    """What came of having those who poll a number let go of it."""
-
-    #: Who polls it still, and what is to be done about it; empty if nobody does.
-    by: str = ""
-    #: Bytes that a transport had yet to write.
-    lost: int = 0
-
-
-def let_go(number: int, known_loops: Iterable[Any] = ()) -> LetGo:
-    """Have event loops and selectors poll a number no more.
-
-    Transports are aborted, which tells their protocols, and with them whoever reads or writes a
-    stream. Waits for a turn of a loop on another thread, unless that would hold up a loop here.
-    """
-    instances = polled({number}).get(number, ())
-    if not instances:
-        return LetGo()
-    lost: list[int] = []
-    waiting: list[concurrent.futures.Future[None]] = []
-    here = [running_loop(), held_up_loop()]
-    pollers = objects_above(number, instances, known_loops)
-    for each in pollers:
-        if hasattr(each, "unregister"):
-            with contextlib.suppress(KeyError, ValueError, OSError):
-                each.unregister(number)
-        elif not hasattr(each, "remove_reader"):
-            continue
-        elif each in here or not each.is_running():
-            # Here, or where nothing moves before we are done.
-            _drop(each, number, lost)
-        elif (done := call_on_loop(each, partial(_drop, each, number, lost))) is not None:
-            waiting.append(done)
-    if waiting and running_loop() is None:
-        concurrent.futures.wait(waiting, _TURN)
-    left = polled({number}).get(number, ())
-    if not left:
-        by = ""
-    elif set(left) <= {epoll_of(each) for each in pollers}:
-        by = "polled by an event loop, which has not let go of it yet"
-    else:
-        by = (
-            f"polled by epoll instance {left[0]} of this process, of which no loop or selector is "
-            "known: unregister it there"
-        )
-    return LetGo(by, sum(lost))
-
-
-def _drop(loop: Any, number: int, lost: list[int]) -> None:
-    """On its own loop: poll a number no more, and abort the transport that does."""
-    try:
-        data = loop._selector.get_map()[number].data  # noqa: SLF001  as asyncio has it
-    except (KeyError, AttributeError, TypeError, RuntimeError):
-        data = ()
-    for handle in data if isinstance(data, tuple) else ():
-        owner: Any = getattr(getattr(handle, "_callback", None), "__self__", None)
-        if hasattr(owner, "get_extra_info") and hasattr(owner, "close") and not owner.is_closing():
-            if hasattr(owner, "get_write_buffer_size"):
-                lost.append(owner.get_write_buffer_size())
-            getattr(owner, "abort", owner.close)()
-    loop.remove_reader(number)
-    loop.remove_writer(number)
-
-
-def _kind_of(cls: type) -> str:
+def kind_of(cls: type) -> str:
+    """Tell what instances of a class are by what they can do: "loop", "selector", or neither."""
     names = {name for each in cls.__mro__ for name in each.__dict__}
     if {"call_soon_threadsafe", "add_reader", "run_forever"} <= names:
         return "loop"
@@ -214,15 +144,20 @@ def _kind_of(cls: type) -> str:
     return "selector" if {"get_map", "unregister", "select"} <= names else ""
 
 
-def _map_of(selector: Any) -> Any:
+def _numbers_in(selector: Any, numbers: Collection[int]) -> list[int]:
+    """Those of these numbers that a selector has."""
     try:
-        return selector.get_map()
+        known = selector.get_map()
     except (RuntimeError, AttributeError):
-        return None
+        return []
+    return [number for number in numbers if number in known] if known else []
 
 
 def _is_epoll(number: int) -> bool:
     try:
+        # The kernel's anonymous inodes alone have no type; asking for a name takes far longer.
+        if stat.S_IFMT(os.fstat(number)[0]):
+            return False
         return os.readlink(f"/proc/self/fd/{number}") == _EPOLL
     except OSError:
         return False

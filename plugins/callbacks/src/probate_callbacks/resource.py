@@ -16,7 +16,12 @@ class CallbackResource(ResourceKind):
     """Calls the functions that a process has left, before anything that they may use is freed."""
 
     def __init__(self) -> None:
-        table = OwnershipTable("callbacks", Callback.__call__, identity=attrgetter("identity"))
+        table = OwnershipTable(
+            "callbacks",
+            Callback.__call__,
+            identity=attrgetter("identity"),
+            descriptors=attrgetter("descriptors"),
+        )
         super().__init__(table, Ordering(priority=60), adopt=self._adopt)
 
     def _adopt(self, pid: int, resource: object) -> ResourceId | None:

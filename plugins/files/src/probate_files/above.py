@@ -10,6 +10,7 @@ A descriptor number is not referred to: of all `FileIO` objects those are looked
 from __future__ import annotations
 
 import codecs
+import contextlib
 import gc
 import io
 import itertools
@@ -52,12 +53,13 @@ def look_above(entries: Iterable[Entry]) -> None:
         return
     writers = _all_writers()
     for raw in writers:
-        if isinstance(raw, io.FileIO) and not raw.closed:
-            descriptor = numbers.get(raw.fileno())
-            if descriptor is not None:
-                file = OpenFile(raw)
-                descriptor.put_on_top(file)
-                files.append(file)
+        if isinstance(raw, io.FileIO):
+            # Closed, or disarmed, it has none.
+            with contextlib.suppress(ValueError):
+                if (descriptor := numbers.get(raw.fileno())) is not None:
+                    file = OpenFile(raw)
+                    descriptor.put_on_top(file)
+                    files.append(file)
     _put_on_top(files, writers)
 
 

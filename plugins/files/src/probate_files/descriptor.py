@@ -7,7 +7,7 @@ import fcntl
 from typing import TYPE_CHECKING, final
 
 from probate import Outcome
-from probate.system import close_if_same, identify, is_still, path_of
+from probate.system import FileIdentity, OwnedDescriptor, path_of
 from probate_files.entry import Entry
 
 if TYPE_CHECKING:
@@ -28,22 +28,35 @@ def is_in_memory(fd: int) -> bool:
 class Descriptor(Entry):
     """A descriptor number, without a file object as far as is known."""
 
-    __slots__ = ("_above", "_is_over", "fd", "identity", "is_in_memory", "locks", "path")
+    __slots__ = ("_above", "descriptor", "is_in_memory", "locks", "path")
 
     def __init__(self, fd: int) -> None:
         #: Raises OSError (EBADF) if it is not open.
-        self.identity = identify(fd)
+        self.descriptor = OwnedDescriptor(fd)
         self.is_in_memory = is_in_memory(fd)
         self.path = path_of(fd)
-        self.fd = fd
         #: Locks that were taken through it here.
         self.locks: list[FileLock] = []
-        self._is_over = False
         #: File objects that have the number as well.
         self._above: list[OpenFile] = []
 
     def __repr__(self) -> str:
         return f"fd {self.fd}: {self.path!r} (mode {self.identity.mode}, {self.identity})"
+
+    @property
+    def fd(self) -> int:
+        """The number that it had when it was acquired."""
+        return self.descriptor.number
+
+    @property
+    def identity(self) -> FileIdentity:
+        """The file that the number referred to then."""
+        return self.descriptor.identity
+
+    @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """The number."""
+        return (self.descriptor,)
 
     @property
     def native(self) -> Descriptor:
@@ -67,24 +80,16 @@ class Descriptor(Entry):
     @property
     def number(self) -> int | None:
         """The number, while it refers to the same file; else None."""
-        return None if self._is_over or not is_still(self.fd, self.identity) else self.fd
-
-    def forget(self) -> None:
-        """Never touch the number again: it was closed, and is another's."""
-        self._is_over = True
+        return self.fd if self.descriptor.is_ours else None
 
     def release(self) -> Outcome:
         """Close it while it is still the same file, and before it what stands above it.
 
         A thread blocked in it is not woken by that (close(2)): its call ends when its peer does.
         """
-        if self._is_over:
-            return Outcome.ALREADY_GONE
-        # Once only: the next to get the number may well have opened the very same file.
-        self._is_over = True
         with contextlib.ExitStack() as last:
             outcomes: list[Outcome] = []
-            last.callback(lambda: outcomes.append(close_if_same(self.fd, self.identity)))
+            last.callback(lambda: outcomes.append(self.descriptor.close()))
             for file in self._above:
                 last.callback(lambda release: outcomes.append(release()), file.release)
         return Outcome.RELEASED if Outcome.RELEASED in outcomes else Outcome.ALREADY_GONE

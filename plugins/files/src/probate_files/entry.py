@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from probate import Outcome
+    from probate.system import OwnedDescriptor
     from probate_files.openfile import OpenFile
 
 
@@ -32,6 +33,12 @@ class Entry(ABC):
     def open_file(self) -> OpenFile | None:
         """The file object whose buffered data is written by its release; None if there is none."""
         return None
+
+    @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """The descriptor numbers that its release closes."""
+        file = self.open_file
+        return () if file is None else (file.descriptor,)
 
     @abstractmethod
     def release(self) -> Outcome:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from probate import Outcome
+    from probate.system import OwnedDescriptor
 
 
 @final
@@ -31,6 +32,11 @@ class Fifo(Entry):
         return f"FIFO {self._pin.path!r} (inode {self._pin.status.st_ino})"
 
     @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """What pins it."""
+        return (self._pin.descriptor,)
+
+    @property
     def native(self) -> Path:
         """The path that it was made with."""
         return self._path
@@ -40,7 +46,7 @@ class Fifo(Entry):
         # Opened for both, which needs nobody else (fifo(7)), it is the other side of whoever
         # waits; when it is closed again, they see end-of-file or EPIPE.
         try:
-            other_side = os.open(self._pin.magic_path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            other_side = self._pin.open(os.O_RDWR | os.O_NONBLOCK)
         except OSError:
             self._pin.unlink()
             raise

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 from probate import Outcome
 from probate.errors import describe_error, safe_repr
-from probate.system import identify, is_still, path_of
+from probate.system import OwnedDescriptor, path_of
 from probate_files.descriptor import is_in_memory
 from probate_files.entry import Entry
 from probate_files.errors import LostDataError
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable
 
+    from probate.system import FileIdentity
     from probate_files.locks import FileLock
 
 #: Where the layers of the standard library keep the next one: codecs, text, buffered, gzip and
@@ -67,7 +68,7 @@ class OpenFile(Entry):
 
     __slots__ = (
         "_above", "_failure", "_is_flushed", "_native", "_raw", "_strangers", "_turn", "began",
-        "closing", "file", "flushing", "identity", "is_in_memory", "is_standard", "is_stream",
+        "closing", "descriptor", "file", "flushing", "is_in_memory", "is_standard", "is_stream",
         "is_writable", "is_written", "locks", "path",
     )  # fmt: skip
 
@@ -79,7 +80,7 @@ class OpenFile(Entry):
         self._native = None if native is file else native
         *self._above, self._raw = layers
         fd = self._raw.fileno()
-        self.identity = identify(fd)
+        self.descriptor = OwnedDescriptor(fd, self._raw.fileno)
         self.path = path_of(fd)
         #: Whether a write to it may wait for a reader: a pipe, a socket, a terminal.
         self.is_stream = self.identity.is_stream or (
@@ -124,6 +125,11 @@ class OpenFile(Entry):
         return self
 
     @property
+    def identity(self) -> FileIdentity:
+        """The file that its number referred to when it was acquired."""
+        return self.descriptor.identity
+
+    @property
     def layers(self) -> list[object]:
         """All layers, the outermost first."""
         return [*self._above, self._raw]
@@ -147,11 +153,7 @@ class OpenFile(Entry):
     @property
     def number(self) -> int | None:
         """Its descriptor number, while that refers to the same file; else None."""
-        try:
-            fd = self._raw.fileno()
-        except ValueError:
-            return None
-        return fd if is_still(fd, self.identity) else None
+        return self.descriptor.number if self.descriptor.is_ours else None
 
     @property
     def may_wait(self) -> bool:

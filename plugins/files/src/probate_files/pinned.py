@@ -11,7 +11,7 @@ import os
 from typing import Final, final
 
 from probate import Outcome, RefusedResourceError
-from probate.system import unlink_if_same
+from probate.system import OwnedDescriptor, unlink_if_same
 
 _PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -23,43 +23,49 @@ class PinnedPath:
     Raises OSError if nothing is there.
     """
 
-    __slots__ = ("_fd", "path", "status")
+    __slots__ = ("_is_over", "descriptor", "path", "status")
 
     def __init__(self, path: str) -> None:
-        self._fd = -1
         self.path = path
-        self._fd = os.open(path, _PIN)
+        self._is_over = False
+        #: What keeps it from being another's.
+        self.descriptor = OwnedDescriptor(os.open(path, _PIN))
         #: What it was when it was pinned.
-        self.status = os.fstat(self._fd)
+        self.status = os.fstat(self.descriptor.number)
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "descriptor"):
+            self.close()
 
-    @property
-    def magic_path(self) -> str:
-        """A path to the very thing, wherever it has been moved (proc(5), /proc/pid/fd)."""
-        return f"/proc/self/fd/{self._fd}"
+    def open(self, flags: int) -> int:
+        """Open the very thing, wherever it has been moved (proc(5), /proc/pid/fd).
 
-    def open_directory(self) -> int:
-        """Open the pinned folder itself for reading. Raises OSError."""
-        return os.open(self.magic_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        Raises OSError, RefusedResourceError if it is held no more.
+        """
+        fd = os.open(f"/proc/self/fd/{self.descriptor.number}", flags | os.O_CLOEXEC)
+        if os.path.samestat(os.fstat(fd), self.status):
+            return fd
+        os.close(fd)
+        raise self._lost()
 
     def is_in_place(self) -> bool:
         """Whether it is held still, and at its path, so that it can be removed.
 
         What was moved away was meant to be kept, as a file that is written under a temporary
         name and then renamed. Raises RefusedResourceError if it was moved away and something
-        else is in its place.
+        else is in its place, or if that cannot be told, since it is held no more.
         """
-        if self._fd == -1:
+        if self._is_over:
             return False
         try:
             there = os.lstat(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return False
+        if not self.descriptor.is_ours:
+            raise self._lost()
         if os.path.samestat(there, self.status):
             return True
-        if os.fstat(self._fd).st_nlink == 0:
+        if os.fstat(self.descriptor.number).st_nlink == 0:
             return False
         raise RefusedResourceError(
             f"something else is at {self.path!r} now, and what was there is elsewhere: "
@@ -77,6 +83,11 @@ class PinnedPath:
 
     def close(self) -> None:
         """Hold it no longer. Idempotent."""
-        fd, self._fd = self._fd, -1
-        if fd != -1:
-            os.close(fd)
+        self._is_over = True
+        self.descriptor.close()
+
+    def _lost(self) -> RefusedResourceError:
+        return RefusedResourceError(
+            f"somebody else has closed descriptor {self.descriptor.number}, by which {self.path!r} "
+            "was told from a successor's: it is left alone; remove it if it is no longer wanted"
+        )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any, Final, final
 
 from probate import Outcome, RefusedResourceError
+from probate.system import OwnedDescriptor
 from probate_files.entry import Entry
 from probate_files.openfile import OpenFile, layers_of
 from probate_files.pinned import PinnedPath
@@ -43,6 +44,12 @@ class TemporaryFile(Entry):
     def open_file(self) -> OpenFile:
         """The file: others may have it open, or know it by another name, so it is flushed."""
         return self._file
+
+    @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """Its own, and what pins its path."""
+        pinned = () if self._pin is None else (self._pin.descriptor,)
+        return (self._file.descriptor, *pinned)
 
     def release(self) -> Outcome:
         """Unlink it, while it is open, and close it, as `PinnedPath` and `OpenFile` do."""
@@ -86,10 +93,13 @@ def _pinned(path: str, file: OpenFile) -> PinnedPath | None:
 class SpooledFile(Entry):
     """A `SpooledTemporaryFile`: in memory until it is large, then a file without a name."""
 
-    __slots__ = ("_spooled",)
+    __slots__ = ("_descriptors", "_spooled")
 
     def __init__(self, spooled: tempfile.SpooledTemporaryFile[Any]) -> None:
         self._spooled = spooled
+        layers = layers_of(self._file)
+        raw = None if layers is None else layers[-1]
+        self._descriptors = () if raw is None else (OwnedDescriptor(raw.fileno(), raw.fileno),)
 
     def __repr__(self) -> str:
         return f"spooled temporary file {self._spooled!r}"
@@ -99,16 +109,25 @@ class SpooledFile(Entry):
         """What tempfile has made."""
         return self._spooled
 
+    @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """Its number, if it had one when it was adopted."""
+        return self._descriptors
+
     def release(self) -> Outcome:
         """Close it. Nobody else can ever see what it holds."""
         if self._spooled.closed:
             return Outcome.ALREADY_GONE
-        # Asking it for its fileno() would write it to disk first.
-        file: IO[Any] = self._spooled._file  # noqa: SLF001  as above
-        if layers_of(file) is not None:
-            return OpenFile(file).release()
+        if layers_of(self._file) is not None:
+            return OpenFile(self._file).release()
         self._spooled.close()
         return Outcome.RELEASED
+
+    @property
+    def _file(self) -> IO[Any]:
+        # Asking it for its fileno() would write it to disk first.
+        file: IO[Any] = self._spooled._file  # noqa: SLF001  no public way
+        return file
 
 
 @final
@@ -124,6 +143,11 @@ class TemporaryFolder(Entry):
     def __repr__(self) -> str:
         status = self._pin.status
         return f"temporary folder {self._pin.path!r} (inode {status.st_ino})"
+
+    @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """What pins it."""
+        return (self._pin.descriptor,)
 
     @property
     def native(self) -> Path | tempfile.TemporaryDirectory[Any]:
@@ -150,7 +174,7 @@ class TemporaryFolder(Entry):
     def _remove(self) -> None:
         # Relative to the pinned folder, so that it cannot be swapped for another on the way.
         removal = TreeRemoval()
-        is_empty = removal.empty(self._pin.open_directory())
+        is_empty = removal.empty(self._pin.open(os.O_RDONLY | os.O_DIRECTORY))
         if removal.mounts:
             raise RefusedResourceError(
                 f"left alone, as something is mounted in it: unmount {', '.join(removal.mounts)}, "

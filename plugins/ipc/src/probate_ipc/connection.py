@@ -11,10 +11,8 @@ from typing import Final, Self, final
 
 from probate import BusyResourceError, Outcome
 from probate.system import (
+    OwnedDescriptor,
     blocked_in,
-    close_if_same,
-    identify,
-    is_still,
     path_of,
     sharers_of,
     unlink_if_same,
@@ -47,8 +45,8 @@ class ConnectionHandle(Handle):
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self._number = connection.fileno()
-        self._identity = identify(self._number)
+        self._descriptor = OwnedDescriptor(connection.fileno())
+        self._number = self._descriptor.number
         self._name = path_of(self._number)
 
     @property
@@ -90,7 +88,7 @@ class ConnectionHandle(Handle):
         try:
             if reason := self._wake(socket.SHUT_RDWR):
                 raise BusyResourceError(reason)
-            close_if_same(self._number, self._identity)
+            self._descriptor.close()
         except BusyResourceError:
             self._handle = self._number
             raise
@@ -102,8 +100,13 @@ class ConnectionHandle(Handle):
         return Outcome.ALREADY_GONE if is_gone else Outcome.RELEASED
 
     @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """Its number."""
+        return (self._descriptor,)
+
+    @property
     def _is_ours(self) -> bool:
-        return is_still(self._number, self._identity)
+        return self._descriptor.is_ours
 
     def _wake(self, how: int) -> str:
         return wake_blocked(self._number, how) if self._is_ours else ""
@@ -130,7 +133,7 @@ class ListenerHandle(Handle):
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
         sock = listening_socket(listener)
-        self._identity = None if sock is None else identify(sock.fileno())
+        self._descriptor = None if sock is None else OwnedDescriptor(sock.fileno(), sock.fileno)
         self._bound = _BoundPath.of(listener)
 
     @property
@@ -188,12 +191,17 @@ class ListenerHandle(Handle):
         return Outcome.RELEASED if was_open else unlinked
 
     @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """Its socket's number, and what pins its path."""
+        pinned = () if self._bound is None else (self._bound.descriptor,)
+        return pinned if self._descriptor is None else (self._descriptor, *pinned)
+
+    @property
     def _socket(self) -> socket.socket | None:
         """The socket, while its number is its own."""
         sock = listening_socket(self.listener)
-        if sock is None or self._identity is None or not is_still(sock.fileno(), self._identity):
-            return None
-        return sock
+        is_ours = self._descriptor is not None and self._descriptor.is_ours
+        return sock if is_ours else None
 
 
 @final
@@ -205,8 +213,9 @@ class _BoundPath:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._pin = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self._identity = identify(self._pin)
+        pin = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        #: What pins it.
+        self.descriptor = OwnedDescriptor(pin)
 
     @classmethod
     def of(cls, listener: Listener) -> Self | None:
@@ -219,20 +228,17 @@ class _BoundPath:
         return None
 
     def __del__(self) -> None:
-        self._unpin()
+        if hasattr(self, "descriptor"):
+            self.descriptor.close()
 
     def unlink(self) -> Outcome:
         """Unlink it if it still is what was pinned. Idempotent."""
-        if not is_still(self._pin, self._identity):
+        if not self.descriptor.is_ours:
             return Outcome.ALREADY_GONE
         try:
-            return unlink_if_same(self._path, os.fstat(self._pin))
+            return unlink_if_same(self._path, os.fstat(self.descriptor.number))
         finally:
-            self._unpin()
-
-    def _unpin(self) -> None:
-        pin, self._pin = self._pin, -1
-        close_if_same(pin, self._identity)
+            self.descriptor.close()
 
 
 def listening_socket(listener: Listener) -> socket.socket | None:

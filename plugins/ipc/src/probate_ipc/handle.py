@@ -10,7 +10,7 @@ from probate import Outcome
 if TYPE_CHECKING:
     import concurrent.futures
 
-    from probate.system import LetGo
+    from probate.system import LetGo, OwnedDescriptor
 
 #: Seconds that a release waits for threads that it has woken. They need nobody's goodwill to
 #: leave, only to be scheduled.
@@ -37,6 +37,11 @@ class Handle(ABC):
     def number(self) -> int:
         """Its descriptor number, which an event loop or a selector may poll; -1 without one."""
         return -1
+
+    @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """The descriptor numbers that its release closes."""
+        return ()
 
     @property
     @abstractmethod

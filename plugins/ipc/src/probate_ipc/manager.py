@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 import posix_ipc
 import sysv_ipc
 
 from probate import (
-    BusyResourceError,
     NotOwnedError,
     Outcome,
     OwnershipTable,
-    ReleaseError,
     pid_or_current,
     runs_inline,
 )
-from probate.system import checked_int, let_go, polled
+from probate.system import checked_int, let_all_go
 from probate_ipc import arguments
 from probate_ipc import native as kernel
 from probate_ipc.adoption import handle_on, native_of
@@ -62,6 +61,7 @@ class IpcManager:
             describe=lambda handle: handle.describe(),
             identity=native_of,
             alias=native_of,
+            descriptors=attrgetter("descriptors"),
         )
 
     # -- pipes ---------------------------------------------------------------
@@ -286,9 +286,9 @@ def _have_let_go(handles: list[Handle]) -> None:
     """Have event loops and selectors poll these no more: their numbers will be others'."""
     numbered = {handle.number: handle for handle in handles}
     numbered.pop(-1, None)
-    found = polled(numbered) if numbered else {}
+    found = let_all_go(numbered)
     for number, handle in numbered.items():
-        handle.polling = let_go(number) if number in found else None
+        handle.polling = found.get(number)
 
 
 def _give_back(handle: Handle) -> Outcome:
@@ -303,16 +303,9 @@ def _close_by_hand(handle: Handle) -> Outcome:
 
 
 def _given_back(handle: Handle, give_back: Callable[[], Outcome | None]) -> Outcome:
-    polling = handle.polling
-    if polling is None:
+    if handle.polling is None:
         return give_back() or Outcome.RELEASED
-    if polling.by:
-        raise BusyResourceError(polling.by)
-    # A transport may have closed it as well.
-    give_back()
-    if polling.lost:
-        raise ReleaseError(f"closed, and {polling.lost} bytes that were not written yet are lost")
-    return Outcome.RELEASED
+    return handle.polling.then(give_back)
 
 
 def _is_closed(thing: object) -> bool:

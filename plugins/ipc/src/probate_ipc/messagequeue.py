@@ -14,7 +14,7 @@ import posix_ipc
 import sysv_ipc
 
 from probate import BusyResourceError, Outcome
-from probate.system import checked_int
+from probate.system import OwnedDescriptor, checked_int
 from probate_ipc import native as kernel
 from probate_ipc import sysv
 from probate_ipc.errors import QueueClosedError, QueueEmptyError, QueueFullError
@@ -113,6 +113,7 @@ class PosixQueue(MessageQueue[posix_ipc.MessageQueue]):
         self.reserved = self.max_messages * self.max_message_size if is_owner else 0
         #: Device and inode. The number is nobody else's for as long as the queue is open.
         self._inode = _inode(native)
+        self._descriptor = OwnedDescriptor(native.mqd, lambda: native.mqd)
 
     @classmethod
     def create(cls, name: str, mode: int, max_messages: int, max_message_size: int) -> PosixQueue:
@@ -140,6 +141,11 @@ class PosixQueue(MessageQueue[posix_ipc.MessageQueue]):
     def number(self) -> int:
         """Its descriptor number, while it is its own."""
         return -1 if self._is_gone else self.native.mqd
+
+    @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """Its number."""
+        return (self._descriptor,)
 
     def fileno(self) -> int:
         """Return its descriptor, to be polled; -1 when closed."""

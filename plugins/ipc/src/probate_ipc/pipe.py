@@ -9,7 +9,7 @@ import select
 from typing import TYPE_CHECKING, final
 
 from probate import BusyResourceError, Outcome
-from probate.system import identify, is_still, path_of
+from probate.system import OwnedDescriptor, path_of
 from probate_ipc.errors import PipeClosedError
 from probate_ipc.handle import PATIENCE, Handle
 from probate_ipc.interruptible import InterruptibleWait
@@ -29,7 +29,7 @@ class _PipeEnd(io.FileIO, Handle):
 
     def __init__(self, fd: int, mode: str) -> None:
         self._interruptible = InterruptibleWait(self._closed_error)
-        self._number, self._identity, self._name = fd, identify(fd), path_of(fd)
+        self._descriptor, self._name = OwnedDescriptor(fd), path_of(fd)
         #: Whether its number was closed elsewhere, and is another's: never to be closed here.
         self._is_lost = False
         super().__init__(fd, mode)
@@ -40,7 +40,7 @@ class _PipeEnd(io.FileIO, Handle):
     def describe(self) -> str:
         """Describe it: which end of which pipe, by descriptor and inode."""
         end = "read" if isinstance(self, PipeReader) else "write"
-        return f"{end} end of {self._name}, fd {self._number}"
+        return f"{end} end of {self._name}, fd {self._descriptor.number}"
 
     def wake_waiters(self) -> None:
         """Wake every thread that is blocked in it; each gets PipeClosedError."""
@@ -68,7 +68,12 @@ class _PipeEnd(io.FileIO, Handle):
     @property
     def number(self) -> int:
         """Its descriptor number, while it is its own."""
-        return self._number if self._is_ours and not self.closed else -1
+        return self._descriptor.number if self._is_ours and not self.closed else -1
+
+    @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """Its number."""
+        return (self._descriptor,)
 
     @property
     def closed(self) -> bool:
@@ -83,7 +88,7 @@ class _PipeEnd(io.FileIO, Handle):
 
     @property
     def _is_ours(self) -> bool:
-        return is_still(self._number, self._identity)
+        return self._descriptor.is_ours
 
     def _closed_error(self) -> Exception:
         return PipeClosedError(

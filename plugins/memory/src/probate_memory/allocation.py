@@ -22,6 +22,9 @@ class Allocation:
 
     __slots__ = ("_lock", "_map", "_wipe", "native", "nbytes")
 
+    #: It has no descriptors.
+    descriptors = ()
+
     def __init__(self, nbytes: int, *, wipe: bool) -> None:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         self._map = mmap.mmap(-1, nbytes, flags=flags)

@@ -6,6 +6,7 @@ import contextlib
 import secrets
 from functools import partial
 from multiprocessing.shared_memory import ShareableList, SharedMemory
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 import sysv_ipc
@@ -59,6 +60,7 @@ class MemoryManager:
             describe=str,
             identity=lambda memory: memory.native,
             alias=_native_of,
+            descriptors=attrgetter("descriptors"),
         )
         self._peaks = Peaks(self.table)
 

@@ -6,11 +6,12 @@ import errno
 import multiprocessing
 import os
 import threading
+from functools import partial
 from multiprocessing.shared_memory import SharedMemory
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from probate import Outcome, RefusedResourceError
-from probate.system import MapDescriptor, close_if_same, identify, is_still, unlink_if_same
+from probate.system import MapDescriptor, OwnedDescriptor, unlink_if_same
 from probate_memory import tracker
 from probate_memory.referrers import has_other_referrers, still_in_use
 from probate_memory.untracked import UntrackedSharedMemory, path_of
@@ -33,7 +34,7 @@ class PosixSegment:
     """
 
     __slots__ = (
-        "_descriptor", "_has_freed", "_identity", "_lock", "_map_descriptor", "_pin", "_status",
+        "_descriptor", "_has_freed", "_is_pinned", "_lock", "_map_descriptor", "_pin", "_status",
         "_wipe", "is_owner", "native", "nbytes",
     )  # fmt: skip
 
@@ -51,16 +52,24 @@ class PosixSegment:
         #: Whether there was anything left to give back.
         self._has_freed = False
         #: The numbers that the object has, which anybody may have closed since, and reused.
-        self._descriptor = self.native._fd  # noqa: SLF001  declared there
+        fd = self.native._fd  # noqa: SLF001  declared there
+        self._descriptor = OwnedDescriptor(fd, partial(getattr, self.native, "_fd"))
         self._map_descriptor = MapDescriptor(cast("mmap.mmap", self.native._mmap))  # noqa: SLF001  as above
-        self._pin = _opened_again(self._descriptor) if is_owner else -1
-        #: What the segment is; that of a user, who may not write, is opened as it was.
-        self._identity = identify(self._descriptor)
-        self._status = os.fstat(self._descriptor)
+        #: An owner's, which keeps the inode's number from a successor; and whether it still is.
+        self._pin = OwnedDescriptor(_opened_again(fd)) if is_owner else None
+        self._is_pinned = is_owner
+        #: What the segment is.
+        self._status = os.fstat(fd)
 
     def __str__(self) -> str:
         role = "owner" if self.is_owner else "user"
         return f"shared memory {self.native.name}, {self.native.size} bytes, {role}"
+
+    @property
+    def descriptors(self) -> list[OwnedDescriptor]:
+        """The numbers that giving it back closes."""
+        all_ = (self._descriptor, self._map_descriptor.descriptor, self._pin)
+        return [each for each in all_ if each is not None]
 
     def forget_tracking(self) -> None:
         """Keep the interpreter's tracker from the segment, now and at its unlinking.
@@ -77,7 +86,7 @@ class PosixSegment:
             # Else its own unlink() would tell the tracker a second time, and its pickle would
             # be tracked on the other side.
             native.__class__ = UntrackedSharedMemory
-            self.native._identity = self._identity  # noqa: SLF001  declared there
+            self.native._identity = self._descriptor.identity  # noqa: SLF001  declared there
 
     def abandon(self) -> None:
         """Leave the object to whoever offered it: it could not be owned."""
@@ -112,24 +121,24 @@ class PosixSegment:
         with self._lock:
             if not self.is_owner:
                 raise RefusedResourceError(f"{self}: attached only, so it is its owner's to unlink")
-            if self._pin >= 0:
+            if self._is_pinned:
                 self._unlink()
 
     # -- steps; the lock is held ---------------------------------------------
 
     def _end_segment(self) -> None:
-        if not self.is_owner or self._pin < 0:
+        if self._pin is None or not self._is_pinned:
             return
         try:
             if self._wipe:
-                self._write_zeros()
+                self._write_zeros(self._pin)
                 self._wipe = False
         finally:
             self._unlink()
 
-    def _write_zeros(self) -> None:
-        if is_still(self._pin, self._identity):
-            _wipe(self._pin)
+    def _write_zeros(self, pin: OwnedDescriptor) -> None:
+        if pin.is_ours:
+            _wipe(pin.number)
             return
         # Its number was closed elsewhere, and is another's, which is not to be overwritten.
         fd = os.open(path_of(self.native.name), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -168,20 +177,18 @@ class PosixSegment:
 
     def _let_go_of_descriptor(self) -> None:
         """Have the object forget its number if that is another's by now."""
-        if not is_still(self._descriptor, self._identity):
+        if not self._descriptor.is_open:
             self.native._fd = -1  # noqa: SLF001  declared in UntrackedSharedMemory
 
     def _close_descriptor(self) -> None:
         """Close the object's descriptor, which it would keep if it is busy (cpython#115635)."""
-        native = self.native
-        fd, native._fd = native._fd, -1  # noqa: SLF001  declared in UntrackedSharedMemory
-        if fd >= 0:
-            close_if_same(fd, self._identity)
+        self._descriptor.close()
+        self.native._fd = -1  # noqa: SLF001  declared in UntrackedSharedMemory
 
     def _unpin(self) -> None:
-        pin, self._pin = self._pin, -1
-        if pin >= 0:
-            close_if_same(pin, self._identity)
+        self._is_pinned = False
+        if self._pin is not None:
+            self._pin.close()
 
 
 def is_closed(native: SharedMemory) -> bool:

@@ -31,6 +31,9 @@ class SysvSegment:
 
     __slots__ = ("_lock", "_origin", "_wipe", "is_owner", "native", "nbytes")
 
+    #: It has no descriptors.
+    descriptors = ()
+
     def __init__(
         self, native: sysv_ipc.SharedMemory, *, is_owner: bool, wipe: bool = False
     ) -> None:

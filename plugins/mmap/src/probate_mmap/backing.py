@@ -6,8 +6,8 @@ import os
 import tempfile
 from typing import final
 
-from probate import Outcome
-from probate.system import close_if_same, identify, unlink_if_same
+from probate import Outcome, RefusedResourceError
+from probate.system import OwnedDescriptor, unlink_if_same
 
 
 @final
@@ -18,36 +18,42 @@ class BackingFile:
     access to the map can die of a full disk (SIGBUS, mmap(2)).
     """
 
-    __slots__ = ("_fd", "_identity", "_status", "path")
+    __slots__ = ("_is_over", "_status", "descriptor", "path")
 
     def __init__(self, directory: str, length: int) -> None:
-        self._fd = -1
-        self._fd, self.path = tempfile.mkstemp(prefix="probate-", suffix=".map", dir=directory)
-        self._identity, self._status = identify(self._fd), os.fstat(self._fd)
+        fd, self.path = tempfile.mkstemp(prefix="probate-", suffix=".map", dir=directory)
+        self._is_over = False
+        #: What pins its inode.
+        self.descriptor, self._status = OwnedDescriptor(fd), os.fstat(fd)
         try:
-            os.posix_fallocate(self._fd, 0, length)
+            os.posix_fallocate(fd, 0, length)
         except BaseException:
-            self.remove()
+            self.remove(is_mapped=False)
             raise
 
     def __del__(self) -> None:
-        self._close()
+        if hasattr(self, "descriptor"):
+            self.descriptor.close()
 
     def fileno(self) -> int:
-        """Its descriptor; -1 when closed."""
-        return self._fd
+        """Its descriptor."""
+        return self.descriptor.number
 
-    def remove(self) -> bool:
-        """Unlink the path if it is still this file's, and close; whether it was. Idempotent."""
-        if self._fd == -1:
+    def remove(self, *, is_mapped: bool) -> bool:
+        """Unlink the path if it is still this file's, and close; whether it was. Idempotent.
+
+        A map of it pins the inode as well, if the number is another's by now. Raises
+        RefusedResourceError if nothing does, so that it cannot be told from a successor's.
+        """
+        if self._is_over:
             return False
+        self._is_over = True
         try:
-            # The map still is there, which pins the inode even if the number is another's by now.
+            if not is_mapped and not self.descriptor.is_ours:
+                raise RefusedResourceError(
+                    f"somebody else has closed descriptor {self.descriptor.number}, by which "
+                    f"{self.path!r} was told from a successor's: remove it if it is not wanted"
+                )
             return unlink_if_same(self.path, self._status) is Outcome.RELEASED
         finally:
-            self._close()
-
-    def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd != -1:
-            close_if_same(fd, self._identity)
+            self.descriptor.close()

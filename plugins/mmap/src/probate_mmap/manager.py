@@ -63,6 +63,7 @@ class MmapManager:
             release_many=_unmap_plain,
             describe=str,
             identity=attrgetter("native"),
+            descriptors=attrgetter("descriptors"),
         )
 
     # -- making --------------------------------------------------------------
@@ -134,7 +135,7 @@ class MmapManager:
                 )
                 return OwnedMap(native, Region(backing.path, is_shared=True), backing=backing)
             except BaseException:
-                backing.remove()
+                backing.remove(is_mapped=False)
                 raise
 
         return self._acquire(pid, make, nbytes)

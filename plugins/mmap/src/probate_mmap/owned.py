@@ -14,7 +14,9 @@ from probate_mmap.memorymap import MemoryMap
 
 if TYPE_CHECKING:
     import concurrent.futures
+    from collections.abc import Iterator
 
+    from probate.system import OwnedDescriptor
     from probate_mmap.backing import BackingFile
     from probate_mmap.region import Region
 
@@ -81,6 +83,14 @@ class OwnedMap:
     def __str__(self) -> str:
         text = f"{self.region}, {self.nbytes} bytes"
         return f"{text} from offset {self.region.offset}" if self.region.offset else text
+
+    @property
+    def descriptors(self) -> Iterator[OwnedDescriptor]:
+        """The numbers that giving it back closes."""
+        if self._descriptor is not None and self._descriptor.descriptor is not None:
+            yield self._descriptor.descriptor
+        if self._backing is not None:
+            yield self._backing.descriptor
 
     @property
     def needs_sync(self) -> bool:
@@ -161,7 +171,7 @@ class OwnedMap:
             self.native.close()
         except BufferError as error:
             raise self._busy() from error
-        was_removed = self._backing is not None and self._backing.remove()
+        was_removed = self._backing is not None and self._backing.remove(is_mapped=False)
         return Outcome.ALREADY_GONE if was_closed and not was_removed else Outcome.RELEASED
 
     def release(self) -> Outcome:
@@ -171,7 +181,8 @@ class OwnedMap:
         BusyResourceError, as `unmap`, with nothing but the mapping left.
         """
         # First, while the map is still there: an exported buffer must not keep a file around.
-        was_removed = self._backing is not None and self._backing.remove()
+        is_mapped = not self.native.closed
+        was_removed = self._backing is not None and self._backing.remove(is_mapped=is_mapped)
         outcome = self.unmap()
         if self._failure is not None:
             raise self._failure

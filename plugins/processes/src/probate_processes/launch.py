@@ -84,22 +84,21 @@ class Start:
         check_proc()
         caller = Caller.here()
 
-        def start(launcher: Launcher | None) -> Tree | None:
-            if launcher is not None and not launcher.serves(caller):
-                return None
+        def start(launcher: Launcher | None) -> Tree:
             tree = self._start(launcher, caller)
             then(tree)
             return tree
 
+        def start_by(launcher: Launcher) -> Tree | None:
+            return start(launcher) if launcher.serves(caller) else None
+
         # Most often it is the one; if not, that is seen on its thread, too.
         for find in (launchers.first, partial(launchers.find, caller)):
             if (launcher := find()) is not None:
-                tree = launcher.call(partial(start, launcher))
+                tree = launcher.call(partial(start_by, launcher))
                 if tree is not None:
                     return tree
-        tree = start(None)
-        assert tree is not None
-        return tree
+        return start(None)
 
     def _start(self, launcher: Launcher | None, caller: Caller) -> Tree:
         for name in ("stdin", "stdout", "stderr"):

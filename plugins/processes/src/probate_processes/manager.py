@@ -66,6 +66,7 @@ class ProcessTreeManager:
             self._release,
             describe=self._describe,
             identity=lambda tree: tree.native.identity,
+            descriptors=lambda tree: tree.descriptors,
         )
 
     @pid_or_current

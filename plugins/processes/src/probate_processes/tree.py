@@ -46,6 +46,8 @@ class Tree:
     ) -> None:
         self.native = native
         self.leader = leader
+        #: The leader's pidfd.
+        self.descriptors = leader.descriptors
         self.cgroup = cgroup
         #: None for a stranger's tree, whose processes are not marked.
         self.mark = mark

@@ -7,6 +7,8 @@ import select
 import threading
 from typing import TYPE_CHECKING, final
 
+from probate.system import OwnedDescriptor
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -16,7 +18,8 @@ class InterruptibleWait:
     """Lets threads wait for descriptors until it is closed."""
 
     def __init__(self) -> None:
-        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        #: An eventfd.
+        self._descriptor = OwnedDescriptor(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self._changed = threading.Condition(threading.Lock())
         self._sleepers = 0
         self._is_closing = False
@@ -32,10 +35,11 @@ class InterruptibleWait:
             self._sleepers += 1
         try:
             poll = select.poll()
-            for fd in (self._fd, *fds):
+            wake = self._descriptor.number
+            for fd in (wake, *fds):
                 poll.register(fd, select.POLLIN)
             ready = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
-            return {fd for fd, _ in ready if fd != self._fd}
+            return {fd for fd, _ in ready if fd != wake}
         finally:
             with self._changed:
                 self._sleepers -= 1
@@ -47,13 +51,11 @@ class InterruptibleWait:
         They need nobody's help to leave, only the time to be scheduled.
         """
         with self._changed:
-            if self._fd == -1:
-                return True
             self._is_closing = True
-            os.eventfd_write(self._fd, 1)
+            # Closed elsewhere, its number may be another's.
+            if self._descriptor.is_ours:
+                os.eventfd_write(self._descriptor.number, 1)
             if not self._changed.wait_for(lambda: not self._sleepers, patience):
                 return False
-            if self._fd != -1:
-                os.close(self._fd)
-                self._fd = -1
+            self._descriptor.close()
             return True

@@ -18,6 +18,7 @@ from enum import IntEnum
 from functools import cache
 from typing import Any, Final, final
 
+from probate.system import MapDescriptor, OwnedDescriptor
 from probate_rings.errors import IoUringUnavailableError
 from probate_rings.queues import is_strongly_ordered
 
@@ -88,7 +89,8 @@ class KernelRing:
                 "read and write files on threads",
             )
         params = ctypes.create_string_buffer(_SIZE_OF_PARAMS)
-        self.fd = _set_up(entries, params)
+        self.descriptor = OwnedDescriptor(_set_up(entries, params))
+        self.fd = self.descriptor.number
         entries, completions = struct.unpack_from("=II", params)
         # The offsets of the queues' fields; those of the completion queue begin at 80.
         sq_head, sq_tail, _, _, sq_flags, _, array = struct.unpack_from("=7I", params, 40)
@@ -101,8 +103,10 @@ class KernelRing:
                 self.fd, SQE_SIZE * entries, mmap.MAP_SHARED, offset=_OFFSET_OF_ENTRIES
             )
         except BaseException:
-            os.close(self.fd)
+            self.descriptor.close()
             raise
+        #: Those that the mappings keep to themselves.
+        self._mapped = [(each, MapDescriptor(each)) for each in (self._queues, self._entries)]
         self._size, self._completions, self._cqes = entries, completions, cqes
         self._words = memoryview(self._queues)[: size // 4 * 4].cast("I")
         self._sq_head, self._sq_tail, self._sq_flags = sq_head // 4, sq_tail // 4, sq_flags // 4
@@ -113,12 +117,19 @@ class KernelRing:
         #: How many entries were ever pushed.
         self.pushed = 0
 
+    @property
+    def descriptors(self) -> list[OwnedDescriptor]:
+        """Its number, and those that the mappings keep."""
+        mapped = [each.descriptor for _, each in self._mapped]
+        return [self.descriptor, *(each for each in mapped if each is not None)]
+
     def close(self) -> None:
-        """Unmap the queues and close the descriptor."""
+        """Unmap the queues and close the descriptor, each as far as it is its own still."""
         self._words.release()
-        self._queues.close()
-        self._entries.close()
-        os.close(self.fd)
+        for mapping, descriptor in self._mapped:
+            descriptor.let_go_if_lost(mapping)
+            mapping.close()
+        self.descriptor.close()
 
     # -- submitting ----------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, TypeAlias
 
 from probate import BusyResourceError, NotOwnedError, OwnershipTable, runs_inline
@@ -27,7 +28,12 @@ class RingManager:
 
     def __init__(self, table: OwnershipTable[Ring] | None = None) -> None:
         if table is None:
-            table = OwnershipTable("rings", _release, identity=lambda ring: ring)
+            table = OwnershipTable(
+                "rings",
+                _release,
+                identity=lambda ring: ring,
+                descriptors=attrgetter("descriptors"),
+            )
         self.table = table
 
     @runs_inline

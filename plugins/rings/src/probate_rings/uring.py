@@ -79,6 +79,8 @@ class IoUring:
         forget_in_forked_child(self)
         self._ring = KernelRing(entries)
         self._fd = self._ring.fd
+        #: The numbers that its release closes.
+        self.descriptors = self._ring.descriptors
         try:
             self._wait = InterruptibleWait()
         except BaseException:

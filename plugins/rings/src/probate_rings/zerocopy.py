@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Final, Self, final
 
 from probate import BusyResourceError, Outcome
-from probate.system import checked_int, forget_in_forked_child
+from probate.system import OwnedDescriptor, checked_int, forget_in_forked_child
 from probate_rings import layout
 from probate_rings.blocks import Blocks, Pool
 from probate_rings.errors import RingClosedError
@@ -49,6 +49,8 @@ class ZeroCopyRing:
         self._pool = Pool(whole, geometry)
         self._queues = Queues(self._words, geometry)
         self._presence = Presence(self._words, is_owner=is_owner)
+        #: The memfd, the receiver's and the sender's doorbell.
+        self.descriptors: tuple[OwnedDescriptor, ...] = ()
         self._fds: tuple[int, ...] = ()
         #: Those that its user has been told, and that others may poll.
         self.shown: tuple[int, ...] = ()
@@ -67,6 +69,7 @@ class ZeroCopyRing:
             self._queues.format()
         self._presence.announce()
         # Not before all else is well: until then they are the caller's to close.
+        self.descriptors = tuple(map(OwnedDescriptor, fds))
         self._fds = fds
         # An owner that sleeps already learns whom to watch.
         self._ring_doorbell(0)
@@ -375,9 +378,9 @@ class ZeroCopyRing:
         if not self._wait.close(patience):
             return False
         with self._lock:
-            fds, self._fds = self._fds, ()
-            for fd in fds:
-                os.close(fd)
+            self._fds = ()
+            for each in self.descriptors:
+                each.close()
             self._presence.close()
         return True
 

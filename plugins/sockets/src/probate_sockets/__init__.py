@@ -13,7 +13,6 @@ onloop.py        a plain socket that something else uses: found, and detached th
 polling.py       which socketserver servers run on a number
 blocked.py       waking a thread that is blocked in a socket
 makefiles.py     files that makefile has put above a socket
-identity.py      which socket a number refers to
 unix.py          unix listeners and the paths they leave behind
 """
 

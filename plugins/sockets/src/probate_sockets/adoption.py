@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
+import stat
 from typing import TYPE_CHECKING, Any, Final
 
 from probate.system import running_loop
 from probate_sockets import asyncstream, unix
 from probate_sockets.asyncstream import AsyncStream
-from probate_sockets.loopbound import LoopBound, is_server, is_transport
+from probate_sockets.loopbound import LoopBound, is_server, is_transport, sockets_of
 from probate_sockets.plain import PlainSocket
 from probate_sockets.threadserver import ThreadServer, is_thread_server
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     Owned = PlainSocket | LoopBound | ThreadServer | AsyncStream
 
 
@@ -26,12 +31,10 @@ def wrap(resource: Any) -> Owned | None:
     Raises ValueError for what is closed, or does not tell its event loop.
     """
     if isinstance(resource, socket.socket):
-        if resource.fileno() == -1:
-            raise ValueError(f"a closed socket cannot be adopted: {resource!r}")
+        _check_open("socket", resource)
         return PlainSocket(resource)
     if is_thread_server(resource):
-        if resource.fileno() == -1:
-            raise ValueError(f"a closed server cannot be adopted: {resource!r}")
+        _check_open("server", resource)
         return ThreadServer(resource)
     if asyncstream.is_stream(resource):
         transport = getattr(resource, "_transport", None)
@@ -47,6 +50,23 @@ def native_of(thing: Any) -> Any:
     if all(hasattr(type(thing), name) for name in _WRITER) and is_transport(thing.transport):
         return thing.transport
     return thing
+
+
+def parts_of(thing: Any) -> Iterable[Any]:
+    """Return the sockets that something was made of, if it is what a socket may lie below."""
+    if is_server(thing) or is_transport(thing):
+        return sockets_of(thing)
+    if is_thread_server(thing):
+        return (thing.socket,)
+    return asyncstream.raw_sockets(thing) if asyncstream.is_stream(thing) else ()
+
+
+def _check_open(what: str, thing: Any) -> None:
+    """Raise ValueError if its number is not a socket's: closed, perhaps by its bare number."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(os.fstat(thing.fileno()).st_mode):
+            return
+    raise ValueError(f"a closed {what} cannot be adopted: {thing!r}")
 
 
 def _bind_to_loop(resource: Any, adopted: Any = None) -> LoopBound | None:

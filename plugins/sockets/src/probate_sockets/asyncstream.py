@@ -9,18 +9,16 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
-from probate.system import lazy_module, running_loop
-from probate_sockets.loopbound import package_of
+from probate.system import lazy_module, package_of, running_loop, wait_a_turn
 from probate_sockets.plain import PlainSocket
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+
+    from probate.system import OwnedDescriptor
 else:
     asyncio = lazy_module("asyncio")
-
-#: Seconds that another thread is waited for, where that holds up no event loop.
-_TURN: Final = 0.25
 
 #: Where these keep what they are made of.
 _PARTS: Final = (
@@ -52,6 +50,16 @@ class AsyncStream:
     def __repr__(self) -> str:
         return f"{type(self.native).__name__} {', '.join(map(repr, self.sockets))}"
 
+    @property
+    def adopted(self) -> object:
+        """What was adopted."""
+        return self.native
+
+    @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """The numbers of its sockets."""
+        return tuple(each.descriptor for each in self.sockets)
+
     def ask_to_close(self) -> concurrent.futures.Future[None] | None:
         """Run its `aclose` where it lives; return a future for when it is closed."""
         done: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -75,8 +83,7 @@ class AsyncStream:
                 # Nothing runs there any more.
                 return self._release_here()
             self._forced = forced
-        if running_loop() is None:
-            concurrent.futures.wait([self._forced], _TURN)
+        wait_a_turn([self._forced])
         if not self._forced.done():
             raise BusyResourceError("told to close, but what it runs in has not closed it yet")
         forced, self._forced = self._forced, None

@@ -8,12 +8,19 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import gc
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
 from probate.errors import ReleaseError
-from probate.system import call_on_loop, running_loop, sharers_of
-from probate_sockets.identity import Identity, identify
+from probate.system import (
+    OwnedDescriptor,
+    call_on_loop,
+    package_of,
+    running_loop,
+    sharers_of,
+    wait_a_turn,
+)
 from probate_sockets.unix import unlink_bound
 
 if TYPE_CHECKING:
@@ -26,9 +33,6 @@ if TYPE_CHECKING:
 _FIRST_LOOK: Final = 0.001
 _LAST_LOOK: Final = 0.05
 
-#: Seconds that another thread's loop is waited for, where that holds up no loop here.
-_TURN: Final = 0.25
-
 
 @final
 class LoopBound:
@@ -39,16 +43,16 @@ class LoopBound:
         "_below",
         "_ended",
         "_is_closing",
-                "_numbers",
         "adopted",
         "asked",
         "bound",
         "connections",
+        "descriptors",
         "loop",
         "lost",
         "native",
         "sockets",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,
@@ -61,17 +65,21 @@ class LoopBound:
         #: What was adopted, kept alive: a stream writer closes its transport when it is collected.
         self.adopted = native if adopted is None else adopted
         self.loop = loop
-        #: Its sockets or its pipe, as far as it shows them.
-        self.sockets = sockets_of(native)
+        #: Its sockets or its pipe, as far as it shows them and they are open.
+        self.sockets: list[Any] = []
+        #: The number of each.
+        self.descriptors: list[OwnedDescriptor] = []
+        for each in sockets_of(native):
+            # -1 is a bad number, too.
+            with contextlib.suppress(OSError):
+                self.descriptors.append(OwnedDescriptor(number_of(each), partial(number_of, each)))
+                self.sockets.append(each)
         #: Unix paths that it is bound to.
         self.bound = list(bound)
         #: Transports of a server that was asked to close.
         self.connections: list[LoopBound] = []
         #: Whether we have asked for it to be closed.
         self.asked = False
-        self._numbers: list[tuple[int, Identity]] = [
-            (number, identify(number)) for each in self.sockets if (number := number_of(each)) >= 0
-        ]
         #: Bytes that were written to it and that force has thrown away.
         self.lost = 0
         self._below = _below(native)
@@ -83,7 +91,7 @@ class LoopBound:
 
     def has_closed(self) -> bool:
         """Whether the kernel's side is gone: closing is a request, this is a fact."""
-        return not any(identify(number) == identity for number, identity in self._numbers) and all(
+        return not any(each.is_ours for each in self.descriptors) and all(
             each.has_closed() for each in self.connections
         )
 
@@ -145,8 +153,8 @@ class LoopBound:
             raise BusyResourceError("closed, but its event loop no longer runs to let go of it")
         if self._ended is None:
             self._ended = call_on_loop(self.loop, self._close_by_force)
-        if self._ended is not None and running_loop() is None:
-            concurrent.futures.wait([self._ended], _TURN)
+        if self._ended is not None:
+            wait_a_turn([self._ended])
         if self.has_closed():
             return self._account(Outcome.RELEASED)
         raise BusyResourceError("told to close, but its event loop has not closed it yet")
@@ -178,16 +186,16 @@ class LoopBound:
         for path in self.bound:
             unlink_bound(path)
         self.lost = 0 if is_server(self.native) else unsent(self.native, self._below)
-        for each, (number, identity) in zip(self.sockets, self._numbers, strict=False):
-            if identify(number) == identity:
+        for each, descriptor in zip(self.sockets, self.descriptors, strict=True):
+            if descriptor.is_ours:
                 getattr(each, "_sock", each).close()
-        if any(identify(number) == identity for number, identity in self._numbers):
+        if any(each.is_open for each in self.descriptors):
             raise ReleaseError("its event loop is closed, and what has its number does not show")
 
     def _tell_peers(self) -> None:
         """Let whoever is at the other end know, as long as the number cannot be closed."""
-        for each, (number, _) in zip(self.sockets, self._numbers, strict=False):
-            if not sharers_of(number):
+        for each, descriptor in zip(self.sockets, self.descriptors, strict=True):
+            if descriptor.is_ours and not sharers_of(descriptor.number):
                 with contextlib.suppress(OSError, AttributeError):
                     each.shutdown(2)
 
@@ -286,12 +294,6 @@ def connections_of(server: LoopBound) -> list[Any]:
 
 def _is_foreign_transport(cls: type) -> bool:
     return package_of(cls) == "uvloop" and hasattr(cls, "get_extra_info")
-
-
-def package_of(cls: type) -> str:
-    """The package that a class comes from, empty if it does not tell."""
-    module: object = cls.__module__
-    return module.partition(".")[0] if isinstance(module, str) else ""
 
 
 def _name_of(sock: Any) -> object:

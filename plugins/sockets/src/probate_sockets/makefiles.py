@@ -18,7 +18,7 @@ def is_used_above(sock: socket.socket) -> bool:
     return getattr(sock, "_io_refs", 0) > 0
 
 
-def close_above(sock: socket.socket) -> str:
+def close_above(sock: socket.socket) -> list[str]:
     """Close the files above a socket, the outermost first, so that what they hold is written.
 
     The socket does not block meanwhile. Returns what was lost, as it could not be sent at once;
@@ -43,7 +43,7 @@ def close_above(sock: socket.socket) -> str:
             sock.settimeout(timeout)
     if is_used_above(sock):
         raise BusyResourceError("an event loop has it, too: close that first, or adopt it instead")
-    return f"what was written to a file of it: {errors[0]}" if errors else ""
+    return [f"what was written to a file of it: {error}" for error in errors[:1]]
 
 
 def _files_of(sock: socket.socket) -> list[socket.SocketIO]:

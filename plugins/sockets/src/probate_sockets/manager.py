@@ -48,7 +48,8 @@ class SocketManager:
             release_many=None if abort else close_many,
             describe=repr,
             identity=attrgetter("native"),
-            alias=adoption.native_of,
+            alias=self._known_native,
+            descriptors=attrgetter("descriptors"),
         )
 
     # -- making --------------------------------------------------------------
@@ -166,11 +167,18 @@ class SocketManager:
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
         """Own a socket, server, transport, stream or writer made elsewhere.
 
+        What was made of a socket that the same process owns goes with that, and under its id.
         Returns None for anything else. Raises ValueError if it is closed, or is of an event loop
-        that it does not tell.
+        that it does not tell; AlreadyOwnedError.
         """
         owned = adoption.wrap(resource)
-        return None if owned is None else self.table.add(pid, owned)
+        if owned is None:
+            return None
+        if isinstance(owned, PlainSocket) or (below := self._below(owned, pid)) is None:
+            return self.table.add(pid, owned)
+        self.table.check_admitted(pid)
+        below.put_above(owned)
+        return self.table.find(pid, below.native)
 
     @runs_inline
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
@@ -184,7 +192,7 @@ class SocketManager:
         closing = [
             each.ask_to_close()
             for each in reversed(owned)
-            if type(each) is not PlainSocket or each.number in used
+            if type(each) is not PlainSocket or each.number in used or each.is_below
         ]
         return [future for future in closing if future is not None]
 
@@ -205,6 +213,30 @@ class SocketManager:
             # A termination wakes whoever is blocked in accept with an OSError; say why.
             self.table.check_admitted(pid)
             raise
+
+    def _below(self, made: Owned, pid: int) -> PlainSocket | None:
+        """Find the socket of `pid` that something was made of."""
+        for descriptor in made.descriptors:
+            owner, below = self._plain_with(descriptor.number)
+            if below is not None and owner == pid:
+                return below
+        return None
+
+    def _plain_with(self, number: int) -> tuple[int, PlainSocket | None]:
+        """Find the owned socket that has this number, and its owner."""
+        pid, owned = self.table.with_descriptor(number) or (0, None)
+        if not isinstance(owned, PlainSocket) or not owned.descriptor.is_ours:
+            return pid, None
+        return pid, owned
+
+    def _known_native(self, thing: object) -> object:
+        """Return what the table knows a writer by, or what was made of an owned socket."""
+        native = adoption.native_of(thing)
+        for part in adoption.parts_of(native):
+            _, below = self._plain_with(number_of(part))
+            if below is not None and below.has_above(native):
+                return below.native
+        return native
 
     def _discard(self, pid: int, sock: socket.socket) -> None:
         """Give back a socket that could not be connected, unless a termination just did."""

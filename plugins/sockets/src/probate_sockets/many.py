@@ -7,9 +7,8 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from probate.system import NOWHERE, all_sharers_of, blocked_in, running_loop
+from probate.system import NOWHERE, all_sharers_of, blocked_in, drop_unseen, give_up_wakeup
 from probate_sockets import blocked, onloop
-from probate_sockets.identity import identify
 from probate_sockets.plain import PlainSocket
 
 if TYPE_CHECKING:
@@ -21,8 +20,8 @@ _detach: Final[Callable[[socket.socket], int]] = socket.SocketType.detach
 _type_of: Final[Callable[[socket.socket], int]] = socket.SocketType.type.__get__
 
 
-#: References to a socket that nobody else holds: its entry's, the table's, and two of ours.
-_OURS: Final = 4
+#: References to a socket that nobody else holds: its entry's two, and three of ours.
+_OURS: Final = 5
 
 
 def close_many(entries: list[Any]) -> None:
@@ -52,7 +51,7 @@ def close_many(entries: list[Any]) -> None:
     count = len(plain) - first
     if not count:
         return
-    loops = [loop for loop in (running_loop(),) if loop is not None]
+    give_up_wakeup(each.fileno() for each in sockets[first:] if each.gettimeout() is not None)
     detached: list[int] = []
     try:
         # One call, which nothing interrupts: from here on a descriptor is in this list alone, and
@@ -62,7 +61,7 @@ def close_many(entries: list[Any]) -> None:
         if is_held:
             _wake(detached, blocking)
             for number in detached:
-                onloop.drop_unseen(loops, number)
+                drop_unseen(number)
     finally:
         _close_descriptors(detached)
 
@@ -91,13 +90,7 @@ def _after_last_special(entries: list[Any]) -> int:
 
 
 def _is_simple(entry: PlainSocket, number: int, used: set[int]) -> bool:
-    sock = entry.native
-    return (
-        number not in used
-        and not (sock.gettimeout() == 0 and sock.family == socket.AF_UNIX)
-        and number != -1
-        and identify(number) == entry.identity
-    )
+    return number not in used and number != -1 and entry.descriptor.is_open
 
 
 def _close_descriptors(descriptors: list[int]) -> None:

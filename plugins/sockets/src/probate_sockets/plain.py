@@ -6,20 +6,24 @@ import array
 import contextlib
 import fcntl
 import os
-import signal
 import socket
 import struct
 import sys
 import termios
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
 from probate.errors import RefusedResourceError, ReleaseError
-from probate.system import blocked_in, has_other_threads, running_loop, sharers_of
+from probate.system import (
+    OwnedDescriptor,
+    blocked_in,
+    give_up_wakeup,
+    has_other_threads,
+    running_loop,
+    sharers_of,
+)
 from probate_sockets import blocked, makefiles, onloop, unix
-from probate_sockets.identity import NOTHING, Identity, identify
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -30,35 +34,45 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 #: Close returns at once, and the kernel goes on sending.
 _SEND_IN_BACKGROUND: Final = struct.pack("ii", 0, 0)
 
-#: References to a socket that nobody else holds: the entry's, and the question's own.
-OURS: Final = 2
+#: References to a socket that nobody else holds: the entry's, its descriptor's, and the question's.
+OURS: Final = 3
 
 #: In a cleanup the table holds it, too.
-OURS_IN_CLEANUP: Final = 3
+OURS_IN_CLEANUP: Final = 4
 
 
 @final
 class PlainSocket:
     """A socket object, and what its number referred to when it was acquired."""
 
-    __slots__ = ("_above", "_has_been_woken", "bound", "identity", "loop", "native", "number")
+    __slots__ = ("_above", "_has_been_woken", "bound", "descriptor", "loop", "native")
 
     def __init__(self, native: socket.socket) -> None:
         self.native = native
-        self.number = native.fileno()
-        self.identity: Identity = identify(self.number)
+        #: Its number. Raises OSError if that was closed elsewhere.
+        self.descriptor = OwnedDescriptor(native.fileno(), native.fileno)
         #: The unix path that it would leave behind.
         self.bound = unix.bound_path(native) if native.family == socket.AF_UNIX else None
         #: The event loop that ran where it was acquired, which may poll it.
         loop = running_loop()
         self.loop = None if loop is None else weakref.ref(loop)
         #: Servers and transports that were found to be made of it.
-        self._above: list[onloop.Native] | None = None
+        self._above: list[onloop.Native] = []
         #: Whether a loop that polls it has been given a turn to wake who waits there.
         self._has_been_woken = False
 
     def __repr__(self) -> str:
         return describe(self.native)
+
+    @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """Its number, as a table wants it."""
+        return (self.descriptor,)
+
+    @property
+    def number(self) -> int:
+        """The number that it had when it was acquired."""
+        return self.descriptor.number
 
     @property
     def loops(self) -> list[Any]:
@@ -75,11 +89,25 @@ class PlainSocket:
             self.loop is not None and onloop.is_polled_by(self.loops, self.number)
         )
 
+    def put_above(self, made: onloop.Native) -> None:
+        """Close this, a server, transport or stream that was made of it, instead of it."""
+        if not self.has_above(made.native):
+            self._above.append(made)
+
+    def has_above(self, native: object) -> bool:
+        """Tell whether a server, transport or stream is known to have been made of it."""
+        return any(native is each.native or native is each.adopted for each in self._above)
+
+    @property
+    def is_below(self) -> bool:
+        """Whether something is known to have been made of it."""
+        return bool(self._above)
+
     # -- gently ---------------------------------------------------------------
 
     def ask_to_close(self) -> concurrent.futures.Future[None] | None:
         """Close servers and transports that were made of it; wake whoever waits for connections."""
-        if not self._is_ours():
+        if not self.descriptor.is_ours:
             return None
         use = onloop.use_of(self.native)
         asked = [each.ask_to_close() for each in self._find_above(use)]
@@ -104,18 +132,10 @@ class PlainSocket:
         if self._above:
             return self._release_above()
         sock = self.native
-        if sock.fileno() == -1:
-            if self.identity != NOTHING and identify(self.number) == self.identity:
-                raise RefusedResourceError(
-                    f"its number {self.number} was detached from it, and is somebody else's: "
-                    "adopt what has it now"
-                )
-            return Outcome.ALREADY_GONE
-        if not self._is_ours():
-            # Not even when the object is collected is what has the number now to be closed.
-            sock.detach()
-            return Outcome.ALREADY_GONE
+        if not self.descriptor.is_ours:
+            return self._leave_alone()
         was_woken = False
+        lost: list[str] = []
         if not is_unheld:
             use = onloop.use_of(sock)
             if self._find_above(use):
@@ -124,24 +144,34 @@ class PlainSocket:
             if was_woken and not self._has_been_woken and onloop.is_opaque(self.loops, use):
                 self._has_been_woken = True
                 raise BusyResourceError("polled by an event loop, which has just been woken")
-            onloop.detach(sock, self.loops, use)
-            _forget_wakeup(sock)
-        lost = self._prepare(abort=abort, was_woken=was_woken)
+            if unsent := onloop.detach(self.loops, use, is_woken=was_woken):
+                lost.append(f"{unsent} bytes that were not written yet")
+        if sock.gettimeout() is not None:
+            give_up_wakeup((self.number,))
+        lost += self._prepare(abort=abort, was_woken=was_woken)
         if makefiles.is_used_above(sock):
             if was_woken:
                 raise BusyResourceError("a thread was blocked in it, and has just been woken")
-            lost = makefiles.close_above(sock) or lost
+            lost += makefiles.close_above(sock)
         if self.bound is not None:
             unix.unlink_bound(self.bound)
             self.bound = None
         if not self._close(is_unheld=is_unheld or was_woken):
             return Outcome.ALREADY_GONE
         if lost and not may_lose:
-            raise ReleaseError(f"closed, and lost is {lost}")
+            raise ReleaseError(f"closed, and lost is {', '.join(lost)}")
         return Outcome.RELEASED
 
-    def _is_ours(self) -> bool:
-        return identify(self.native.fileno()) == self.identity
+    def _leave_alone(self) -> Outcome:
+        """Touch the number no more. Raises RefusedResourceError if it was handed to others."""
+        if self.native.fileno() == -1 and self.descriptor.is_open:
+            raise RefusedResourceError(
+                f"its number {self.number} was detached from it, and is somebody else's: "
+                "adopt what has it now"
+            )
+        # Not even when the object is collected is what has the number now to be closed.
+        self.native.detach()
+        return Outcome.ALREADY_GONE
 
     def _find_above(self, use: onloop.Use) -> list[onloop.Native]:
         if not self._above:
@@ -150,10 +180,10 @@ class PlainSocket:
 
     def _release_above(self) -> Outcome:
         """Release what was made of it, which closes it."""
-        outcomes = [each.release() for each in self._above or ()]
+        outcomes = [each.release() for each in self._above]
         if Outcome.RELEASED in outcomes:
             return Outcome.RELEASED
-        self._above = None
+        self._above.clear()
         return self.release()
 
     def _wake(self, use: onloop.Use, how: int) -> bool:
@@ -175,14 +205,14 @@ class PlainSocket:
             socket.socket.shutdown(self.native, how)
         return True
 
-    def _prepare(self, *, abort: bool, was_woken: bool) -> str:
-        """Say good-bye to a peer, as its protocol does; return what will be lost.
+    def _prepare(self, *, abort: bool, was_woken: bool) -> list[str]:
+        """Say good-bye to a peer, as its protocol does; return what will be lost, if anything.
 
         Nothing of it is done to a socket that others share: for them it goes on.
         """
         sock = self.native
         if sock.type != socket.SOCK_STREAM or sock.family == socket.AF_UNIX:
-            return ""
+            return []
         has_tls = getattr(sock, "_sslobj", None) is not None
         lingers, seconds = struct.unpack(
             "ii", sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
@@ -190,7 +220,7 @@ class PlainSocket:
         unsent = _pending(sock, termios.TIOCOUTQ)
         is_reset = abort or (lingers and not seconds) or _pending(sock, termios.FIONREAD)
         if not (abort or has_tls or lingers or (unsent and is_reset)) or sharers_of(sock.fileno()):
-            return ""
+            return []
         if abort:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -201,7 +231,7 @@ class PlainSocket:
             if was_woken:
                 raise BusyResourceError("a thread was blocked in it, and has just been woken")
             _say_close_notify(sock)
-        return f"what had not arrived, {unsent} bytes, by a reset" if unsent and is_reset else ""
+        return [f"what had not arrived, {unsent} bytes, by a reset"] if unsent and is_reset else []
 
     def _close(self, *, is_unheld: bool) -> bool:
         """Close the number; False if somebody has just done so."""
@@ -240,18 +270,6 @@ def _say_close_notify(sock: Any) -> None:
     with contextlib.suppress(OSError, ValueError):
         sock.settimeout(0)
         sock.unwrap()
-
-
-def _forget_wakeup(sock: socket.socket) -> None:
-    """Have signals no longer written to a socket (signal.set_wakeup_fd).
-
-    Only the main thread can tell, and only a socket that does not block may be it.
-    """
-    is_candidate = sock.family == socket.AF_UNIX and sock.gettimeout() == 0
-    if is_candidate and threading.current_thread() is threading.main_thread():
-        number = signal.set_wakeup_fd(-1)
-        if number not in (-1, sock.fileno()):
-            signal.set_wakeup_fd(number)
 
 
 def describe(sock: socket.socket) -> str:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import socket
 import sys
 import threading
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
 from probate import BusyResourceError, Outcome
-from probate.system import CallThread, running_loop, sharers_of
+from probate.system import (
+    TURN,
+    CallThread,
+    OwnedDescriptor,
+    running_loop,
+    sharers_of,
+    wait_a_turn,
+)
 from probate_sockets import polling
-from probate_sockets.identity import identify
 from probate_sockets.unix import bound_path, unlink_bound
 
-#: Seconds that the end of a server is waited for, where that holds up no event loop.
-_TURN: Final = 0.25
+if TYPE_CHECKING:
+    import concurrent.futures
 
 
 def is_thread_server(thing: object) -> bool:
@@ -29,13 +34,13 @@ def is_thread_server(thing: object) -> bool:
 class ThreadServer:
     """A server whose `serve_forever` runs on a thread, if it does, and its connections."""
 
-    __slots__ = ("_closing", "_identity", "_number", "asked", "bound", "native")
+    __slots__ = ("_closing", "asked", "bound", "descriptor", "native")
 
     def __init__(self, native: Any) -> None:
         self.native = native
         self.asked = False
-        self._number = int(native.fileno())
-        self._identity = identify(self._number)
+        #: Its listener's number. Raises OSError if that was closed elsewhere.
+        self.descriptor = OwnedDescriptor(int(native.fileno()), native.fileno)
         self.bound = bound_path(native.socket)
         self._closing: concurrent.futures.Future[None] | None = None
 
@@ -43,9 +48,19 @@ class ThreadServer:
         return f"{type(self.native).__name__} {self.native.server_address}"
 
     @property
+    def adopted(self) -> object:
+        """What was adopted."""
+        return self.native
+
+    @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """Its listener's number, as a table wants it."""
+        return (self.descriptor,)
+
+    @property
     def is_closed(self) -> bool:
         """Whether its listener is gone."""
-        return identify(self._number) != self._identity
+        return not self.descriptor.is_ours
 
     @property
     def is_serving(self) -> bool:
@@ -70,7 +85,7 @@ class ThreadServer:
             return Outcome.RELEASED if self.asked else Outcome.ALREADY_GONE
         if self.is_serving:
             self.ask_to_close()
-            if not sharers_of(self._number):
+            if not sharers_of(self.descriptor.number):
                 # It looks after what it was asked at once.
                 with contextlib.suppress(OSError):
                     self.native.socket.shutdown(socket.SHUT_RDWR)
@@ -86,8 +101,7 @@ class ThreadServer:
             thread = CallThread("probate-server-close")
             self._closing = thread.submit(self.native.server_close)
             thread.abandon()
-        if running_loop() is None:
-            concurrent.futures.wait([self._closing], _TURN)
+        wait_a_turn([self._closing])
         if not self._closing.done() or (handlers and self._handlers()):
             raise BusyResourceError(
                 f"closed, but {len(self._handlers())} of its handlers still run"
@@ -101,7 +115,7 @@ class ThreadServer:
         """Wait for `serve_forever` to end, but not on the thread of an event loop."""
         ended = getattr(self.native, "_BaseServer__is_shut_down", None)
         if isinstance(ended, threading.Event) and running_loop() is None:
-            ended.wait(_TURN)
+            ended.wait(TURN)
         return not self.is_serving
 
     def _handlers(self) -> list[Any]:

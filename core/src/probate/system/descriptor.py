@@ -1,0 +1,68 @@
+"""OwnedDescriptor: a number that is closed once, and only while it is the file that was taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from probate.outcome import Outcome
+from probate.system.identity import close_if_same, identify, is_still
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@final
+class OwnedDescriptor:
+    """Knows which file a descriptor number referred to when it was acquired.
+
+    For whatever closes a number at its end: ask `is_ours` right before. `fileno` is the method of
+    the object that has the number, if there is one: once it says otherwise, the number is
+    somebody else's, even if it refers to the same file. Raises OSError (EBADF) if it is not open.
+    """
+
+    __slots__ = ("_fileno", "_is_over", "identity", "number")
+
+    def __init__(self, number: int, fileno: Callable[[], int] | None = None) -> None:
+        self.number = number
+        self.identity = identify(number)
+        self._fileno = fileno
+        self._is_over = False
+
+    def __repr__(self) -> str:
+        return f"<OwnedDescriptor {self.number}, {self.identity}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether the number still refers to the same file, whoever has it by now."""
+        return not self._is_over and is_still(self.number, self.identity)
+
+    @property
+    def is_ours(self) -> bool:
+        """Tell whether the number still refers to the same file, and its object has it still."""
+        return self._is_held() and self.is_open
+
+    def forget(self) -> None:
+        """Never touch the number again: it was closed elsewhere, and is another's.
+
+        The next to get it may well have opened the very same file, which cannot be told apart.
+        """
+        self._is_over = True
+
+    def close(self) -> Outcome:
+        """Close the number, once, if it `is_ours`; else return ALREADY_GONE.
+
+        Raises OSError from close(2); the number is free all the same then.
+        """
+        if self._is_over or not self._is_held():
+            return Outcome.ALREADY_GONE
+        self._is_over = True
+        return close_if_same(self.number, self.identity)
+
+    def _is_held(self) -> bool:
+        if self._fileno is None:
+            return True
+        try:
+            return self._fileno() == self.number
+        except (OSError, ValueError):
+            # How files and connections say that they are closed.
+            return False
