@@ -61,16 +61,14 @@ class ZeroCopyRing:
         #: Whether this end is the sender, the receiver, or both.
         self._roles: set[int] = set()
         self._wait = InterruptibleWait()
-        self._is_stopped = self._is_closed = self._is_released = False
-        self._is_inherited = False
+        self._is_stopped = self._is_closed = self._is_released = self._is_inherited = False
         self._make_locks()
         forget_in_forked_child(self)
         if is_owner:
             self._queues.format()
         self._presence.announce()
         # Not before all else is well: until then they are the caller's to close.
-        self.descriptors = tuple(map(OwnedDescriptor, fds))
-        self._fds = fds
+        self._fds, self.descriptors = fds, tuple(map(OwnedDescriptor, fds))
         # An owner that sleeps already learns whom to watch.
         self._ring_doorbell(0)
         self._ring_doorbell(1)
