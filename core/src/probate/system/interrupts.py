@@ -125,7 +125,7 @@ def start_thread(thread: threading.Thread) -> None:
     then. What fell in is raised when it has.
     """
     check_threads_run()
-    if threading.current_thread() is not threading.main_thread():
+    if threading.get_ident() != threading.main_thread().ident:
         # No signal handler runs here.
         thread.start()
         return
