@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
 ]
 
-ROUNDS = 300 if os.environ.get("PROBATE_CHAOS") else 60
+ROUNDS = 300 if os.environ.get("PROBATE_CHAOS") else 24
 
 #: It has a daemon at once.
 FAMILY = ["sh", "-c", "(setsid sleep 300 &); exec sleep 300"]

@@ -138,9 +138,11 @@ class Spawner:
         except BaseException:
             self._withdraw(process)
             raise
+        # First, since a signal handler may fall in that terminates it: whoever is let go of before
+        # it was kept is kept no more afterwards.
+        process.on_terminated(self._let_go)
         self._status.open()
         self._termination_thread.keep_ready()
-        process.on_terminated(self._let_go)
         child.exited.add_done_callback(partial(self._terminate, process))
         return process
 

@@ -128,7 +128,7 @@ class StatusSocket:
         """Listen, unless it does already. Where it cannot, the host stays unlisted."""
         with self._lock:
             self._users += 1
-            if self._listener is None and sys.platform == "linux":
+            if self._users > 0 and self._listener is None and sys.platform == "linux":
                 with contextlib.suppress(OSError):
                     self._listen()
 

@@ -58,9 +58,10 @@ class TerminationThread:
         """
         with self._lock:
             self._users += 1
-            if not self._is_serving:
-                with contextlib.suppress(RuntimeError):
-                    self._start()
+            start = self._prepare() if self._users > 0 and not self._is_serving else None
+        if start is not None:
+            with contextlib.suppress(RuntimeError):
+                start()
 
     def let_go(self) -> None:
         """Undo one `keep_ready`."""
@@ -76,10 +77,11 @@ class TerminationThread:
         """
         with self._lock:
             self._queue.append(make)
-            if not self._is_serving:
-                self._start()
-            elif self._wake is not None:
+            start = None if self._is_serving else self._prepare()
+            if self._wake is not None:
                 self._wake()
+        if start is not None:
+            start()
 
     def join(self) -> None:
         """Wait until all coroutines have run, and the thread has ended.
@@ -89,13 +91,17 @@ class TerminationThread:
         if _running_here.get() is self:
             return
         with self._lock:
-            if self._queue and not self._is_serving:
-                # If there can be none, what is queued has to wait for the next one.
-                with contextlib.suppress(RuntimeError):
-                    self._start()
+            start = self._prepare() if self._queue and not self._is_serving else None
             thread = self._thread
+        if start is not None:
+            # If there can be none, what is queued has to wait for the next one.
+            with contextlib.suppress(RuntimeError):
+                start()
         if thread is not None and thread is not threading.current_thread():
-            join_thread(thread)
+            # One that is about to be started, by whom a signal handler has fallen into that closes
+            # everything, finds that it has nothing to do.
+            with contextlib.suppress(RuntimeError):
+                join_thread(thread)
 
     def forget_parent(self) -> None:
         """Run nothing of the parent's, in a forked child, where the thread is not."""
@@ -107,19 +113,25 @@ class TerminationThread:
         self._inherited.append(self._wake)
         self._thread = self._wake = None
 
-    def _start(self) -> None:
+    def _prepare(self) -> Callable[[], None]:
+        """Make the thread, and return what starts it, without the lock, which it takes itself."""
         before = self._thread
         # A daemon: a termination that hangs must not keep the interpreter from exiting.
         thread = threading.Thread(
             target=self._serve, args=(before,), name="probate-termination", daemon=True
         )
         self._thread, self._is_serving = thread, True
-        try:
-            start_thread(thread)
-        except BaseException:
-            if thread.ident is None:
-                self._thread, self._is_serving = before, False
-            raise
+
+        def start() -> None:
+            try:
+                start_thread(thread)
+            except BaseException:
+                with self._lock:
+                    if thread.ident is None and self._thread is thread:
+                        self._thread, self._is_serving = before, False
+                raise
+
+        return start
 
     def _serve(self, before: threading.Thread | None) -> None:
         _running_here.set(self)

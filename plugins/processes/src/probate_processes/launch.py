@@ -89,15 +89,17 @@ class Start:
             then(tree)
             return tree
 
-        def start_by(launcher: Launcher) -> Tree | None:
+        def start_if_served(launcher: Launcher) -> Tree | None:
             return start(launcher) if launcher.serves(caller) else None
 
-        # Most often it is the one; if not, that is seen on its thread, too.
+        # Most often it is the first one; if not, that is seen on its thread, too.
         for find in (launchers.first, partial(launchers.find, caller)):
-            if (launcher := find()) is not None:
-                tree = launcher.call(partial(start_by, launcher))
-                if tree is not None:
-                    return tree
+            launcher = find()
+            if launcher is None:
+                break
+            tree = launcher.call(partial(start_if_served, launcher))
+            if tree is not None:
+                return tree
         return start(None)
 
     def _start(self, launcher: Launcher | None, caller: Caller) -> Tree:
