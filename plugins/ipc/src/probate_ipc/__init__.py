@@ -14,6 +14,7 @@ messagequeue.py POSIX and SysV message queues
 semaphore.py   semaphores of both sorts
 semtimedop.py  the wait for SysV semaphores with a timeout
 sysv.py        SysV ids, and their removal
+limits.py      which limit of the kernel was reached
 native.py      posix_ipc and sysv_ipc, whose errors become Python's own
 interruptible.py waits that can be ended from elsewhere
 errors.py      what goes wrong
@@ -26,6 +27,7 @@ from probate_ipc.errors import (
     QueueClosedError,
     QueueEmptyError,
     QueueFullError,
+    QueueTooLargeError,
     SemaphoreClosedError,
 )
 from probate_ipc.inprocess import InProcessQueue, QueueKind
@@ -48,6 +50,7 @@ __all__ = [
     "QueueEmptyError",
     "QueueFullError",
     "QueueKind",
+    "QueueTooLargeError",
     "SemaphoreClosedError",
     "SysvQueue",
     "SysvSemaphore",

@@ -2,6 +2,7 @@
 
 ProbateError
 ├── QueueClosedError        the queue is closed, or takes nothing more
+├── QueueTooLargeError      more than the system allows (also an OSError, a ValueError)
 ├── QueueFullError          no room within the time allowed (also a TimeoutError, a queue.Full)
 ├── QueueEmptyError         no message within the time allowed (also a TimeoutError, a queue.Empty)
 ├── PipeClosedError         this end of the pipe is closed (also a ValueError)
@@ -10,15 +11,29 @@ ProbateError
 
 from __future__ import annotations
 
+import errno
 import queue
 from typing import final
 
 from probate import ProbateError
+from probate_ipc import limits
 
 
 @final
 class QueueClosedError(ProbateError):
     """The queue is closed, or its owner is ending and it takes nothing more."""
+
+
+@final
+class QueueTooLargeError(ProbateError, OSError, ValueError):
+    """A POSIX queue was to have more or larger messages than the system allows (EINVAL)."""
+
+    def __init__(self, max_messages: int, max_message_size: int) -> None:
+        super().__init__(
+            errno.EINVAL,
+            f"a POSIX queue of {max_messages} messages of {max_message_size} bytes: "
+            f"{limits.too_large_a_posix_queue()}",
+        )
 
 
 @final

@@ -17,8 +17,7 @@ from probate import (
     runs_inline,
 )
 from probate.system import checked_int, let_all_go
-from probate_ipc import arguments
-from probate_ipc import native as kernel
+from probate_ipc import arguments, limits
 from probate_ipc.adoption import handle_on, native_of
 from probate_ipc.connection import ConnectionHandle, new_pair
 from probate_ipc.inprocess import DEFAULT_BYTES, InProcessQueue, QueueKind
@@ -51,7 +50,8 @@ class IpcManager:
 
     All raise ProcessTerminatedError, ProcessNotFoundError or ResourceLimitExceeded before
     anything is acquired, TypeError or ValueError for bad arguments, and OSError from the kernel:
-    FileExistsError, FileNotFoundError and PermissionError among them.
+    FileExistsError, FileNotFoundError and PermissionError among them. Where a limit is reached, it
+    says which, and how to raise it.
     """
 
     def __init__(self) -> None:
@@ -128,8 +128,8 @@ class IpcManager:
     ) -> PosixQueue:
         """Create a POSIX message queue (mq_open(3)); without a name, under one of its own.
 
-        The name goes with the owner, as long as it is still this queue's. ValueError for more
-        than fs.mqueue.msg_max and msgsize_max allow.
+        The name goes with the owner, as long as it is still this queue's. QueueTooLargeError for
+        more than fs.mqueue.msg_max and msgsize_max allow.
         """
         name, mode = arguments.name_or_new(name), arguments.checked_mode(mode)
         count = checked_int("max_messages", max_messages, least=1)
@@ -154,7 +154,7 @@ class IpcManager:
         """
         key, mode = arguments.key_or_free(key), arguments.checked_mode(mode)
         # So much a new one has room for (msgget(2)).
-        nbytes = kernel.kernel_setting("msgmnb")
+        nbytes = limits.setting("kernel.msgmnb")
         return self.table.acquire(pid, lambda: SysvQueue.create(key, mode), nbytes=nbytes)
 
     @pid_or_current

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import select
 import stat
 from typing import TYPE_CHECKING, Final, TypeVar, final
@@ -15,15 +14,20 @@ import sysv_ipc
 
 from probate import BusyResourceError, Outcome
 from probate.system import OwnedDescriptor, checked_int
+from probate_ipc import limits, sysv
 from probate_ipc import native as kernel
-from probate_ipc import sysv
-from probate_ipc.errors import QueueClosedError, QueueEmptyError, QueueFullError
+from probate_ipc.errors import (
+    QueueClosedError,
+    QueueEmptyError,
+    QueueFullError,
+    QueueTooLargeError,
+)
 from probate_ipc.handle import PATIENCE
 from probate_ipc.interruptible import InterruptibleWait
 from probate_ipc.kernelobject import KernelObject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from probate_ipc.interruptible import TimeLimit
 
@@ -117,18 +121,14 @@ class PosixQueue(MessageQueue[posix_ipc.MessageQueue]):
 
     @classmethod
     def create(cls, name: str, mode: int, max_messages: int, max_message_size: int) -> PosixQueue:
-        """Create a queue (mq_open(3)). Raises OSError, ValueError beyond the system's limits."""
-        with _naming_the_limit(name), kernel.creating(f"POSIX queue {name!r}"):
+        """Create a queue (mq_open(3)). Raises OSError, QueueTooLargeError among them."""
+        with kernel.creating(f"POSIX queue {name!r}", limits.POSIX_QUEUE):
             try:
                 native = posix_ipc.MessageQueue(
                     name, posix_ipc.O_CREX, mode, max_messages, max_message_size
                 )
             except ValueError as error:
-                raise ValueError(
-                    f"a POSIX queue of {max_messages} messages of {max_message_size} bytes is "
-                    "more than the system allows: ask for less, or raise fs.mqueue.msg_max and "
-                    "msgsize_max"
-                ) from error
+                raise QueueTooLargeError(max_messages, max_message_size) from error
         with kernel.undone_by(native.unlink, native.close):
             return cls(native, is_owner=True)
 
@@ -234,8 +234,8 @@ class SysvQueue(MessageQueue[sysv_ipc.MessageQueue], sysv.SysvObject[sysv_ipc.Me
     @classmethod
     def create(cls, key: int | None, mode: int) -> SysvQueue:
         """Create a queue (msgget(2)); without a key, under one that is free. Raises OSError."""
-        longest = kernel.kernel_setting("msgmax")
-        with kernel.creating(f"SysV queue {sysv.key_shown(key)}"):
+        longest = limits.setting("kernel.msgmax")
+        with kernel.creating(f"SysV queue {sysv.key_shown(key)}", limits.SYSV_QUEUE):
             native = sysv_ipc.MessageQueue(key, sysv_ipc.IPC_CREX, mode, longest)
         with kernel.undone_by(native.remove):
             return cls(native, is_owner=True)
@@ -243,7 +243,7 @@ class SysvQueue(MessageQueue[sysv_ipc.MessageQueue], sysv.SysvObject[sysv_ipc.Me
     @classmethod
     def open(cls, key: int) -> SysvQueue:
         """Open a queue as a user (msgget(2)). Raises OSError."""
-        longest = kernel.kernel_setting("msgmax")
+        longest = limits.setting("kernel.msgmax")
         with kernel.looking_up(f"SysV queue {sysv.key_shown(key)}"):
             return cls(sysv_ipc.MessageQueue(key, max_message_size=longest), is_owner=False)
 
@@ -278,28 +278,6 @@ class SysvQueue(MessageQueue[sysv_ipc.MessageQueue], sysv.SysvObject[sysv_ipc.Me
         self, waits: InterruptibleWait, _events: int, limit: TimeLimit, look: int, /
     ) -> None:
         waits.wait(-1, 0, limit.left(_FIRST_PAUSE * 2 ** min(look, _DOUBLINGS)))
-
-
-@contextlib.contextmanager
-def _naming_the_limit(name: str) -> Iterator[None]:
-    """Say which limit it is: EMFILE stands for two (mq_overview(7), "Resource limit")."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-        try:
-            os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError:
-            # It is the number of open descriptors.
-            raise error from None
-        limit = resource.getrlimit(resource.RLIMIT_MSGQUEUE)[0]
-        raise OSError(
-            errno.EMFILE,
-            f"POSIX queue {name!r} needs more than is left of the {limit} bytes that this user's "
-            "queues may take in all programs together (RLIMIT_MSGQUEUE): ask for fewer or smaller "
-            "messages, or raise it with `ulimit -q`",
-        ) from error
 
 
 def _open(name: str) -> posix_ipc.MessageQueue:

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Final
 import posix_ipc
 import sysv_ipc
 
+from probate import ProbateError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from probate_ipc.limits import Limits
 
 #: What they raise for what is not there, or is there already.
 ABSENT: Final = (posix_ipc.ExistentialError, sysv_ipc.ExistentialError)
@@ -22,9 +26,12 @@ FORBIDDEN: Final = (posix_ipc.PermissionsError, sysv_ipc.PermissionsError)
 
 
 @contextmanager
-def creating(what: str) -> Iterator[None]:
-    """Create `what`: FileExistsError if there is one already, PermissionError."""
-    with _as_os_errors(what, absent=errno.EEXIST):
+def creating(what: str, limits: Limits) -> Iterator[None]:
+    """Create `what`: FileExistsError if there is one already, PermissionError.
+
+    An error that means that one of `limits` is reached says which.
+    """
+    with _as_os_errors(what, absent=errno.EEXIST, limits=limits):
         yield
 
 
@@ -46,24 +53,33 @@ def undone_by(*undo: Callable[[], None]) -> Iterator[None]:
         raise
 
 
-def kernel_setting(name: str) -> int:
-    """Read a number from /proc/sys/kernel (proc(5)), such as msgmax. Raises OSError."""
-    with open(f"/proc/sys/kernel/{name}") as file:
-        return int(file.read())
-
-
 @contextmanager
-def _as_os_errors(what: str, *, absent: int) -> Iterator[None]:
+def _as_os_errors(what: str, *, absent: int, limits: Limits | None = None) -> Iterator[None]:
     """Raise the OSError that the system call failed with, which the packages hide."""
     try:
         yield
-    except ABSENT as error:
-        raise OSError(absent, f"{what}: {os.strerror(absent)}") from error
-    except FORBIDDEN as error:
-        raise PermissionError(errno.EACCES, f"{what}: {os.strerror(errno.EACCES)}") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        # Of two errors they only tell the texts.
-        number = errno.ENFILE if "system limit" in str(error) else errno.EMFILE
-        raise OSError(number, f"{what}: {os.strerror(number)}") from error
+    except ProbateError:
+        raise
+    except (OSError, MemoryError, *ABSENT, *FORBIDDEN) as error:
+        number = _number_of(error, absent)
+        said = (limits or {}).get(number, str)() or os.strerror(number)
+        raise OSError(number, f"{what}: {said}") from error
+
+
+def _number_of(error: Exception, absent: int) -> int:
+    """Tell the number of an error, of which they may only have a text."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if isinstance(error, MemoryError):
+        return errno.ENOMEM
+    if isinstance(error, FORBIDDEN):
+        return errno.EACCES
+    if isinstance(error, ABSENT):
+        if absent == errno.EEXIST and text.startswith("No "):
+            # A folder that is not there, or as semget(2) has it for more than there may be.
+            return errno.ENOENT if isinstance(error, posix_ipc.Error) else errno.EINVAL
+        return absent
+    if "open files" in text:
+        return errno.ENFILE
+    return errno.EMFILE if "files open" in text else errno.ENOSPC

@@ -13,8 +13,8 @@ import sysv_ipc
 
 from probate import Outcome
 from probate.system import unlink_if_same
+from probate_ipc import limits, semtimedop, sysv
 from probate_ipc import native as kernel
-from probate_ipc import semtimedop, sysv
 from probate_ipc.errors import SemaphoreClosedError
 from probate_ipc.kernelobject import KernelObject
 
@@ -134,7 +134,7 @@ class SysvSemaphore(Semaphore[sysv_ipc.Semaphore], sysv.SysvObject[sysv_ipc.Sema
     @classmethod
     def create(cls, key: int | None, mode: int, value: int, *, undo: bool) -> SysvSemaphore:
         """Create a semaphore (semget(2)); without a key, under one that is free. OSError."""
-        with kernel.creating(f"SysV semaphore {sysv.key_shown(key)}"):
+        with kernel.creating(f"SysV semaphore {sysv.key_shown(key)}", limits.SYSV_SEMAPHORE):
             native = sysv_ipc.Semaphore(key, sysv_ipc.IPC_CREX, mode, value)
         with kernel.undone_by(native.remove):
             return cls(native, is_owner=True, undo=undo)
@@ -171,7 +171,7 @@ class PosixSemaphore(Semaphore[posix_ipc.Semaphore]):
     @classmethod
     def create(cls, name: str, mode: int, value: int, *, undo: bool) -> PosixSemaphore:
         """Create a semaphore (sem_open(3)). Raises OSError."""
-        with kernel.creating(f"POSIX semaphore {name!r}"):
+        with kernel.creating(f"POSIX semaphore {name!r}", limits.POSIX_SEMAPHORE):
             native = posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode, value)
         with kernel.undone_by(native.unlink, native.close):
             return cls(native, is_owner=True, undo=undo)

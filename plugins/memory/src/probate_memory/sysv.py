@@ -5,12 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 import sysv_ipc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+
+#: The limits that an error of shmget(2) may stand for, by their names in sysctl(8).
+_LIMITS: Final = {
+    errno.ENOSPC: ("kernel.shmmni", "kernel.shmall"),
+    errno.EINVAL: ("kernel.shmmax",),
+}
 
 #: Bit of a segment's mode: it has been removed, and goes with the last who is attached
 #: (shmctl(2), IPC_STAT).
@@ -33,11 +40,12 @@ class Status(NamedTuple):
 def create(size: int, key: int | None, mode: int) -> sysv_ipc.SharedMemory:
     """Create and attach a segment of zeros, with a free key if none is given.
 
-    Raises FileExistsError if there is one of that key, and other OSErrors.
+    Raises FileExistsError if there is one of that key, and other OSErrors, which name the limit
+    that is reached (shmget(2)).
     """
     what = f"segment of {size} bytes" if key is None else f"segment with key {key}"
     # IPC_PRIVATE always makes a new one, and with IPC_EXCL as well (shmget(2)).
-    with _as_os_errors(what, errno.EEXIST):
+    with _as_os_errors(what, errno.EEXIST, _LIMITS):
         return sysv_ipc.SharedMemory(
             key, sysv_ipc.IPC_CREX, mode=mode, size=size, init_character=b"\0"
         )
@@ -87,15 +95,35 @@ def remove(native: sysv_ipc.SharedMemory) -> None:
 
 
 @contextlib.contextmanager
-def _as_os_errors(what: str, existential: int) -> Iterator[None]:
+def _as_os_errors(
+    what: str, existential: int, limits: Mapping[int, Sequence[str]] | None = None
+) -> Iterator[None]:
     """Raise what sysv_ipc raises as the OSError that it was; `existential` is ENOENT or EEXIST."""
     try:
         yield
-    except sysv_ipc.ExistentialError as error:
-        raise OSError(existential, os.strerror(existential), what) from error
-    except sysv_ipc.PermissionsError as error:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), what) from error
-    except MemoryError as error:
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), what) from error
-    except ValueError as error:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), what) from error
+    except (OSError, MemoryError, ValueError, sysv_ipc.Error) as error:
+        number = _number_of(error, existential)
+        said = os.strerror(number)
+        if reached := (limits or {}).get(number):
+            shown = " or ".join(map(_shown, reached))
+            said += f": more than {shown} allows; ask for less, or raise it by sysctl(8)"
+        raise OSError(number, said, what) from error
+
+
+def _number_of(error: Exception, existential: int) -> int:
+    """Tell the number of an error, of which sysv_ipc may only give a class."""
+    if isinstance(error, OSError):
+        # It tells one of them by its text alone.
+        return error.errno or errno.ENOSPC
+    if isinstance(error, MemoryError):
+        return errno.ENOMEM
+    if isinstance(error, sysv_ipc.ExistentialError):
+        return existential
+    return errno.EACCES if isinstance(error, sysv_ipc.PermissionsError) else errno.EINVAL
+
+
+def _shown(name: str) -> str:
+    """A setting of sysctl(8), with its value if that can be read (proc(5))."""
+    with contextlib.suppress(OSError):
+        return f"{name} ({Path('/proc/sys', name.replace('.', '/')).read_text().strip()})"
+    return name

@@ -8,6 +8,7 @@ written anew, on the attributes that the other methods go by.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import sys
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 #: Where Linux keeps POSIX shared memory, mounted by whatever boots it (shm_overview(7)).
 _FOLDER: Final = "/dev/shm"  # noqa: S108  no temporary file: names are unguessable or asked for
+
+#: What to do where a segment cannot be made.
+_MENDS: Final = {
+    errno.ENOSPC: "ask for less, or enlarge it",
+    errno.ENOMEM: "ask for less, or free memory",
+    errno.EFBIG: "ask for less, or raise `ulimit -f`",
+    errno.ENOENT: "mount a tmpfs there",
+    errno.EROFS: "mount it writable",
+}
 
 
 def path_of(name: str) -> str:
@@ -59,8 +69,11 @@ class UntrackedSharedMemory(SharedMemory):
             self._identity = identify(self._fd)
             if create:
                 self._allocate(size)
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if create and isinstance(error, OSError) and (mend := _MENDS.get(error.errno or 0)):
+                what = f"{os.strerror(error.errno or 0)} for {size} bytes: {mend}"
+                raise OSError(error.errno, what, _FOLDER) from error
             raise
         self._may_unlink = True
 
@@ -81,13 +94,8 @@ class UntrackedSharedMemory(SharedMemory):
     def _allocate(self, size: int) -> None:
         try:
             os.posix_fallocate(self._fd, 0, size)
-        except BaseException as error:
+        except BaseException:
             self.unlink()
-            if isinstance(error, OSError):
-                what = (
-                    f"{os.strerror(error.errno or 0)} for {size} bytes: ask for less, or enlarge it"
-                )
-                raise OSError(error.errno, what, _FOLDER) from error
             raise
 
     if sys.version_info >= (3, 13):
