@@ -1,6 +1,7 @@
 """The `probate` command.
 
 app.py     the command line (click)
+lack.py    what there is not enough of, and how to mend that
 listing.py `probate plugins`
 output.py  tables: rich at a terminal, columns of plain text elsewhere
 ps.py      `probate ps`
@@ -9,6 +10,7 @@ demo/      `probate demo`
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from importlib.util import find_spec
@@ -24,9 +26,7 @@ def main() -> None:
     An error is one line on standard error: exit 2 for wrong usage and for a missing extra, 1 for
     what went wrong, 130 when interrupted.
     """
-    if sys.stdout is None:
-        # Closed by whoever started us; what is opened next would get its number.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the end
+    _open_standard_streams()
     try:
         code, complaint = _run()
         sys.stdout.flush()
@@ -35,8 +35,14 @@ def main() -> None:
     except OSError as error:
         # Python would complain as well when it flushes once more at its end (Python's
         # documentation of `signal`, "Note on SIGPIPE"). A closed pipe has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code, complaint = 1, "" if isinstance(error, BrokenPipeError) else str(error)
+    except (MemoryError, ImportError, SystemError) as error:
+        # All three come of want of memory or descriptors, where modules are imported.
+        code, complaint = 1, f"{type(error).__name__}: {error}"
+        if "ulimit" not in complaint:
+            complaint += "; is there memory, and are there descriptors? (`ulimit -v`, `ulimit -n`)"
     if complaint:
         from probate.cli.output import printable
 
@@ -44,8 +50,20 @@ def main() -> None:
     sys.exit(code)
 
 
+def _open_standard_streams() -> None:
+    """Open what whoever started us has closed: what is opened next would get its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  until the end
+
+
 def _run() -> tuple[int, str]:
     """Return the exit code, and what to complain of; nothing if all is well."""
+    if "demo" in sys.argv[1:]:
+        from probate.cli.lack import prepare_address_space
+
+        # Before anything else is imported, which takes much of it.
+        prepare_address_space()
     missing = next((name for name in _LIBRARIES if find_spec(name) is None), None)
     if missing is not None:
         return 2, f"the command line needs {missing}: pip install 'probate[cli]'"

@@ -87,8 +87,8 @@ def ps(as_json: bool) -> None:
 def demo(verbose: bool, as_json: bool, disable: str | None) -> None:
     """Run the main job: processes with real resources of every kind, terminated, accounted for.
 
-    Compares the kernel's view of this process before and after; exits 1 if anything is left, or
-    an account has errors.
+    Compares the kernel's view of this process before and after; exits 1 if anything is left, an
+    account has errors, or there is not enough of something to show all.
     """
     from probate.cli.demo import DemoError, print_all, print_screen, run
 
@@ -100,7 +100,10 @@ def demo(verbose: bool, as_json: bool, disable: str | None) -> None:
     try:
         report = run(orchestrator, progress=not settings.trace)
     except DemoError as error:
-        raise click.ClickException(str(error)) from error
+        if verbose:
+            click.echo(error.where, err=True, nl=False)
+        hint = " (--verbose says where)" if error.where and not verbose else ""
+        raise click.ClickException(f"{error}{hint}") from error
     if as_json:
         click.echo(report.model_dump_json(indent=2))
     elif verbose:

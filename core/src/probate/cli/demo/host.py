@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import tempfile
 import threading
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 from probate import ProcessManager, SchedulingPolicy
 from probate.cli.demo.report import EndedProcess
 from probate.cli.demo.timing import CleanupTimes
+from probate.cli.lack import is_shortage, with_mend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +29,11 @@ GRACE: Final = 0.6
 
 @final
 class DemoError(Exception):
-    """The demo cannot go on, for the reason that the message says."""
+    """The demo cannot go on, for the reason that the message says; `where` is for developers."""
+
+    def __init__(self, message: str, where: str = "") -> None:
+        super().__init__(message)
+        self.where = where
 
 
 @final
@@ -37,26 +44,38 @@ class Host:
         self.orchestrator = orchestrator
         #: Shows how far the demo is.
         self.tell = tell
-        self.loop = asyncio.new_event_loop()
-        # A daemon: a Ctrl-C while it starts leaves it to nobody, and nobody is to wait for it.
-        self._thread = threading.Thread(target=self.loop.run_forever, name="demo-loop", daemon=True)
-        self._folder = tempfile.TemporaryDirectory(prefix="probate-demo-")
-        self.folder = Path(self._folder.name)
-        builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
-        if self.has("scheduler"):
-            builder.with_scheduler(SchedulingPolicy.ROUND_ROBIN, quantum=0.01)
-        self.manager = builder.with_grace(GRACE).with_acquisition_sites().build()
         #: What each file must contain in the end.
         self.expected_files: dict[Path, bytes] = {}
-        #: What could not be shown, and why.
-        self.remarks: list[str] = []
         #: What the kernel shows of the dead, a line each.
         self.differences: list[str] = []
+        #: Whether all could be shown of what this system has.
+        self.is_complete = True
+        self._lacks: dict[tuple[str, str], tuple[list[str], str]] = {}
         self._held: dict[int, tuple[dict[str, list[str]], dict[str, int]]] = {}
-        self._times = CleanupTimes(orchestrator.plugin_manager)
+        with contextlib.ExitStack() as close:
+            folder = _new_folder()
+            close.callback(folder.cleanup)
+            self.folder = Path(folder.name)
+            self.loop = asyncio.new_event_loop()
+            close.callback(self.loop.close)
+            # A daemon: a Ctrl-C while it starts leaves it to nobody, and nobody is to wait for it.
+            run = self.loop.run_forever
+            self._thread = threading.Thread(target=run, name="demo-loop", daemon=True)
+            close.callback(self._stop_loop)
+            self._times = CleanupTimes(orchestrator.plugin_manager)
+            close.callback(self._times.stop)
+            builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
+            if self.has("scheduler"):
+                builder.with_scheduler(SchedulingPolicy.ROUND_ROBIN, quantum=0.01)
+            self.manager = builder.with_grace(GRACE).with_acquisition_sites().build()
+            close.callback(self.manager.close)
+            self._close = close.pop_all()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        with contextlib.ExitStack() as close:
+            close.push(self._close)
+            self._thread.start()
+            close.pop_all()
         return self
 
     def __exit__(
@@ -65,14 +84,12 @@ class Host:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            self.manager.close()
-        finally:
-            self._times.stop()
+        self._close.close()
+
+    def _stop_loop(self) -> None:
+        if self._thread.ident is not None:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join()
-            self.loop.close()
-            self._folder.cleanup()
 
     def on_loop(self, function: Callable[[], T]) -> T:
         """Call `function` on the loop's thread and return what it returns."""
@@ -89,6 +106,23 @@ class Host:
     def plugin(self, kind: str) -> Any:
         """The plugin that serves a kind; the demo imports none."""
         return self.orchestrator[kind]
+
+    def note_lack(self, name: str, kind: str, error: Exception) -> None:
+        """Note what could not be shown for a process, for want of what."""
+        self.is_complete &= not is_shortage(error)
+        # The same lack has another name or path in its text for each process.
+        number = error.errno if isinstance(error, OSError) else None
+        what = str(error) if number is None else os.strerror(number)
+        names, _ = self._lacks.setdefault((kind, what), ([], with_mend(error)))
+        if name not in names:
+            names.append(name)
+
+    def remarks(self) -> list[str]:
+        """What could not be shown, for whom, and why: a line for each lack of a kind."""
+        return [
+            f"not here: {kind} ({', '.join(names)}): {text}"
+            for (kind, _), (names, text) in self._lacks.items()
+        ]
 
     def note_held(self, process: Process, scenes: dict[str, list[str]]) -> None:
         """Note what a process does with each kind, and how much it owns, before its end."""
@@ -121,3 +155,11 @@ class Host:
         ]
         left = [path for path in self.folder.iterdir() if path not in self.expected_files]
         return wrong + [f"path left behind: {path}" for path in left]
+
+
+def _new_folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="probate-demo-")
+    except OSError as error:
+        text = with_mend(error, "set TMPDIR to a folder that you may write to")
+        raise DemoError(f"no folder can be made for its files: {text}") from error

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
     from probate.cli.demo.report import DemoReport, EndedProcess, KernelReport
 
-#: Columns that a screen has at most.
+#: Columns that a screen has at most, and at least.
 _WIDTH: Final = 100
+_NARROWEST: Final = 20
 
-#: How many remarks, errors, or differences, a screen shows.
+#: How many lines of remarks, errors, or differences, a screen shows.
 _FEW: Final = 3
 
 
@@ -61,16 +62,14 @@ def _print_not_loaded(report: DemoReport) -> None:
 def _print_held(processes: Sequence[EndedProcess]) -> None:
     first = processes[0]
     *names, last = (each.name for each in processes if each.name != "workers")
-    click.echo(f"{', '.join(names)} and {last} each take this, use it, and give nothing back:")
+    _print(f"{', '.join(names)} and {last} each take this, use it, and give nothing back:")
     width = max(map(len, first.kinds))
     for kind, lines in ((kind, first.scenes.get(kind)) for kind in first.kinds):
         if lines:
             label = f"  {kind:{width}} {first.kinds[kind].held:3}  "
             _print("; ".join(lines), label, " " * len(label))
     if processes[-1].name == "workers":
-        click.echo(
-            "workers: an OS process and its double-forked grandchild, at work in shared memory"
-        )
+        _print("workers: an OS process and its double-forked grandchild, at work in shared memory")
 
 
 def _print_matrix(processes: Sequence[EndedProcess]) -> None:
@@ -85,6 +84,7 @@ def _print_matrix(processes: Sequence[EndedProcess]) -> None:
             ["bytes", *(str(each.stats.bytes_freed) for each in results)],
             ["errors", *(str(each.stats.errors_encountered) for each in results)],
         ],
+        width=_width(),
     )
 
 
@@ -101,7 +101,8 @@ def _print_account(process: EndedProcess) -> None:
         errors = sum(error.kind == kind for error in result.errors)
         numbers = (seen.freed, seen.nbytes, _milliseconds(seen.seconds), seen.calls, errors)
         rows.append([kind, *map(str, numbers)])
-    print_table(["kind", "freed#", "bytes#", "time#", "calls#", "errors#"], rows)
+    headings = ["kind", "freed#", "bytes#", "time#", "calls#", "errors#"]
+    print_table(headings, rows, width=_width())
     if result.leaks:
         click.echo(f"  ended normally, with {len(result.leaks)} resources never released")
     click.echo(str(result))
@@ -117,58 +118,70 @@ def _count(number: int, what: str) -> str:
 
 def _print_verdict(report: DemoReport, at_most: int | None) -> None:
     if report.kernel is None:
-        click.echo("there is nothing to demonstrate: pip install 'probate[all]'")
+        _print("there is nothing to demonstrate: pip install 'probate[all]'")
         return
     errors = [f"{each.name}: {error}" for each in report.processes for error in each.result.errors]
     _print_some(report.remarks, at_most)
     _print_some(errors, at_most)
     differences = report.kernel.differences
-    _print(_verdict(report.kernel), colour="red" if differences else "green")
+    is_well = report.is_complete and not differences
+    verdict = _verdict(report.kernel, is_complete=report.is_complete)
+    _print(verdict, colour="green" if is_well else "red")
     _print_some(differences, at_most)
     totals = report.totals
-    click.echo(
+    _print(
         f"{len(report.processes)} processes: {totals.resources_freed} resources, "
         f"{totals.bytes_freed} bytes"
     )
 
 
-def _verdict(kernel: KernelReport) -> str:
+def _verdict(kernel: KernelReport, *, is_complete: bool) -> str:
     if kernel.differences:
         return f"The kernel says otherwise: {_count(len(kernel.differences), 'difference')}"
+    agrees = (
+        "The kernel agrees" if is_complete else "Not all was shown; of the rest the kernel agrees"
+    )
     return (
-        f"The kernel agrees, before and after: {_count(kernel.fds, 'fd')} "
+        f"{agrees}, before and after: {_count(kernel.fds, 'fd')} "
         f"({_count(kernel.sockets, 'socket')}), {_count(kernel.shared_maps, 'shared map')}, "
         f"{_count(kernel.threads, 'thread')}, all signal dispositions; "
         f"{_count(kernel.files, 'file')} as written"
     )
 
 
-def _print_some(lines: Sequence[str], at_most: int | None) -> None:
-    """Print lines, indented: all of them in full, or the first few, each on one line."""
-    for line in lines[:at_most]:
-        if at_most is None:
-            _print(line, "  ", "    ")
-        else:
-            short = printable(line)
-            click.echo(
-                f"  {short if len(short) < _width() - 1 else short[: _width() - 6] + ' ...'}"
-            )
-    if at_most is not None and len(lines) > at_most:
-        click.echo(f"  and {len(lines) - at_most} more: probate demo --verbose")
+def _print_some(texts: Sequence[str], at_most: int | None) -> None:
+    """Print texts, indented: all of them, or what fits into so many lines, and how many more."""
+    left = at_most
+    for index, text in enumerate(texts):
+        # Whole words can be pasted, and are wider than a screen, some of them.
+        lines = _wrapped(text, "  ", "    ", break_long_words=left is not None)
+        if left is not None:
+            if left <= 0 or (index and len(lines) > left):
+                _print(f"and {len(texts) - index} more: probate demo --verbose", "  ")
+                return
+            if len(lines) > left:
+                lines[left - 1 :] = [lines[left - 1][: _width() - 4] + " ..."]
+            left -= len(lines)
+        click.echo("\n".join(lines))
 
 
 def _print(text: str, label: str = "", indent: str = "", colour: str | None = None) -> None:
     """Print text after a label, wrapped to the screen."""
-    lines = textwrap.fill(
+    lines = "\n".join(_wrapped(text, label, indent))
+    click.echo(click.style(lines, fg=colour) if colour else lines)
+
+
+def _wrapped(text: str, label: str, indent: str, *, break_long_words: bool = False) -> list[str]:
+    return textwrap.wrap(
         printable(text),
         _width(),
         initial_indent=label,
         subsequent_indent=indent,
-        break_long_words=False,
+        break_long_words=break_long_words,
         break_on_hyphens=False,
     )
-    click.echo(click.style(lines, fg=colour) if colour else lines)
 
 
 def _width() -> int:
-    return min(_WIDTH, shutil.get_terminal_size((_WIDTH, 40)).columns)
+    columns = shutil.get_terminal_size((_WIDTH, 40)).columns
+    return max(_NARROWEST, min(_WIDTH, columns))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from probate.models import CleanupResult, CleanupStats, PluginRecord
 
@@ -67,11 +67,13 @@ class DemoReport(_Frozen):
     remarks: tuple[str, ...] = ()
     totals: CleanupStats = CleanupStats()
     kernel: KernelReport | None = None
+    #: Whether nothing was left out but what this system does not have; the remarks say so, too.
+    is_complete: bool = Field(default=True, exclude=True)
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom; mypy has no support
     @property
     def is_success(self) -> bool:
-        """Whether something was shown, all of it came free, and the kernel agrees."""
-        if self.kernel is None or self.kernel.differences:
+        """Whether all was shown that can be, all of it came free, and the kernel agrees."""
+        if self.kernel is None or self.kernel.differences or not self.is_complete:
             return False
         return all(each.result.is_success for each in self.processes)

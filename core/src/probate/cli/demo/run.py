@@ -9,12 +9,14 @@ import os
 import shutil
 import sys
 import threading
+import traceback
 from typing import TYPE_CHECKING
 
 from probate.cli.demo import scenes, workers
 from probate.cli.demo.host import DemoError, Host
 from probate.cli.demo.report import DemoReport, KernelReport
-from probate.errors import ProbateError, describe_error
+from probate.cli.lack import is_lack, with_mend
+from probate.errors import describe_error
 from probate.testing import KernelView
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 def run(orchestrator: ResourceOrchestrator, *, progress: bool = True) -> DemoReport:
     """Run the demo; with `progress`, and at a terminal, standard error shows how far it is.
 
-    Raises DemoError where it cannot go on: not enough of something here, or a wrong answer.
+    Raises DemoError where it cannot go on: not enough of something here, or what should not be.
     """
     if not orchestrator.registered_types():
         return DemoReport(plugins=tuple(orchestrator.records))
@@ -37,8 +39,12 @@ def run(orchestrator: ResourceOrchestrator, *, progress: bool = True) -> DemoRep
         failure: BaseException
         try:
             return _run(orchestrator, tell, logged)
-        except (OSError, MemoryError, RuntimeError, ProbateError) as error:
-            failure = DemoError(f"the demo cannot go on here: {describe_error(error)}")
+        except DemoError as error:
+            failure = DemoError(f"the demo cannot go on here: {error}")
+        except Exception as error:
+            # Where memory or descriptors are short, any may come of it.
+            where = "" if is_lack(error) else traceback.format_exc()
+            failure = DemoError(f"the demo cannot go on here: {with_mend(error)}", where)
         except KeyboardInterrupt:
             failure = KeyboardInterrupt()
         # Another one, so that what is half made is gone, and has complained, by now.
@@ -59,16 +65,17 @@ def _run(orchestrator: ResourceOrchestrator, tell: Tell, logged: list[str]) -> D
             try:
                 ended.append(workers.run(host))
             except Exception as error:
-                if not scenes.is_lack(error):
+                if not is_lack(error):
                     raise
-                host.remarks.append(f"not here: workers: {describe_error(error)}")
+                host.note_lack("workers", "all", error)
         differences = [*host.differences, *host.wrong_files()]
     tell("the kernel is asked again")
     gc.collect()
     return DemoReport(
         plugins=tuple(orchestrator.records),
         processes=tuple(ended),
-        remarks=(*host.remarks, *logged),
+        remarks=(*host.remarks(), *logged),
+        is_complete=host.is_complete,
         totals=host.manager.totals,
         kernel=KernelReport(
             fds=len(before.fds),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 from probate.cli.demo.host import DemoError
-from probate.errors import ProbateError, describe_error
+from probate.cli.lack import is_lack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -71,19 +71,10 @@ def set_up(host: Host, process: Process) -> None:
             except Exception as error:
                 if not is_lack(error):
                     raise
-                host.remarks.append(f"not here: {process.name}: {kind}: {describe_error(error)}")
+                host.note_lack(process.name, kind, error)
             else:
                 lines.setdefault(kind, []).append(scene.line)
     host.note_held(process, lines)
-
-
-def is_lack(error: Exception) -> bool:
-    """Whether an error says that there is not enough of something here, or that it is forbidden."""
-    if isinstance(error, RuntimeError):
-        # The interpreter's own error, which has no class of its own.
-        return "can't start new thread" in str(error)
-    is_time_out = isinstance(error, TimeoutError)
-    return isinstance(error, (OSError, MemoryError, ProbateError)) and not is_time_out
 
 
 def _expect(expected: object, actual: object, what: str) -> None:
@@ -262,7 +253,8 @@ def _ipc(host: Host, process: Process) -> None:
     queue = ipc.queue(process.pid, 8)
     queue.put(b"unread")
     ipc.create_sysv_queue(process.pid)
-    ipc.create_posix_queue(process.pid)
+    # A small one: what the queues of a user may take is for all programs together.
+    ipc.create_posix_queue(process.pid, max_messages=1, max_message_size=64)
     semaphore = ipc.create_sysv_semaphore(process.pid, value=0)
 
     def wait_for_ever() -> None:
@@ -274,8 +266,9 @@ def _ipc(host: Host, process: Process) -> None:
 
 @_scene("processes", does="two OS processes, one of them adopted")
 def _processes(host: Host, process: Process) -> None:
-    host.plugin("processes").manager.spawn(process.pid, ["sleep", "1000"])
-    sleeper = subprocess.Popen(["sleep", "1000"])  # noqa: S607  found where all programs are
+    # Where there is a folder, whatever has become of ours.
+    host.plugin("processes").manager.spawn(process.pid, ["sleep", "1000"], cwd="/")
+    sleeper = subprocess.Popen(["sleep", "1000"], cwd="/")  # noqa: S607  found where all programs are
     _adopt(process, [sleeper], _kill)
 
 
@@ -292,7 +285,7 @@ def _scheduler(host: Host, process: Process) -> None:
     # a polite request.
     count = len(os.sched_getaffinity(0)) + 1
     command = ["sh", "-c", "trap '' TERM; while :; do :; done"]
-    for busy in [processes.spawn(process.pid, command) for _ in range(count)]:
+    for busy in [processes.spawn(process.pid, command, cwd="/") for _ in range(count)]:
         scheduler.add(process.pid, busy.os_pid)
         scheduler.set_nice(process.pid, busy.os_pid, 5)
     while not all(each.slices for each in scheduler.statistics(process.pid)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -107,6 +108,17 @@ def _start(host: Host) -> _Tree:
     command = [sys.executable, "-I", "-S", "-c", _WORKER]
     pipe = subprocess.PIPE
     process = host.manager.spawn(command, "workers", stdin=pipe, stdout=pipe)
+    with contextlib.ExitStack() as undo:
+        for each in (process.stdin, process.stdout):
+            if each is not None:
+                undo.callback(each.close)
+        undo.callback(process.terminate)
+        tree = _set_to_work(host, process)
+        undo.pop_all()
+    return tree
+
+
+def _set_to_work(host: Host, process: Process) -> _Tree:
     if process.stdin is None or process.stdout is None or process.os_pid is None:
         raise DemoError(f"spawned without pipes: {process!r}")
     leader = OsProcess.open(process.os_pid)
