@@ -80,7 +80,7 @@ def test_another_user(manager: ProcessManager) -> None:
     assert b"gid=65534" in said
     assert b"65533" in said
 
-    process = manager.spawn(SLEEP, user=65534)
+    process = manager.spawn(SLEEP, user="nobody")
     assert process.os_pid is not None
     assert Path(f"/proc/{process.os_pid}").stat().st_uid == 65534
     assert process.terminate(0).is_success
@@ -160,7 +160,8 @@ def test_values_that_ask_for_what_is_done_anyway(manager: ProcessManager) -> Non
     [
         ({"stop": "gently"}, ValueError),
         ({"stop": None}, ValueError),
-        ({"user": "no such user"}, (KeyError, ValueError)),
+        ({"user": "no such user"}, ValueError),
+        ({"extra_groups": ["no such group"]}, ValueError),
         ({"user": -2}, ValueError),
         ({"group": 1.5}, TypeError),
         ({"text": True, "universal_newlines": False}, subprocess.SubprocessError),

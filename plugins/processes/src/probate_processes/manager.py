@@ -258,12 +258,12 @@ class ProcessTreeManager:
         with tree.lock:
             if tree.is_over or tree.is_being_killed:
                 return
+            self._trees.expect_exit(tree)
             if not (tree.leader.has_exited() and tree.reap(tree.leader)):
                 # It does not end when it is killed, or whoever traces it has not waited for it yet:
                 # until then it is not over, and nobody knows how it ended.
                 self._look_later(tree)
                 return
-            self._trees.expect_exit(tree)
             tree.native.record_exit(tree.leader)
             if reap_if_deserted(tree, self._trees, death_round):
                 self._finish(tree)
@@ -288,10 +288,10 @@ class ProcessTreeManager:
                     self._kill_failed(tree)
                     if isinstance(error, NotPermittedError):
                         # No later try would be any better.
+                        _note_shared_files(tree)
                         self._abandon(tree)
                     raise
-                if left := tree.shared_files.left():
-                    add_note(f"{tree!r} {left}")
+                _note_shared_files(tree)
                 with tree.lock:
                     self._finish(tree)
                 tree.native.resolve_exited()
@@ -384,3 +384,9 @@ class ProcessTreeManager:
             return [os_pid for os_pid, member in members.items() if not member.has_exited()]
         finally:
             close_all(members)
+
+
+def _note_shared_files(tree: Tree) -> None:
+    """Add to the account what stays in /dev/shm of those who were killed."""
+    if left := tree.shared_files.left():
+        add_note(f"{tree!r} {left}")

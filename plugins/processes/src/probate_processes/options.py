@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import grp
+import pwd
 from typing import TYPE_CHECKING, Any, Final
+
+from probate.system import checked_int
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,8 +50,8 @@ _REFUSED: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {
 def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Check options for Popen, and return those that it is to be given.
 
-    Raises TypeError for one that is refused, with the reason, or that nobody knows, and
-    LookupError for an unknown encoding.
+    Raises TypeError for one that is refused, with the reason, or that nobody knows, ValueError for
+    a user or group that is not there, LookupError for an unknown encoding.
     """
     for name, value in options.items():
         if name in _PASSED:
@@ -57,9 +61,26 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
         allowed, reason = _REFUSED[name]
         if not any(value is each or value == each for each in allowed):
             raise TypeError(f"spawn() does not take {name}={value!r}: {reason}")
-    # Popen finds out when its pipes are open, and leaves them so.
+    passed = {name: value for name, value in options.items() if name in _PASSED}
+    # Popen finds these out when its pipes are open, and leaves them so.
+    if passed.get("user") is not None:
+        passed["user"] = _checked_id("user", passed["user"])
+    if passed.get("group") is not None:
+        passed["group"] = _checked_id("group", passed["group"])
+    if passed.get("extra_groups") is not None:
+        passed["extra_groups"] = [_checked_id("group", each) for each in passed["extra_groups"]]
     if (encoding := options.get("encoding")) is not None:
         codecs.lookup(encoding)
     if (errors := options.get("errors")) is not None:
         codecs.lookup_error(errors)
-    return {name: value for name, value in options.items() if name in _PASSED}
+    return passed
+
+
+def _checked_id(what: str, value: object) -> int:
+    """Return the id of a user or group, given by name or id. Raises TypeError or ValueError."""
+    if not isinstance(value, str):
+        return checked_int(f"a {what}", value, least=0)
+    try:
+        return pwd.getpwnam(value).pw_uid if what == "user" else grp.getgrnam(value).gr_gid
+    except KeyError:
+        raise ValueError(f"there is no {what} {value!r} on this machine") from None
