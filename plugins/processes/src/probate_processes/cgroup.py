@@ -15,8 +15,8 @@ import re
 from pathlib import Path
 from typing import Final, Self, final
 
-from probate.system import read_proc, start_time_of
-from probate_processes.procfs import cgroup_of, is_exhaustion
+from probate.system import read_proc
+from probate_processes.procfs import cgroup_of, is_exhaustion, start_time_of_host
 
 _numbers: Final = itertools.count(1)
 
@@ -39,7 +39,8 @@ class Cgroup:
         if here is None:
             return None
         folder, path = here
-        name = f"probate-{os.getpid()}-{start_time_of(os.getpid())}-{next(_numbers)}"
+        host = os.getpid()
+        name = f"probate-{host}-{start_time_of_host(host)}-{next(_numbers)}"
         made = cls(folder / name, f"{path.rstrip('/')}/{name}")
         try:
             (folder / name).mkdir()

@@ -52,6 +52,12 @@ _NAMESPACES: Final = (
     "cgroup", "ipc", "mnt", "net", "pid_for_children", "time_for_children", "uts",
 )  # fmt: skip
 
+# Without enums for 64 signals at each call, which take longer than the rest.
+_set_mask: Final[Callable[[int, Iterable[int]], set[int]]] = getattr(
+    signal.pthread_sigmask, "__wrapped__", signal.pthread_sigmask
+)
+_ALL_SIGNALS: Final = frozenset(map(int, signal.valid_signals()))
+
 # gevent and the like replace the usual name; a thread that is none would mark its loop's.
 _start_new_thread: Final[Callable[..., int]] = getattr(
     _thread, "start_new", _thread.start_new_thread
@@ -92,7 +98,7 @@ class Caller(NamedTuple):
     @classmethod
     def here(cls) -> Caller:
         """Look at this thread; no file is opened for it, which an exception would leave open."""
-        cpus, blocked = os.sched_getaffinity(0), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        cpus, blocked = os.sched_getaffinity(0), _set_mask(signal.SIG_BLOCK, ())
         return cls(threading.get_native_id(), timer_slack(), cpus, blocked)
 
 
@@ -182,13 +188,13 @@ class Launcher:
             # So soon, nothing is collected again: no finalizer runs while this thread is marked,
             # and whatever it would start is not.
             gc.collect(0)
-        signal.pthread_sigmask(signal.SIG_SETMASK, caller.blocked)
+        _set_mask(signal.SIG_SETMASK, caller.blocked)
         take_off = self.marks.put_on(worn)
         try:
             os_pids.extend(calls)
         finally:
             take_off()
-            signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+            _set_mask(signal.SIG_SETMASK, _ALL_SIGNALS)
 
     def serves(self, caller: Caller) -> bool:
         """Whether a thread hands on the same."""
@@ -205,7 +211,7 @@ class Launcher:
     def _serve(self, ready: _queue.SimpleQueue[None]) -> None:
         try:
             # It takes no signal that another thread waits for (sigwait(3)).
-            signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+            _set_mask(signal.SIG_SETMASK, _ALL_SIGNALS)
             self.tid = threading.get_native_id()
             self._ident = _thread.get_ident()
             name_thread(THREAD_NAME)

@@ -14,11 +14,13 @@ import itertools
 import os
 import re
 import resource
-from typing import Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from probate.system import OsProcess, start_time_of
-from probate_processes.procfs import read_of
+from probate_processes.procfs import read_of, start_time_of_host
 from probate_processes.threadmarks import FIRST_HINT, HINTS, WIDTH, ThreadMarks, Worn
+
+if TYPE_CHECKING:
+    from probate.system import OsProcess
 
 #: The environment variable that marks what descends from a spawned process.
 MARKER: Final = "PROBATE_TREE"
@@ -56,7 +58,7 @@ class Mark(NamedTuple):
         """
         host, number = os.getpid(), next(_numbers)
         # Of two hosts, the pids tell them apart; of those who had one pid, their start times.
-        started = start_time_of(host)
+        started = start_time_of_host(host)
         token = b"%d-%d-%d" % (host, started, number)
         tag = _tags_of(host, started) | number
         return cls(token, tag, _worn(host + number, thread_marks))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 from typing import NamedTuple, Self, final
 
-from probate.system import OsProcess, read_proc, stat_of
+from probate.system import OsProcess, read_proc, start_time_of, stat_of
 from probate_processes.errors import ForeignProcError
 
 #: Pinned processes, zombies included, by pid.
@@ -87,6 +88,12 @@ def cgroup_of(os_pid: int) -> str | None:
         if line.startswith(b"0::"):
             return os.fsdecode(line.removeprefix(b"0::").removesuffix(b" (deleted)"))
     return None
+
+
+@functools.lru_cache(maxsize=1)
+def start_time_of_host(host: int) -> int:
+    """Read when this process, of this pid, was started: once, as it stays so."""
+    return start_time_of(host)
 
 
 def check_proc() -> None:
