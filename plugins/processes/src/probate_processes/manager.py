@@ -292,10 +292,10 @@ class ProcessTreeManager:
                         self._abandon(tree)
                     raise
                 _note_shared_files(tree)
+                self._note_untold()
                 with tree.lock:
                     self._finish(tree)
                 tree.native.resolve_exited()
-                self._note_untold()
         return Outcome.RELEASED if tree.is_asked else Outcome.ALREADY_GONE
 
     def _note_untold(self) -> None:
