@@ -71,12 +71,16 @@ def is_alive(os_pid: int) -> bool:
 
     By now the pid may be that of somebody else's process, or of a thread, also of this host.
     """
-    try:
-        environment = Path(f"/proc/{os_pid}/environ").read_bytes()
-        is_zombie = stat_of(os_pid)[0] in (b"Z", b"X")
-    except OSError:
-        return False
-    return not is_zombie and f"{_MARKER}=".encode() in environment
+    over = time.monotonic() + PATIENCE
+    while True:
+        try:
+            environment = Path(f"/proc/{os_pid}/environ").read_bytes()
+            is_zombie = stat_of(os_pid)[0] in (b"Z", b"X")
+        except OSError:
+            return False
+        # In the middle of execve(2), when its parent knows that it will succeed, it has none yet.
+        if environment or is_zombie or time.monotonic() > over:
+            return not is_zombie and f"{_MARKER}=".encode() in environment
 
 
 def own_cgroups() -> list[str]:

@@ -125,6 +125,7 @@ def start_thread(thread: threading.Thread) -> None:
     then. What fell in is raised when it has.
     """
     check_threads_run()
+    # Not by `current_thread()`, which makes one up for a thread that `threading` does not know.
     if threading.get_ident() != threading.main_thread().ident:
         # No signal handler runs here.
         thread.start()
