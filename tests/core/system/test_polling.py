@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from probate.system import let_go, polled
+from probate.system import LetGo, let_go, polled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 def test_what_nobody_polls_is_left_as_it_is(pipe: tuple[int, int]) -> None:
     """No instance, no message, nothing lost."""
     assert polled({*pipe}) == {}
-    assert let_go(pipe[0]) == ("", 0)
+    assert let_go(pipe[0]) == LetGo()
 
 
 def test_a_selector_lets_go(pipe: tuple[int, int]) -> None:
@@ -42,7 +42,7 @@ def test_a_selector_lets_go(pipe: tuple[int, int]) -> None:
         selector.register(pipe[0], selectors.EVENT_READ)
         assert set(polled({*pipe})) == {pipe[0]}
 
-        assert let_go(pipe[0]) == ("", 0)
+        assert let_go(pipe[0]) == LetGo()
         assert polled({*pipe}) == {}
         assert pipe[0] not in selector.get_map()
 
@@ -52,10 +52,10 @@ def test_a_bare_epoll_instance_is_named(pipe: tuple[int, int]) -> None:
     with select.epoll() as epoll:
         epoll.register(pipe[0], select.EPOLLIN)
 
-        by, lost = let_go(pipe[0])
+        found = let_go(pipe[0])
 
-        assert by.startswith(f"polled by epoll instance {epoll.fileno()} of this process")
-        assert lost == 0
+        assert found.by.startswith(f"polled by epoll instance {epoll.fileno()} of this process")
+        assert found.lost == 0
 
 
 def test_without_free_descriptors_selectors_tell(pipe: tuple[int, int]) -> None:
@@ -73,7 +73,7 @@ def test_without_free_descriptors_selectors_tell(pipe: tuple[int, int]) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
         assert found == {pipe[0]: [selector.fileno()]}
-        assert came_of_it == ("", 0)
+        assert came_of_it == LetGo()
         assert polled({*pipe}) == {}
 
 
@@ -91,7 +91,7 @@ def test_a_loop_lets_go_and_a_stream_ends(pipe: tuple[int, int], where: str) -> 
         loop.add_reader(other, pytest.fail)
         await asyncio.sleep(0)
 
-        def let_both_go() -> list[tuple[str, int]]:
+        def let_both_go() -> list[LetGo]:
             return [let_go(number) for number in (pipe[0], other)]
 
         if where == "on the loop":
@@ -99,7 +99,7 @@ def test_a_loop_lets_go_and_a_stream_ends(pipe: tuple[int, int], where: str) -> 
         else:
             came_of_it = await asyncio.to_thread(let_both_go)
 
-        assert came_of_it == [("", 0)] * 2
+        assert came_of_it == [LetGo()] * 2
         os.eventfd_write(other, 1)
         assert await asyncio.wait_for(waiting, 10) == b""
         assert file.closed
@@ -117,11 +117,11 @@ def test_bytes_that_a_transport_had_yet_to_write_are_counted(pipe: tuple[int, in
         transport.write(bytes(1 << 20))
         buffered = transport.get_write_buffer_size()
 
-        by, lost = let_go(pipe[1])
+        found = let_go(pipe[1])
 
-        assert (by, lost) == ("", buffered)
+        assert found == LetGo(lost=buffered)
         await asyncio.sleep(0)
-        return lost
+        return found.lost
 
     assert asyncio.run(scenario()) > 0
 
@@ -139,9 +139,9 @@ def test_a_loop_that_is_held_up_has_not_let_go(pipe: tuple[int, int]) -> None:
     thread.start()
     assert is_held.wait(10)
 
-    by, _ = let_go(pipe[0])
+    found = let_go(pipe[0])
     may_go.set()
     thread.join(10)
 
-    assert by == "polled by an event loop, which has not let go of it yet"
-    assert let_go(pipe[0]) == ("", 0)
+    assert found.by == "polled by an event loop, which has not let go of it yet"
+    assert let_go(pipe[0]) == LetGo()

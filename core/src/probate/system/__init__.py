@@ -7,6 +7,7 @@ descriptor.py  OwnedDescriptor: a number that is closed only while it is the sam
 polling.py     who polls a number: epoll instances, event loops and selectors
 selecting.py   selectors that poll without an epoll instance
 detaching.py   let_go: event loops and selectors poll a number no more
+lingering.py   sockets whose close would wait
 wakeup.py      the number that signals are written to, given up
 blocked.py     in which numbers other threads are blocked
 sharing.py     who else has a socket open
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from probate.system.interrupts import Elsewhere as Elsewhere
     from probate.system.interrupts import start_thread as start_thread
     from probate.system.lazy import lazy_module as lazy_module
+    from probate.system.lingering import close_at_once as close_at_once
     from probate.system.loops import call_on_loop as call_on_loop
     from probate.system.loops import running_loop as running_loop
     from probate.system.mapdescriptor import MapDescriptor as MapDescriptor
@@ -90,6 +92,7 @@ _HOMES: Final = by_name(
         ),
         "probate.system.interrupts": "Elsewhere start_thread",
         "probate.system.lazy": "lazy_module",
+        "probate.system.lingering": "close_at_once",
         "probate.system.loops": "call_on_loop running_loop",
         "probate.system.mapdescriptor": "MapDescriptor",
         "probate.system.osprocess": "OsProcess open_pidfd read_proc start_time_of stat_of",

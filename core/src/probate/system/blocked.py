@@ -56,6 +56,8 @@ class Blocked(NamedTuple):
     inside: frozenset[int]
     #: In poll(2) or select(2). Epoll instances are not looked into.
     in_poll: frozenset[int]
+    #: Whether a thread was just running, which may be on its way into a call, or out of one.
+    is_any_running: bool = False
 
 
 #: Of a process with one thread.
@@ -72,24 +74,27 @@ def blocked_in() -> Blocked | None:
     own = str(threading.get_native_id())
     inside: set[int] = set()
     in_poll: set[int] = set()
+    is_any_running = False
     try:
         for task in os.listdir(_TASKS):  # noqa: PTH208  a fraction of the time
             if task != own:
-                one, several = _waited_for(task, machine)
-                inside |= one
-                in_poll |= several
+                found = _waited_for(task, machine)
+                is_any_running |= found is None
+                inside |= found[0] if found else set()
+                in_poll |= found[1] if found else set()
     except OSError:
         return None
-    return Blocked(frozenset(inside), frozenset(in_poll))
+    return Blocked(frozenset(inside), frozenset(in_poll), is_any_running)
 
 
-def _waited_for(task: str, machine: str) -> tuple[set[int], set[int]]:
+def _waited_for(task: str, machine: str) -> tuple[set[int], set[int]] | None:
+    """What a thread waits for alone, and in poll(2) or select(2); None if it just runs."""
     for _ in range(_LOOKS):
         try:
             words = read_proc(f"{_TASKS}/{task}/syscall").split()
         except (FileNotFoundError, ProcessLookupError):
             # It has just ended.
-            break
+            return set(), set()
         if words[0] == b"running":
             os.sched_yield()
             continue
@@ -100,8 +105,8 @@ def _waited_for(task: str, machine: str) -> tuple[set[int], set[int]]:
             return set(), _polled(int(words[1], 16), int(words[2], 16))
         if number in _IN_SELECT[machine]:
             return set(), _selected(int(words[1], 16), [int(word, 16) for word in words[2:5]])
-        break
-    return set(), set()
+        return set(), set()
+    return None
 
 
 def _polled(address: int, count: int) -> set[int]:

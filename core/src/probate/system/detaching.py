@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import gc
 import os
+import re
 import select
 import sys
 import time
@@ -16,6 +17,7 @@ from probate.errors import BusyResourceError, ReleaseError
 from probate.outcome import Outcome
 from probate.system.blocked import blocked_in
 from probate.system.loops import call_on_loop, held_up_loop, running_loop
+from probate.system.osprocess import read_proc
 from probate.system.polling import epoll_of, objects_above, polled
 from probate.system.wakeup import give_up_wakeup
 
@@ -25,14 +27,27 @@ if TYPE_CHECKING:
 #: Seconds that another thread is waited for, where that holds up no event loop here.
 TURN: Final = 0.25
 
-#: Seconds between two looks whether a thread has left.
+#: Seconds that a thread which was woken has to leave epoll_wait(2), and between two looks.
+_TO_LEAVE: Final = 1.0
 _LOOK_EVERY: Final = 0.001
+
+#: What an epoll instance watches, and for what (proc(5)).
+_EVENTS: Final = re.compile(rb"^tfd:\s+(\d+) events:\s+([0-9a-f]+)", re.MULTILINE)
 
 _NOT_YET: Final = "polled by an event loop, which has not let go of it yet"
 _UNKNOWN: Final = (
     "polled by epoll instance {} of this process, of which no loop or selector is known: "
     "unregister it there, or adopt what serves on it instead"
 )
+
+
+@final
+class _Told:
+    """What comes of telling loops, perhaps on their own threads."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self.waiting = 0
 
 
 @final
@@ -43,6 +58,8 @@ class LetGo(NamedTuple):
     by: str = ""
     #: Bytes that a transport had yet to write.
     lost: int = 0
+    #: How many waited for it on an event loop.
+    waiting: int = 0
 
     def then(self, release: Callable[[], object]) -> Outcome:
         """Release what has the number, unless it is polled still; return the outcome.
@@ -76,21 +93,24 @@ def let_go(
     *,
     is_in_poll: bool = False,
     is_woken: bool = False,
+    is_waited_for: bool = False,
 ) -> LetGo:
     """Have event loops, selectors and runs of trio poll a number no more.
 
     Transports are aborted, which tells their protocols, and with them whoever reads or writes a
     stream; whatever waits for it on a loop gets ConnectionAbortedError. Waits for a turn of a loop
-    on another thread, unless that would hold up a loop here. `is_in_poll` is as for
-    `objects_above`; `is_woken` says that a shutdown has just woken whoever waits for it.
+    on another thread, unless that would hold up a loop here.
+
+    `is_in_poll` is as for `objects_above`; `is_woken` says that a shutdown has just woken whoever
+    waits for it, `is_waited_for` that somebody does on a loop that may not have told the kernel.
     """
-    drop_unseen(number)
+    told = _Told()
     instances = polled({number}).get(number, [] if is_in_poll else None)
+    drop_unseen(number, told if is_waited_for else None)
     if instances is None:
-        return LetGo()
-    lost: list[int] = []
+        return LetGo("", told.lost, told.waiting)
     pollers = objects_above(number, instances, known_loops, is_in_poll=is_in_poll)
-    asked = [_ask(each, number, lost, is_woken=is_woken) for each in pollers]
+    asked = [_ask(each, number, told, is_woken=is_woken) for each in pollers]
     wait_a_turn([each for each in asked if each is not None])
     left = polled({number}).get(number)
     if left is None:
@@ -99,7 +119,7 @@ def let_go(
         by = _NOT_YET
     else:
         by = _UNKNOWN.format(left[0])
-    return LetGo(by, sum(lost))
+    return LetGo(by, told.lost, told.waiting)
 
 
 def wait_a_turn(futures: list[concurrent.futures.Future[Any]]) -> None:
@@ -109,7 +129,7 @@ def wait_a_turn(futures: list[concurrent.futures.Future[Any]]) -> None:
 
 
 def _ask(
-    poller: Any, number: int, lost: list[int], *, is_woken: bool
+    poller: Any, number: int, told: _Told, *, is_woken: bool
 ) -> concurrent.futures.Future[None] | None:
     """Have one of them let go; return a future if that is done on another thread."""
     if hasattr(poller, "unregister"):
@@ -119,9 +139,9 @@ def _ask(
     elif hasattr(poller, "remove_reader"):
         if poller in (running_loop(), held_up_loop()) or not poller.is_running():
             # Here, or where nothing moves before we are done.
-            _drop(poller, number, lost)
+            _drop(poller, number, told)
         else:
-            return call_on_loop(poller, partial(_drop, poller, number, lost))
+            return call_on_loop(poller, partial(_drop, poller, number, told))
     return None
 
 
@@ -131,12 +151,12 @@ def _ask(
 def _forget_in(selector: Any, number: int, *, is_woken: bool) -> None:
     """Have a selector forget a number, and a thread that waits in it look up."""
     epoll = epoll_of(selector)
-    if is_woken:
+    if is_woken and epoll is not None:
         # If it came to look only after the number was unregistered, it would find nothing.
-        _let_leave(epoll)
+        _wait_until(lambda: False, epoll)
     with contextlib.suppress(KeyError, ValueError, OSError):
         selector.unregister(number)
-    if epoll is not None and _is_inside(epoll):
+    if epoll is not None and _may_be_inside(epoll):
         with contextlib.suppress(OSError, AttributeError):
             _nudge(selector, epoll)
 
@@ -146,49 +166,78 @@ def _nudge(selector: Any, epoll: int) -> None:
     event = os.eventfd(1, os.EFD_CLOEXEC)
     try:
         selector._selector.register(event, select.EPOLLIN | select.EPOLLONESHOT)  # noqa: SLF001  told nowhere else
-        _let_leave(epoll)
+        _wait_until(lambda: not _is_armed(epoll, event), epoll)
     finally:
         # Closed, it is unregistered as well (epoll(7), Q6).
         os.close(event)
 
 
-def _let_leave(epoll: int | None) -> None:
-    """Let a thread that has been woken leave epoll_wait(2)."""
-    over = time.monotonic() + TURN
-    while epoll is not None and _is_inside(epoll) and time.monotonic() < over:
+def _is_armed(epoll: int, event: int) -> bool:
+    """Tell whether an event is yet to be told of: once it has been, it is off (EPOLLONESHOT)."""
+    found = _EVENTS.findall(read_proc(f"/proc/self/fdinfo/{epoll}"))
+    return any(int(number) == event and int(mask, 16) & select.EPOLLIN for number, mask in found)
+
+
+def _wait_until(is_done: Callable[[], bool], epoll: int) -> None:
+    """Wait until that is so, or no thread can be in epoll_wait(2) of this instance."""
+    started = time.monotonic()
+    patience = TURN
+    while not is_done() and time.monotonic() < started + patience:
+        waiting = blocked_in()
+        if waiting is None:
+            return
+        if epoll in waiting.inside:
+            # It needs nobody's goodwill to leave, only to be scheduled.
+            patience = _TO_LEAVE
+        elif not waiting.is_any_running:
+            return
         time.sleep(_LOOK_EVERY)
 
 
-def _is_inside(epoll: int) -> bool:
+def _may_be_inside(epoll: int) -> bool:
     waiting = blocked_in()
-    return waiting is not None and epoll in waiting.inside
+    # One that runs may be on its way in, or not yet out.
+    return waiting is not None and (epoll in waiting.inside or waiting.is_any_running)
 
 
 # -- event loops -----------------------------------------------------------------
 
 
-def drop_unseen(number: int) -> None:
+def drop_unseen(number: int, told: _Told | None = None) -> None:
     """Take a number off a loop that runs here, and tells the kernel only at its next turn.
 
     libuv ends the whole process (abort(3)) if a number is closed before that.
     """
     loop: Any = running_loop()
     if hasattr(loop, "_get_backend_id"):
-        _remove(loop, number)
+        if told is None:
+            _remove(loop, number)
+        else:
+            _drop(loop, number, told)
 
 
-def _drop(loop: Any, number: int, lost: list[int]) -> None:
+def _drop(loop: Any, number: int, told: _Told) -> None:
     """On its own loop: poll a number no more, and let nobody wait for it for ever."""
-    involved = called_back(loop, number)
-    for each in [*involved, *_foreign_transports(loop, number)]:
+    involved = [*called_back(loop, number), *_users_of(loop, number)]
+    for each in involved:
         if hasattr(each, "get_extra_info") and hasattr(each, "close") and not each.is_closing():
-            if hasattr(each, "get_write_buffer_size"):
-                lost.append(each.get_write_buffer_size())
-            getattr(each, "abort", each.close)()
+            told.lost += _abort(each)
     _remove(loop, number)
     for each in involved:
         if hasattr(each, "set_exception") and hasattr(each, "done") and not each.done():
             each.set_exception(ConnectionAbortedError("closed: its owner has ended"))
+            told.waiting += 1
+
+
+def _abort(transport: Any) -> int:
+    """Close a transport at once; return the bytes that it had yet to write."""
+    # One that only reads has no `abort`, or (in uvloop) one that says that it has none.
+    with contextlib.suppress(AttributeError, NotImplementedError):
+        unsent = int(transport.get_write_buffer_size())
+        transport.abort()
+        return unsent
+    transport.close()
+    return 0
 
 
 def _remove(loop: Any, number: int) -> None:
@@ -212,18 +261,30 @@ def called_back(loop: Any, number: int) -> list[Any]:
     return found
 
 
-def _foreign_transports(loop: Any, number: int) -> list[Any]:
-    """The transports that have a number, of a loop that does not tell: among all objects."""
+def _users_of(loop: Any, number: int) -> list[Any]:
+    """The transports of a number, and the futures that wait for it, of a loop that does not tell.
+
+    Among all objects: some milliseconds.
+    """
     if not hasattr(loop, "_get_backend_id"):
         return []
     package = package_of(type(loop))
     return [
         each
         for each in gc.get_objects()
-        if package_of(type(each)) == package
-        and hasattr(type(each), "get_extra_info")
-        and number in (_number_of(each.get_extra_info(name)) for name in ("socket", "pipe"))
+        if package_of(type(each)) == package and number in map(_number_of, _parts_of(each))
     ]
+
+
+def _parts_of(thing: Any) -> list[Any]:
+    """The sockets or pipes that a transport has, or a future waits for."""
+    if hasattr(type(thing), "get_extra_info"):
+        return [thing.get_extra_info(name) for name in ("socket", "pipe")]
+    if not hasattr(type(thing), "set_exception"):
+        return []
+    found = gc.get_referents(thing)
+    # Its attributes may be in a dictionary.
+    return found + gc.get_referents(*(each for each in found if type(each) is dict))
 
 
 def package_of(cls: type) -> str:

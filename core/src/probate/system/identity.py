@@ -98,10 +98,15 @@ def close_if_same(fd: int, identity: FileIdentity) -> Outcome:
     """Close a descriptor if it still refers to the file that has this identity.
 
     Returns ALREADY_GONE if it does not: it was closed elsewhere, and its number may be somebody
-    else's by now. Raises OSError from close(2); the number is free all the same then.
+    else's by now. A socket does not linger. Raises OSError from close(2); the number is free all
+    the same then.
     """
     if not is_still(fd, identity):
         return Outcome.ALREADY_GONE
+    if identity.file_type == stat.S_IFSOCK:
+        from probate.system.lingering import close_at_once
+
+        close_at_once(fd)
     os.close(fd)
     return Outcome.RELEASED
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 from probate import Outcome
 from probate.errors import describe_error, safe_repr
-from probate.system import OwnedDescriptor, path_of
+from probate.system import OwnedDescriptor, close_at_once, path_of
 from probate_files.descriptor import is_in_memory
 from probate_files.entry import Entry
 from probate_files.errors import LostDataError
@@ -259,6 +259,8 @@ class OpenFile(Entry):
                 reason = "somebody else has closed its descriptor"
                 raise LostDataError(sum(held) or None, self.path, errno.EBADF, reason)
             return Outcome.ALREADY_GONE
+        if self.identity.file_type == stat.S_IFSOCK:
+            close_at_once(self.descriptor.number)
         if first is not None:
             try:
                 first()

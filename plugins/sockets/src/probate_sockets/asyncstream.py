@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
-from probate.system import lazy_module, package_of, running_loop, wait_a_turn
+from probate.system import close_at_once, lazy_module, package_of, running_loop, wait_a_turn
 from probate_sockets.plain import PlainSocket
 
 if TYPE_CHECKING:
@@ -122,6 +122,9 @@ class AsyncStream:
         return False
 
     async def _close(self, done: concurrent.futures.Future[None]) -> None:
+        for descriptor in self.descriptors:
+            if descriptor.is_ours:
+                close_at_once(descriptor.number)
         try:
             # What it leaves open is closed by force, and what that meets is accounted for.
             with contextlib.suppress(Exception):

@@ -16,6 +16,7 @@ from probate.errors import ReleaseError
 from probate.system import (
     OwnedDescriptor,
     call_on_loop,
+    close_at_once,
     package_of,
     running_loop,
     sharers_of,
@@ -124,6 +125,10 @@ class LoopBound:
         if not self._is_closing:
             # Once: asyncio's TLS forgets what is below it at a second call.
             self._is_closing = True
+            for descriptor in self.descriptors:
+                # The loop closes it, now or later, and must not wait in that.
+                if descriptor.is_ours:
+                    close_at_once(descriptor.number)
             self.native.close()
         for each in self.connections:
             each.close_gently()
@@ -188,6 +193,7 @@ class LoopBound:
         self.lost = 0 if is_server(self.native) else unsent(self.native, self._below)
         for each, descriptor in zip(self.sockets, self.descriptors, strict=True):
             if descriptor.is_ours:
+                close_at_once(descriptor.number)
                 getattr(each, "_sock", each).close()
         if any(each.is_open for each in self.descriptors):
             raise ReleaseError("its event loop is closed, and what has its number does not show")

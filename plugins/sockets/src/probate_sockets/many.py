@@ -52,6 +52,8 @@ def close_many(entries: list[Any]) -> None:
     if not count:
         return
     give_up_wakeup(each.fileno() for each in sockets[first:] if each.gettimeout() is not None)
+    for number in descriptors[first:]:
+        drop_unseen(number)
     detached: list[int] = []
     try:
         # One call, which nothing interrupts: from here on a descriptor is in this list alone, and
@@ -60,8 +62,6 @@ def close_many(entries: list[Any]) -> None:
         del entries[-count:]
         if is_held:
             _wake(detached, blocking)
-            for number in detached:
-                drop_unseen(number)
     finally:
         _close_descriptors(detached)
 

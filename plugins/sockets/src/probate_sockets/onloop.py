@@ -18,7 +18,7 @@ from probate.system import (
     package_of,
     polled,
 )
-from probate_sockets import polling
+from probate_sockets import makefiles, polling
 from probate_sockets.loopbound import (
     LoopBound,
     is_server,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Sequence
 
+    from probate.system import LetGo
     from probate_sockets.asyncstream import AsyncStream
     from probate_sockets.plain import PlainSocket
 
@@ -108,21 +109,21 @@ def in_use(entries: Sequence[PlainSocket], waiting: Blocked | None) -> set[int]:
     return used & numbers
 
 
-def detach(loops: list[Any], use: Use, *, is_woken: bool) -> int:
-    """Have whoever polls a socket let go of it; return the bytes that transports had yet to write.
+def detach(sock: socket.socket, loops: list[Any], use: Use, *, is_woken: bool) -> LetGo:
+    """Have whoever polls a socket let go of it; return what came of that.
 
-    Raises BusyResourceError if that has yet to happen on another thread, or cannot be done.
+    Raises BusyResourceError if it has yet to happen on another thread, or cannot be done.
     """
-    found = let_go(use.number, loops, is_in_poll=use.is_in_poll, is_woken=is_woken)
+    found = let_go(
+        use.number,
+        loops,
+        is_in_poll=use.is_in_poll,
+        is_woken=is_woken,
+        is_waited_for=makefiles.is_used_above(sock),
+    )
     if found.by:
         raise BusyResourceError(found.by)
-    return found.lost
-
-
-def is_opaque(loops: Iterable[Any], use: Use) -> bool:
-    """Whether a loop polls it that does not tell who waits: they need a turn to be woken."""
-    pollers = objects_above(use.number, use.instances, loops)
-    return any(hasattr(each, "_get_backend_id") for each in pollers)
+    return found
 
 
 def _natives(loop: Any, sock: socket.socket, number: int) -> list[Any]:

@@ -45,7 +45,7 @@ OURS_IN_CLEANUP: Final = 4
 class PlainSocket:
     """A socket object, and what its number referred to when it was acquired."""
 
-    __slots__ = ("_above", "_has_been_woken", "bound", "descriptor", "loop", "native")
+    __slots__ = ("_above", "_is_waited_for", "bound", "descriptor", "loop", "native")
 
     def __init__(self, native: socket.socket) -> None:
         self.native = native
@@ -58,8 +58,8 @@ class PlainSocket:
         self.loop = None if loop is None else weakref.ref(loop)
         #: Servers and transports that were found to be made of it.
         self._above: list[onloop.Native] = []
-        #: Whether a loop that polls it has been given a turn to wake who waits there.
-        self._has_been_woken = False
+        #: Whether an event loop was told, which counts as a user until those who wait have heard.
+        self._is_waited_for = False
 
     def __repr__(self) -> str:
         return describe(self.native)
@@ -141,15 +141,14 @@ class PlainSocket:
             if self._find_above(use):
                 return self._release_above()
             was_woken = self._wake(use, socket.SHUT_RD if abort else socket.SHUT_RDWR)
-            if was_woken and not self._has_been_woken and onloop.is_opaque(self.loops, use):
-                self._has_been_woken = True
-                raise BusyResourceError("polled by an event loop, which has just been woken")
-            if unsent := onloop.detach(self.loops, use, is_woken=was_woken):
-                lost.append(f"{unsent} bytes that were not written yet")
+            told = onloop.detach(sock, self.loops, use, is_woken=was_woken)
+            if told.lost:
+                lost.append(f"{told.lost} bytes that were not written yet")
+            self._is_waited_for = bool(told.waiting)
         if sock.gettimeout() is not None:
             give_up_wakeup((self.number,))
         lost += self._prepare(abort=abort, was_woken=was_woken)
-        if makefiles.is_used_above(sock):
+        if makefiles.is_used_above(sock) and not self._is_waited_for:
             if was_woken:
                 raise BusyResourceError("a thread was blocked in it, and has just been woken")
             lost += makefiles.close_above(sock)
