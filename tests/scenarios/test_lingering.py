@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import uvloop
 
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
