@@ -9,8 +9,10 @@ import gc
 import mmap
 import os
 import socket
+import socketserver
 import tempfile
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection, Listener
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -25,6 +27,7 @@ from probate.system import MapDescriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from probate import Process
 
@@ -101,8 +104,6 @@ def to_be_closed_by_number(process: Process, thing: Any) -> None:
 
 
 def as_a_connection_over_its_number(process: Process, thing: Any) -> None:
-    from multiprocessing.connection import Connection
-
     over = Connection(numbers_of(thing)[0])
     try:
         process.adopt(over)
@@ -217,6 +218,86 @@ def test_a_forked_child_owns_no_numbers(manager: ProcessManager) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert is_open(number)
     assert owner.terminate().stats.resources_freed == 1
+
+
+# -- strangers -------------------------------------------------------------------
+
+
+def managers_of(manager: ProcessManager) -> dict[str, Any]:
+    return {kind: manager.orchestrator[kind].manager for kind in KINDS if kind != "callbacks"}
+
+
+def thread_server() -> Any:
+    return socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+
+
+#: Makes something of which a process owns numbers, some of them shown to nobody.
+MADE: Final[dict[str, Callable[[dict[str, Any], int, Path], Any]]] = {
+    "listener": lambda of, pid, _: of["sockets"].listen_tcp(pid, ("127.0.0.1", 0)),
+    "unix listener": lambda of, pid, path: of["sockets"].listen_unix(pid, path / "socket"),
+    "server": lambda of, pid, _: adopted(of["sockets"], pid, thread_server()),
+    "number": lambda of, pid, _: of["files"].memfd(pid),
+    "file": lambda of, pid, path: of["files"].open(pid, path / "file", "w"),
+    "temporary file": lambda of, pid, path: of["files"].temporary_file(pid, directory=path),
+    "temporary folder": lambda of, pid, path: of["files"].temporary_directory(pid, directory=path),
+    "fifo": lambda of, pid, path: of["files"].mkfifo(pid, path / "fifo"),
+    "pipe": lambda of, pid, _: of["ipc"].pipe(pid),
+    "connections": lambda of, pid, _: of["ipc"].connection_pair(pid),
+    "queue": lambda of, pid, _: of["ipc"].create_posix_queue(
+        pid, max_messages=1, max_message_size=8
+    ),
+    "unix connections": lambda of, pid, path: adopted(of["ipc"], pid, Listener(str(path / "unix"))),
+    "map of a file": lambda of, pid, _: adopted(of["mmap"], pid, file_map()),
+    "temporary map": lambda of, pid, path: of["mmap"].map_temporary(pid, 1, directory=path),
+    "ring": lambda of, pid, _: of["rings"].create_ring(pid, slots=1),
+    "shared memory": lambda of, pid, _: of["memory"].create_shared_memory(pid, size=1),
+}
+
+
+def adopted(of: Any, pid: int, thing: Any) -> Any:
+    of.adopt(pid, thing)
+    return thing
+
+
+def owned_numbers(process: Process) -> list[int]:
+    claims = list(DESCRIPTORS._claims.values())
+    return sorted(claim.descriptor.number for claim in claims if claim.pid == process.pid)
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+@pytest.mark.parametrize("what", MADE)
+def test_whichever_number_is_a_strangers_by_now_is_left_alone(
+    manager: ProcessManager, tmp_path: Path, what: str, is_folder: bool
+) -> None:
+    """python-manhole#58: each is compared right before it is closed, unlinked or opened anew."""
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    (stranger / "kept").write_text("kept")
+    index = 0
+    while True:
+        process = manager.create_process("poisoned")
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        made: Any = MADE[what](managers_of(manager), process.pid, folder)
+        numbers = owned_numbers(process)
+        if index == len(numbers):
+            break
+        fd = os.open(stranger if is_folder else stranger / "kept", os.O_RDONLY)
+        status = os.fstat(fd)
+        os.dup2(fd, numbers[index], inheritable=False)
+        os.close(fd)
+
+        process.terminate()
+        del made
+        gc.collect()
+
+        assert os.path.samestat(os.fstat(numbers[index]), status)
+        assert (stranger / "kept").read_text() == "kept"
+        os.close(numbers[index])
+        index += 1
+
+    assert index
+    assert process.terminate().is_success
 
 
 # -- any sequence ------------------------------------------------------------------

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from probate.outcome import PluginStatus as PluginStatus
     from probate.outcome import ResourceId as ResourceId
     from probate.ownership.callback import Callback as Callback
+    from probate.ownership.descriptors import has_owner as has_owner
     from probate.ownership.table import OwnershipTable as OwnershipTable
     from probate.plugins.kind import ResourceKind as ResourceKind
     from probate.plugins.wiring import UnwiredKindWarning as UnwiredKindWarning
@@ -115,6 +116,7 @@ _HOMES: Final = by_name(
         "probate.ordering": "Ordering",
         "probate.outcome": "Outcome PluginStatus ResourceId",
         "probate.ownership.callback": "Callback",
+        "probate.ownership.descriptors": "has_owner",
         "probate.ownership.table": "OwnershipTable",
         "probate.plugins.kind": "ResourceKind",
         "probate.plugins.wiring": "UnwiredKindWarning",

@@ -307,3 +307,26 @@ def test_a_forked_child_can_ask_and_close_for_itself() -> None:
         assert process.is_there()
         assert process.send_signal(signal.SIGKILL)
         assert popen.wait(10) == -signal.SIGKILL
+
+
+def test_a_pidfd_that_was_closed_elsewhere_reaches_nobody() -> None:
+    """python-manhole#58: its number may be another process's, which is left alone."""
+    with sleeper() as popen, sleeper() as stranger:
+        process = OsProcess.open(popen.pid)
+        number = process.fileno()
+        pidfd = os.pidfd_open(stranger.pid)
+        os.dup2(pidfd, number, inheritable=False)
+        os.close(pidfd)
+
+        if os.fstat(number).st_ino == process.descriptors[0].identity.inode:
+            pytest.skip("this kernel tells no pidfd from another (pidfs, since Linux 6.9)")
+        with pytest.raises(OSError, match="closed the pidfd") as caught:
+            process.send_signal(signal.SIGKILL)
+        with pytest.raises(OSError, match="closed the pidfd"):
+            process.exit_code(reap=True)
+        process.close()
+
+        assert caught.value.errno == errno.EBADF
+        assert stranger.poll() is None
+        os.fstat(number)
+        os.close(number)

@@ -55,6 +55,11 @@ class DescriptorIndex:
         """Return whose a number was last known to be, whether or not it still is."""
         return self._claims.get(number)
 
+    def has_owner(self, number: int) -> bool:
+        """Tell whether a number is some resource's, of whatever kind and owner."""
+        claim = self._claims.get(number)
+        return claim is not None and claim.table() is not None and claim.descriptor.is_ours
+
     def enter(self, claims: list[Claim]) -> None:
         """Enter the numbers of a resource that has just been made.
 
@@ -119,3 +124,11 @@ class DescriptorIndex:
 
 #: The one of this OS process.
 DESCRIPTORS: Final = DescriptorIndex()
+
+
+def has_owner(number: int) -> bool:
+    """Tell whether any process owns a descriptor number, as a resource of whatever kind.
+
+    For whatever comes upon numbers that it was not given: those of others are left alone.
+    """
+    return DESCRIPTORS.has_owner(number)

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Self, final
+from typing import Self, final
 
-from probate import Outcome
-from probate.system import close_if_same, identify, is_still, path_of
+from probate import Outcome, has_owner
+from probate.system import OwnedDescriptor, path_of
 from probate_files.locks import locks_of
-
-if TYPE_CHECKING:
-    from probate.system import FileIdentity
 
 
 @final
 class OpenNumbers:
-    """The numbers by which this process has a path open now, and what they refer to."""
+    """The numbers by which this process has a path open now, but for those that have an owner."""
 
     __slots__ = ("_found", "_path")
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._found: list[tuple[int, FileIdentity]] = []
+        self._found: list[OwnedDescriptor] = []
         real = os.path.realpath(path) if path else ""
-        for name in os.listdir("/proc/self/fd") if real else ():  # noqa: PTH208  a fraction of the time
-            if path_of(int(name)) == real:
-                self._found.append((int(name), identify(int(name))))
+        for number in map(int, os.listdir("/proc/self/fd") if real else ()):  # noqa: PTH208  a fraction of the time
+            if path_of(number) == real and not has_owner(number):
+                self._found.append(OwnedDescriptor(number))
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -36,12 +33,12 @@ class OpenNumbers:
         """Those that hold a lock."""
         made = type(self)("")
         made._path = self._path  # noqa: SLF001  one of its own
-        made._found = [each for each in self._found if locks_of(each[0])]  # noqa: SLF001  as above
+        made._found = [each for each in self._found if locks_of(each.number)]  # noqa: SLF001  as above
         return made
 
     def left(self) -> bool:
         """Whether any is open still."""
-        return any(is_still(*each) for each in self._found)
+        return any(each.is_ours for each in self._found)
 
     def check(self) -> None:
         """Raise OSError (EBADF) if all were closed elsewhere, and so may be another's by now."""
@@ -54,5 +51,6 @@ class OpenNumbers:
 
     def close(self) -> Outcome:
         """Close what is open still."""
-        outcomes = [close_if_same(*each) for each in self._found]
+        # One may have got an owner since.
+        outcomes = [each.close() for each in self._found if not has_owner(each.number)]
         return Outcome.RELEASED if Outcome.RELEASED in outcomes else Outcome.ALREADY_GONE

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, final
 
-from probate.system import death_watch
+from probate.system import OwnedDescriptor, death_watch
 from probate_scheduler.errors import ReaperUnavailableError
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ class Reaper:
     that it needs.
     """
 
-    __slots__ = ("_socket", "pidfd")
+    __slots__ = ("_is_over", "_pidfd", "_socket")
 
     def __init__(self, connection: socket.socket, pidfd: int) -> None:
         self._socket = connection
-        #: Refers to the reaper's OS process; -1 when closed.
-        self.pidfd = pidfd
+        self._pidfd = OwnedDescriptor(pidfd)
+        self._is_over = False
 
     @classmethod
     def start(cls) -> Self:
@@ -66,6 +66,11 @@ class Reaper:
             raise
         return made
 
+    @property
+    def pidfd(self) -> int:
+        """Refers to the reaper's OS process; -1 when closed."""
+        return -1 if self._is_over else self._pidfd.number
+
     def watch(self, on_death: Callable[[Reaper], object]) -> None:
         """Have `on_death` called, on the thread of the death watch, if it ends unasked."""
         # It never says anything again: what there is to read is the end.
@@ -89,11 +94,16 @@ class Reaper:
 
     def close(self) -> None:
         """End it, and wait until it is gone. What it guards still, it continues. Idempotent."""
-        if self.pidfd == -1:
+        if self._is_over:
             return
-        pidfd, self.pidfd = self.pidfd, -1
+        self._is_over = True
         death_watch.forget(self._socket.fileno())
         self._socket.close()
+        if self._pidfd.is_ours:
+            self._await_end(self._pidfd.number)
+        self._pidfd.close()
+
+    def _await_end(self, pidfd: int) -> None:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if not poll.poll(_PATIENCE * 1000):
@@ -102,13 +112,12 @@ class Reaper:
         # It is a child where this host inherits orphans: as init, or as a subreaper (prctl(2)).
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-        os.close(pidfd)
 
     def disown(self) -> None:
         """Let go of it in a forked child: it is the parent's."""
+        self._is_over = True
         self._socket.close()
-        os.close(self.pidfd)
-        self.pidfd = -1
+        self._pidfd.close()
 
 
 def _introduce(connection: socket.socket, starter: subprocess.Popen[bytes]) -> int:

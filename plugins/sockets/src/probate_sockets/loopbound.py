@@ -8,10 +8,11 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import gc
+import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
-from probate import BusyResourceError, Outcome
+from probate import BusyResourceError, Outcome, has_owner
 from probate.errors import ReleaseError
 from probate.system import (
     OwnedDescriptor,
@@ -96,6 +97,10 @@ class LoopBound:
             each.has_closed() for each in self.connections
         )
 
+    def has_owner(self) -> bool:
+        """Whether one of its numbers is owned."""
+        return any(has_owner(each.number) for each in self.descriptors)
+
     # -- gently ---------------------------------------------------------------
 
     def ask_to_close(self) -> concurrent.futures.Future[None] | None:
@@ -117,7 +122,9 @@ class LoopBound:
     def close_gently(self) -> None:
         """Close it, on its loop: what was written is sent first, and TLS says close_notify."""
         if is_server(self.native) and not self.connections:
-            self.connections = [LoopBound(each, self.loop) for each in connections_of(self)]
+            # Those that somebody owns are given back by their owner's end.
+            made = [LoopBound(each, self.loop) for each in connections_of(self)]
+            self.connections = [each for each in made if not each.has_owner()]
         for path in self.bound:
             # As long as the socket is open, which pins the inode.
             unlink_bound(path)
@@ -141,6 +148,7 @@ class LoopBound:
         Raises ReleaseError if bytes were thrown away that had been written to it.
         """
         if self.has_closed():
+            self._leave_alone()
             return self._account(Outcome.RELEASED if self.asked else Outcome.ALREADY_GONE)
         if self.loop.is_closed():
             self._close_without_loop()
@@ -163,6 +171,13 @@ class LoopBound:
         if self.has_closed():
             return self._account(Outcome.RELEASED)
         raise BusyResourceError("told to close, but its event loop has not closed it yet")
+
+    def _leave_alone(self) -> None:
+        """Have its sockets close no number that is another's by now, when they are collected."""
+        for each, descriptor in zip(self.sockets, self.descriptors, strict=True):
+            sock = getattr(each, "_sock", None)
+            if isinstance(sock, socket.socket) and sock.fileno() == descriptor.number:
+                sock.detach()
 
     def _close_by_force(self) -> None:
         self.close_gently()

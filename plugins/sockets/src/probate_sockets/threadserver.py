@@ -82,6 +82,7 @@ class ThreadServer:
     def release(self) -> Outcome:
         """Close it, and the connections that it serves. Raises BusyResourceError until they end."""
         if self.is_closed and self._closing is None:
+            self._leave_alone()
             return Outcome.RELEASED if self.asked else Outcome.ALREADY_GONE
         if self.is_serving:
             self.ask_to_close()
@@ -98,6 +99,8 @@ class ThreadServer:
         for handler in handlers:
             _hang_up(handler.request)
         if self._closing is None:
+            if self.is_closed:
+                self._leave_alone()
             thread = CallThread("probate-server-close")
             self._closing = thread.submit(self.native.server_close)
             thread.abandon()
@@ -110,6 +113,13 @@ class ThreadServer:
         if children := getattr(self.native, "active_children", None):
             raise BusyResourceError(f"closed, but its children {sorted(children)} serve on")
         return Outcome.RELEASED
+
+    def _leave_alone(self) -> None:
+        """Have it poll no number that is another's by now, nor close it when it is collected."""
+        if self.is_serving:
+            self.ask_to_close()
+        if self.native.socket.fileno() == self.descriptor.number:
+            self.native.socket.detach()
 
     def _ends(self) -> bool:
         """Wait for `serve_forever` to end, but not on the thread of an event loop."""
