@@ -44,8 +44,7 @@ def test_a_recursion_error_at_every_depth() -> None:
                 if process.state is ProcessState.TERMINATED:
                     ended += 1
                 else:
-                    # There was no room to begin.
-                    assert process.state is ProcessState.RUNNING
+                    # There was no room to begin, or to go on elsewhere: the next to ask does.
                     refused += 1
                     process.terminate()
 

@@ -87,6 +87,9 @@ class Elsewhere(Generic[T]):
                     is_started = True
                 self._running.acquire()
             except BaseException as error:
+                if not is_started and isinstance(error, RecursionError):
+                    # There is no stack even to start a thread, nor will there be here.
+                    raise
                 self.interrupt = self.interrupt or error
         failure, self._error = self._error, None
         try:
