@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import random
-import secrets
-import signal
-import time
 from pathlib import Path
-from typing import Final
 
 import pytest
 from core_scripts import run_script
-from hosts import Host
-from spawn_house import MARKER, kill_marked
 
 from probate.system import read_proc
-
-ROUNDS: Final = 300 if os.environ.get("PROBATE_CHAOS") else 8
 
 ALL_KINDS = """
 import atexit, gc
@@ -116,35 +106,6 @@ def test_an_adopted_child_of_multiprocessing_is_not_waited_for() -> None:
 
     assert script.returncode == 0
     assert not Path(f"/proc/{script.stdout.strip()}/root").exists()
-
-
-SPAWNING = """
-builder = ProcessManager.builder().with_grace(5).with_signals()
-manager = builder.build()
-say("ready")
-while True:
-    manager.spawn(["sh", "-c", "sleep 1000 & sleep 1000"])
-"""
-
-
-@pytest.mark.timeout(60 * ROUNDS)
-def test_a_signal_in_the_midst_of_a_spawn_leaves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """BigDL#4487: SIGTERM in the middle of a spawn: the program lived on, owned by nobody.
-
-    What is half done is done, and taken back, before the host dies of the signal.
-    """
-    generator = random.Random(4487)
-    for number in range(ROUNDS):
-        token = secrets.token_hex(8)
-        monkeypatch.setenv(MARKER, token)
-        with Host(SPAWNING) as host:
-            host.wait_for("ready")
-            time.sleep(generator.uniform(0, 0.1))
-            host.send(signal.SIGTERM if number % 2 else signal.SIGHUP)
-            code, _, errors = host.end()
-
-            assert kill_marked(token) == []
-            assert code == -(signal.SIGTERM if number % 2 else signal.SIGHUP), errors
 
 
 def is_alive(os_pid: int) -> bool:

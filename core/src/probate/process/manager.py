@@ -10,7 +10,6 @@ from probate.orchestrator import registry_of
 from probate.process.builder import ProcessManagerBuilder
 from probate.process.current import ProcessScope
 from probate.process.hostexit import open_managers
-from probate.process.hostsignals import HostSignals
 from probate.process.order import check_not_terminating_here
 from probate.process.process import Pid, Process
 from probate.process.spawning import Spawner, SpawnOptions
@@ -55,13 +54,11 @@ class ProcessManager:
             self._registry.check_limits(options.limits)
         # Whatever is owned by plain keys so far must not fall to a process of ours.
         self._after = max(self._registry.owners(), default=0)
-        self._signals = HostSignals(self, options.signals)
         self._spawner = Spawner(self, self._withdraw, options.scheduling, options.has_status)
         self._admission.claim(self, after=self._after, record_sites=options.record_sites)
         self._spawner.open()
         forget_in_forked_child(self)
         open_managers.add(self)
-        self._signals.install()
 
     @staticmethod
     def builder() -> ProcessManagerBuilder[ProcessManager]:
@@ -219,8 +216,7 @@ class ProcessManager:
                 self._spawner.close()
         finally:
             self._admission.disclaim(self)
-            if self._signals.close():
-                open_managers.discard(self)
+            open_managers.discard(self)
 
     async def aclose(self) -> None:
         """Close as `close` does, without blocking the event loop."""
@@ -234,8 +230,7 @@ class ProcessManager:
                 self._spawner.close()
         finally:
             self._admission.disclaim(self)
-            if await self._signals.aclose():
-                open_managers.discard(self)
+            open_managers.discard(self)
 
     def __enter__(self) -> Self:
         return self

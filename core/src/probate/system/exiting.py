@@ -7,7 +7,6 @@ the exit functions on (gh-104690); 3.13 does again.
 
 from __future__ import annotations
 
-import _thread
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -36,19 +35,6 @@ def join_thread(thread: threading.Thread) -> None:
     """Wait until a thread has ended, or at once if none runs any more."""
     if not sys.is_finalizing():
         thread.join()
-
-
-def call_on_thread(function: Callable[[], object]) -> None:
-    """Have a daemon thread call `function`, or call it here if none can be started.
-
-    The thread is started in one step, between two of which a signal handler may run.
-    """
-    try:
-        check_threads_run()
-        _thread.start_new_thread(function, ())
-    except RuntimeError:
-        if not start_at_exit(function):
-            function()
 
 
 def start_at_exit(function: Callable[[], object]) -> bool:

@@ -12,7 +12,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
-from probate.system.exiting import call_on_thread, check_threads_run
+from probate.system.exiting import check_threads_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +101,11 @@ class Elsewhere(Generic[T]):
         return self._answer  # type: ignore[return-value]  # there is one
 
     def _start(self) -> None:
-        call_on_thread(self._run)
+        try:
+            check_threads_run()
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError:
+            self._run()
 
     def _run(self) -> None:
         # Started twice if an exception fell between the start and the note of it: run once.
