@@ -67,6 +67,9 @@ class DescriptorIndex:
         """
         for claim in claims:
             former = self._claims.get(claim.descriptor.number)
+            if claim.descriptor.is_over:
+                # It has ended meanwhile, and whoever has its number since is not to lose it.
+                continue
             self._claims[claim.descriptor.number] = claim
             if former is not None and former.descriptor is not claim.descriptor:
                 former.descriptor.forget()

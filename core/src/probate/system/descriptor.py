@@ -32,6 +32,11 @@ class OwnedDescriptor:
         return f"<OwnedDescriptor {self.number}, {self.identity}>"
 
     @property
+    def is_over(self) -> bool:
+        """Tell whether it was closed here, or given up: its number may be another's."""
+        return self._is_over
+
+    @property
     def is_open(self) -> bool:
         """Tell whether the number still refers to the same file, whoever has it by now."""
         return not self._is_over and is_still(self.number, self.identity)
