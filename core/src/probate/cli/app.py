@@ -122,7 +122,9 @@ def _settings(disable: str | None) -> Settings:
         warnings.simplefilter("always", SettingsWarning)
         try:
             settings = Settings() if disable is None else Settings(disable=split_kinds(disable))
-            settings.check_kinds({each.kind for each in discovery.scan()})
+            if settings.disable or settings.priorities or settings.limits is not None:
+                # Only then: a look at what is installed takes some milliseconds.
+                settings.check_kinds({each.kind for each in discovery.scan()})
         except SettingsError as error:
             raise click.UsageError(f"settings: {error}") from error
         except UnknownKindError as error:

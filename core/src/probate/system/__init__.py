@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from probate.system.detaching import drop_unseen as drop_unseen
     from probate.system.detaching import let_all_go as let_all_go
     from probate.system.detaching import let_go as let_go
+    from probate.system.detaching import number_of as number_of
     from probate.system.detaching import package_of as package_of
     from probate.system.detaching import wait_a_turn as wait_a_turn
     from probate.system.forking import forget_in_forked_child as forget_in_forked_child
@@ -84,7 +85,7 @@ _HOMES: Final = by_name(
         "probate.system.deathwatch": "DeathWatch Timer death_watch",
         "probate.system.descriptor": "OwnedDescriptor",
         "probate.system.detaching": (
-            "TURN LetGo called_back drop_unseen let_all_go let_go package_of wait_a_turn"
+            "TURN LetGo called_back drop_unseen let_all_go let_go number_of package_of wait_a_turn"
         ),
         "probate.system.forking": "forget_in_forked_child",
         "probate.system.identity": (

@@ -272,7 +272,7 @@ def _users_of(loop: Any, number: int) -> list[Any]:
     return [
         each
         for each in gc.get_objects()
-        if package_of(type(each)) == package and number in map(_number_of, _parts_of(each))
+        if package_of(type(each)) == package and number in map(number_of, _parts_of(each))
     ]
 
 
@@ -293,7 +293,8 @@ def package_of(cls: type) -> str:
     return module.partition(".")[0] if isinstance(module, str) else ""
 
 
-def _number_of(thing: Any) -> int:
+def number_of(thing: Any) -> int:
+    """The descriptor number that a thing has, -1 if it has none, or none any more."""
     try:
         return int(thing.fileno())
     except (AttributeError, OSError, ValueError):

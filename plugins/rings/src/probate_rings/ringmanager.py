@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, TypeAlias
 
 from probate import BusyResourceError, NotOwnedError, OwnershipTable, runs_inline
-from probate.system import let_go, polled
+from probate.system import let_all_go
 from probate_rings.uring import PATIENCE, IoUring
 from probate_rings.zerocopy import ZeroCopyRing
 
@@ -93,8 +93,7 @@ def _have_let_go(rings: Iterable[Ring]) -> dict[Ring, str]:
     """Have event loops and selectors poll these no more; tell of those that are polled still."""
     # Whoever has not asked for a number cannot have it polled.
     shown = {number: ring for ring in rings if not ring.closed for number in ring.shown}
-    found = polled(shown) if shown else {}
-    return {shown[number]: by for number in found if (by := let_go(number).by)}
+    return {shown[number]: found.by for number, found in let_all_go(shown).items() if found.by}
 
 
 def _refuse_polled(ring: Ring, polled_by: Mapping[Ring, str]) -> None:

@@ -18,6 +18,7 @@ from probate.system import (
     OwnedDescriptor,
     call_on_loop,
     close_at_once,
+    number_of,
     package_of,
     running_loop,
     sharers_of,
@@ -264,14 +265,6 @@ def sockets_of(native: Any) -> tuple[Any, ...]:
         if (own := native.get_extra_info(name)) is not None:
             return (own,)
     return ()
-
-
-def number_of(thing: Any) -> int:
-    """Its number, -1 if it has none any more."""
-    try:
-        return int(thing.fileno())
-    except (AttributeError, OSError, ValueError):
-        return -1
 
 
 def unsent(transport: Any, below: Any = None) -> int:

@@ -10,10 +10,9 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, final
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current, runs_inline
-from probate.system import blocked_in
+from probate.system import blocked_in, number_of
 from probate_sockets import adoption, onloop, unix
 from probate_sockets.address import Endpoint, resolve, unix_path
-from probate_sockets.loopbound import number_of
 from probate_sockets.many import close_many
 from probate_sockets.plain import OURS, OURS_IN_CLEANUP, PlainSocket
 

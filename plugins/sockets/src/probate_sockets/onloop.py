@@ -14,6 +14,7 @@ from probate.system import (
     blocked_in,
     called_back,
     let_go,
+    number_of,
     objects_above,
     package_of,
     polled,
@@ -23,7 +24,6 @@ from probate_sockets.loopbound import (
     LoopBound,
     is_server,
     is_transport,
-    number_of,
     sockets_of,
 )
 from probate_sockets.threadserver import ThreadServer

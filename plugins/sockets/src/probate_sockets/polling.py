@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from probate.system import number_of
+
 
 def servers_in(number: int) -> list[Any]:
     """The `socketserver` servers whose `serve_forever` runs, on any thread, on this number."""
-    return [server for server in serving() if _number_of(server) == number]
+    return [server for server in serving() if number_of(server) == number]
 
 
 def serving() -> list[Any]:
@@ -27,10 +29,3 @@ def running(method: Any) -> list[Any]:
                 found.append(frame.f_locals.get("self"))
             frame = frame.f_back  # type: ignore[assignment]  # None at the end
     return found
-
-
-def _number_of(thing: Any) -> int:
-    try:
-        return int(thing.fileno())
-    except (AttributeError, OSError, ValueError):
-        return -1

@@ -14,6 +14,7 @@ from probate import ProcessManager, SchedulingPolicy
 from probate.cli.demo.report import EndedProcess
 from probate.cli.demo.timing import CleanupTimes
 from probate.cli.lack import is_shortage, with_mend
+from probate.system import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,9 +59,7 @@ class Host:
             self.folder = Path(folder.name)
             self.loop = asyncio.new_event_loop()
             close.callback(self.loop.close)
-            # A daemon: a Ctrl-C while it starts leaves it to nobody, and nobody is to wait for it.
-            run = self.loop.run_forever
-            self._thread = threading.Thread(target=run, name="demo-loop", daemon=True)
+            self._thread = threading.Thread(target=self.loop.run_forever, name="demo-loop")
             close.callback(self._stop_loop)
             self._times = CleanupTimes(orchestrator.plugin_manager)
             close.callback(self._times.stop)
@@ -74,7 +73,7 @@ class Host:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as close:
             close.push(self._close)
-            self._thread.start()
+            start_thread(self._thread)
             close.pop_all()
         return self
 
