@@ -102,7 +102,8 @@ def striking(after: float, function: Callable[[], object], times: int = 1) -> Ba
 def test_one_signal_at_any_moment_of_an_end(handler: Handler, form: str) -> None:
     """signal.alarm, pytest-timeout: the process stayed TERMINATING for ever, and all was held.
 
-    Now it is TERMINATED, each thing was released once, and what was raised has come out.
+    Now it is TERMINATED, each thing was released once, and what was raised has come out. What it
+    fell into as its release began may not be released twice: the account names it.
     """
     forms: dict[str, Any] = {"object": handler, "method": handler.method}
     forms["partial"] = partial(handler, 1)
@@ -115,7 +116,9 @@ def test_one_signal_at_any_moment_of_an_end(handler: Handler, form: str) -> None
         with managed(*plugins, grace=0, deadline=10) as manager:
             for number in range(1, ROUNDS // 2 + 1):
                 process = manager.create_process("p")
-                things = [each.give(process.pid) for each in plugins for _ in range(3)]
+                things = [
+                    each.give(process.pid, f"{each.kind} {i}") for each in plugins for i in range(3)
+                ]
                 raised = striking(generator.uniform(0, 0.0012), process.terminate)
                 if process.state is ProcessState.RUNNING:
                     # It came before anything had begun.
@@ -126,7 +129,11 @@ def test_one_signal_at_any_moment_of_an_end(handler: Handler, form: str) -> None
                 handler.ignored.clear()
                 assert process.state is ProcessState.TERMINATED
                 assert process.result is not None
-                assert {thing.releases for thing in things} == {1}
+                assert max(thing.releases for thing in things) == 1
+                missed = [thing.name for thing in things if not thing.releases]
+                failed = [error.resource for error in process.result.errors]
+                assert len(missed) <= 1
+                assert set(missed) <= set(failed)
                 assert not manager.orchestrator.has_resources(process.pid)
     finally:
         sys.setswitchinterval(interval)

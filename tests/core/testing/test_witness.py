@@ -60,7 +60,7 @@ def a_handler() -> Iterator[None]:
         (a_file, r"fd \d+ is open: /dev/null"),
         (a_socket, r"fd \d+ is open: socket:\[\d+\]"),
         (a_map, "1 mapping more: .*"),
-        (a_thread, r"thread \d+ runs on"),
+        (a_thread, r"thread \d+ runs on \(.*\)"),
         (a_blocked_signal, "signals blocked were .* and are .*"),
         (a_handler, "signals? .* and .*"),
     ],
@@ -91,13 +91,13 @@ def test_a_thread_that_was_joined_is_no_change_and_one_that_runs_on_is() -> None
         assert before.changes() == []
 
     over = threading.Event()
-    runs_on = threading.Thread(target=over.wait, args=(60,))
+    runs_on = threading.Thread(target=over.wait, args=(60,), name="waiter")
     runs_on.start()
     changes = before.changes()
     over.set()
     runs_on.join()
 
-    assert changes == [f"thread {runs_on.native_id} runs on"]
+    assert changes == [f"thread {runs_on.native_id} runs on (waiter)"]
 
 
 def test_a_reused_descriptor_is_not_mistaken() -> None:

@@ -358,3 +358,16 @@ def test_without_a_thread_to_be_had_cleanup_syncs_by_itself(
 
     assert (stats.resources_freed, stats.errors_encountered) == (1, 1)
     assert broken.count == 1
+
+
+def test_the_thread_of_syncs_ends_when_all_is_synced(
+    manager: ProcessManager, maps: MmapManager, path: Path
+) -> None:
+    """Whoever takes the map out meanwhile: no cleanup comes to end the thread then."""
+    for _ in range(20):
+        process = manager.create_process("raced")
+        m = maps.map_file(process.pid, path)
+        assert len(maps.quiesce(process.pid)) == 1
+        maps.unmap(process.pid, m)
+
+        assert process.terminate().is_success

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, final
 from weakref import WeakSet
 
+from probate.system.future import Future
 from probate.termination.waiting import Wait, when_all_done
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Grace:
 
     def wait(self, futures: Sequence[AnyFuture], seconds: float) -> Wait:
         """Make the wait for all `futures`, of so many seconds, or until the grace is ended."""
-        over: concurrent.futures.Future[None] = concurrent.futures.Future()
+        over: concurrent.futures.Future[None] = Future()
         self._waits.add(over)
         when_all_done(futures, partial(_resolve, over))
         # Looked at last, while `end` sets it first and then looks for waits: one of the two sees

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Final, final
 
 from probate.system.exiting import is_exiting
+from probate.system.future import Future
 
 if TYPE_CHECKING:
     from probate.models import CleanupResult
@@ -62,7 +63,7 @@ class PendingResult:
         """Return a future of the account, for waiting and for callbacks."""
         with _making:
             if self._future is None:
-                self._future = concurrent.futures.Future()
+                self._future = Future()
             future = self._future
         # Looked at last, while `resolve` sets the outcome first and then looks for a future: at
         # least one of the two sees the other, without a lock around every termination.

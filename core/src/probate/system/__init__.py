@@ -13,6 +13,7 @@ blocked.py     in which numbers other threads are blocked
 sharing.py     who else has a socket open
 mapdescriptor.py  MapDescriptor: the number that an mmap.mmap keeps to itself
 forking.py     forget_in_forked_child: a forked child owns nothing
+future.py      Future: one that an exception of a signal handler leaves whole
 callthread.py  CallThread: calls one after another, on a thread that can be left behind
 log.py         the logger `probate`
 exiting.py     threads while the interpreter exits
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from probate.system.detaching import package_of as package_of
     from probate.system.detaching import wait_a_turn as wait_a_turn
     from probate.system.forking import forget_in_forked_child as forget_in_forked_child
+    from probate.system.future import Future as Future
     from probate.system.identity import FileIdentity as FileIdentity
     from probate.system.identity import close_if_same as close_if_same
     from probate.system.identity import identify as identify
@@ -88,6 +90,7 @@ _HOMES: Final = by_name(
             "TURN LetGo called_back drop_unseen let_all_go let_go number_of package_of wait_a_turn"
         ),
         "probate.system.forking": "forget_in_forked_child",
+        "probate.system.future": "Future",
         "probate.system.identity": (
             "FileIdentity close_if_same identify is_still path_of unlink_if_same"
         ),

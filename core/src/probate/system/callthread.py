@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextvars
 import queue
 import threading
@@ -10,8 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 from probate.system.exiting import check_threads_run, join_thread, start_at_exit
+from probate.system.future import Future
 
 if TYPE_CHECKING:
+    import concurrent.futures
     from collections.abc import Callable
 
 
@@ -49,7 +50,7 @@ class CallThread:
         `interrupt`, for the caller to raise.
         """
         check_threads_run()
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        future: concurrent.futures.Future[Any] = Future()
         context = contextvars.copy_context()
 
         def call() -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from probate.errors import BusyResourceError, ReleaseError
 from probate.outcome import Outcome
 from probate.system.blocked import blocked_in
+from probate.system.future import Future
 from probate.system.loops import call_on_loop, held_up_loop, running_loop
 from probate.system.osprocess import read_proc
 from probate.system.polling import epoll_of, objects_above, polled
@@ -312,7 +313,7 @@ def _tell_trio(runner: Any, number: int) -> concurrent.futures.Future[None] | No
         if lowlevel.current_trio_token() is token:
             lowlevel.notify_closing(number)
             return None
-    done: concurrent.futures.Future[None] = concurrent.futures.Future()
+    done: concurrent.futures.Future[None] = Future()
 
     def tell() -> None:
         try:

@@ -7,6 +7,7 @@ raise.
 
 from __future__ import annotations
 
+import _queue
 import _thread
 import signal
 import threading
@@ -62,33 +63,39 @@ class Elsewhere(Generic[T]):
 
     A thread where no signal handler runs, with a stack of its own: what an exception has kept
     from coming to its end here comes to its end there. `interrupt` is the first exception that
-    fell in meanwhile. Where no thread can be started, the call is made here.
+    fell in meanwhile. Where no thread can be started, the call is made here. `submit` has it made
+    by a thread that there is already: it gets the function to call there.
     """
 
-    def __init__(self, function: Callable[[], T]) -> None:
-        self._function = function
-        # Locks of C, which no exception leaves half taken, as it does Python's Condition.
-        self._claim = _thread.allocate_lock()
-        self._running = _thread.allocate_lock()
-        self._running.acquire()
+    def __init__(
+        self,
+        function: Callable[[], T],
+        submit: Callable[[Callable[[], None]], object] | None = None,
+    ) -> None:
+        self._submit = submit or _call_on_new_thread
+        # Taken by whoever makes the call: it is submitted twice if an exception fell between that
+        # and the note of it.
+        self._functions = [function]
         self._is_over = False
-        self._answer: T | None = None
+        # Of C, which no exception leaves half read, as it does Python's Condition.
+        self._over: _queue.SimpleQueue[None] = _queue.SimpleQueue()
+        self._answers: list[T] = []
         self._error: BaseException | None = None
         self.interrupt: BaseException | None = None
 
     def result(self) -> T:
         """Make the call, wait for it, and return what it returned; raise what it raised."""
-        is_started = False
-        # Told by a flag: an exception may fall in just after the lock was acquired.
+        is_submitted = False
+        # Told by a flag: an exception may fall in just after the queue was read.
         while not self._is_over:
             try:
-                if not is_started:
-                    self._start()
-                    is_started = True
-                self._running.acquire()
+                if not is_submitted:
+                    self._submit(self._run)
+                    is_submitted = True
+                self._over.get()
             except BaseException as error:
-                if not is_started and isinstance(error, RecursionError):
-                    # There is no stack even to start a thread, nor will there be here.
+                if not is_submitted and isinstance(error, RecursionError):
+                    # There is no stack even to submit it, nor will there be here.
                     raise
                 self.interrupt = self.interrupt or error
         failure, self._error = self._error, None
@@ -98,26 +105,28 @@ class Elsewhere(Generic[T]):
         finally:
             # Its traceback has this frame, which must not keep it, and all that its callers hold.
             del failure
-        return self._answer  # type: ignore[return-value]  # there is one
-
-    def _start(self) -> None:
-        try:
-            check_threads_run()
-            _thread.start_new_thread(self._run, ())
-        except RuntimeError:
-            self._run()
+        return self._answers[0]
 
     def _run(self) -> None:
-        # Started twice if an exception fell between the start and the note of it: run once.
-        if not self._claim.acquire(blocking=False):
+        try:
+            function = self._functions.pop()
+        except IndexError:
             return
         try:
-            self._answer = self._function()
+            self._answers.append(function())
         except BaseException as error:
             self._error = error
         finally:
             self._is_over = True
-            self._running.release()
+            self._over.put(None)
+
+
+def _call_on_new_thread(function: Callable[[], None]) -> None:
+    try:
+        check_threads_run()
+        _thread.start_new_thread(function, ())
+    except RuntimeError:
+        function()
 
 
 def start_thread(thread: threading.Thread) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from probate.errors import BusyResourceError, ReleaseError, ReleaseTimeoutError
 from probate.system.callthread import CallThread
+from probate.system.future import Future
 from probate.system.lazy import lazy_module
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def call_on_loop(
     """
     if loop.is_closed() or not loop.is_running():
         return None
-    done: concurrent.futures.Future[None] = concurrent.futures.Future()
+    done: concurrent.futures.Future[None] = Future()
 
     def call() -> None:
         try:

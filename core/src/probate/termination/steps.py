@@ -18,6 +18,7 @@ from probate.errors import InterruptedCleanup, describe_error
 from probate.models import CleanupFailure, CleanupResult, CleanupStats, Leak, account_of
 from probate.outcome import Outcome
 from probate.system.callthread import CallThread
+from probate.system.future import Future
 from probate.system.interrupts import fell_in
 from probate.system.loops import giving_up_after, running_loop
 from probate.termination.hookcall import calling_hook
@@ -200,7 +201,7 @@ class Termination:
         if unfinished:
             return Wait(unfinished, min(_KNOWN_USERS_PAUSE, self._time_left()), is_grace=True)
         # It is used by somebody unknown to us, such as a thread that was blocked in a socket.
-        return Wait([concurrent.futures.Future()], min(_UNKNOWN_USERS_PAUSE, self._time_left()))
+        return Wait([Future()], min(_UNKNOWN_USERS_PAUSE, self._time_left()))
 
     def _note_leaks(self, kind: RegisteredKind) -> None:
         usage, error = _answer(partial(kind.usage_of, self.pid))

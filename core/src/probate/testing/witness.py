@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import signal
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -91,7 +92,11 @@ class KernelView:
         come, gone = later.shared_maps - self.shared_maps, self.shared_maps - later.shared_maps
         lines += [f"{count} mapping more: {name}" for name, count in come.items()]
         lines += [f"{count} mapping less: {name}" for name, count in gone.items()]
-        lines += [f"thread {tid} runs on" for tid in sorted(later.threads - self.threads)]
+        names = {each.native_id: each.name for each in threading.enumerate()}
+        lines += [
+            f"thread {tid} runs on ({names.get(tid, 'which Python does not know')})"
+            for tid in sorted(later.threads - self.threads)
+        ]
         if self.caught != later.caught:
             lines.append(f"signals caught were {self.caught:#x} and are {later.caught:#x}")
         if self.blocked != later.blocked:

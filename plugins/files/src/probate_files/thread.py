@@ -7,7 +7,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Final, final
 
-from probate.system import call_on_loop, running_loop
+from probate.system import Future, call_on_loop, running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ class HomeThread:
         """
         if self.is_here:
             return end()
-        ended: concurrent.futures.Future[Outcome] = concurrent.futures.Future()
+        ended: concurrent.futures.Future[Outcome] = Future()
 
         def call() -> None:
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import heapq
 import itertools
 import threading
@@ -11,13 +10,14 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
-from probate.system import checked_int, forget_in_forked_child
+from probate.system import Future, checked_int, forget_in_forked_child
 from probate_ipc.errors import QueueClosedError, QueueEmptyError, QueueFullError
 from probate_ipc.handle import Handle
 from probate_ipc.interruptible import TimeLimit
 from probate_ipc.waiters import TaskWaiter, ThreadWaiter, wake_all, wake_next
 
 if TYPE_CHECKING:
+    import concurrent.futures
     from collections.abc import Callable
 
     from probate_ipc.waiters import Waiter
@@ -177,7 +177,7 @@ class InProcessQueue(Handle):
                 wake_all(self._getters)
                 return None
             if self._drain and self._drained is None:
-                self._drained = concurrent.futures.Future()
+                self._drained = Future()
             return self._drained
 
     def wake_waiters(self) -> None:

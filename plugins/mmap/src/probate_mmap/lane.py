@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 import time
-from collections import deque
 from typing import TYPE_CHECKING, final
 
 from probate.system import CallThread, forget_in_forked_child
@@ -18,23 +17,19 @@ if TYPE_CHECKING:
 class SyncLane:
     """Runs syncs one after another on a thread, and knows when one last began or ended.
 
-    In a forked child it is empty.
+    The thread ends when there is nothing left to sync. In a forked child the lane is empty.
     """
 
     def __init__(self) -> None:
         self.forget_parent()
         forget_in_forked_child(self)
 
-    def __del__(self) -> None:
-        # Idle, it would wait for ever for a lane that is gone.
-        self._thread.abandon()
-
     def forget_parent(self) -> None:
         """Start afresh, without a thread."""
         self._lock = threading.Lock()
         self._thread = CallThread("probate-sync")
-        #: Oldest first; those at the front may be done.
-        self._futures: deque[concurrent.futures.Future[None]] = deque()
+        #: How many syncs have yet to end.
+        self._left = 0
         #: On the monotonic clock.
         self._moved_at = 0.0
 
@@ -49,13 +44,20 @@ class SyncLane:
             try:
                 sync()
             finally:
-                self._moved_at = time.monotonic()
+                self._count_down()
 
         with self._lock:
-            if self._is_idle():
+            if not self._left:
                 self._moved_at = time.monotonic()
-            future = self._thread.submit(run)
-            self._futures.append(future)
+            self._left += 1
+            try:
+                future = self._thread.begin(run)
+            except BaseException:
+                self._left -= 1
+                raise
+            interrupt, self._thread.interrupt = self._thread.interrupt, None
+        if interrupt is not None:
+            raise interrupt
         return future
 
     def wait(self, future: concurrent.futures.Future[None], timeout: float) -> bool:
@@ -67,13 +69,9 @@ class SyncLane:
             concurrent.futures.wait([future], left)
         return True
 
-    def join_if_idle(self) -> None:
-        """End the thread if it has nothing left to do, and wait until it is gone."""
+    def _count_down(self) -> None:
+        self._moved_at = time.monotonic()
         with self._lock:
-            if self._is_idle():
-                self._thread.close()
-
-    def _is_idle(self) -> bool:
-        while self._futures and self._futures[0].done():
-            self._futures.popleft()
-        return not self._futures
+            self._left -= 1
+            if not self._left:
+                self._thread.abandon()

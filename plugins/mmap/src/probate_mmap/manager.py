@@ -218,11 +218,7 @@ class MmapManager:
         """Sync and unmap all maps of `pid`, newest first."""
         # Again, since their users could write to them until now.
         self.quiesce(pid)
-        try:
-            return self.table.cleanup(pid)
-        finally:
-            for lane in list(self._lanes.values()):
-                lane.join_if_idle()
+        return self.table.cleanup(pid)
 
     # -- inside --------------------------------------------------------------
 

@@ -17,10 +17,10 @@ import gc
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 from probate import forget_in_forked_child
-from probate.system import read_proc
+from probate.system import Elsewhere, read_proc
 from probate_processes.threadmarks import (
     SchedAttr,
     ThreadMarks,
@@ -103,57 +103,6 @@ class Caller(NamedTuple):
 
 
 @final
-class _Call(Generic[T]):
-    """A call that another thread makes, once, and that is waited for whatever falls in.
-
-    With queues of C instead of locks, which gevent replaces by those of its loop.
-    """
-
-    def __init__(self, function: Callable[[], T]) -> None:
-        self._functions = [function]
-        self._is_over = False
-        self._over: _queue.SimpleQueue[None] = _queue.SimpleQueue()
-        self._result: list[T] = []
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        """Make it, unless it has been made: it may have been submitted twice."""
-        try:
-            function = self._functions.pop()
-        except IndexError:
-            return
-        try:
-            self._result.append(function())
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._is_over = True
-            self._over.put(None)
-
-    def wait(self, submit: Callable[[], None]) -> T:
-        """Submit it, and wait until it is over; raise what fell in meanwhile, or what it raised."""
-        is_submitted = False
-        interrupt: BaseException | None = None
-        # Told by a flag: an exception may fall in just after the queue was read.
-        while not self._is_over:
-            try:
-                if not is_submitted:
-                    submit()
-                    is_submitted = True
-                self._over.get()
-            except BaseException as error:
-                interrupt = interrupt or error
-        failure, self._error = interrupt or self._error, None
-        try:
-            if failure is not None:
-                raise failure
-        finally:
-            # Its traceback has this frame, which must not keep it, and all that its callers hold.
-            del failure, interrupt
-        return self._result[0]
-
-
-@final
 class Launcher:
     """Forks on one parked thread, which hands on what the thread hands on that has made it."""
 
@@ -163,7 +112,7 @@ class Launcher:
         #: Whether children can be told by what the thread wears.
         self.is_of_use = False
         self._slack = 0
-        self._calls: _queue.SimpleQueue[_Call[Any]] = _queue.SimpleQueue()
+        self._calls: _queue.SimpleQueue[Callable[[], None]] = _queue.SimpleQueue()
         self._ident = 0
         ready: _queue.SimpleQueue[None] = _queue.SimpleQueue()
         _start_new_thread(self._serve, (ready,))
@@ -177,8 +126,17 @@ class Launcher:
         if _thread.get_ident() == self._ident:
             # A finalizer that spawns, as it was called there.
             return function()
-        call = _Call(function)
-        return call.wait(lambda: self._calls.put(call))
+        call = Elsewhere(function, self._calls.put)
+        try:
+            return call.result()
+        finally:
+            interrupt, call.interrupt = call.interrupt, None
+            try:
+                if interrupt is not None:
+                    raise interrupt
+            finally:
+                # Its traceback has this frame, which must not keep what its callers hold.
+                del interrupt
 
     def fork(self, calls: Iterable[int], os_pids: list[int], worn: Worn, caller: Caller) -> None:
         """Extend `os_pids` by `calls`, which fork, marked, on this very thread."""
@@ -223,7 +181,7 @@ class Launcher:
             ready.put(None)
         while True:
             call = self._calls.get()
-            call.run()
+            call()
             del call
 
 

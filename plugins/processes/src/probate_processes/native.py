@@ -13,7 +13,7 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Protocol, final
 
 from probate import OsProcess
-from probate.system import lazy_module
+from probate.system import Future, lazy_module
 
 if TYPE_CHECKING:
     import asyncio.subprocess
@@ -63,7 +63,7 @@ class Child:
         #: How it ended, as subprocess puts it; None while it runs, or if nobody can tell.
         self.returncode: int | None = None
         #: Done, with the return code, when it has exited.
-        self.exited: concurrent.futures.Future[int | None] = concurrent.futures.Future()
+        self.exited: concurrent.futures.Future[int | None] = Future()
 
     def __repr__(self) -> str:
         words = [os.fsdecode(argument) for argument in self.argv]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import signal
 import threading
@@ -10,9 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, final
 
 from probate import death_watch
+from probate.system import Future
 from probate_processes.sharedmemory import is_resource_tracker
 
 if TYPE_CHECKING:
+    import concurrent.futures
     from collections.abc import Callable
 
     from probate import OsProcess
@@ -50,7 +51,7 @@ class Stopping:
         asks_all: bool,
     ) -> None:
         #: Done when nobody of the tree runs any more.
-        self.stopped: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self.stopped: concurrent.futures.Future[None] = Future()
         self._leader = leader
         self._scan = scan
         self._reap = reap

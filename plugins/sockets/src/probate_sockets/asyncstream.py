@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import socket
 import sys
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
-from probate.system import close_at_once, lazy_module, package_of, running_loop, wait_a_turn
+from probate.system import Future, close_at_once, lazy_module, package_of, running_loop, wait_a_turn
 from probate_sockets.plain import PlainSocket
 
 if TYPE_CHECKING:
     import asyncio
+    import concurrent.futures
     from collections.abc import Callable
 
     from probate.system import OwnedDescriptor
@@ -62,7 +62,7 @@ class AsyncStream:
 
     def ask_to_close(self) -> concurrent.futures.Future[None] | None:
         """Run its `aclose` where it lives; return a future for when it is closed."""
-        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        done: concurrent.futures.Future[None] = Future()
         if not self._call_there(
             self._start_in_trio if self._token else self._start_in_asyncio, done
         ):
@@ -78,7 +78,7 @@ class AsyncStream:
         if self._is_here():
             return self._release_here()
         if self._forced is None:
-            forced: concurrent.futures.Future[Outcome] = concurrent.futures.Future()
+            forced: concurrent.futures.Future[Outcome] = Future()
             if not self._call_there(self._force, forced):
                 # Nothing runs there any more.
                 return self._release_here()

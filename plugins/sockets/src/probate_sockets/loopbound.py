@@ -5,7 +5,6 @@ Of asyncio's, uvloop's and any other loop of that shape: told by what they can d
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import gc
 import socket
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from probate import BusyResourceError, Outcome, has_owner
 from probate.errors import ReleaseError
 from probate.system import (
+    Future,
     OwnedDescriptor,
     call_on_loop,
     close_at_once,
@@ -28,6 +28,7 @@ from probate_sockets.unix import unlink_bound
 
 if TYPE_CHECKING:
     import asyncio
+    import concurrent.futures
     from collections.abc import Iterable
 
     from probate_sockets.unix import BoundPath
@@ -112,7 +113,7 @@ class LoopBound:
         if self.has_closed():
             return None
         self.asked = True
-        closed: concurrent.futures.Future[None] = concurrent.futures.Future()
+        closed: concurrent.futures.Future[None] = Future()
 
         def close() -> None:
             self.close_gently()

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Final, final
 
 from probate import BusyResourceError, Outcome
-from probate.system import CallThread
+from probate.system import CallThread, Future
 from probate_tasks import stacks
 from probate_tasks.job import Job
 from probate_tasks.status import TaskStatus
@@ -38,7 +38,7 @@ class PoolJob(Job):
     future: concurrent.futures.Future[None]
 
     def __init__(self, native: Any) -> None:
-        super().__init__(native, concurrent.futures.Future())
+        super().__init__(native, Future())
         self._has_begun = False
 
     def __repr__(self) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from probate import BusyResourceError, Outcome
-from probate.system import lazy_module, running_loop
+from probate.system import Future, lazy_module, running_loop
 from probate_tasks import stacks
 from probate_tasks.job import Job
 from probate_tasks.status import TaskStatus
@@ -34,7 +33,7 @@ class TimerJob(Job):
     native: threading.Timer
 
     def __init__(self, native: threading.Timer, watch: Watch) -> None:
-        super().__init__(native, concurrent.futures.Future())
+        super().__init__(native, Future())
         self._watch = watch
 
     def __repr__(self) -> str:
@@ -89,7 +88,7 @@ class HandleJob(Job):
     is_silent: ClassVar[bool] = True
 
     def __init__(self, native: Any, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(native, concurrent.futures.Future())
+        super().__init__(native, Future())
         self._loop = loop
         self._has_run = False
         #: Called right after it.
