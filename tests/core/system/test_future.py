@@ -81,3 +81,15 @@ def test_it_is_one_of_the_standard_library() -> None:
 
     assert concurrent.futures.wait(futures, 10).done == set(futures)
     assert [each.result() for each in concurrent.futures.as_completed(futures, 10)] == [1, 1]
+
+
+def test_what_falls_into_a_callback_that_is_called_at_once_is_raised() -> None:
+    """The standard library logs and swallows it: a Ctrl-C would be lost."""
+    future: concurrent.futures.Future[int] = Future()
+    future.set_result(7)
+
+    def interrupt(_: object) -> None:
+        raise FallenInError
+
+    with pytest.raises(FallenInError):
+        future.add_done_callback(interrupt)

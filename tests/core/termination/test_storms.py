@@ -87,6 +87,7 @@ def striking(after: float, function: Callable[[], object], times: int = 1) -> Ba
         finally:
             # The first thing that is done: of a storm, only what is under way comes after it.
             is_over.value = True
+            striker.join()
     except ShutdownError as error:
         raised = error
     for _ in range(3):

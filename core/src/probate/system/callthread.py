@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextvars
 import queue
+import sys
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 from probate.system.exiting import check_threads_run, join_thread, start_at_exit
 from probate.system.future import Future
+from probate.system.interrupts import fallen_into
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -77,19 +79,22 @@ class CallThread:
             self._calls = calls
             return
         thread = threading.Thread(target=_serve, args=(calls,), name=self._name, daemon=True)
+        before = sys.exception()
         try:
             thread.start()
             self._calls, self._thread = calls, thread
         except BaseException as error:
-            # No thread can be started, or an exception fell in meanwhile, which may come out of
-            # Python's Condition as a RuntimeError. A call that has begun by then is not made twice.
+            # No thread can be started, or an exception fell in meanwhile. A call that has begun by
+            # then is not made twice.
+            fallen = fallen_into(error, before)
             if future.cancel():
                 calls.put(None)
                 self._calls = self._thread = None
-                raise
+                if fallen is None:
+                    raise
+                raise fallen from None
             self._calls, self._thread = calls, thread
-            fallen = error.__context__ if isinstance(error, RuntimeError) else error
-            self.interrupt = self.interrupt or fallen
+            self.interrupt = self.interrupt or fallen or error
 
     def abandon(self) -> None:
         """Leave a hung call to itself; its thread ends when the call does."""

@@ -40,6 +40,20 @@ def fell_in(error: BaseException) -> bool:
     return False
 
 
+def fallen_into(error: BaseException, before: BaseException | None) -> BaseException | None:
+    """Return what fell in from outside of which `error` came, or None.
+
+    `threading` may make a RuntimeError or a KeyError of its own of it. `before` is what was being
+    handled already.
+    """
+    cause: BaseException | None = error
+    while cause is not None and cause is not before:
+        if fell_in(cause):
+            return cause
+        cause = cause.__context__
+    return None
+
+
 def _handlers() -> set[CodeType]:
     """Return the code of all Python functions that handle signals now."""
     found: set[CodeType] = set()

@@ -175,7 +175,7 @@ def when_all_done(futures: Sequence[AnyFuture], callback: Callable[[], object]) 
     Futures of a loop that does not run cannot get done, and are not waited for.
     """
     if len(futures) == 1 and isinstance(only := futures[0], concurrent.futures.Future):
-        only.add_done_callback(lambda _: callback())
+        _when_done(only, lambda _: callback())
         return
     lock = threading.Lock()
     left = len(futures) + 1
@@ -190,11 +190,21 @@ def when_all_done(futures: Sequence[AnyFuture], callback: Callable[[], object]) 
 
     here = running_loop()
     for future in futures:
-        if isinstance(future, concurrent.futures.Future) or (loop := future.get_loop()) is here:
+        if isinstance(future, concurrent.futures.Future):
+            _when_done(future, one_done)
+        elif (loop := future.get_loop()) is here:
             future.add_done_callback(one_done)
         elif not loop.is_running() or not _add_callback_on(loop, future, one_done):
             one_done()
     one_done()
+
+
+def _when_done(future: concurrent.futures.Future[Any], callback: Callable[[Any], object]) -> None:
+    if future.done():
+        # Not by it, who would swallow what falls in.
+        callback(future)
+    else:
+        future.add_done_callback(callback)
 
 
 def _add_callback_on(
