@@ -79,7 +79,7 @@ def reaper_of(scheduler: SchedulerManager) -> int | None:
 def is_reaper(os_pid: int) -> bool:
     """Whether this is a reaper, and runs."""
     try:
-        return b"probate_scheduler/reaper.py" in Path(f"/proc/{os_pid}/cmdline").read_bytes()
+        return b"probate/journal/reaper.py" in Path(f"/proc/{os_pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return False
 

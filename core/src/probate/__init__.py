@@ -12,14 +12,17 @@
     ownership/        who owns what: the table, the holdings behind it, releasing, admission
     plugins/          from entry points to a sorted registry; ResourceKind
     termination/      one end: its steps, and waiting
+    journal/          what this host has made by name, noted so that it outlives the host
+    settlement/       settles the estates of hosts that have died
     process/          owners, their tree, their manager
     system/           what the kernel and the interpreter offer
     cli/              the `probate` command (extra: cli)
     testing/          what the kernel says, for tests
 
 Public are the names that this package, `probate.hookspecs`, `.models`, `.errors`, `.settings`,
-`.ownership`, `.process`, `.system` and `.testing` list; all other modules are private. Importing
-this package imports little: each name is loaded when it is first used (PEP 562).
+`.journal`, `.ownership`, `.process`, `.settlement`, `.system` and `.testing` list; all other
+modules are private. Importing this package imports little: each name is loaded when it is first
+used (PEP 562).
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from probate.errors import HookOrderError as HookOrderError
     from probate.errors import InterruptedCleanup as InterruptedCleanup
     from probate.errors import InvalidOrderingError as InvalidOrderingError
+    from probate.errors import JournalNotArmedError as JournalNotArmedError
     from probate.errors import MissingHookError as MissingHookError
     from probate.errors import NoCurrentProcessError as NoCurrentProcessError
     from probate.errors import NotOwnedError as NotOwnedError
@@ -101,11 +105,12 @@ _HOMES: Final = by_name(
     {
         "probate.errors": """
             AlreadyOwnedError BusyResourceError DuplicateKindError HookOrderError InterruptedCleanup
-            InvalidOrderingError MissingHookError NoCurrentProcessError NotOwnedError
-            OrderingCycleError OwnershipError PidfdUnavailableError PluginError ProbateError
-            ProcessError ProcessNotFoundError ProcessTerminatedError RefusedResourceError
-            ReleaseError ReleaseTimeoutError ResourceLimitExceeded TerminationDeadlockError
-            UnadoptableError UnknownHookError UnknownKindError UnusablePluginError
+            InvalidOrderingError JournalNotArmedError MissingHookError NoCurrentProcessError
+            NotOwnedError OrderingCycleError OwnershipError PidfdUnavailableError PluginError
+            ProbateError ProcessError ProcessNotFoundError ProcessTerminatedError
+            RefusedResourceError ReleaseError ReleaseTimeoutError ResourceLimitExceeded
+            TerminationDeadlockError UnadoptableError UnknownHookError UnknownKindError
+            UnusablePluginError
         """,
         "probate.hookspecs": "hookimpl runs_inline",
         "probate.models": """

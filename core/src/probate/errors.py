@@ -14,6 +14,7 @@
     │   ├── ProcessNotFoundError        never issued, or forgotten (also a LookupError)
     │   ├── ProcessTerminatedError      terminating or terminated: owns nothing more
     │   └── TerminationDeadlockError    a termination would have to wait for itself
+    ├── JournalNotArmedError            nobody would give back what is made (also a RuntimeError)
     ├── PidfdUnavailableError           this system cannot hold on to OS processes
     ├── NoCurrentProcessError           no pid given, and no process is current (also a LookupError)
     ├── OwnershipError                  about one resource and its owner
@@ -195,6 +196,11 @@ class TerminationDeadlockError(ProcessError):
 
 
 @final
+class JournalNotArmedError(ProbateError, RuntimeError):
+    """Raised for what is to be made, and nobody would give back should this process die."""
+
+
+@final
 class PidfdUnavailableError(ProbateError):
     """Raised when kernel, sandbox or Python have no pidfds: no process is held by pid alone."""
 
@@ -213,9 +219,6 @@ class NoCurrentProcessError(ProbateError, LookupError):
         super().__init__(
             "no process is current here: pass a pid, or work inside `with manager.process(...)`"
         )
-
-
-# -- ownership ---------------------------------------------------------------
 
 
 class OwnershipError(ProbateError):

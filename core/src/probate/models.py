@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Final, TypeVar, final
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, final
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, computed_field
 
@@ -254,6 +254,8 @@ class ResourceRecord(_Frozen):
     os_pid: int
     nbytes: NonNegativeInt = 0
     identity: Mapping[str, Any] = Field(default_factory=dict)
+    #: Whether it was only about to be made when its owner died.
+    state: Literal["intent", "confirmed"] = "confirmed"
 
 
 @final

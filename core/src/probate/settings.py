@@ -47,7 +47,7 @@ _PREFIX: Final = "PROBATE_"
 
 #: Variables of that prefix that are no settings: the mark of a tree of OS processes, and what
 #: makes the tests of this repository more thorough.
-MARKS: Final = frozenset({"PROBATE_TREE", "PROBATE_CHAOS"})
+MARKS: Final = frozenset({"PROBATE_TREE", "PROBATE_CHAOS", "PROBATE_STATE"})
 
 #: The files, and the table of ours in each.
 _FILES: Final[dict[str, tuple[str, ...]]] = {

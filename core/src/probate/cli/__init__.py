@@ -5,6 +5,7 @@ lack.py    what there is not enough of, and how to mend that
 listing.py `probate plugins`
 output.py  tables: rich at a terminal, columns of plain text elsewhere
 ps.py      `probate ps`
+sweep.py   `probate sweep`
 demo/      `probate demo`
 """
 

@@ -78,6 +78,29 @@ def ps(as_json: bool) -> None:
         print_hosts(reports)
 
 
+@app.command(short_help="Give back what hosts have left that have died.")
+@click.option("--dry-run", is_flag=True, help="Do all but the release itself, and say so.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.option("--forget", metavar="ROW", help="Drop a thing that could not be given back.")
+@_disable
+def sweep(dry_run: bool, as_json: bool, forget: str | None, disable: str | None) -> None:
+    """Give back what hosts have left by name that were built with_journal(), and have died.
+
+    A host's reaper does it at once; this does it for hosts whose reapers have died as well, and
+    prints what reapers have done since the last time. What is in use, or not ours, is kept and
+    tried again the next time. Looks at the folders of this user: $PROBATE_STATE, else the one
+    below /run/user, ~/.local/state/probate, and /tmp/probate-UID.
+
+    Exits 3 if anything is kept.
+    """
+    from probate.cli.sweep import forget_row, print_sweep
+
+    if forget is not None:
+        forget_row(forget)
+        return
+    raise SystemExit(print_sweep(_discover(_settings(disable)), dry_run=dry_run, as_json=as_json))
+
+
 @app.command(short_help="Run the main job on real resources, and ask the kernel.")
 @click.option(
     "-v", "--verbose", is_flag=True, help="Print what each process held, and its account."

@@ -1,6 +1,7 @@
 """Keeps who owns what, for every plugin, first-party or third-party.
 
 table.py      OwnershipTable: who owns which resources of one kind
+queries.py    the half of it that changes nothing
 holdings.py   what each owner holds, safe from any thread
 index.py      finds a resource by its object or descriptor, which has one owner
 descriptors.py  which resource has which descriptor number, in all tables

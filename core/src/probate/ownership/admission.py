@@ -17,6 +17,7 @@ from probate.system.forking import forget_in_forked_child
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from probate.journal.host import HostJournal
     from probate.models import ResourceLimits
 
 
@@ -36,6 +37,7 @@ class Admission:
         "_lock",
         "_manager",
         "_refused",
+        "journal",
         "record_sites",
         "revocations",
         "unlimited",
@@ -57,6 +59,8 @@ class Admission:
         self.revocations = 0
         #: Whether tables keep the stack of each acquisition, for the leak report.
         self.record_sites = False
+        #: Where things are noted that outlive this OS process by their names; None for nowhere.
+        self.journal: HostJournal | None = None
         forget_in_forked_child(self)
 
     def check(self, pid: int) -> ResourceLimits | None:
@@ -100,6 +104,9 @@ class Admission:
         with self._lock:
             if self._manager is not None and self._manager() is manager:
                 self._manager = None
+                journal, self.journal = self.journal, None
+                if journal is not None:
+                    journal.close()
 
     def issue(self, limits: ResourceLimits | None) -> int:
         """Issue a pid that was never issued here before, and admit it under these limits."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import models
+    from probate.journal.host import Row
     from probate.outcome import ResourceId
     from probate.ownership.holdings import Holdings
     from probate.ownership.index import ResourceIndex
@@ -49,6 +50,7 @@ class Cleanup(Generic[T]):
         holdings: Holdings[T],
         index: ResourceIndex[T],
         sites: dict[ResourceId, str],
+        rows: dict[ResourceId, Row],
     ) -> None:
         self._kind = kind
         self._describe = describe
@@ -56,6 +58,7 @@ class Cleanup(Generic[T]):
         self._identity_of = index.identity
         self._index = index
         self._sites = sites
+        self._rows = rows
         self._started = time.perf_counter()
         self._failures: list[models.CleanupFailure] = []
         self._interrupt: BaseException | None = None
@@ -187,6 +190,8 @@ class Cleanup(Generic[T]):
                 self._index.remove_descriptors(taken)
                 if self._sites:
                     self._sites.pop(resource_id, None)
+                if self._rows:
+                    self._end_row(resource_id, outcome)
                 if outcome is Outcome.RELEASED:
                     self._freed += 1
                     self._nbytes += size
@@ -211,12 +216,20 @@ class Cleanup(Generic[T]):
         self._index.remove_descriptors(released)
         for resource_id in ids if self._sites else ():
             self._sites.pop(resource_id, None)
+        for resource_id in ids if self._rows else ():
+            self._end_row(resource_id, Outcome.RELEASED)
         nbytes = self.holdings.take_sizes(ids)
         taken.clear()
         identities.clear()
         self._left = None
         self._freed += len(released)
         self._nbytes += nbytes
+
+    def _end_row(self, resource_id: ResourceId, outcome: Outcome) -> None:
+        """Have the journal forget what is gone; what is not, whoever settles tries once more."""
+        row = self._rows.pop(resource_id, None)
+        if row is not None and not outcome.is_error:
+            row.delete()
 
     def _note_answer(self, resource: T, answer: object) -> Outcome:
         """Return the outcome that a release has returned, noted if it is an error."""

@@ -130,7 +130,10 @@ class ResourceIndex(Generic[T]):
         """Take an identity out, unless it is another resource's by now."""
         key = key_of(identity)
         if self.ids.get(key) == resource_id:
-            del self.ids[key]
+            popped = self.ids.pop(key, resource_id)
+            if popped != resource_id:
+                # A number that was closed by then, given out anew in between.
+                self.ids.setdefault(key, popped)
 
     def restore_descriptors(self, resource: T, resource_id: ResourceId) -> None:
         """Have a resource that stays owned found by its descriptors, if it is not."""

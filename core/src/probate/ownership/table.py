@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 
-from probate.errors import AlreadyOwnedError, NotOwnedError, ProcessTerminatedError, safe_repr
+from probate.errors import AlreadyOwnedError, NotOwnedError, ProcessTerminatedError
 from probate.outcome import Outcome, ResourceId
 from probate.ownership.cleanup import Cleanup
 from probate.ownership.holdings import HoldingsByOwner
 from probate.ownership.index import ResourceIndex
+from probate.ownership.queries import OwnershipQueries
 from probate.ownership.release import Releaser, release_by_hand
 from probate.ownership.sites import acquisition_site
 from probate.system.forking import forget_in_forked_child
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from probate import models
+    from probate.journal.host import Row
+    from probate.journal.named import Named
     from probate.ownership.admission import Admission
     from probate.ownership.holdings import Reservation
     from probate.system.descriptor import OwnedDescriptor
@@ -34,7 +37,7 @@ _ids: Final = cast("Iterator[ResourceId]", itertools.count(1))
 
 
 @final
-class OwnershipTable(Generic[T]):
+class OwnershipTable(OwnershipQueries[T]):
     """Keeps who owns which resources of one kind, and releases them.
 
     `kind` names the resources in errors and accounts. `release` gives one back: it may return an
@@ -71,6 +74,8 @@ class OwnershipTable(Generic[T]):
         self._describe = describe
         self._by_owner: HoldingsByOwner[T] = HoldingsByOwner()
         self._sites: dict[ResourceId, str] = {}
+        #: What is noted in the journal, of things that outlive this OS process by their names.
+        self._rows: dict[ResourceId, Row] = {}
         self._index = ResourceIndex(self, identity, alias, descriptors)
         #: Whether nothing is noted of a resource but its owner.
         self._is_plain = self._index.is_unused and not self.releaser.is_async
@@ -82,110 +87,16 @@ class OwnershipTable(Generic[T]):
     def __repr__(self) -> str:
         return f"<OwnershipTable {self.kind!r}, owners: {len(self.pids())}>"
 
-    def __contains__(self, pid: object) -> bool:
-        """Whether `pid` owns anything. O(1)."""
-        holdings = self._by_owner.get(pid)  # type: ignore[arg-type]  # what is no pid has none
-        if holdings is not None and (len(holdings) > 0 or holdings.is_moving):
-            return True
-        return bool(self._unfinished) and pid in self._unfinished
-
-    def pids(self) -> list[int]:
-        """Return all that own something, in no particular order."""
-        return self._by_owner.pids()
-
-    def has_owners(self) -> bool:
-        """Tell whether anybody owns anything."""
-        return self._by_owner.has_owners()
-
-    def count(self, pid: int) -> int:
-        """Count the resources of `pid`."""
-        return len(self._by_owner.get(pid) or ())
-
-    def nbytes(self, pid: int) -> int:
-        """Add up the bytes of all that `pid` owns."""
-        holdings = self._by_owner.get(pid)
-        return 0 if holdings is None else holdings.nbytes
-
-    def get(self, pid: int, resource_id: ResourceId) -> T:
-        """Return a resource of `pid`. Raises NotOwnedError if it does not own that id."""
-        holdings = self._by_owner.get(pid)
-        resource = None if holdings is None else holdings.get(resource_id)
-        if resource is None:
-            raise self._not_owned(pid, resource_id)
-        return resource
-
-    def resources(self, pid: int) -> list[T]:
-        """List the resources of `pid`, oldest first."""
-        holdings = self._by_owner.get(pid)
-        return [] if holdings is None else list(holdings.values())
-
-    def owned(self, pid: int) -> list[tuple[ResourceId, T]]:
-        """List ids and resources of `pid`, newest first."""
-        holdings = self._by_owner.get(pid)
-        return [] if holdings is None else list(holdings.items())[::-1]
-
-    def find(self, pid: int, identity: object) -> ResourceId:
-        """Return the id under which `pid` owns this very object.
-
-        O(1) with an `identity`, else O(own). Raises NotOwnedError if it does not own it.
-        """
-        owner = None
-        if self._index.identity is None:
-            native = self._index.resolve(identity)
-            for resource_id, resource in self.owned(pid):
-                if resource is native:
-                    return resource_id
-        elif (found := self._index.find(identity)) is not None:
-            if found in (self._by_owner.get(pid) or ()):
-                return found
-            owner = self._by_owner.owner_of(found)
-        raise NotOwnedError(self.kind, pid, safe_repr(identity), owner)
-
-    def owner_of(self, identity: object) -> int | None:
-        """Return who owns this very object, None if nobody does. O(owners); needs `identity`."""
-        found = None if self._index.has_lost(identity) else self._index.find(identity)
-        return None if found is None else self._by_owner.owner_of(found)
-
-    def owner_of_id(self, resource_id: ResourceId, likely: int | None = None) -> int | None:
-        """Return who owns an id, None if nobody does. O(owners), but for who is `likely` to."""
-        if likely is not None and resource_id in (self._by_owner.get(likely) or ()):
-            return likely
-        return self._by_owner.owner_of(resource_id)
-
-    def with_descriptor(self, number: int) -> tuple[int, T] | None:
-        """Return what was last known to have a descriptor number, and its owner.
-
-        None if that is nothing of this table. It may have been closed since: ask the descriptor.
-        """
-        claim = self._index.find_descriptor(number)
-        if claim is None or (pid := self.owner_of_id(claim.resource_id, claim.pid)) is None:
-            return None
-        return pid, self.get(pid, claim.resource_id)
-
-    def usage(self, pid: int) -> models.ResourceUsage:
-        """Describe what `pid` owns, oldest first."""
-        holdings = self._by_owner.get(pid)
-        if holdings is None:
-            return models.ResourceUsage(kind=self.kind)
-        return holdings.usage(self.kind, self.describe, self._sites)
-
-    def describe(self, resource: T) -> str:
-        """Describe a resource in a short text, for accounts. Never raises."""
-        # A resource in a bad state may not even have a repr; the account still needs a name.
-        return safe_repr(resource, self._describe)
-
-    def check_admitted(self, pid: int) -> None:
-        """Raise what `add` would raise if `pid` may not own anything: to ask before one begins."""
-        if self.admission is not None:
-            self.admission.check(pid)
-
     # -- owning --------------------------------------------------------------
 
-    def add(self, pid: int, resource: T, nbytes: int = 0) -> ResourceId:
+    def add(
+        self, pid: int, resource: T, nbytes: int = 0, *, named: Named[T] | None = None
+    ) -> ResourceId:
         """Make `pid` the owner of `resource`, of so many bytes; return its id.
 
         For what exists already; what is yet to be made goes through `acquire`, which asks first.
-        Raises ProcessTerminatedError if `pid` is terminating or has terminated,
+        `named` says how it is found should this OS process die, if it outlives it. Raises
+        ProcessTerminatedError if `pid` is terminating or has terminated,
         ProcessNotFoundError if it was never issued, ResourceLimitExceeded, or AlreadyOwnedError
         (with an `identity`). Nothing is recorded then, and the caller still holds the resource.
         """
@@ -193,9 +104,12 @@ class OwnershipTable(Generic[T]):
         admission = by_owner.admission
         revocations = 0 if admission is None else admission.revocations
         is_free = admission is None or pid in admission.unlimited
-        if nbytes or not (is_free and self._is_plain):
+        if nbytes or named is not None or not (is_free and self._is_plain):
             with by_owner.admitted(pid, self.kind, nbytes) as reservation:
-                return self._record(pid, resource, nbytes, reservation, is_new=False)[0]
+                row = self._intend(pid, named)
+                if row is not None:
+                    row.confirm(resource)
+                return self._record(pid, resource, nbytes, reservation, row, is_new=False)[0]
         resource_id = next(_ids)
         holdings = by_owner.get(pid)
         if holdings is None:
@@ -216,20 +130,26 @@ class OwnershipTable(Generic[T]):
         release: Callable[[M], object] | None = None,
         *,
         nbytes: int = 0,
+        named: Named[M] | None = None,
     ) -> M:
         """Make a resource that `pid` owns; return it.
 
-        Raises what `add` raises, before `make` is called. Should the owner end while `make` runs,
+        `named` says how it is found should this OS process die, if it outlives it: noted in the
+        journal, where there is one, before it is made. Raises what `add` raises, and
+        JournalNotArmedError, before `make` is called. Should the owner end while `make` runs,
         `release`, by default the table's, gives the new resource back, and this raises
         ProcessTerminatedError.
         """
         undo = self.releaser.choose(release)
         with self._by_owner.admitted(pid, self.kind, nbytes) as reservation:
-            made = make()
+            row = self._intend(pid, named)
+            made = make() if row is None else row.make(make, undo)
             try:
-                _, is_owned = self._record(pid, cast("T", made), nbytes, reservation, is_new=True)
+                _, is_owned = self._record(pid, cast("T", made), nbytes, reservation, row)
             except BaseException:
                 undo(cast("T", made))
+                if row is not None:
+                    row.delete()
                 raise
         if not is_owned:
             raise ProcessTerminatedError(pid)
@@ -255,6 +175,8 @@ class OwnershipTable(Generic[T]):
         nbytes = self._by_owner.size_of(pid, resource_id)
         holdings = self._by_owner.get(pid)
         loop = self.releaser.loop_of(None if holdings is None else holdings.get(resource_id))
+        # Kept until it is released, and put back with it.
+        row = self._rows.pop(resource_id, None)
         resource = self.release(pid, resource_id)
         if resource is None:
             return Outcome.ALREADY_GONE
@@ -263,9 +185,14 @@ class OwnershipTable(Generic[T]):
         def put_back() -> None:
             with suppress(AlreadyOwnedError):
                 self._index.claim(self, pid, resource, resource_id)
+            if row is not None:
+                self._rows[resource_id] = row
             self._by_owner.put_back(pid, [(resource_id, resource, nbytes)])
 
-        return release_by_hand(partial(releaser, resource), put_back)
+        outcome = release_by_hand(partial(releaser, resource), put_back)
+        if row is not None and not outcome.is_error:
+            row.delete()
+        return outcome
 
     def release(self, pid: int, resource_id: ResourceId) -> T | None:
         """End the ownership of a resource and return it; the caller is to release it.
@@ -289,6 +216,8 @@ class OwnershipTable(Generic[T]):
             holdings.take_sizes((resource_id,))
         if not holdings:
             self._by_owner.drop_if_empty(pid, holdings)
+        if self._rows and (row := self._rows.pop(resource_id, None)) is not None:
+            row.delete()
         if not self._is_plain:
             self.releaser.forget(resource)
         return resource
@@ -337,7 +266,9 @@ class OwnershipTable(Generic[T]):
             holdings = self._by_owner.get(pid)
             if holdings is None:
                 return models.NOTHING
-            cleanup = Cleanup(self.kind, self.describe, holdings, self._index, self._sites)
+            cleanup = Cleanup(
+                self.kind, self.describe, holdings, self._index, self._sites, self._rows
+            )
         drop_if_empty = partial(self._by_owner.drop_if_empty, pid, cleanup.holdings)
         try:
             cleanup.run(releaser, release_many, drop_if_empty)
@@ -352,11 +283,6 @@ class OwnershipTable(Generic[T]):
 
     # -- called by the core only ------------------------------------------------
 
-    @property
-    def admission(self) -> Admission | None:
-        """Return what decides who may own: one for all tables of an orchestrator."""
-        return self._by_owner.admission
-
     def wire(self, kind: str, admission: Admission) -> None:
         """Serve `kind`, and let `admission` decide who may own."""
         self.kind = kind
@@ -368,16 +294,32 @@ class OwnershipTable(Generic[T]):
         self._by_owner, before = HoldingsByOwner(), self._by_owner
         self._by_owner.admission = before.admission
         self._sites = {}
+        self._rows = {}
         self._index.ids = {}
 
     # -- inside --------------------------------------------------------------
 
+    def _intend(self, pid: int, named: Named[Any] | None) -> Row | None:
+        """Note in the journal, where there is one, that a thing is about to be made."""
+        if named is None or self.admission is None or (journal := self.admission.journal) is None:
+            return None
+        return journal.intend(self.kind, pid, named)
+
     def _record(
-        self, pid: int, resource: T, nbytes: int, reservation: Reservation | None, *, is_new: bool
+        self,
+        pid: int,
+        resource: T,
+        nbytes: int,
+        reservation: Reservation | None,
+        row: Row | None = None,
+        *,
+        is_new: bool = True,
     ) -> tuple[ResourceId, bool]:
         """Put a resource in; return its new id, and False if a cleanup has taken it by now."""
         resource_id = next(_ids)
         try:
+            if row is not None:
+                self._rows[resource_id] = row
             self._index.claim(self, pid, resource, resource_id, is_new=is_new)
             self.releaser.note_here(resource)
             if self._by_owner.records_sites:
@@ -386,6 +328,8 @@ class OwnershipTable(Generic[T]):
         except BaseException:
             self._forget(resource_id, resource)
             self.releaser.forget(resource)
+            if self._rows.pop(resource_id, None) is not None and row is not None:
+                row.delete()
             raise
         return resource_id, stays
 
@@ -393,7 +337,3 @@ class OwnershipTable(Generic[T]):
         self._index.remove(resource, resource_id)
         if self._sites:
             self._sites.pop(resource_id, None)
-
-    def _not_owned(self, pid: int, resource_id: ResourceId) -> NotOwnedError:
-        owner = self._by_owner.owner_of(resource_id)
-        return NotOwnedError(self.kind, pid, f"#{resource_id}", owner)

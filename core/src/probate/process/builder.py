@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
+from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar, final
 
 from probate.orchestrator import (
     DEFAULT_DEADLINE,
@@ -16,6 +17,7 @@ from probate.process.scheduling import MAX_QUANTUM, MIN_QUANTUM, Scheduling, Sch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from probate.journal.host import HostJournal
     from probate.models import ResourceLimits
     from probate.settings import Settings
 
@@ -39,6 +41,22 @@ class ManagerOptions:
     scheduling: Scheduling | None = None
     #: Whether `probate ps` is answered even while no OS process is supervised.
     has_status: bool = False
+    #: Whether things that outlive this OS process are noted, where, and whether a reaper watches.
+    journal: JournalOptions | None = None
+
+
+@final
+class JournalOptions(NamedTuple):
+    """Says where the journal is kept, and whether a reaper settles at once if the host dies."""
+
+    path: str | None
+    has_reaper: bool
+
+    def open(self) -> HostJournal:
+        """Return the journal of this OS process, for one more manager."""
+        from probate.journal.host import journal_of_host
+
+        return journal_of_host(self.path, has_reaper=self.has_reaper)
 
 
 @final
@@ -117,6 +135,25 @@ class ProcessManagerBuilder(Generic[M]):
         Costs a listening socket in the abstract namespace, and the thread that watches it.
         """
         self._options.has_status = True
+        return self
+
+    def with_journal(
+        self, path: str | os.PathLike[str] | None = None, *, reaper: bool = True
+    ) -> Self:
+        """Have given back by others what outlives this OS process by its name, should it die.
+
+        What a kind makes by a name (see docs/guarantees.md, "When a host dies") is noted before it
+        is made, in a folder of this user's: `path`, else $PROBATE_STATE, the user's folder below
+        /run/user, ~/.local/state/probate, or /tmp/probate-UID. A small OS process, the reaper, is
+        started with the first such thing, and gives all of them back when this process has died,
+        whatever it died of. Without `reaper`, or when that is dead as well, `probate sweep` does.
+
+        Raises TypeError for a path that is none.
+        """
+        self._options.journal = JournalOptions(
+            None if path is None else os.path.abspath(os.fspath(path)),  # noqa: PTH100  may not exist
+            reaper,
+        )
         return self
 
     def with_acquisition_sites(self) -> Self:

@@ -56,6 +56,8 @@ class ProcessManager:
         self._after = max(self._registry.owners(), default=0)
         self._spawner = Spawner(self, self._withdraw, options.scheduling, options.has_status)
         self._admission.claim(self, after=self._after, record_sites=options.record_sites)
+        if options.journal is not None:
+            self._admission.journal = options.journal.open()
         self._spawner.open()
         forget_in_forked_child(self)
         open_managers.add(self)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 import sysv_ipc
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current
+from probate.journal import Named, reclaim_path, users_of_file
 from probate_memory import posixsegment, sysv, sysvsegment
 from probate_memory.allocation import Allocation
 from probate_memory.arguments import (
@@ -24,12 +25,12 @@ from probate_memory.arguments import (
 from probate_memory.peaks import Peaks
 from probate_memory.posixsegment import PosixSegment
 from probate_memory.sysvsegment import SysvSegment
-from probate_memory.untracked import UntrackedSharedMemory
+from probate_memory.untracked import UntrackedSharedMemory, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from probate import CleanupStats, ResourceId
+    from probate import CleanupStats, Outcome, ResourceId, ResourceRecord
 
 Memory = Allocation | PosixSegment | SysvSegment
 M = TypeVar("M", Allocation, PosixSegment, SysvSegment)
@@ -98,8 +99,8 @@ class MemoryManager:
         wanted = None if name is None else checked_name(name)
         nbytes = checked_size(size)
 
-        def make() -> PosixSegment:
-            native = _created(wanted, nbytes)
+        def make(called: str) -> PosixSegment:
+            native = UntrackedSharedMemory(called, create=True, size=nbytes)
             try:
                 return PosixSegment(native, is_owner=True, wipe=wipe)
             except BaseException:
@@ -107,7 +108,15 @@ class MemoryManager:
                 native.unlink()
                 raise
 
-        return self._acquire(pid, make, nbytes).native
+        while True:
+            called = wanted or f"{_NAME_PREFIX}{secrets.token_hex(8)}"
+            before = {"path": path_of(called), "is_random": wanted is None}
+            named = Named(f"shared memory {called}", before, PosixSegment.identity)
+            try:
+                return self._acquire(pid, partial(make, called), nbytes, named=named).native
+            except FileExistsError:
+                if wanted is not None:
+                    raise
 
     @pid_or_current
     def open_shared_memory(self, pid: int, name: str) -> UntrackedSharedMemory:
@@ -249,6 +258,10 @@ class MemoryManager:
             return self.adopt_segment(pid, native, as_owner=sysvsegment.has_created(native))
         return None
 
+    def reclaim(self, record: ResourceRecord, dry_run: bool) -> Outcome:
+        """Remove a segment whose owner has died, unless somebody has it open or mapped."""
+        return reclaim_path(record, dry_run, in_use=users_of_file)
+
     def cleanup(self, pid: int) -> CleanupStats:
         """Give back all memory of `pid`, newest first."""
         try:
@@ -258,13 +271,19 @@ class MemoryManager:
 
     # -- inside --------------------------------------------------------------
 
-    def _acquire(self, pid: int, make: Callable[[], M], nbytes: int = 0) -> M:
-        memory = self.table.acquire(pid, make, nbytes=nbytes)
+    def _acquire(
+        self, pid: int, make: Callable[[], M], nbytes: int = 0, *, named: Named[M] | None = None
+    ) -> M:
+        memory = self.table.acquire(pid, make, nbytes=nbytes, named=named)
         self._peaks.note(pid)
         return memory
 
     def _add(self, pid: int, memory: Memory) -> ResourceId:
-        resource_id = self.table.add(pid, memory, memory.nbytes)
+        named: Named[Memory] | None = None
+        if isinstance(memory, PosixSegment) and memory.is_owner:
+            before = {"path": path_of(memory.native.name)}
+            named = Named(str(memory), before, lambda _: memory.identity())
+        resource_id = self.table.add(pid, memory, memory.nbytes, named=named)
         self._peaks.note(pid)
         return resource_id
 
@@ -292,15 +311,6 @@ class MemoryManager:
 
 def _native_of(resource: object) -> object:
     return resource.shm if isinstance(resource, ShareableList) else resource
-
-
-def _created(name: str | None, size: int) -> UntrackedSharedMemory:
-    if name is not None:
-        return UntrackedSharedMemory(name, create=True, size=size)
-    while True:
-        with contextlib.suppress(FileExistsError):
-            found = f"{_NAME_PREFIX}{secrets.token_hex(8)}"
-            return UntrackedSharedMemory(found, create=True, size=size)
 
 
 def _checked_role(as_owner: object, *, wipe: bool) -> bool:

@@ -11,6 +11,7 @@ from multiprocessing.shared_memory import SharedMemory
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from probate import Outcome, RefusedResourceError
+from probate.journal import path_identity
 from probate.system import MapDescriptor, OwnedDescriptor, unlink_if_same
 from probate_memory import tracker
 from probate_memory.referrers import has_other_referrers, still_in_use
@@ -70,6 +71,12 @@ class PosixSegment:
         """The numbers that giving it back closes."""
         all_ = (self._descriptor, self._map_descriptor.descriptor, self._pin)
         return [each for each in all_ if each is not None]
+
+    def identity(self) -> dict[str, Any]:
+        """What tells the segment from a later one of its name, for the journal."""
+        pin = self._pin
+        fd = pin.number if pin is not None and pin.is_ours else None
+        return path_identity(path_of(self.native.name), fd)
 
     def forget_tracking(self) -> None:
         """Keep the interpreter's tracker from the segment, now and at its unlinking.

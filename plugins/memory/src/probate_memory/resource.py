@@ -15,4 +15,10 @@ class MemoryResource(ResourceKind):
     def __init__(self, manager: MemoryManager | None = None) -> None:
         self.manager = m = MemoryManager() if manager is None else manager
         # Wiping, and giving back what is large, takes its time: so a cleanup may block.
-        super().__init__(m.table, Ordering(priority=0), adopt=m.adopt, cleanup=m.cleanup)
+        super().__init__(
+            m.table,
+            Ordering(priority=0),
+            adopt=m.adopt,
+            cleanup=m.cleanup,
+            reclaim=m.reclaim,
+        )

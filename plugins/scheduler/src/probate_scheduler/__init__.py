@@ -8,8 +8,6 @@ figures.py     statistics
 entry.py       one OS process on the queue: stopped, continued, accounted for
 dispatcher.py  who runs next, by a policy: slices begun and ended
 runqueue.py    the queue, and the thread that hands out its time slices
-guard.py       starts the reaper and tells it whom to guard
-reaper.py      the reaper: a small OS process that continues all should the host die
 signalling.py  SIGSTOP and SIGCONT by pidfd, to a process or its group
 tuning.py      niceness and CPU affinity, changed and put back
 """

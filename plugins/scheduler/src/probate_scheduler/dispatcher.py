@@ -17,8 +17,8 @@ from probate_scheduler.entry import NO_SLICE, OPEN_END
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from probate.journal import Reaper
     from probate_scheduler.entry import RunQueueEntry
-    from probate_scheduler.guard import Reaper
 
 #: The least seconds between two looks at those that somebody else has stopped.
 _HELD_RECHECK: Final = 0.05

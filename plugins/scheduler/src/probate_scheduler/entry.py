@@ -13,7 +13,7 @@ from probate_scheduler.tuning import Setting, affinity_of, niceness_of
 
 if TYPE_CHECKING:
     from probate import OsProcess
-    from probate_scheduler.guard import Reaper
+    from probate.journal import Reaper
 
 #: The end of a slice that lasts until somebody else wants to run.
 OPEN_END: Final = float("inf")

@@ -20,11 +20,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 from probate import Outcome
+from probate.journal import Reaper
 from probate.system import death_watch, forget_in_forked_child, start_thread
 from probate_scheduler.dispatcher import Dispatch, Dispatcher
 from probate_scheduler.entry import OPEN_END, RunQueueEntry
+from probate_scheduler.errors import ReaperUnavailableError
 from probate_scheduler.figures import EntryStatistics, Figures, SchedulerStatistics, sum_of
-from probate_scheduler.guard import Reaper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -233,6 +234,9 @@ class RunQueue:
                     pidfd = os.dup(entry.process.fileno())
                 try:
                     reaper.guard(entry.number, pidfd)
+                except OSError as error:
+                    problem = f"it takes no more requests: {error}"
+                    raise ReaperUnavailableError(problem) from error
                 finally:
                     os.close(pidfd)
                 self._note_guarded(entry, reaper)
@@ -250,7 +254,10 @@ class RunQueue:
             entry.reaper = None
 
     def _new_reaper(self) -> Reaper:
-        reaper = Reaper.start()
+        try:
+            reaper = Reaper.start()
+        except OSError as error:
+            raise ReaperUnavailableError(str(error)) from error
         with self._changed:
             self._reaper = reaper
             try:

@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, final
 
 from probate import BusyResourceError, Outcome
-from probate.system import Future, lazy_module
+from probate.system import lazy_module
 from probate_tasks import stacks
 from probate_tasks.following import last_of_chain
 from probate_tasks.job import Job
@@ -32,7 +32,7 @@ class ThreadCall(Job):
     future: concurrent.futures.Future[Any]
 
     def __init__(self, function: Callable[[], Any], name: str) -> None:
-        future: concurrent.futures.Future[Any] = Future()
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         super().__init__(future, future)
         self.name = name
         self._function = function

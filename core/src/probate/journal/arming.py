@@ -1,8 +1,9 @@
-"""Starts a reaper, and tells it whom to guard: this host's side of `reaper.py`."""
+"""Reaper: a small process that outlives this host, and does what it cannot do when it is dead."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -12,11 +13,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, final
 
-from probate.system import OwnedDescriptor, death_watch
-from probate_scheduler.errors import ReaperUnavailableError
+from probate.system.deathwatch import death_watch
+from probate.system.descriptor import OwnedDescriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 #: Seconds that a reaper gets to start, on however busy a machine.
 _STARTING: Final = 15.0
@@ -43,10 +44,14 @@ class Reaper:
         self._is_over = False
 
     @classmethod
-    def start(cls) -> Self:
-        """Start one and wait until it is ready. Raises ReaperUnavailableError."""
+    def start(cls, successor: Sequence[str] = ()) -> Self:
+        """Start one and wait until it is ready. Raises OSError.
+
+        It becomes the program `successor` when this host has died, if it is given, and was not
+        dismissed before.
+        """
         if not sys.executable or getattr(sys, "frozen", False):
-            raise ReaperUnavailableError("this program has no Python interpreter to run it")
+            raise OSError("this program has no Python interpreter to run it")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
@@ -58,13 +63,12 @@ class Reaper:
                     cwd="/",
                     start_new_session=True,
                 )
-            made = cls(ours, _introduce(ours, starter))
+            return cls(ours, _introduce(ours, starter, successor))
         except BaseException as error:
             ours.close()
-            if isinstance(error, (OSError, ValueError, subprocess.SubprocessError)):
-                raise ReaperUnavailableError(f"{type(error).__name__}: {error}") from error
+            if isinstance(error, (ValueError, subprocess.SubprocessError)):
+                raise OSError(f"{type(error).__name__}: {error}") from error
             raise
-        return made
 
     @property
     def pidfd(self) -> int:
@@ -79,18 +83,26 @@ class Reaper:
     def guard(self, number: int, pidfd: int) -> None:
         """Have it continue the OS process behind `pidfd` should this host die.
 
-        A request that was sent is served, whatever becomes of this host then. Raises
-        ReaperUnavailableError.
+        A request that was sent is served, whatever becomes of this host then. Raises OSError if
+        it takes no more.
         """
-        try:
-            socket.send_fds(self._socket, [b"+%d" % number], [pidfd])
-        except OSError as error:
-            raise ReaperUnavailableError(f"it takes no more requests: {error}") from error
+        socket.send_fds(self._socket, [b"+%d" % number], [pidfd])
 
     def forget(self, number: int) -> None:
         """Have it guard that one no more."""
         with contextlib.suppress(OSError):
             self._socket.send(b"-%d" % number)
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether it is there, and is to settle what this host leaves."""
+        return not self._is_over
+
+    def dismiss(self) -> None:
+        """End it as `close` does, with nothing to settle: all is given back."""
+        with contextlib.suppress(OSError):
+            self._socket.send(b".")
+        self.close()
 
     def close(self) -> None:
         """End it, and wait until it is gone. What it guards still, it continues. Idempotent."""
@@ -120,12 +132,14 @@ class Reaper:
         self._pidfd.close()
 
 
-def _introduce(connection: socket.socket, starter: subprocess.Popen[bytes]) -> int:
+def _introduce(
+    connection: socket.socket, starter: subprocess.Popen[bytes], successor: Sequence[str]
+) -> int:
     """Introduce this host to a reaper; return its pidfd. Raises OSError, ValueError."""
     connection.settimeout(_STARTING)
     own_pidfd = os.pidfd_open(os.getpid())
     try:
-        socket.send_fds(connection, [b"!"], [own_pidfd])
+        socket.send_fds(connection, [json.dumps(list(successor)).encode()], [own_pidfd])
         answer, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
     except OSError:
         starter.kill()

@@ -1,19 +1,24 @@
-"""The reaper: continues what a host has stopped, should the host die, whatever it dies of.
+"""The reaper: does what a dead host cannot do any more, whatever it died of.
 
-Run as a program with nothing but the standard library. Descriptor 0 is a SOCK_SEQPACKET socket.
-The host sends its own pidfd first, and gets the reaper's back: the reaper is ready. Then:
+Run as a program with nothing but the standard library, so that it is small while it waits.
+Descriptor 0 is a SOCK_SEQPACKET socket. The host sends its own pidfd first, and gets the reaper's
+back: the reaper is ready. With the pidfd comes, as a JSON list, the program that is to settle the
+host's estate, if it has one. Then:
 
     +NUMBER with a pidfd   guard this OS process: should the host die, continue it and its group
     -NUMBER                guard it no more
+    .                      the host has given back all: there is nothing to settle
 
 When the host has died, replaced itself by another program (execve closes its end), or closed the
 socket, all that are still guarded get SIGCONT. The descriptors came from the host and refer to
-the very processes that it stopped, so that none is looked up by pid.
+the very processes that it stopped, so that none is looked up by pid. When it has died, and has not
+said that all is given back, this process becomes the program that settles.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -22,6 +27,9 @@ import sys
 
 #: Seconds that the host has to introduce itself.
 _INTRODUCTION = 10
+
+#: The most bytes of an introduction: the program, with all that the host can import from.
+_MOST_BYTES = 1 << 17
 
 #: PIDFD_SIGNAL_PROCESS_GROUP, include/uapi/linux/pidfd.h.
 _PROCESS_GROUP = 1 << 2
@@ -36,18 +44,25 @@ def main() -> None:
         os._exit(0)
     host = socket.socket(fileno=0)
     host.settimeout(_INTRODUCTION)
-    _, descriptors, _, _ = socket.recv_fds(host, 1, 1)
+    introduction, descriptors, _, _ = socket.recv_fds(host, _MOST_BYTES, 1)
     if not descriptors:
         return
     host_pidfd = descriptors[0]
+    successor = json.loads(introduction)
     own_pidfd = os.pidfd_open(os.getpid())
     socket.send_fds(host, [b"!"], [own_pidfd])
     os.close(own_pidfd)
-    guard(host, host_pidfd)
+    has_given_back = guard(host, host_pidfd)
+    if successor and not has_given_back:
+        host.close()
+        # It may live on as another program, and what it made with it.
+        select.select([host_pidfd], [], [])
+        os.open(os.devnull, os.O_RDONLY)
+        os.execv(successor[0], successor)  # noqa: S606  as the host has it
 
 
-def guard(host: socket.socket, host_pidfd: int) -> None:
-    """Serve the host's requests while it lives; then continue what is left."""
+def guard(host: socket.socket, host_pidfd: int) -> bool:
+    """Serve the host while it lives; then continue who is left. Tell whether all is given back."""
     guarded: dict[bytes, int] = {}
     host.setblocking(False)
     poll = select.poll()
@@ -57,24 +72,32 @@ def guard(host: socket.socket, host_pidfd: int) -> None:
     try:
         while True:
             events = [descriptor for descriptor, _ in poll.poll()]
-            if not serve(host, guarded) or host_pidfd in events:
-                return
+            is_over = serve(host, guarded)
+            if is_over is not None:
+                return is_over
+            if host_pidfd in events:
+                return False
     finally:
         for pidfd in guarded.values():
             let_go(pidfd)
 
 
-def serve(host: socket.socket, guarded: dict[bytes, int]) -> bool:
-    """Take all requests that are there; False if there will be no more."""
+def serve(host: socket.socket, guarded: dict[bytes, int]) -> bool | None:
+    """Take all requests that are there.
+
+    Returns None if more may come; else whether the host has said that all is given back.
+    """
     while True:
         try:
             request, descriptors, _, _ = socket.recv_fds(host, 64, 1)
         except BlockingIOError:
-            return True
+            return None
         except OSError:
             return False
         if not request:
             return False
+        if request == b".":
+            return True
         if request[:1] == b"+" and descriptors:
             guarded[request[1:]] = descriptors[0]
         elif (pidfd := guarded.pop(request[1:], None)) is not None:

@@ -1,0 +1,43 @@
+"""The journal: what this host has made by name, noted so that it outlives the host.
+
+named.py     Named: what a plugin says of a thing that outlives its maker by its name
+host.py      HostJournal: what this OS process has made by name, noted before it is made
+store.py     Store: numbered rows that outlive whoever writes them
+folders.py   where stores are kept
+handles.py   names of files and OS processes that no later one gets again
+arming.py    Reaper: a small process that outlives this host
+reaper.py    that process: stdlib only, it becomes the program that settles
+pinned.py    removing what a dead owner has left by name, and nothing else
+
+Public: plugins import these names from here. Each is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from probate.system.lazy import by_name, lazy_names
+
+if TYPE_CHECKING:
+    from probate.journal.arming import Reaper as Reaper
+    from probate.journal.handles import file_handle as file_handle
+    from probate.journal.handles import open_process as open_process
+    from probate.journal.handles import process_handle as process_handle
+    from probate.journal.named import Named as Named
+    from probate.journal.pinned import path_identity as path_identity
+    from probate.journal.pinned import reclaim_path as reclaim_path
+    from probate.journal.pinned import users_of_file as users_of_file
+
+#: The public names of each module; the block above says the same to checkers.
+_HOMES: Final = by_name(
+    {
+        "probate.journal.arming": "Reaper",
+        "probate.journal.handles": "file_handle open_process process_handle",
+        "probate.journal.named": "Named",
+        "probate.journal.pinned": "path_identity reclaim_path users_of_file",
+    }
+)
+__all__ = list(_HOMES)
+if not TYPE_CHECKING:
+    # Unseen by checkers, to whom a misspelt name is an error.
+    __getattr__ = lazy_names(__name__, _HOMES)

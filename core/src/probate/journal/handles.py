@@ -1,0 +1,94 @@
+"""Names that the kernel gives to files and OS processes, which no later one gets again.
+
+Device and inode number are a file's own only while it exists: on ext4, 200 successors of one name
+had one number. A file handle (name_to_handle_at(2)) has the inode's generation as well; it takes
+no privilege to get, and is compared, never opened. Of an OS process the handle of its pidfd is
+such a name (Linux 6.14): to open it again is to learn whether that very process still is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import os
+import struct
+import time
+from pathlib import Path
+from typing import Any, Final
+
+_AT_EMPTY_PATH: Final = 0x1000
+
+#: The file system exports no handles that can be opened, only such to compare: Linux 6.5.
+_AT_HANDLE_FID: Final = 0x200
+
+#: MAX_HANDLE_SZ, include/linux/fs.h.
+_MOST_BYTES: Final = 128
+
+
+@functools.cache
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def file_handle(fd: int) -> str | None:
+    """Return the handle of what `fd` refers to, as text; None where there are none (FUSE).
+
+    It says which flag it was asked with: one may be compared with its like only. Raises OSError
+    (EBADF).
+    """
+    for flag, name in ((_AT_HANDLE_FID, "fid"), (0, "handle")):
+        buffer = ctypes.create_string_buffer(8 + _MOST_BYTES)
+        struct.pack_into("I", buffer, 0, _MOST_BYTES)
+        mount = ctypes.c_int()
+        flags = _AT_EMPTY_PATH | flag
+        if _libc().name_to_handle_at(fd, b"", buffer, ctypes.byref(mount), flags) == 0:
+            length, kind = struct.unpack_from("Ii", buffer)
+            return f"{name}:{kind}:{buffer.raw[8 : 8 + length].hex()}"
+        if (number := ctypes.get_errno()) == errno.EBADF:
+            raise OSError(number, os.strerror(number))
+    return None
+
+
+def process_handle(pidfd: int) -> str | None:
+    """Return the handle of the OS process behind a pidfd; None before Linux 6.14."""
+    buffer = ctypes.create_string_buffer(8 + _MOST_BYTES)
+    struct.pack_into("I", buffer, 0, _MOST_BYTES)
+    mount = ctypes.c_int()
+    if _libc().name_to_handle_at(pidfd, b"", buffer, ctypes.byref(mount), _AT_EMPTY_PATH):
+        return None
+    length, kind = struct.unpack_from("Ii", buffer)
+    # Before pidfs was a file system of its own, all pidfds had the one inode of anonymous things.
+    return f"{kind}:{buffer.raw[8 : 8 + length].hex()}"
+
+
+def open_process(handle: str) -> int | None:
+    """Return a new pidfd of the OS process of this handle; None if it is dead.
+
+    Raises OSError if this kernel cannot say (open_by_handle_at(2)).
+    """
+    kind, _, text = handle.partition(":")
+    data = bytes.fromhex(text)
+    buffer = ctypes.create_string_buffer(struct.pack("Ii", len(data), int(kind)) + data)
+    own = os.pidfd_open(os.getpid())
+    try:
+        fd: int = _libc().open_by_handle_at(own, buffer, os.O_RDONLY | os.O_CLOEXEC)
+        number = ctypes.get_errno()
+    finally:
+        os.close(own)
+    if fd >= 0:
+        return fd
+    if number == errno.ESTALE:
+        return None
+    raise OSError(number, os.strerror(number), f"process handle {handle}")
+
+
+@functools.cache
+def boot_id() -> str:
+    """Return what names this boot of the machine (random(4))."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def seconds_since_boot() -> float:
+    """Return the clock that no one sets, and that goes on in suspense (clock_gettime(2))."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

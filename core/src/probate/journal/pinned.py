@@ -1,0 +1,263 @@
+"""Removing what a dead owner has left by name, and nothing else: for `reclaim` of any kind.
+
+A name may be anybody's by then. So the folder is opened without following links (openat2(2)) and
+compared, the thing is pinned below it and compared by its file handle, and who still uses it is
+looked for. Between a comparison and an unlink(2) another could take the name still: so the thing is
+first moved into a folder that nobody else can enter, compared there, and put back if it is not
+the one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import shutil
+import stat
+import struct
+import time
+from collections import defaultdict
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+
+from probate.errors import RefusedResourceError
+from probate.journal.handles import _libc, file_handle
+from probate.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from probate.models import ResourceRecord
+
+#: include/uapi/linux/openat2.h; the number is the same on all architectures.
+_SYS_OPENAT2: Final = 437
+_NO_XDEV: Final = 0x01
+_NO_LINKS: Final = 0x02 | 0x04  # RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
+_BENEATH: Final = 0x08
+
+#: What it means that a path cannot be opened so.
+_PROBLEMS: Final = {
+    errno.ELOOP: "a link is in the way to it by now",
+    errno.EXDEV: "something is mounted over it by now",
+}
+
+#: include/uapi/linux/fs.h.
+_RENAME_NOREPLACE: Final = 1
+
+_PATH_ONLY: Final = os.O_PATH | os.O_CLOEXEC
+
+
+def path_identity(path: str, fd: int | None = None) -> dict[str, Any]:
+    """Return what tells the thing at an absolute path from any other, also when its maker is dead.
+
+    `fd` refers to it, if it is open; else it is pinned at its path, without following a link.
+    Raises OSError.
+    """
+    parent, name = os.path.split(path)
+    folder = _folder(parent)
+    pin = os.open(path, _PATH_ONLY | os.O_NOFOLLOW) if fd is None else fd
+    try:
+        return {
+            "path": f"{folder.path}/{name}",
+            "folder": folder.handle,
+            "handle": file_handle(pin),
+            "uid": os.fstat(pin).st_uid,
+        }
+    finally:
+        if fd is None:
+            os.close(pin)
+
+
+@final
+class _Folder(NamedTuple):
+    """What is known of a folder, while it is the same."""
+
+    device: int
+    inode: int
+    #: Without links.
+    path: str
+    handle: str | None
+
+
+#: By the paths that they were asked for by. There are few that things are made in.
+_folders: Final[dict[str, _Folder]] = {}
+_MOST_FOLDERS: Final = 256
+
+
+def _folder(path: str) -> _Folder:
+    status = os.stat(path)  # noqa: PTH116  it is a string
+    known = _folders.get(path)
+    if known is None or (known.device, known.inode) != (status.st_dev, status.st_ino):
+        if len(_folders) > _MOST_FOLDERS:
+            _folders.clear()
+        fd = os.open(path, _PATH_ONLY | os.O_DIRECTORY)
+        try:
+            real = os.readlink(f"/proc/self/fd/{fd}")
+            known = _Folder(status.st_dev, status.st_ino, real.rstrip("/"), file_handle(fd))
+        finally:
+            os.close(fd)
+        _folders[path] = known
+    return known
+
+
+def reclaim_path(
+    record: ResourceRecord,
+    dry_run: bool,
+    *,
+    in_use: Callable[[int, os.stat_result], str] | None = None,
+) -> Outcome:
+    """Remove the thing that a record made by `path_identity` tells of: a file, or a folder tree.
+
+    `in_use` is called with a descriptor that pins it, and its status, and says who still uses it,
+    or nothing. Returns ALREADY_GONE if it is gone, or another is at its path. Raises
+    RefusedResourceError, with the reason, for what is not to be removed; OSError.
+    """
+    identity = record.identity
+    parent, name = os.path.split(identity["path"])
+    with ExitStack() as opened:
+        try:
+            folder = _openat2(-100, parent, _PATH_ONLY | os.O_DIRECTORY, _NO_LINKS)
+            opened.callback(os.close, folder)
+            if "handle" in identity and file_handle(folder) != identity["folder"]:
+                raise RefusedResourceError(f"{parent} is another folder than it was")
+            pin = _openat2(folder, name, _PATH_ONLY | os.O_NOFOLLOW, _BENEATH | _NO_XDEV)
+            opened.callback(os.close, pin)
+        except (FileNotFoundError, NotADirectoryError):
+            return Outcome.ALREADY_GONE
+        except OSError as error:
+            if (problem := _PROBLEMS.get(error.errno or 0)) is None:
+                raise
+            raise RefusedResourceError(problem) from error
+        status = os.fstat(pin)
+        if not _is_the_one(pin, status, identity):
+            return Outcome.ALREADY_GONE
+        if in_use is not None and (users := in_use(pin, status)):
+            raise RefusedResourceError(users)
+        if dry_run:
+            return Outcome.RELEASED
+        return _remove(folder, name, file_handle(pin), is_folder=stat.S_ISDIR(status.st_mode))
+
+
+def _is_the_one(pin: int, status: os.stat_result, identity: Mapping[str, Any]) -> bool:
+    """Compare what is pinned with a record. Raises RefusedResourceError where nobody can know."""
+    if status.st_uid != identity["uid"]:
+        raise RefusedResourceError(f"it belongs to user {status.st_uid}")
+    if "handle" not in identity:
+        # The owner died between the intent and its confirmation.
+        if not identity.get("is_random"):
+            raise RefusedResourceError("its owner died as it made it, and the name was not its own")
+        return True
+    if identity["handle"] is None:
+        raise RefusedResourceError("its file system gives no handles to tell it by")
+    return bool(file_handle(pin) == identity["handle"])
+
+
+def _remove(folder: int, name: str, handle: str | None, *, is_folder: bool) -> Outcome:
+    """Remove a name below a pinned folder if it still is the thing of this handle."""
+    quarantine = f".probate-{secrets.token_hex(8)}"
+    os.mkdir(quarantine, 0o700, dir_fd=folder)
+    inside = os.open(
+        quarantine, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder
+    )
+    try:
+        try:
+            _rename(folder, name, inside, name)
+        except FileNotFoundError:
+            return Outcome.ALREADY_GONE
+        pin = os.open(name, _PATH_ONLY | os.O_NOFOLLOW, dir_fd=inside)
+        try:
+            is_same = file_handle(pin) == handle
+        finally:
+            os.close(pin)
+        if not is_same:
+            _rename(inside, name, folder, name)
+            return Outcome.ALREADY_GONE
+        if is_folder:
+            # Below descriptors, and without following links (`shutil.rmtree`, "dir_fd").
+            shutil.rmtree(name, dir_fd=inside)
+        else:
+            os.unlink(name, dir_fd=inside)
+        return Outcome.RELEASED
+    finally:
+        os.close(inside)
+        with suppress(OSError):
+            os.rmdir(quarantine, dir_fd=folder)
+
+
+def users_of_file(_pin: int, status: os.stat_result) -> str:
+    """Say which OS processes have a file open or mapped, for `in_use`; empty if none is seen.
+
+    What others than this user hold is seen by root alone. One look at all processes serves for
+    a moment, since a settlement asks for many things.
+    """
+    global _look  # noqa: PLW0603  the latest, of this process
+    if _look is None or time.monotonic() - _look.taken_at > _LOOK_LASTS:
+        _look = _Look()
+    users = _look.users.get((status.st_dev, status.st_ino))
+    return f"still in use by {', '.join(map(str, sorted(users)))}" if users else ""
+
+
+def look_again() -> None:
+    """Have the next `users_of_file` look anew."""
+    global _look  # noqa: PLW0603  as above
+    _look = None
+
+
+@final
+class _Look:
+    """Which OS processes hold which files at one moment, by device and inode."""
+
+    def __init__(self) -> None:
+        self.users: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
+        for name in os.listdir("/proc"):  # noqa: PTH208  names are what is needed
+            if name.isdigit() and int(name) != os.getpid():
+                # What belongs to others, or has ended, is not seen.
+                with suppress(OSError):
+                    self._note_open(int(name))
+                with suppress(OSError):
+                    self._note_mapped(int(name))
+        self.taken_at = time.monotonic()
+
+    def _note_open(self, os_pid: int) -> None:
+        with os.scandir(f"/proc/{os_pid}/fd") as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    status = entry.stat()
+                    self.users[status.st_dev, status.st_ino].add(os_pid)
+
+    def _note_mapped(self, os_pid: int) -> None:
+        # Address, permissions, offset, device, inode, path: proc(5), /proc/PID/maps.
+        for line in Path(f"/proc/{os_pid}/maps").read_text().splitlines():
+            device, inode = line.split(maxsplit=5)[3:5]
+            if inode != "0":
+                major, minor = (int(part, 16) for part in device.split(":"))
+                self.users[os.makedev(major, minor), int(inode)].add(os_pid)
+
+
+#: Seconds for which one look serves.
+_LOOK_LASTS: Final = 0.2
+_look: _Look | None = None
+
+
+def _openat2(folder: int, path: str, flags: int, resolve: int) -> int:
+    how = struct.pack("QQQ", flags, 0, resolve)
+    fd: int = _libc().syscall(
+        _SYS_OPENAT2, folder, os.fsencode(path), ctypes.create_string_buffer(how), len(how)
+    )
+    return _checked(fd, path)
+
+
+def _rename(source: int, name: str, target: int, to: str) -> None:
+    result: int = _libc().renameat2(
+        source, os.fsencode(name), target, os.fsencode(to), _RENAME_NOREPLACE
+    )
+    _checked(result, name)
+
+
+def _checked(result: int, path: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+    return result

@@ -1,0 +1,97 @@
+"""Store: the rows of one host, kept so that they outlive it, whatever it dies of.
+
+LMDB, an embedded store whose file is whole after each transaction, also when its writer is killed
+in the midst of one. Nothing is forced onto the disk: what is in the page cache outlives a process,
+and with a machine, most of what rows tell of has gone as well. A full disk is an error of the
+write, not a SIGBUS, since the map is not written to.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Final, final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: The most bytes that the rows of one host take: some 200,000.
+_MOST_BYTES: Final = 1 << 26
+
+_FILE: Final = "data.mdb"
+
+
+def _key(number: int) -> bytes:
+    return number.to_bytes(8, "big")
+
+
+@final
+class Store:
+    """Numbered rows in a folder, for one OS process to write. Thread-safe.
+
+    Raises OSError for a folder that cannot be used, or a disk that is full.
+    """
+
+    def __init__(self, folder: str) -> None:
+        import lmdb
+
+        self._error: type[Exception] = lmdb.Error
+        # No locks of LMDB's own: there is one writer, and who reads it is a host's successor.
+        try:
+            self._environment: Any = lmdb.open(
+                folder, map_size=_MOST_BYTES, sync=False, metasync=False, lock=False, mode=0o600
+            )
+        except lmdb.Error as error:
+            raise OSError(f"no store can be made in {folder}: {error}") from error
+        self._lock = threading.RLock()
+        # Of the thread that has the lock: a signal handler may write in the midst of a write.
+        self._transaction: Any = None
+
+    def put(self, number: int, row: bytes) -> None:
+        """Write a row; it is there for whoever comes after when this has returned."""
+        self._write(lambda transaction: transaction.put(_key(number), row))
+
+    def delete(self, number: int) -> None:
+        """Delete a row, if there is one of that number."""
+        self._write(lambda transaction: transaction.delete(_key(number)))
+
+    def is_empty(self) -> bool:
+        """Tell whether there are no rows."""
+        return not self._environment.stat()["entries"]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._environment.close()
+
+    def _write(self, act: Callable[[Any], object]) -> None:
+        try:
+            with self._lock:
+                if self._transaction is not None:
+                    act(self._transaction)
+                    return
+                self._transaction = transaction = self._environment.begin(write=True)
+                try:
+                    act(transaction)
+                finally:
+                    self._transaction = None
+                    transaction.commit()
+        except self._error as error:
+            raise OSError(f"the journal cannot be written: {error}") from error
+
+
+def read_rows(folder: str) -> list[tuple[int, bytes]]:
+    """Return all rows of a store that nobody writes, by number.
+
+    For a process that may die of it: a file that was cut off is a SIGBUS in whoever maps it. Raises
+    OSError if it is damaged in a way that can be told.
+    """
+    import lmdb
+
+    try:
+        with (
+            lmdb.open(folder, map_size=_MOST_BYTES, readonly=True, lock=False) as environment,
+            environment.begin() as transaction,
+        ):
+            return [(int.from_bytes(key, "big"), bytes(row)) for key, row in transaction.cursor()]
+    except lmdb.Error as error:
+        raise OSError(f"the store in {folder} cannot be read: {error}") from error

@@ -1,0 +1,48 @@
+"""sweep: settles the estates of all dead hosts of this user whose reapers have died, too."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from probate.journal.folders import host_folders, places, read_json
+from probate.settlement.account import HostAccount
+from probate.settlement.settling import ACCOUNTS, forget, settle
+
+if TYPE_CHECKING:
+    from probate.orchestrator import ResourceOrchestrator
+
+
+def sweep(
+    orchestrator: ResourceOrchestrator, where: str | None = None, *, dry_run: bool = False
+) -> list[HostAccount]:
+    """Settle all hosts that have died, in the folder `where`, or wherever this user's are kept.
+
+    Returns what was found of each, also of those that live; and, once, what reapers have settled
+    since the last sweep. Any number of sweeps may run at a time.
+    """
+    accounts = read_accounts(where, keep=dry_run)
+    for folder in host_folders(where):
+        # Another sweep may have just removed it.
+        with suppress(FileNotFoundError):
+            accounts.append(settle(folder, orchestrator, dry_run=dry_run))
+    return accounts
+
+
+def read_accounts(where: str | None = None, *, keep: bool = False) -> list[HostAccount]:
+    """Return the accounts that nobody has read yet, of what reapers have settled."""
+    found: list[HostAccount] = []
+    for place in places(where):
+        for path in sorted((place / ACCOUNTS).glob("*.json")):
+            with suppress(OSError, ValueError):
+                found.append(HostAccount.model_validate(read_json(path)))
+                if not keep:
+                    path.unlink()
+    return found
+
+
+def forget_row(row: str, where: str | None = None) -> bool:
+    """Drop what was kept under HOST:NUMBER; return False if there is no such row."""
+    host, _, number = row.rpartition(":")
+    folders = [folder for folder in host_folders(where) if folder.name == host]
+    return bool(folders) and number.isdigit() and forget(folders[0], int(number))

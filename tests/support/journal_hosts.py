@@ -1,0 +1,121 @@
+"""Hosts with a journal, in OS processes of their own, that are killed with what they hold."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from typing import TYPE_CHECKING, Any, Self, final
+
+from probate.journal.folders import HEADER, host_folders, read_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Seconds for which anything is waited for, on however busy a machine.
+PATIENCE = 30.0
+
+_PRELUDE = """
+import os, signal, sys, time
+from probate import ProcessManager
+
+def build(**options):
+    return ProcessManager.builder().with_journal(sys.argv[1], **options).build()
+
+def say(*words):
+    print(*words, flush=True)
+
+"""
+
+
+@final
+class JournalHost:
+    """A program that has `build()` and `say()`, with its store in a folder; killed at the end."""
+
+    def __init__(self, source: str, state: Path, *arguments: str, **options: Any) -> None:
+        self.state = state
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _PRELUDE + textwrap.dedent(source), str(state), *arguments],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
+
+    def line(self) -> str:
+        """The next line that it says."""
+        assert self.process.stdout is not None
+        assert select.select([self.process.stdout], [], [], PATIENCE)[0], "it says nothing"
+        line: str = self.process.stdout.readline()
+        return line.strip()
+
+    def kill(self) -> None:
+        """SIGKILL, whatever it is doing."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its store."""
+        found = [
+            each
+            for each in host_folders(str(self.state))
+            if read_json(each / HEADER)["pid"] == self.process.pid
+        ]
+        assert len(found) == 1
+        return found[0]
+
+
+def reaper_of(host: int) -> int:
+    """The pid of the reaper that watches a host: no child of anybody's, but it has its pidfd."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for name in os.listdir("/proc"):  # noqa: PTH208  names are what is needed
+            if name.isdigit() and _watches(name, host):
+                return int(name)
+        time.sleep(0.01)
+    raise AssertionError("no reaper watches it")
+
+
+def _watches(os_pid: str, host: int) -> bool:
+    try:
+        with open(f"/proc/{os_pid}/cmdline", "rb") as file:
+            if b"probate/journal/reaper.py" not in file.read():
+                return False
+        # The forked one, and not the one that forks it.
+        if int(os.getsid(int(os_pid))) == int(os_pid):
+            return False
+        for fd in os.listdir(f"/proc/{os_pid}/fdinfo"):  # noqa: PTH208  as above
+            with open(f"/proc/{os_pid}/fdinfo/{fd}") as file:
+                if any(line.split() == ["Pid:", str(host)] for line in file):
+                    return True
+    except (OSError, ValueError):
+        pass
+    return False
+
+
+def wait_until_gone(*paths: Path | str) -> None:
+    """Wait until nothing is at these paths any more."""
+    deadline = time.monotonic() + PATIENCE
+    while left := [path for path in paths if os.path.lexists(path)]:
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.005)
+
+
+def kill_all(*os_pids: int) -> None:
+    """SIGKILL to each, by pid: all were started by the test."""
+    for os_pid in os_pids:
+        os.kill(os_pid, signal.SIGKILL)
