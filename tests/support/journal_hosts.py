@@ -116,6 +116,10 @@ def wait_until_gone(*paths: Path | str) -> None:
 
 
 def kill_all(*os_pids: int) -> None:
-    """SIGKILL to each, by pid: all were started by the test."""
-    for os_pid in os_pids:
-        os.kill(os_pid, signal.SIGKILL)
+    """SIGKILL to each, at once, and wait until they have exited: all come of the test."""
+    pidfds = [os.pidfd_open(os_pid) for os_pid in os_pids]
+    for pidfd in pidfds:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    for pidfd in pidfds:
+        assert select.select([pidfd], [], [], PATIENCE)[0]
+        os.close(pidfd)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +23,10 @@ _FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: What the folder of a host is called, before what makes it unique.
 PREFIX: Final = "host-"
+
+#: And before it is whole; and how many seconds it stays so at most.
+NEW_PREFIX: Final = "new-"
+_MAKING: Final = 3600.0
 
 #: In such a folder: who the host is; the lock of whoever settles; what could not be given back.
 HEADER: Final = "host.json"
@@ -55,8 +61,10 @@ def check_private(path: Path) -> None:
         os.close(fd)
 
 
-def make_host_folder(where: str | None = None) -> Path:
+def make_host_folder(header: object, where: str | None = None) -> Path:
     """Make a folder for the store of a new host, in `where` or the first place that will do.
+
+    It has its header when it has its name: whoever sweeps sees whose it is.
 
     Raises OSError, which says what was wrong with each.
     """
@@ -66,8 +74,12 @@ def make_host_folder(where: str | None = None) -> Path:
             # The folder of all logins of a user is the system's to make, not ours.
             place.mkdir(0o700, parents=place.parts[:3] != ("/", "run", "user"), exist_ok=True)
             check_private(place)
-            folder = place.resolve() / f"{PREFIX}{secrets.token_hex(8)}"
-            folder.mkdir(0o700)
+            nonce = secrets.token_hex(8)
+            new = place.resolve() / f"{NEW_PREFIX}{nonce}"
+            new.mkdir(0o700)
+            (new / LOCK).touch(0o600)
+            write_json(new / HEADER, header)
+            folder = new.rename(new.with_name(f"{PREFIX}{nonce}"))
         except OSError as error:
             problems.append(f"{place}: {error.strerror or error}")
         else:
@@ -90,6 +102,15 @@ def host_folders(where: str | None = None) -> Iterator[Path]:
     """Return the folders of all hosts of this user, dead or alive."""
     for place in places(where):
         yield from sorted(place.glob(f"{PREFIX}*"))
+
+
+def remove_unfinished(where: str | None = None) -> None:
+    """Remove the folders of hosts that died as they made them: there is nothing in them."""
+    for place in places(where):
+        for folder in place.glob(f"{NEW_PREFIX}*"):
+            with suppress(OSError):
+                if time.time() - folder.stat().st_mtime > _MAKING:
+                    shutil.rmtree(folder)
 
 
 def read_json(path: Path) -> Any:

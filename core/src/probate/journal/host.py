@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, final
 
 from probate.errors import JournalNotArmedError
-from probate.journal.folders import HEADER, LOCK, make_host_folder, write_json
+from probate.journal.folders import HEADER, make_host_folder
 from probate.journal.handles import boot_id, process_handle, seconds_since_boot
 from probate.journal.store import Store
 from probate.system.forking import forget_in_forked_child
@@ -171,10 +171,8 @@ class HostJournal:
             return
         with self._lock:
             if self._store is None:
-                folder = make_host_folder(self._path)
+                folder = make_host_folder(_header(), self._path)
                 try:
-                    (folder / LOCK).touch(0o600)
-                    write_json(folder / HEADER, _header())
                     store = Store(str(folder))
                 except BaseException:
                     shutil.rmtree(folder, ignore_errors=True)

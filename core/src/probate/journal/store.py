@@ -9,6 +9,7 @@ write, not a SIGBUS, since the map is not written to.
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 #: The most bytes that the rows of one host take: some 200,000.
 _MOST_BYTES: Final = 1 << 26
 
+#: What LMDB calls its file, which begins with two pages that are there before any row.
 _FILE: Final = "data.mdb"
+_BEGUN: Final = 8192
 
 
 def _key(number: int) -> bytes:
@@ -82,11 +85,16 @@ class Store:
 def read_rows(folder: str) -> list[tuple[int, bytes]]:
     """Return all rows of a store that nobody writes, by number.
 
-    For a process that may die of it: a file that was cut off is a SIGBUS in whoever maps it. Raises
-    OSError if it is damaged in a way that can be told.
+    None if its host died as it made it. For a process that may die of it: a file that was cut off
+    is a SIGBUS in whoever maps it. Raises OSError if it is damaged in a way that can be told.
     """
     import lmdb
 
+    try:
+        if (Path(folder) / _FILE).stat().st_size < _BEGUN:
+            return []
+    except FileNotFoundError:
+        return []
     try:
         with (
             lmdb.open(folder, map_size=_MOST_BYTES, readonly=True, lock=False) as environment,

@@ -132,6 +132,11 @@ class OwnershipQueries(Generic[T]):
         if self.admission is not None:
             self.admission.check(pid)
 
+    @property
+    def keeps_journal(self) -> bool:
+        """Whether what is made with a `named` is noted in a journal, which takes its time."""
+        return self.admission is not None and self.admission.journal is not None
+
     # -- called by the core only ------------------------------------------------
 
     @property

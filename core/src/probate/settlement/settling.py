@@ -78,8 +78,6 @@ def settle(
         header = read_json(folder / HEADER)
         version = header["readable_since"]
         facts: dict[str, Any] = {"pid": header["pid"], "command": tuple(header["command"])}
-    except FileNotFoundError:
-        return HostAccount(store=str(folder), state=HostState.UNKNOWN, text="it has just begun")
     except (ValueError, KeyError, TypeError) as error:
         return _set_aside(folder, f"its header cannot be read: {error}", dry_run=dry_run)
     facts["store"] = str(folder)

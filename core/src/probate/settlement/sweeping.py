@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from probate.journal.folders import host_folders, places, read_json
+from probate.journal.folders import host_folders, places, read_json, remove_unfinished
 from probate.settlement.account import HostAccount
 from probate.settlement.settling import ACCOUNTS, forget, settle
 
@@ -21,6 +21,7 @@ def sweep(
     Returns what was found of each, also of those that live; and, once, what reapers have settled
     since the last sweep. Any number of sweeps may run at a time.
     """
+    remove_unfinished(where)
     accounts = read_accounts(where, keep=dry_run)
     for folder in host_folders(where):
         # Another sweep may have just removed it.

@@ -15,6 +15,7 @@ marks.py         the marks of one tree: numbers, a word in the environment, a ta
 threadmarks.py   numbers that a thread wears, and gives to all that it forks
 stopping.py      asks a tree to stop, and tells when it has
 killing.py       SIGKILL to the last descendant
+remains.py       what a dead host has left of a tree, found and killed
 sharedmemory.py  files in /dev/shm: who unlinks them, and which stay
 cgroup.py        containment by cgroup v2
 subreaper.py     orphans come to us

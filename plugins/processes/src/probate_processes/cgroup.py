@@ -25,10 +25,11 @@ _numbers: Final = itertools.count(1)
 class Cgroup:
     """A cgroup of our own, below that of this host, and named after the host."""
 
-    __slots__ = ("_folder", "path")
+    __slots__ = ("folder", "path")
 
     def __init__(self, folder: Path, path: str) -> None:
-        self._folder = folder
+        #: Where it is mounted.
+        self.folder = folder
         #: As /proc/PID/cgroup tells it.
         self.path = path
 
@@ -67,7 +68,7 @@ class Cgroup:
     def members(self) -> list[int]:
         """List the processes inside, also in cgroups that they have made in turn; no zombies."""
         found: list[int] = []
-        for folder, _, _ in os.walk(self._folder, onerror=_raise_exhaustion):
+        for folder, _, _ in os.walk(self.folder, onerror=_raise_exhaustion):
             try:
                 found += map(int, read_proc(f"{folder}/cgroup.procs").split())
             except OSError as error:
@@ -77,7 +78,7 @@ class Cgroup:
     def is_populated(self) -> bool:
         """Whether anybody lives inside; True if that cannot be read."""
         try:
-            return b"populated 0" not in read_proc(f"{self._folder}/cgroup.events")
+            return b"populated 0" not in read_proc(f"{self.folder}/cgroup.events")
         except OSError:
             return True
 
@@ -96,7 +97,7 @@ class Cgroup:
 
     def limit(self, controller: str, value: int) -> bool:
         """Set `memory.max` or `pids.max`; False where the controller is not ours to use."""
-        control = self._folder.parent / "cgroup.subtree_control"
+        control = self.folder.parent / "cgroup.subtree_control"
         with contextlib.suppress(OSError):
             control.write_text(f"+{controller}")
         try:
@@ -109,17 +110,17 @@ class Cgroup:
         """Remove it and those below; False if somebody is still inside."""
         # They are directories that rmdir(2) takes with all that is in them.
         with contextlib.suppress(OSError):
-            self._folder.rmdir()
+            self.folder.rmdir()
             return True
         # Deepest first.
-        for folder, _, _ in os.walk(self._folder, topdown=False):
+        for folder, _, _ in os.walk(self.folder, topdown=False):
             with contextlib.suppress(OSError):
                 Path(folder).rmdir()
-        return not self._folder.exists()
+        return not self.folder.exists()
 
     def _write(self, name: str, text: str) -> None:
         # It must exist already.
-        fd = os.open(self._folder / name, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(self.folder / name, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, text.encode())
         finally:

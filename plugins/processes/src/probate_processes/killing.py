@@ -6,7 +6,7 @@ import contextlib
 import select
 import signal
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from probate import BusyResourceError, Outcome, ReleaseError, ReleaseTimeoutError
 from probate.system import read_proc
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import OsProcess
+    from probate_processes.cgroup import Cgroup
+    from probate_processes.sharedmemory import SharedFiles
+    from probate_processes.stopping import Stopping
     from probate_processes.tree import Tree, UnclaimedChildren
     from probate_processes.treeregistry import TreeRegistry
 
@@ -40,7 +43,21 @@ class NotPermittedError(ReleaseError):
     outcome = Outcome.REFUSED
 
 
-def kill(tree: Tree, unclaimed_children: UnclaimedChildren) -> bool:
+class Killable(Protocol):
+    """Finds the processes of a tree, or of what a dead host has left of one."""
+
+    stopping: Stopping | None
+    cgroup: Cgroup | None
+    shared_files: SharedFiles
+
+    def scan(self, members: Members, unclaimed_children: Any, /) -> bool:
+        """Find and pin those members that are not known yet; whether there were any."""
+
+    def reap(self, process: OsProcess, /) -> bool:
+        """Reap a dead member that is ours to reap; False if that cannot be done yet."""
+
+
+def kill(tree: Killable, unclaimed_children: UnclaimedChildren | None) -> bool:
     """Kill all of a tree, and reap what comes to us, but the leader; return whether anybody lived.
 
     Where there is a cgroup, the kernel kills it at one stroke. Resource trackers are killed last,
@@ -71,8 +88,8 @@ def kill(tree: Tree, unclaimed_children: UnclaimedChildren) -> bool:
 
 
 def _kill_all(
-    tree: Tree,
-    unclaimed_children: UnclaimedChildren,
+    tree: Killable,
+    unclaimed_children: UnclaimedChildren | None,
     members: Members,
     is_spared: Callable[[int], bool] = lambda _: False,
 ) -> bool:
@@ -160,7 +177,9 @@ def _has_left_nobody(tree: Tree, trees: TreeRegistry, death_round: int | None) -
         return False
 
 
-def _look(tree: Tree, unclaimed_children: UnclaimedChildren, members: Members) -> tuple[bool, bool]:
+def _look(
+    tree: Killable, unclaimed_children: UnclaimedChildren | None, members: Members
+) -> tuple[bool, bool]:
     """Scan; whether there were descriptors for all members, and whether there are new ones."""
     known = len(members)
     try:
@@ -172,8 +191,8 @@ def _look(tree: Tree, unclaimed_children: UnclaimedChildren, members: Members) -
 
 
 def _freeze(
-    tree: Tree,
-    unclaimed_children: UnclaimedChildren,
+    tree: Killable,
+    unclaimed_children: UnclaimedChildren | None,
     members: Members,
     over: float,
     alive: Callable[[], list[OsProcess]],
@@ -208,7 +227,7 @@ def _wait(processes: list[OsProcess], over: float) -> None:
             left.discard(fd)
 
 
-def reap(tree: Tree, members: Members) -> list[OsProcess]:
+def reap(tree: Killable, members: Members) -> list[OsProcess]:
     """Reap the dead that are our children by now, but for the leader.
 
     Returns those that cannot be reaped yet, since somebody traces them.

@@ -67,12 +67,16 @@ class Start:
         options: Mapping[str, Any],
     ) -> None:
         self._trees = trees
-        self._argv = argv
+        self.argv = argv
         self._limits = limits
         self._options = options
         self._cgroup: Cgroup | None = None
         self._birth: Birth | None = None
         self._reserved: list[int] = []
+        # To know what holds here, there must be a thread that has tried.
+        launchers.first()
+        #: What all of it is marked with.
+        self.mark = Mark.new(launchers.marks())
         #: The tree, once it is known to the registry.
         self.tree: Tree | None = None
 
@@ -112,7 +116,7 @@ class Start:
         for _ in range(_RESERVED):
             self._reserved.append(open_pidfd(os.getpid()))
         self._trees.open(self)
-        mark = Mark.new(launchers.marks())
+        mark = self.mark
         self._cgroup = Cgroup.create()
         rlimits = limit_tree(self._limits, self._cgroup)
         limits = self._limits
@@ -120,7 +124,7 @@ class Start:
         birth = Birth(mark, launcher, caller, self._cgroup, rlimits, is_held=is_held)
         self._birth = birth
         options = {**self._options, "env": _marked(self._options.get("env"), mark.token)}
-        birth.start([os.fspath(argument) for argument in self._argv], options)
+        birth.start([os.fspath(argument) for argument in self.argv], options)
         tree = self._book(birth)
         if not tree.leader.is_there():
             # Somebody else has reaped it, and its pid may be another's by now.
@@ -146,7 +150,7 @@ class Start:
         if self.tree is None:
             (os_pid,) = birth.os_pids
             leader = birth.leader or pin(os_pid) or OsProcess.gone(os_pid)
-            child = Child(birth.popen, self._argv, leader)
+            child = Child(birth.popen, self.argv, leader)
             tree = Tree(child, leader, self._cgroup, birth.mark, self, self._trees.remember)
             self._trees.add(tree)
             self.tree = tree

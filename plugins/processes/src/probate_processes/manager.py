@@ -20,6 +20,7 @@ from probate import (
 from probate.errors import describe_error
 from probate.process import checked_argv
 from probate.system import Elsewhere, death_watch
+from probate_processes import remains
 from probate_processes.accounting import describe, os_usage
 from probate_processes.killing import NotPermittedError, kill, reap, reap_if_deserted
 from probate_processes.launch import Start, Stdio, adopt_tree, contain
@@ -110,8 +111,9 @@ class ProcessTreeManager:
             tree.owner, tree.asks_all = pid, asks_all
             self._watch(tree)
 
+        named = remains.named(start) if self.table.keeps_journal else None
         try:
-            tree = self.table.acquire(pid, lambda: start.run(book))
+            tree = self.table.acquire(pid, lambda: start.run(book), named=named)
         except BaseException as error:
             self._undo(start, error)
             raise

@@ -6,10 +6,13 @@ import contextlib
 import errno
 import functools
 import os
-from typing import NamedTuple, Self, final
+from typing import TYPE_CHECKING, NamedTuple, Self, final
 
 from probate.system import OsProcess, read_proc, start_time_of, stat_of
 from probate_processes.errors import ForeignProcError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Pinned processes, zombies included, by pid.
 Members = dict[int, OsProcess]
@@ -112,6 +115,32 @@ def pin(os_pid: int) -> OsProcess | None:
         return OsProcess.open(os_pid)
     except ProcessLookupError:
         return None
+
+
+def pin_if(os_pid: int, members: Members, belongs: Callable[[OsProcess], bool]) -> OsProcess | None:
+    """Pin a process and add it, if it belongs and is not known; return it then."""
+    known = members.get(os_pid)
+    if known is not None:
+        if known.is_there():
+            return None
+        # Reaped, and its pid is somebody else's. Not closed: it may be watched still.
+        del members[os_pid]
+    process = pin(os_pid)
+    if process is None:
+        return None
+    # Judged while pinned, and then seen to be there still: it was no other that was judged.
+    try:
+        is_member = belongs(process) and process.is_there()
+    except ProcessLookupError:
+        is_member = False
+    except BaseException:
+        process.close()
+        raise
+    if not is_member:
+        process.close()
+        return None
+    members[os_pid] = process
+    return process
 
 
 def close_all(members: Members) -> None:

@@ -6,6 +6,7 @@ from typing import final
 
 from probate import Ordering, ResourceKind
 from probate_processes.manager import ProcessTreeManager
+from probate_processes.remains import reclaim
 
 
 @final
@@ -15,5 +16,10 @@ class ProcessTreeResource(ResourceKind):
     def __init__(self, manager: ProcessTreeManager | None = None) -> None:
         self.manager = m = ProcessTreeManager() if manager is None else manager
         super().__init__(
-            m.table, Ordering(priority=100), quiesce=m.quiesce, adopt=m.adopt, usage=m.usage
+            m.table,
+            Ordering(priority=100),
+            quiesce=m.quiesce,
+            adopt=m.adopt,
+            usage=m.usage,
+            reclaim=reclaim,
         )

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, final
 
 from probate_processes.marks import tag_untagged
-from probate_processes.procfs import Descent, children_of, pin
+from probate_processes.procfs import Descent, children_of, pin_if
 from probate_processes.sharedmemory import SharedFiles
 from probate_processes.threadmarks import Worn, mark_from_outside
 
@@ -136,27 +136,10 @@ class Tree:
         self, os_pid: int, members: Members, belongs: Callable[[OsProcess], bool]
     ) -> bool:
         """Pin a process and add it, if it belongs; whether it is new."""
-        known = members.get(os_pid)
-        if known is not None:
-            if known.is_there():
-                return False
-            # Reaped, and its pid is somebody else's. Not closed: it may be watched still.
-            del members[os_pid]
-        process = pin(os_pid)
-        if process is None:
-            return False
-        # Judged while pinned, and then seen to be there still: it was no other that was judged.
-        try:
-            is_member = belongs(process) and process.is_there()
-        except BaseException:
-            process.close()
-            raise
-        if is_member:
-            members[os_pid] = process
+        process = pin_if(os_pid, members, belongs)
+        if process is not None:
             self._keep(process)
-            return True
-        process.close()
-        return False
+        return process is not None
 
     def _keep(self, member: OsProcess) -> None:
         """See to it that a member is known when it has come to us as an orphan."""

@@ -1,0 +1,194 @@
+"""Children outlive a host that is killed: whoever settles its estate ends them, and nobody else."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from functools import partial
+from pathlib import Path
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+from journal_hosts import JournalHost, kill_all, reaper_of
+from processes_kernel import eventually, pids_in
+from spawn_sleepers import sleeper, wait_for_exit
+
+from probate import OsProcess, ResourceOrchestrator
+from probate.settlement import HostState, read_accounts, sweep
+
+if TYPE_CHECKING:
+    from probate.settlement import HostAccount
+
+#: A leader; a child in a session of its own, whose child has been left by its parent; one that
+#: has nothing of us in its environment. All of them ignore what asks them to stop.
+TREE = """
+trap '' TERM HUP
+echo $$ >>"$PIDS"
+setsid sh -c 'echo $$ >>"$PIDS"; (exec sh -c "echo \\$\\$ >>$PIDS; sleep 1000") & sleep 1000' &
+env -i PIDS="$PIDS" PATH="$PATH" setsid sh -c 'echo $$ >>"$PIDS"; sleep 1000' &
+wait
+"""
+
+#: So that a host has no cgroups, as where none may be written to.
+WITHOUT_CGROUP = """
+from probate_processes.cgroup import Cgroup
+Cgroup.create = classmethod(lambda cls: None)
+"""
+
+SPAWNS = """
+manager = build()
+for path in sys.argv[3:]:
+    manager.spawn(["sh", "-c", sys.argv[2]], env={**os.environ, "PIDS": path})
+say("spawned")
+sys.stdin.read()
+"""
+
+ROUNDS = 100 if os.environ.get("PROBATE_CHAOS") else 5
+
+#: How many of a tree write their pids.
+WRITE = 4
+
+
+@pytest.fixture(params=["cgroup", "no cgroup"])
+def containment(request: pytest.FixtureRequest) -> str:
+    """Of the host: what is put before its program."""
+    return "" if request.param == "cgroup" else WITHOUT_CGROUP
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def swept(state: Path, *, dry_run: bool = False) -> list[HostAccount]:
+    orchestrator = ResourceOrchestrator().discover(only=["processes"])
+    return sweep(orchestrator, str(state), dry_run=dry_run)
+
+
+def trees_of(host: JournalHost, paths: list[Path]) -> list[OsProcess]:
+    """All that have written their pids, pinned."""
+    assert host.line() == "spawned"
+    return [OsProcess.open(os_pid) for path in paths for os_pid in pids_in(path, WRITE)]
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_the_trees_of_a_killed_host_are_ended(
+    state: Path, tmp_path: Path, containment: str, count: int
+) -> None:
+    """All of them, wherever they have gone to; a program that is alike lives on."""
+    paths = [tmp_path / f"pids-{number}" for number in range(count)]
+    program = containment + SPAWNS
+    with JournalHost(program, state, TREE, *map(str, paths)) as host, sleeper() as beside:
+        members = trees_of(host, paths)
+        reaper = reaper_of(host.process.pid)
+        host.kill()
+        for member in members:
+            eventually(member.has_exited, f"{member.os_pid} is ended")
+            member.close()
+        wait_for_exit(reaper)
+
+        assert beside.poll() is None
+        (account,) = read_accounts(str(state))
+        assert account.state is HostState.SETTLED
+        assert [(row.kind, str(row.outcome)) for row in account.rows] == [
+            ("processes", "released")
+        ] * count
+
+
+def test_a_sweep_ends_what_host_and_reaper_left(state: Path, tmp_path: Path) -> None:
+    """A dry run says so and touches nobody; what is over by then is accounted for as such."""
+    paths = [tmp_path / "first", tmp_path / "second"]
+    with JournalHost(SPAWNS, state, TREE, *map(str, paths)) as host:
+        members = trees_of(host, paths)
+        kill_all(reaper_of(host.process.pid), host.process.pid)
+        host.kill()
+        (tried,) = swept(state, dry_run=True)
+        assert not any(member.has_exited() for member in members)
+        (account,) = swept(state)
+
+        assert [str(row.outcome) for row in account.rows] == ["released", "released"]
+        assert tried.rows == account.rows
+        assert all(member.has_exited() for member in members)
+        for member in members:
+            member.close()
+
+
+def test_what_has_ended_in_time_leaves_no_row(state: Path) -> None:
+    """A host that has closed its manager leaves no store."""
+    source = """
+    with build() as manager:
+        manager.spawn(["sleep", "1000"])
+        over = manager.spawn(["true"])
+        manager.wait(over, 30)
+    say(os.listdir(sys.argv[1]))
+    """
+    with JournalHost(source, state) as host:
+        assert host.line() == "[]"
+
+
+def test_a_word_carried_to_a_stranger_is_no_evidence(state: Path, tmp_path: Path) -> None:
+    """A batch system hands on the environment of whoever submits: that alone ends nobody."""
+    source = """
+    manager = build()
+    script = 'echo "$PROBATE_TREE" >"$1"; exec sleep 1000'
+    process = manager.spawn(["sh", "-c", script, "sh", sys.argv[2]])
+    say("spawned")
+    sys.stdin.read()
+    """
+    path = tmp_path / "word"
+    with JournalHost(source, state, str(path)) as host:
+        assert host.line() == "spawned"
+        eventually(lambda: path.exists() and path.read_text().strip(), "it has said its word")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PROBATE_TREE", path.read_text().strip())
+            with sleeper(own_session=True) as stranger:
+                reaper = reaper_of(host.process.pid)
+                host.kill()
+                wait_for_exit(reaper)
+
+                assert stranger.poll() is None
+        (account,) = read_accounts(str(state))
+        assert [str(row.outcome) for row in account.rows] == ["released"]
+
+
+@pytest.mark.timeout(600)
+def test_one_that_is_forked_and_not_yet_executed_is_ended(state: Path, containment: str) -> None:
+    """The host is killed at any moment from the first intent on, again and again."""
+    source = """
+    import threading
+    manager = build()
+    say("ready")
+    sys.stdin.readline()
+    threading.Timer(float(sys.argv[3]), os.kill, (os.getpid(), signal.SIGKILL)).start()
+    while True:
+        manager.spawn(["sleep", sys.argv[2]])
+    """
+    for number in range(ROUNDS):
+        # What tells them from all others on this machine.
+        seconds = f"{1000 + secrets.randbelow(10**9)}.25"
+        with JournalHost(containment + dedent(source), state, seconds, str(number * 0.004)) as host:
+            assert host.line() == "ready"
+            assert host.process.stdin is not None
+            host.process.stdin.write("\n")
+            host.process.stdin.flush()
+            host.process.wait(30)
+            if not (state / "accounts").exists():
+                # It was killed before there was a reaper.
+                swept(state)
+            eventually(partial(is_settled, state, seconds), "all are ended, and accounted for")
+
+
+def is_settled(state: Path, seconds: str) -> bool:
+    """Whether no store is left, and no process that sleeps for so long."""
+    if list(state.glob("host-*")):
+        return False
+    for name in os.listdir("/proc"):  # noqa: PTH208  names are what is needed
+        if name.isdigit():
+            try:
+                words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if words[:2] == [b"sleep", seconds.encode()]:
+                return False
+    return True
