@@ -8,6 +8,7 @@ import secrets
 import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -248,3 +249,53 @@ def test_the_command_prints_and_forgets(state: Path) -> None:
     )
     assert unknown.returncode == 1
     assert "no row" in unknown.stderr
+
+
+def test_the_next_host_has_settled_what_host_and_reaper_left(state: Path) -> None:
+    """At its first named thing, off its way: nobody calls a sweep."""
+    left = f"probate-test-{secrets.token_hex(8)}"
+    with JournalHost(HOLDS, state, "0", left) as host:
+        assert host.line() == left
+        kill_all(reaper_of(host.process.pid), host.process.pid)
+    name = f"probate-test-{secrets.token_hex(8)}"
+    with JournalHost(HOLDS, state, "0", name) as host:
+        assert host.line() == name
+        wait_until_gone(shm(left))
+        assert shm(name).exists()
+        host.kill()
+        wait_until_gone(shm(name))
+
+
+def test_a_forked_child_owns_nothing(state: Path) -> None:
+    """Its end is not the host's, nor does it write into the host's store."""
+    source = """
+    manager = build()
+    memory = manager.orchestrator["memory"].manager
+    process = manager.create_process("worker")
+    say(memory.create_shared_memory(process.pid, sys.argv[2], size=4096).name)
+    child = os.fork()
+    if child == 0:
+        manager.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    child = os.fork()
+    if child == 0:
+        sys.stdin.read()
+        os._exit(0)
+    say(child)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    name = f"probate-test-{secrets.token_hex(8)}"
+    with JournalHost(source, state, name) as host:
+        assert host.line() == name
+        child = int(host.line())
+        host.process.wait(30)
+        # It lives on, and has what the host had mapped: a user like any other.
+        deadline = time.monotonic() + 30
+        while not (found := read_accounts(str(state))):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert [row.text for row in found[0].rows] == [f"still in use by {child}"]
+        kill_all(child)
+        (account,) = swept(state)
+        assert [row.outcome for row in account.rows] == ["released"]

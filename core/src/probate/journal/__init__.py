@@ -4,6 +4,7 @@ named.py     Named: what a plugin says of a thing that outlives its maker by its
 host.py      HostJournal: what this OS process has made by name, noted before it is made
 store.py     Store: numbered rows that outlive whoever writes them
 folders.py   where stores are kept
+header.py    what a store says of its host, and whether that is dead
 handles.py   names of files and OS processes that no later one gets again
 arming.py    Reaper: a small process that outlives this host
 reaper.py    that process: stdlib only, it becomes the program that settles

@@ -44,11 +44,11 @@ class Reaper:
         self._is_over = False
 
     @classmethod
-    def start(cls, successor: Sequence[str] = ()) -> Self:
+    def start(cls, successor: Sequence[str] = (), first: Sequence[str] = ()) -> Self:
         """Start one and wait until it is ready. Raises OSError.
 
         It becomes the program `successor` when this host has died, if it is given, and was not
-        dismissed before.
+        dismissed before. It starts the program `first`, if that is given, for which nobody waits.
         """
         if not sys.executable or getattr(sys, "frozen", False):
             raise OSError("this program has no Python interpreter to run it")
@@ -63,7 +63,7 @@ class Reaper:
                     cwd="/",
                     start_new_session=True,
                 )
-            return cls(ours, _introduce(ours, starter, successor))
+            return cls(ours, _introduce(ours, starter, [list(successor), list(first)]))
         except BaseException as error:
             ours.close()
             if isinstance(error, (ValueError, subprocess.SubprocessError)):
@@ -133,13 +133,13 @@ class Reaper:
 
 
 def _introduce(
-    connection: socket.socket, starter: subprocess.Popen[bytes], successor: Sequence[str]
+    connection: socket.socket, starter: subprocess.Popen[bytes], programs: list[list[str]]
 ) -> int:
     """Introduce this host to a reaper; return its pidfd. Raises OSError, ValueError."""
     connection.settimeout(_STARTING)
     own_pidfd = os.pidfd_open(os.getpid())
     try:
-        socket.send_fds(connection, [json.dumps(list(successor)).encode()], [own_pidfd])
+        socket.send_fds(connection, [json.dumps(programs).encode()], [own_pidfd])
         answer, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
     except OSError:
         starter.kill()

@@ -12,33 +12,34 @@ import os
 import shutil
 import sys
 import threading
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, final
 
 from probate.errors import JournalNotArmedError
-from probate.journal.folders import HEADER, make_host_folder
-from probate.journal.handles import boot_id, process_handle, seconds_since_boot
+from probate.journal.folders import HEADER, host_folders, make_host_folder, read_json
+from probate.journal.handles import seconds_since_boot
+from probate.journal.header import header_of_this_host, is_dead
 from probate.journal.store import Store
 from probate.system.forking import forget_in_forked_child
 from probate.system.log import logger
-from probate.system.osprocess import start_time_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from probate.journal.arming import Reaper
     from probate.journal.named import Named
 
 M = TypeVar("M")
 
-#: The format of rows and header, and the oldest version that can read it.
-VERSION: Final = 1
-
-#: What a reaper becomes when its host has died: with all that the host can import from.
-_SETTLER: Final = (
+#: Programs, for whom the first argument is the folder of a store, with all that its host can
+#: import from: what the reaper becomes when the host has died; and what it starts at once, where
+#: there are stores of hosts whose reapers have died, too.
+_PATH: Final = (
     "import json, sys; sys.path[:] = json.load(open(sys.argv[1] + '/" + HEADER + "'))['path']; "
-    "from probate.settlement.settling import main; main()"
 )
+_SETTLER: Final = _PATH + "from probate.settlement.settling import main; main()"
+_SWEEPER: Final = _PATH + "from probate.settlement.sweeping import main; main()"
 
 
 @final
@@ -171,7 +172,7 @@ class HostJournal:
             return
         with self._lock:
             if self._store is None:
-                folder = make_host_folder(_header(), self._path)
+                folder = make_host_folder(header_of_this_host(), self._path)
                 try:
                     store = Store(str(folder))
                 except BaseException:
@@ -185,7 +186,8 @@ class HostJournal:
         from probate.journal.arming import Reaper
 
         try:
-            reaper = Reaper.start([sys.executable, "-I", "-S", "-c", _SETTLER, str(self.folder)])
+            first = self._program(_SWEEPER) if self._sees_dead_hosts() else []
+            reaper = Reaper.start(self._program(_SETTLER), first)
             reaper.watch(self._reaper_died)
         except OSError as error:
             raise JournalNotArmedError(
@@ -193,6 +195,16 @@ class HostJournal:
                 "back. Try again, or use with_journal(reaper=False), where the next sweep does"
             ) from error
         return reaper
+
+    def _program(self, source: str) -> list[str]:
+        return [sys.executable, "-I", "-S", "-c", source, str(self.folder)]
+
+    def _sees_dead_hosts(self) -> bool:
+        for folder in host_folders(self._path):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                if folder != self.folder and is_dead(read_json(folder / HEADER)):
+                    return True
+        return False
 
     def _reaper_died(self, reaper: Reaper) -> None:
         """Have another one watch at once. The thread of the death watch calls it, for a moment."""
@@ -220,25 +232,3 @@ def journal_of_host(path: str | None, *, has_reaper: bool) -> HostJournal:
     journal = _journals.setdefault((path, has_reaper), HostJournal(path, has_reaper=has_reaper))
     journal.open()
     return journal
-
-
-def _header() -> dict[str, Any]:
-    pidfd = os.pidfd_open(os.getpid())
-    try:
-        handle = process_handle(pidfd)
-    finally:
-        os.close(pidfd)
-    return {
-        "version": VERSION,
-        "readable_since": VERSION,
-        "boot": boot_id(),
-        "pid": os.getpid(),
-        "start": start_time_of(os.getpid()),
-        "handle": handle,
-        "pid_namespace": Path("/proc/self/ns/pid").stat().st_ino,
-        "uid": os.geteuid(),
-        "at": seconds_since_boot(),
-        "command": sys.orig_argv,
-        "executable": sys.executable,
-        "path": [os.path.abspath(each) for each in sys.path],  # noqa: PTH100  as they are
-    }

@@ -2,8 +2,8 @@
 
 Run as a program with nothing but the standard library, so that it is small while it waits.
 Descriptor 0 is a SOCK_SEQPACKET socket. The host sends its own pidfd first, and gets the reaper's
-back: the reaper is ready. With the pidfd comes, as a JSON list, the program that is to settle the
-host's estate, if it has one. Then:
+back: the reaper is ready. With the pidfd come, as JSON, the program that is to settle the host's
+estate, and one to start at once; each is a list of arguments, empty if there is none. Then:
 
     +NUMBER with a pidfd   guard this OS process: should the host die, continue it and its group
     -NUMBER                guard it no more
@@ -48,10 +48,12 @@ def main() -> None:
     if not descriptors:
         return
     host_pidfd = descriptors[0]
-    successor = json.loads(introduction)
+    successor, first = json.loads(introduction)
     own_pidfd = os.pidfd_open(os.getpid())
     socket.send_fds(host, [b"!"], [own_pidfd])
     os.close(own_pidfd)
+    if first:
+        start(first)
     has_given_back = guard(host, host_pidfd)
     if successor and not has_given_back:
         host.close()
@@ -59,6 +61,17 @@ def main() -> None:
         select.select([host_pidfd], [], [])
         os.open(os.devnull, os.O_RDONLY)
         os.execv(successor[0], successor)  # noqa: S606  as the host has it
+
+
+def start(program: list[str]) -> None:
+    """Start a program that is nobody's child."""
+    child = os.fork()
+    if child == 0:
+        if os.fork() == 0:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.execv(program[0], program)  # noqa: S606  as the host has it
+        os._exit(0)
+    os.waitpid(child, 0)
 
 
 def guard(host: socket.socket, host_pidfd: int) -> bool:

@@ -10,7 +10,6 @@ import concurrent.futures
 import fcntl
 import json
 import os
-import select
 import shutil
 import signal
 import sys
@@ -21,8 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from probate.errors import ReleaseError, describe_error
 from probate.journal.folders import HEADER, KEPT, LOCK, read_json, write_json
-from probate.journal.handles import boot_id, open_process
-from probate.journal.host import VERSION
+from probate.journal.header import VERSION, is_dead
 from probate.journal.pinned import look_again
 from probate.journal.store import read_rows
 from probate.models import ResourceRecord
@@ -30,7 +28,6 @@ from probate.orchestrator import ResourceOrchestrator, registry_of
 from probate.outcome import Outcome, checked_outcome
 from probate.settlement.account import HostAccount, HostState, RowAccount
 from probate.system.callthread import CallThread
-from probate.system.osprocess import stat_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,11 +46,6 @@ _MOST_ACCOUNTS: Final = 100
 
 #: The folder beside those of hosts that they are in.
 ACCOUNTS: Final = "accounts"
-
-#: The states of a process that has ended (proc(5)).
-_ENDED: Final = (b"Z", b"X")
-
-_START_TIME: Final = 19
 
 
 @final
@@ -83,11 +75,11 @@ def settle(
     facts["store"] = str(folder)
     if version > VERSION:
         return _set_aside(folder, "a newer version of Probate has written it", dry_run=True)
-    is_dead = _is_dead(header)
-    if is_dead is None:
+    is_dead_host = is_dead(header)
+    if is_dead_host is None:
         text = "it is of another pid namespace, whose processes are not seen from here"
         return HostAccount(**facts, state=HostState.UNKNOWN, text=text)
-    if not is_dead:
+    if not is_dead_host:
         return HostAccount(**facts, state=HostState.ALIVE)
     with _lock(folder) as is_ours:
         if not is_ours:
@@ -124,6 +116,11 @@ def forget(folder: Path, number: int) -> bool:
 def main() -> None:
     """Settle the host whose folder is the first argument: what a reaper becomes."""
     folder = Path(sys.argv[1])
+    settle_and_save(folder)
+
+
+def settle_and_save(folder: Path) -> None:
+    """Settle a host by the kinds that are needed, and keep the account until it is read."""
     account = settle(folder)
     if account.rows:
         save_account(folder.parent, account)
@@ -140,29 +137,6 @@ def save_account(place: Path, account: HostAccount) -> None:
 
 
 # -- the dead ----------------------------------------------------------------
-
-
-def _is_dead(header: dict[str, Any]) -> bool | None:
-    """Tell whether a host is dead; None if nobody can know from here."""
-    if header["boot"] != boot_id():
-        return True
-    if header["handle"] is not None:
-        with suppress(OSError):
-            pidfd = open_process(header["handle"])
-            if pidfd is None:
-                return True
-            try:
-                # Of one that has ended, and is yet to be waited for, as well (pidfd_open(2)).
-                return bool(select.select([pidfd], [], [], 0)[0])
-            finally:
-                os.close(pidfd)
-    if header["pid_namespace"] != Path("/proc/self/ns/pid").stat().st_ino:
-        return None
-    try:
-        stat = stat_of(header["pid"])
-    except ProcessLookupError:
-        return True
-    return int(stat[_START_TIME]) != header["start"] or stat[0] in _ENDED
 
 
 @contextmanager

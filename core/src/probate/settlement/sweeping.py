@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probate.journal.folders import host_folders, places, read_json, remove_unfinished
 from probate.settlement.account import HostAccount
-from probate.settlement.settling import ACCOUNTS, forget, settle
+from probate.settlement.settling import ACCOUNTS, forget, settle, settle_and_save
 
 if TYPE_CHECKING:
     from probate.orchestrator import ResourceOrchestrator
@@ -28,6 +30,16 @@ def sweep(
         with suppress(FileNotFoundError):
             accounts.append(settle(folder, orchestrator, dry_run=dry_run))
     return accounts
+
+
+def main() -> None:
+    """Settle all hosts that have died and have stores beside that of the first argument."""
+    where = str(Path(sys.argv[1]).parent)
+    remove_unfinished(where)
+    for folder in host_folders(where):
+        # One that fails is no reason to leave the others.
+        with suppress(Exception):
+            settle_and_save(folder)
 
 
 def read_accounts(where: str | None = None, *, keep: bool = False) -> list[HostAccount]:

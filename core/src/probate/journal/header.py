@@ -1,0 +1,73 @@
+"""What a store says of its host: who it is, so that it can be told whether that is dead."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from probate.journal.handles import boot_id, open_process, process_handle, seconds_since_boot
+from probate.system.osprocess import start_time_of, stat_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: The format of rows and header, and the oldest version that can read it.
+VERSION: Final = 1
+
+#: The states of a process that has ended, and where its start time stands (proc(5)).
+_ENDED: Final = (b"Z", b"X")
+_START_TIME: Final = 19
+
+
+def header_of_this_host() -> dict[str, Any]:
+    """Return the header of a store that this OS process makes."""
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        handle = process_handle(pidfd)
+    finally:
+        os.close(pidfd)
+    return {
+        "version": VERSION,
+        "readable_since": VERSION,
+        "boot": boot_id(),
+        "pid": os.getpid(),
+        "start": start_time_of(os.getpid()),
+        "handle": handle,
+        "pid_namespace": _pid_namespace(),
+        "uid": os.geteuid(),
+        "at": seconds_since_boot(),
+        "command": sys.orig_argv,
+        "executable": sys.executable,
+        "path": [os.path.abspath(each) for each in sys.path],  # noqa: PTH100  as they are
+    }
+
+
+def is_dead(header: Mapping[str, Any]) -> bool | None:
+    """Tell whether a host is dead; None if nobody can know from here."""
+    if header["boot"] != boot_id():
+        return True
+    if header["handle"] is not None:
+        with suppress(OSError):
+            pidfd = open_process(header["handle"])
+            if pidfd is None:
+                return True
+            try:
+                # Of one that has ended, and is yet to be waited for, as well (pidfd_open(2)).
+                return bool(select.select([pidfd], [], [], 0)[0])
+            finally:
+                os.close(pidfd)
+    if header["pid_namespace"] != _pid_namespace():
+        return None
+    try:
+        stat = stat_of(header["pid"])
+    except ProcessLookupError:
+        return True
+    return int(stat[_START_TIME]) != header["start"] or stat[0] in _ENDED
+
+
+def _pid_namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino
