@@ -163,7 +163,8 @@ def reclaim(record: ResourceRecord, dry_run: bool) -> Outcome:  # type: ignore[e
 
     It is told from others by what the record says of it, compared when it is acted on, never by
     its name alone; `probate.journal` has what that takes for paths. A record in state "intent" has
-    but what was known before the thing was made. A dry run does all but the release itself. A
+    but what was known before the thing was made; its identity has, as "boot", which boot of the
+    machine it was made in. A dry run does all but the release itself. A
     ReleaseError says why something is left; what is still in use is REFUSED. Called in a process
     that owns nothing, when the host is dead, and with a deadline.
     """

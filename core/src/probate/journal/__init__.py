@@ -21,6 +21,7 @@ from probate.system.lazy import by_name, lazy_names
 
 if TYPE_CHECKING:
     from probate.journal.arming import Reaper as Reaper
+    from probate.journal.handles import boot_id as boot_id
     from probate.journal.handles import file_handle as file_handle
     from probate.journal.handles import open_process as open_process
     from probate.journal.handles import process_handle as process_handle
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _HOMES: Final = by_name(
     {
         "probate.journal.arming": "Reaper",
-        "probate.journal.handles": "file_handle open_process process_handle",
+        "probate.journal.handles": "boot_id file_handle open_process process_handle",
         "probate.journal.named": "Named",
         "probate.journal.pinned": "path_identity reclaim_path users_of_file",
     }

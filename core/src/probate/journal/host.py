@@ -75,8 +75,14 @@ class Row(NamedTuple):
         self.journal.write(self, "confirmed", identity)
 
     def delete(self) -> None:
-        """Note that it was given back, or never made. Raises OSError."""
-        self.journal.delete(self)
+        """Note that it was given back, or never made.
+
+        If that cannot be written, it is logged: whoever settles finds that it is gone.
+        """
+        try:
+            self.journal.delete(self)
+        except OSError as error:
+            logger.warning("%s: %s", self.named.description, error)
 
 
 @final

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from probate import Outcome, RefusedResourceError
-from probate.journal import Named
+from probate.journal import Named, boot_id
 from probate_processes.cgroup import Cgroup
 from probate_processes.killing import kill
 from probate_processes.marks import tag_of, tokens_of
@@ -61,6 +61,8 @@ def reclaim(record: ResourceRecord, dry_run: bool) -> Outcome:
     Raises RefusedResourceError where its processes are not seen from here, and what `kill` raises.
     """
     check_proc()
+    if record.identity["boot"] != boot_id():
+        return Outcome.ALREADY_GONE
     if record.identity["pid_namespace"] != _pid_namespace():
         raise RefusedResourceError("it is of another pid namespace, which is not seen from here")
     remains = Remains(record.os_pid, record.identity)
