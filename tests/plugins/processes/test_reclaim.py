@@ -50,9 +50,14 @@ ROUNDS = 100 if os.environ.get("PROBATE_CHAOS") else 5
 WRITE = 4
 
 
+@pytest.fixture
+def containment() -> None:
+    """Of this process: it contains nobody here."""
+
+
 @pytest.fixture(params=["cgroup", "no cgroup"])
-def containment(request: pytest.FixtureRequest) -> str:
-    """Of the host: what is put before its program."""
+def of_host(request: pytest.FixtureRequest) -> str:
+    """What is put before a host's program, to contain its trees so."""
     return "" if request.param == "cgroup" else WITHOUT_CGROUP
 
 
@@ -74,11 +79,11 @@ def trees_of(host: JournalHost, paths: list[Path]) -> list[OsProcess]:
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_the_trees_of_a_killed_host_are_ended(
-    state: Path, tmp_path: Path, containment: str, count: int
+    state: Path, tmp_path: Path, of_host: str, count: int
 ) -> None:
     """All of them, wherever they have gone to; a program that is alike lives on."""
     paths = [tmp_path / f"pids-{number}" for number in range(count)]
-    program = containment + SPAWNS
+    program = of_host + SPAWNS
     with JournalHost(program, state, TREE, *map(str, paths)) as host, sleeper() as beside:
         members = trees_of(host, paths)
         reaper = reaper_of(host.process.pid)
@@ -112,6 +117,34 @@ def test_a_sweep_ends_what_host_and_reaper_left(state: Path, tmp_path: Path) -> 
         assert all(member.has_exited() for member in members)
         for member in members:
             member.close()
+
+
+def test_what_a_host_had_adopted_is_ended_with_what_it_forked(state: Path, tmp_path: Path) -> None:
+    """A Popen of the host's own, and what it forks from then on."""
+    source = """
+    import subprocess
+    manager = build()
+    process = manager.create_process("worker")
+    script = 'read -r _; echo $$ >>"$1"; (setsid sleep 1000 & echo $! >>"$1"); sleep 1000'
+    popen = subprocess.Popen(["sh", "-c", script, "sh", sys.argv[2]], stdin=subprocess.PIPE)
+    process.adopt(popen)
+    os.write(popen.stdin.fileno(), b"go\\n")
+    say("spawned")
+    sys.stdin.read()
+    """
+    path = tmp_path / "pids"
+    with JournalHost(source, state, str(path)) as host:
+        assert host.line() == "spawned"
+        members = [OsProcess.open(os_pid) for os_pid in pids_in(path, 2)]
+        reaper = reaper_of(host.process.pid)
+        host.kill()
+        wait_for_exit(reaper)
+
+        assert all(member.has_exited() for member in members)
+        for member in members:
+            member.close()
+        (account,) = read_accounts(str(state))
+        assert [str(row.outcome) for row in account.rows] == ["released"]
 
 
 def test_what_has_ended_in_time_leaves_no_row(state: Path) -> None:
@@ -153,7 +186,7 @@ def test_a_word_carried_to_a_stranger_is_no_evidence(state: Path, tmp_path: Path
 
 
 @pytest.mark.timeout(600)
-def test_one_that_is_forked_and_not_yet_executed_is_ended(state: Path, containment: str) -> None:
+def test_one_that_is_forked_and_not_yet_executed_is_ended(state: Path, of_host: str) -> None:
     """The host is killed at any moment from the first intent on, again and again."""
     source = """
     import threading
@@ -167,7 +200,7 @@ def test_one_that_is_forked_and_not_yet_executed_is_ended(state: Path, containme
     for number in range(ROUNDS):
         # What tells them from all others on this machine.
         seconds = f"{1000 + secrets.randbelow(10**9)}.25"
-        with JournalHost(containment + dedent(source), state, seconds, str(number * 0.004)) as host:
+        with JournalHost(of_host + dedent(source), state, seconds, str(number * 0.004)) as host:
             assert host.line() == "ready"
             assert host.process.stdin is not None
             host.process.stdin.write("\n")

@@ -67,7 +67,9 @@ class Start:
         options: Mapping[str, Any],
     ) -> None:
         self._trees = trees
-        self.argv = argv
+        self._argv = argv
+        #: How accounts name it.
+        self.name = repr(argv[0])
         self._limits = limits
         self._options = options
         self._cgroup: Cgroup | None = None
@@ -124,7 +126,7 @@ class Start:
         birth = Birth(mark, launcher, caller, self._cgroup, rlimits, is_held=is_held)
         self._birth = birth
         options = {**self._options, "env": _marked(self._options.get("env"), mark.token)}
-        birth.start([os.fspath(argument) for argument in self.argv], options)
+        birth.start([os.fspath(argument) for argument in self._argv], options)
         tree = self._book(birth)
         if not tree.leader.is_there():
             # Somebody else has reaped it, and its pid may be another's by now.
@@ -150,7 +152,7 @@ class Start:
         if self.tree is None:
             (os_pid,) = birth.os_pids
             leader = birth.leader or pin(os_pid) or OsProcess.gone(os_pid)
-            child = Child(birth.popen, self.argv, leader)
+            child = Child(birth.popen, self._argv, leader)
             tree = Tree(child, leader, self._cgroup, birth.mark, self, self._trees.remember)
             self._trees.add(tree)
             self.tree = tree

@@ -111,7 +111,7 @@ class ProcessTreeManager:
             tree.owner, tree.asks_all = pid, asks_all
             self._watch(tree)
 
-        named = remains.named(start) if self.table.keeps_journal else None
+        named = remains.named(start.name, start.mark) if self.table.keeps_journal else None
         try:
             tree = self.table.acquire(pid, lambda: start.run(book), named=named)
         except BaseException as error:
@@ -178,7 +178,8 @@ class ProcessTreeManager:
                 raise
             return tree
 
-        tree = self.table.acquire(pid, make, self._abandon)
+        named = remains.named(repr(native)) if self.table.keeps_journal else None
+        tree = self.table.acquire(pid, make, self._abandon, named=named)
         try:
             resource_id = self.table.find(pid, resource)
         except NotOwnedError:

@@ -26,32 +26,34 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from probate import OsProcess, ResourceRecord
-    from probate_processes.launch import Start
+    from probate_processes.marks import Mark
     from probate_processes.procfs import Members
     from probate_processes.stopping import Stopping
     from probate_processes.tree import Tree
 
 
-def named(start: Start) -> Named[Tree]:
-    """How the tree of a program that is about to be started will be found, for the journal."""
-    mark = start.mark
+def named(what: str, mark: Mark | None = None) -> Named[Tree]:
+    """How a tree will be found, for the journal: one that is about to be started has its mark."""
     before = {
-        "token": mark.token.decode(),
-        "tag": mark.tag,
         "host_cgroup": cgroup_of(os.getpid()),
         "host_start": start_time_of_host(os.getpid()),
         "pid_namespace": _pid_namespace(),
     }
-    return Named(f"OS process {start.argv[0]!r}", before, _identity_of)
+    return Named(f"OS process {what}", before | _marks_of(mark), _identity_of)
+
+
+def _marks_of(mark: Mark | None) -> dict[str, Any]:
+    return {} if mark is None else {"token": mark.token.decode(), "tag": mark.tag}
 
 
 def _identity_of(tree: Tree) -> dict[str, Any]:
-    """What is known of a tree when its leader has been started."""
+    """What is known of a tree when its leader has been started, or adopted."""
     cgroup = tree.cgroup
     return {
         "pid": tree.os_pid,
         "start": tree.leader.start_time,
         "cgroup": None if cgroup is None else [str(cgroup.folder), cgroup.path],
+        **_marks_of(tree.mark),
     }
 
 
@@ -92,8 +94,9 @@ class Remains:
     """
 
     def __init__(self, host: int, identity: Mapping[str, Any]) -> None:
-        self._token = identity["token"].encode()
-        self._tag = identity["tag"]
+        # A stranger that was adopted has no marks.
+        self._token = identity.get("token", "").encode()
+        self._tag: int | None = identity.get("tag")
         self._leader = identity.get("pid"), identity.get("start")
         self._host_cgroup = identity["host_cgroup"]
         self.cgroup: Cgroup | None = None
@@ -148,7 +151,9 @@ class Remains:
     def _is_told(self, os_pid: int, descent: Descent) -> bool:
         if os_pid == os.getpid() or descent.is_zombie:
             return False
-        if (os_pid, descent.start_time) == self._leader or tag_of(os_pid) == self._tag:
+        if (os_pid, descent.start_time) == self._leader:
+            return not is_ancestor(os_pid)
+        if self._tag is not None and tag_of(os_pid) == self._tag:
             return not is_ancestor(os_pid)
         return (
             (descent.parent == 1 or is_ancestor(descent.parent))
