@@ -277,3 +277,13 @@ def test_a_manager_is_built_by_them(folder: Path) -> None:
             manager.orchestrator["sockets"].manager.bind_udp(process.pid, ("127.0.0.1", 0))
 
         assert process.usage()["sockets"].count == 2
+
+
+def test_a_manager_names_the_setting_that_has_an_unknown_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the command does: by the variable that it is from."""
+    monkeypatch.setenv("PROBATE_DISABLE", "sokets")
+
+    with pytest.raises(UnknownKindError, match="disable by PROBATE_DISABLE"):
+        ProcessManager.builder().with_settings(Settings()).build()

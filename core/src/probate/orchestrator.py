@@ -134,7 +134,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
             raise self._registry.unknown(kind)
         found = self._of_class(kind)
         if not found:
-            raise self._registry.unknown(kind.__qualname__)
+            raise self._registry.unknown_class(kind)
         if len(found) > 1:
             kinds = ", ".join(each.kind for each in found)
             raise LookupError(f"several plugins are a {kind.__qualname__}: ask by name ({kinds})")
@@ -178,7 +178,9 @@ class ResourceOrchestrator(Mapping[str, Any]):
             raise TypeError(f"expected must be a collection of kinds, got the string {expected!r}")
         missing = [kind for kind in expected if kind not in self]
         for kind in missing:
+            why = self._registry.why_missing(kind)
             message = f"kind {kind!r} has no plugin: its resources would leak"
+            message += f" ({why})" if why else ""
             warnings.warn(message, MissingKindWarning, stacklevel=2)
         return missing
 

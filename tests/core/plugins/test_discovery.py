@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from distributions import PLUGIN, install
 
-from probate import PluginStatus, ResourceOrchestrator, UnknownKindError, __version__
+from probate import (
+    MissingKindWarning,
+    PluginStatus,
+    ResourceOrchestrator,
+    UnknownKindError,
+    __version__,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,6 +121,17 @@ def test_a_kind_that_was_disabled_says_so_where_it_is_asked_for(site: Path) -> N
 
     with pytest.raises(UnknownKindError, match="one is disabled: disabled by name"):
         orchestrator["leases"]
+
+
+def test_a_class_whose_kind_was_disabled_says_so_where_it_is_asked_for() -> None:
+    """By the package that the class is of; and so where coverage is checked."""
+    from probate_sockets import SocketResource
+
+    orchestrator = ResourceOrchestrator().discover(only=["sockets"], disable=["sockets"])
+    with pytest.raises(UnknownKindError, match="probate-sockets is disabled"):
+        orchestrator[SocketResource]
+    with pytest.warns(MissingKindWarning, match="would leak .probate-sockets is disabled"):
+        orchestrator.validate_coverage(["sockets"])
 
 
 @pytest.mark.parametrize("given", [{"disable": ["no-such"]}, {"priorities": {"no-such": 1}}])

@@ -168,9 +168,19 @@ class PluginRegistry:
 
         `where` is the setting in which it is named.
         """
+        return UnknownKindError(kind, self.order(), self.why_missing(kind), where)
+
+    def unknown_class(self, wanted: type) -> UnknownKindError:
+        """Make the error for a class of which no plugin is registered."""
+        package = wanted.__module__.partition(".")[0]
+        kind = package.removeprefix("probate_")
+        why = self.why_missing(kind) or f"no plugin of class {wanted.__qualname__} is registered"
+        return UnknownKindError(kind, self.order(), why)
+
+    def why_missing(self, kind: str) -> str:
+        """Say what became of the plugins that were found for a kind; empty if none was."""
         found = [each for each in self.discovered if each.kind == kind]
-        why = "; ".join(f"{each.distribution} is {each.status}: {each.reason}" for each in found)
-        return UnknownKindError(kind, self.order(), why, where)
+        return "; ".join(f"{each.distribution} is {each.status}: {each.reason}" for each in found)
 
     def check_limits(self, limits: ResourceLimits) -> None:
         """Raise UnknownKindError for the limits of a kind that is not registered.

@@ -167,12 +167,16 @@ class ProcessManagerBuilder(Generic[M]):
         Raises RuntimeError if the orchestrator serves another one, UnknownKindError if a
         scheduler is asked for and not installed, or for limits of a kind that there is not.
         """
+        from probate.plugins import discovery
+
         orchestrator = self._orchestrator
         if orchestrator is None:
             orchestrator = ResourceOrchestrator()
             if self._settings is None:
                 orchestrator.discover()
             else:
+                # Here, since it knows where each setting is from.
+                self._settings.check_kinds({each.kind for each in discovery.scan()})
                 disable, priorities = self._settings.disable, self._settings.priorities
                 orchestrator.discover(disable=disable, priorities=priorities)
         return self._make(orchestrator, self._options)
