@@ -295,6 +295,35 @@ def test_what_is_written_to_a_connection_arrives(
     run(scenario())
 
 
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_transport_of_another_file_with_the_number_is_closed_with_it(
+    manager: ProcessManager,
+    ipc: IpcManager,
+    owner: Process,
+    run: Callable[[Coroutine[Any, Any, None]], None],
+    closes: bool,
+) -> None:
+    """One that leaves the number open sends nothing more with asyncio, which is told."""
+
+    async def scenario() -> None:
+        number, end = pipe_to_another(manager, ipc, owner)
+        await written(os.fdopen(end.fileno(), "wb", 0, closefd=closes))
+        is_lost = not closes and not isinstance(asyncio.get_running_loop(), uvloop.Loop)
+        thread, outcome = in_thread(lambda: None if is_lost else taken(number))
+
+        result = await owner.terminate_async(grace=ENOUGH)
+
+        await asyncio.to_thread(thread.join, ENOUGH)
+        if is_lost:
+            assert f"{WRITTEN - inside(number)} bytes" in only_error(result)
+        else:
+            assert result.is_success
+            assert outcome == [WRITTEN]
+        assert end.closed
+
+    run(scenario())
+
+
 # -- what is lost --------------------------------------------------------------
 
 
@@ -511,11 +540,14 @@ def test_a_loop_that_is_held_up_makes_it_busy(
     owner: Process,
     new_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
-    """Nobody else may touch its transports; once it turns again, it closes them."""
+    """Nobody else may touch its transports; once it turns again, it closes them.
+
+    What it writes until then is not told to be lost.
+    """
     go_on = threading.Event()
     with LoopThread(new_loop()) as there:
-        _, end = pipe_to_another(manager, ipc, owner)
-        there.run(written(end, 1000))
+        number, end = pipe_to_another(manager, ipc, owner)
+        there.run(written(end))
         there.loop.call_soon_threadsafe(go_on.wait, ENOUGH)
         orchestrator = manager.orchestrator
 
@@ -524,9 +556,13 @@ def test_a_loop_that_is_held_up_makes_it_busy(
         assert [error.outcome for error in result.errors] == [Outcome.BUSY]
         assert "its event loop has not closed it yet" in result.errors[0].message
         assert is_open(end)
+        # uvloop writes once more before it closes what was aborted.
+        there.loop.call_soon_threadsafe(os.read, number, 1 << 16)
         go_on.set()
-        assert orchestrator.cleanup_process(owner.pid, grace=ENOUGH).is_success
+        message = only_error(orchestrator.cleanup_process(owner.pid, grace=0))
         assert end.closed
+        lost = WRITTEN - (1 << 16) - inside(number)
+        assert f"{lost} bytes written to it were not sent" in message
 
 
 # -- one and many --------------------------------------------------------------

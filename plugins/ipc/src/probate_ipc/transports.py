@@ -60,7 +60,7 @@ class PipeTransport(BoundTransport):
 
     def close_gently(self) -> None:
         """Close it, on its loop, and note what is lost if its reader goes away meanwhile."""
-        if not self._is_closing and self.unsent():
+        if self.unsent():
             self.native.set_protocol(_LossNoted(self, self.native.get_protocol()))
         super().close_gently()
 
@@ -197,8 +197,9 @@ def _note(numbered: dict[int, Handle], things: Iterable[Any]) -> None:
         # Of whatever class it is: nothing that it raises is ours to tell.
         with contextlib.suppress(Exception):
             for part in parts_of(each):
-                if (handle := numbered.get(number_of(part))) is not None:
-                    handle.above = PipeTransport(each)
+                # One of a file that leaves its number open closes nothing.
+                if number_of(part) in numbered and getattr(part, "closefd", True):
+                    numbered[number_of(part)].above = PipeTransport(each)
 
 
 def give_back_above(handle: Handle, above: PipeTransport) -> Outcome:
