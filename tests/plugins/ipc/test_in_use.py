@@ -109,27 +109,6 @@ def test_a_loop_lets_go_of_what_it_polls(
     asyncio.run(scenario())
 
 
-def test_what_a_transport_had_yet_to_write_is_an_error_with_its_number(
-    ipc: IpcManager, owner: Process
-) -> None:
-    """Bytes that force loses are told, not counted as freed (aiohttp#1369)."""
-
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        _reader, end = ipc.pipe(owner.pid)
-        transport, _ = await loop.connect_write_pipe(asyncio.Protocol, end)
-        transport.write(bytes(1 << 20))
-        left = transport.get_write_buffer_size()
-
-        result = await owner.terminate_async()
-
-        assert [error.outcome for error in result.errors] == [Outcome.FAILED]
-        assert f"{left} bytes that were not written yet are lost" in result.errors[0].message
-        assert end.closed
-
-    asyncio.run(scenario())
-
-
 def test_what_a_loop_does_not_let_go_of_is_busy_and_says_so(
     manager: ProcessManager, ipc: IpcManager, owner: Process
 ) -> None:

@@ -19,6 +19,7 @@ log.py         the logger `probate`
 exiting.py     threads while the interpreter exits
 interrupts.py  exceptions that fall in from outside, and a way to go on; threads started whole
 loops.py       calls on the event loop that a thing belongs to
+transport.py   BoundTransport: a transport of an event loop, closed where it belongs
 trustedfile.py small files, read only if nobody else can have written them
 lazy.py        modules and names imported when first used
 arguments.py   checked_int: the one check for whole numbers
@@ -76,6 +77,11 @@ if TYPE_CHECKING:
     from probate.system.polling import polled as polled
     from probate.system.sharing import all_sharers_of as all_sharers_of
     from probate.system.sharing import sharers_of as sharers_of
+    from probate.system.transport import BoundTransport as BoundTransport
+    from probate.system.transport import is_transport as is_transport
+    from probate.system.transport import loop_of as loop_of
+    from probate.system.transport import parts_of as parts_of
+    from probate.system.transport import transport_of as transport_of
     from probate.system.wakeup import give_up_wakeup as give_up_wakeup
 
 #: The public names of each module; the block above says the same to checkers.
@@ -102,6 +108,7 @@ _HOMES: Final = by_name(
         "probate.system.osprocess": "OsProcess open_pidfd read_proc start_time_of stat_of",
         "probate.system.polling": "objects_above polled",
         "probate.system.sharing": "all_sharers_of sharers_of",
+        "probate.system.transport": "BoundTransport is_transport loop_of parts_of transport_of",
         "probate.system.wakeup": "give_up_wakeup",
     }
 )

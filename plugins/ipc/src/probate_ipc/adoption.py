@@ -14,16 +14,18 @@ from multiprocessing.connection import Connection, Listener
 import posix_ipc
 import sysv_ipc
 
+from probate.system import loop_of, transport_of
 from probate_ipc import native as kernel
 from probate_ipc.connection import ConnectionHandle, ListenerHandle, listening_socket
 from probate_ipc.handle import Handle
 from probate_ipc.messagequeue import PosixQueue, SysvQueue
 from probate_ipc.semaphore import PosixSemaphore, SysvSemaphore
+from probate_ipc.transports import TransportHandle, is_pipe_transport
 
 
 def native_of(resource: object) -> object:
     """Return the object by which `resource` is known: the native one, if it wraps one."""
-    return resource.identity if isinstance(resource, Handle) else resource
+    return resource.identity if isinstance(resource, Handle) else transport_of(resource)
 
 
 def handle_on(resource: object, *, is_owner: bool) -> Handle | None:
@@ -61,6 +63,11 @@ def _handle_on(resource: object, *, is_owner: bool) -> Handle | None:
         return SysvQueue(resource, is_owner=is_owner)
     if isinstance(resource, sysv_ipc.Semaphore):
         return SysvSemaphore(resource, is_owner=is_owner)
+    if is_pipe_transport(native := transport_of(resource)):
+        if loop_of(native) is None and native.is_closing():
+            # A transport of asyncio's forgets its loop when it has closed.
+            raise _closed(resource)
+        return TransportHandle(native, resource)
     return None
 
 

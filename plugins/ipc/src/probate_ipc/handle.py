@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import concurrent.futures
 
     from probate.system import LetGo, OwnedDescriptor
+    from probate_ipc.transports import PipeTransport
 
 #: Seconds that a release waits for threads that it has woken. They need nobody's goodwill to
 #: leave, only to be scheduled.
@@ -24,6 +25,8 @@ class Handle(ABC):
     reserved: int = 0
     #: What came of having those who polled its number let go of it; None if nobody did.
     polling: LetGo | None = None
+    #: The transport of an event loop that was made of it, which closes it; None if none is known.
+    above: PipeTransport | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.describe()}>"

@@ -16,7 +16,7 @@ from probate import (
     pid_or_current,
     runs_inline,
 )
-from probate.system import checked_int, let_all_go
+from probate.system import checked_int, is_transport, let_all_go, number_of, parts_of
 from probate_ipc import arguments, limits
 from probate_ipc.adoption import handle_on, native_of
 from probate_ipc.connection import ConnectionHandle, new_pair
@@ -24,6 +24,7 @@ from probate_ipc.inprocess import DEFAULT_BYTES, InProcessQueue, QueueKind
 from probate_ipc.messagequeue import PosixQueue, SysvQueue
 from probate_ipc.pipe import PipeReader, PipeWriter, new_pipe
 from probate_ipc.semaphore import PosixSemaphore, SysvSemaphore
+from probate_ipc.transports import TransportHandle, give_back_above, note_transports
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from probate import CleanupStats, ResourceId
     from probate_ipc.handle import Handle
+    from probate_ipc.transports import PipeTransport
 
 H = TypeVar("H", bound="Handle")
 J = TypeVar("J", bound="Handle")
@@ -60,7 +62,7 @@ class IpcManager:
             _give_back,
             describe=lambda handle: handle.describe(),
             identity=native_of,
-            alias=native_of,
+            alias=self._known_native,
             descriptors=attrgetter("descriptors"),
         )
 
@@ -232,19 +234,28 @@ class IpcManager:
 
     @pid_or_current
     def adopt(self, pid: int, resource: object, *, as_owner: bool = False) -> ResourceId | None:
-        """Own a connection, listener, or a queue or semaphore of posix_ipc or sysv_ipc.
+        """Own a connection, listener, pipe transport, or what posix_ipc or sysv_ipc have made.
 
-        What has a name or a key is adopted as by a user, and never removed, unless `as_owner` says
-        that it is the process's to remove. Returns None for anything else, ValueError if it is
-        closed.
+        A transport of a pipe that the same process owns goes with that, and under its id. What has
+        a name or a key is adopted as by a user, and never removed, unless `as_owner` says that it
+        is the process's to remove. Returns None for anything else, ValueError if it is closed.
         """
         handle = handle_on(resource, is_owner=as_owner)
+        if isinstance(handle, TransportHandle) and (below := self._below(handle.above, pid)):
+            self.table.check_admitted(pid)
+            below.above = handle.above
+            return self.table.find(pid, below)
         return None if handle is None else self.table.add(pid, handle, handle.reserved)
 
     @runs_inline
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[Any]]:
-        """Refuse sends, and wake those who wait to send."""
-        futures = [handle.stop_sending() for _, handle in self.table.owned(pid)]
+        """Refuse sends, wake those who wait to send, and have transports send what they have."""
+        owned = [handle for _, handle in self.table.owned(pid)]
+        note_transports(owned)
+        futures = [
+            handle.stop_sending() if handle.above is None else handle.above.stop_sending()
+            for handle in owned
+        ]
         return [future for future in futures if future is not None]
 
     def cleanup(self, pid: int) -> CleanupStats:
@@ -257,6 +268,23 @@ class IpcManager:
         return self.table.cleanup(pid)
 
     # -- inside --------------------------------------------------------------
+
+    def _below(self, made: PipeTransport, pid: int) -> Handle | None:
+        """Find what `pid` owns that a transport was made of."""
+        for descriptor in made.descriptors:
+            owner, below = self.table.with_descriptor(descriptor.number) or (0, None)
+            if owner == pid and below is not None and below.number == descriptor.number:
+                return below
+        return None
+
+    def _known_native(self, thing: object) -> object:
+        """Return what the table knows a thing by, or what a transport was made of."""
+        native = native_of(thing)
+        for part in parts_of(native) if is_transport(native) else ():
+            _, below = self.table.with_descriptor(number_of(part)) or (0, None)
+            if below is not None and below.above is not None and below.above.native is native:
+                return below.identity
+        return native
 
     def _acquire_pair(self, pid: int, other: int, make: Callable[[], tuple[H, J]]) -> tuple[H, J]:
         """Make two things with an owner each, once both may own them, or none at all."""
@@ -283,8 +311,11 @@ class IpcManager:
 
 
 def _have_let_go(handles: list[Handle]) -> None:
-    """Have event loops and selectors poll these no more: their numbers will be others'."""
-    numbered = {handle.number: handle for handle in handles}
+    """Have event loops and selectors poll these no more: their numbers will be others'.
+
+    But for transports, which close their numbers themselves.
+    """
+    numbered = {handle.number: handle for handle in handles if handle.above is None}
     numbered.pop(-1, None)
     found = let_all_go(numbered)
     for number, handle in numbered.items():
@@ -296,6 +327,7 @@ def _give_back(handle: Handle) -> Outcome:
 
 
 def _close_by_hand(handle: Handle) -> Outcome:
+    note_transports([handle])
     _have_let_go([handle])
     if isinstance(handle, ConnectionHandle):
         return _given_back(handle, handle.close)
@@ -303,6 +335,8 @@ def _close_by_hand(handle: Handle) -> Outcome:
 
 
 def _given_back(handle: Handle, give_back: Callable[[], Outcome | None]) -> Outcome:
+    if handle.above is not None:
+        return give_back_above(handle, handle.above)
     if handle.polling is None:
         return give_back() or Outcome.RELEASED
     return handle.polling.then(give_back)

@@ -6,12 +6,12 @@ import contextlib
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from probate.system import running_loop
+from probate.system import is_transport, loop_of, running_loop, transport_of
 from probate_sockets import asyncstream, unix
 from probate_sockets.asyncstream import AsyncStream
-from probate_sockets.loopbound import LoopBound, is_server, is_transport, sockets_of
+from probate_sockets.loopbound import LoopBound, is_server, sockets_of
 from probate_sockets.plain import PlainSocket
 from probate_sockets.threadserver import ThreadServer, is_thread_server
 
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     Owned = PlainSocket | LoopBound | ThreadServer | AsyncStream
-
-
-#: What a stream writer has.
-_WRITER: Final = ("transport", "write", "wait_closed", "close")
 
 
 def wrap(resource: Any) -> Owned | None:
@@ -45,13 +41,6 @@ def wrap(resource: Any) -> Owned | None:
     return _bind_to_loop(resource)
 
 
-def native_of(thing: Any) -> Any:
-    """Return the transport of a stream writer; anything else as it is."""
-    if all(hasattr(type(thing), name) for name in _WRITER) and is_transport(thing.transport):
-        return thing.transport
-    return thing
-
-
 def parts_of(thing: Any) -> Iterable[Any]:
     """Return the sockets that something was made of, if it is what a socket may lie below."""
     if is_server(thing) or is_transport(thing):
@@ -71,12 +60,12 @@ def _check_open(what: str, thing: Any) -> None:
 
 def _bind_to_loop(resource: Any, adopted: Any = None) -> LoopBound | None:
     adopted = resource if adopted is None else adopted
-    resource = native_of(resource)
+    resource = transport_of(resource)
     if is_server(resource):
         loop = resource.get_loop()
     elif is_transport(resource):
         # Transports have no get_loop(); they are made, and best adopted, on their loop.
-        loop = getattr(resource, "_loop", None) or running_loop()
+        loop = loop_of(resource) or running_loop()
         if loop is None:
             if resource.is_closing():
                 # A transport of asyncio's forgets its loop when it has closed.
@@ -86,11 +75,11 @@ def _bind_to_loop(resource: Any, adopted: Any = None) -> LoopBound | None:
         return None
     bound = LoopBound(resource, loop, adopted)
     if bound.has_closed():
-        if not bound.sockets and is_transport(resource) and not resource.is_closing():
+        if not bound.parts and is_transport(resource) and not resource.is_closing():
             return None
         raise _closed(resource)
     if is_server(resource):
-        paths = map(unix.bound_path, bound.sockets)
+        paths = map(unix.bound_path, bound.parts)
         bound.bound.extend(path for path in paths if path is not None)
     return bound
 

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, final
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current, runs_inline
-from probate.system import blocked_in, number_of
+from probate.system import blocked_in, number_of, transport_of
 from probate_sockets import adoption, onloop, unix
 from probate_sockets.address import Endpoint, resolve, unix_path
 from probate_sockets.many import close_many
@@ -230,7 +230,7 @@ class SocketManager:
 
     def _known_native(self, thing: object) -> object:
         """Return what the table knows a writer by, or what was made of an owned socket."""
-        native = adoption.native_of(thing)
+        native = transport_of(thing)
         for part in adoption.parts_of(native):
             _, below = self._plain_with(number_of(part))
             if below is not None and below.has_above(native):

@@ -13,6 +13,7 @@ from probate.system import (
     Blocked,
     blocked_in,
     called_back,
+    is_transport,
     let_go,
     number_of,
     objects_above,
@@ -20,12 +21,7 @@ from probate.system import (
     polled,
 )
 from probate_sockets import makefiles, polling
-from probate_sockets.loopbound import (
-    LoopBound,
-    is_server,
-    is_transport,
-    sockets_of,
-)
+from probate_sockets.loopbound import LoopBound, is_server, sockets_of
 from probate_sockets.threadserver import ThreadServer
 
 if TYPE_CHECKING:
