@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, final
 
 from probate.errors import JournalNotArmedError
 from probate.journal.folders import HEADER, LOCK, make_host_folder, write_json
-from probate.journal.handles import boot_id, process_handle, seconds_since_boot
+from probate.journal.handles import (
+    boot_id,
+    ipc_namespace,
+    process_handle,
+    seconds_since_boot,
+)
 from probate.journal.store import Store
 from probate.system.forking import forget_in_forked_child
 from probate.system.log import logger
@@ -72,6 +77,14 @@ class Row(NamedTuple):
         """Note what the thing was made to be. Raises OSError."""
         identity = {**self.named.before, **self.named.after(made)}
         self.journal.write(self, "confirmed", identity)
+
+    def adopt(self, made: object) -> None:
+        """Note what a thing is that was there already; else delete the row. Raises OSError."""
+        try:
+            self.confirm(made)
+        except BaseException:
+            self.delete()
+            raise
 
     def delete(self) -> None:
         """Note that it was given back, or never made. Raises OSError."""
@@ -238,6 +251,7 @@ def _header() -> dict[str, Any]:
         "start": start_time_of(os.getpid()),
         "handle": handle,
         "pid_namespace": Path("/proc/self/ns/pid").stat().st_ino,
+        "ipc_namespace": ipc_namespace(),
         "uid": os.geteuid(),
         "at": seconds_since_boot(),
         "command": sys.orig_argv,
