@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 from probate.journal.folders import HEADER, host_folders, read_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 #: Seconds for which anything is waited for, on however busy a machine.
@@ -109,10 +110,7 @@ def _watches(os_pid: str, host: int) -> bool:
 
 def wait_until_gone(*paths: Path | str) -> None:
     """Wait until nothing is at these paths any more."""
-    deadline = time.monotonic() + PATIENCE
-    while left := [path for path in paths if os.path.lexists(path)]:
-        assert time.monotonic() < deadline, f"still there: {left}"
-        time.sleep(0.005)
+    wait_while(lambda: [path for path in paths if os.path.lexists(path)])
 
 
 def kill_all(*os_pids: int) -> None:
@@ -123,3 +121,11 @@ def kill_all(*os_pids: int) -> None:
     for pidfd in pidfds:
         assert select.select([pidfd], [], [], PATIENCE)[0]
         os.close(pidfd)
+
+
+def wait_while(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds no more."""
+    deadline = time.monotonic() + PATIENCE
+    while left := condition():
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.005)

@@ -9,6 +9,7 @@ handles.py   names of files and OS processes that no later one gets again
 arming.py    Reaper: a small process that outlives this host
 reaper.py    that process: stdlib only, it becomes the program that settles
 pinned.py    removing what a dead owner has left by name, and nothing else
+sysv.py      finding System V queues, semaphores and segments again, and removing them
 
 Public: plugins import these names from here. Each is loaded when it is first used.
 """
@@ -23,20 +24,32 @@ if TYPE_CHECKING:
     from probate.journal.arming import Reaper as Reaper
     from probate.journal.handles import boot_id as boot_id
     from probate.journal.handles import file_handle as file_handle
+    from probate.journal.handles import ipc_namespace as ipc_namespace
     from probate.journal.handles import open_process as open_process
     from probate.journal.handles import process_handle as process_handle
     from probate.journal.named import Named as Named
     from probate.journal.pinned import path_identity as path_identity
     from probate.journal.pinned import reclaim_path as reclaim_path
     from probate.journal.pinned import users_of_file as users_of_file
+    from probate.journal.sysv import SysvIdentity as SysvIdentity
+    from probate.journal.sysv import SysvSort as SysvSort
+    from probate.journal.sysv import may_be_there as may_be_there
+    from probate.journal.sysv import reclaim_sysv as reclaim_sysv
+    from probate.journal.sysv import sysv_named as sysv_named
+    from probate.journal.sysv import sysv_status as sysv_status
+    from probate.journal.sysv import with_sysv_key as with_sysv_key
 
 #: The public names of each module; the block above says the same to checkers.
 _HOMES: Final = by_name(
     {
         "probate.journal.arming": "Reaper",
-        "probate.journal.handles": "boot_id file_handle open_process process_handle",
+        "probate.journal.handles": (
+            "boot_id file_handle ipc_namespace open_process process_handle"
+        ),
         "probate.journal.named": "Named",
         "probate.journal.pinned": "path_identity reclaim_path users_of_file",
+        "probate.journal.sysv": "SysvIdentity SysvSort may_be_there reclaim_sysv sysv_named "
+        "sysv_status with_sysv_key",
     }
 )
 __all__ = list(_HOMES)

@@ -1,4 +1,4 @@
-"""Names that the kernel gives to files and OS processes, which no later one gets again.
+"""Names that the kernel gives to files, OS processes and namespaces, which no later one gets again.
 
 Device and inode number are a file's own only while it exists: on ext4, 200 successors of one name
 had one number. A file handle (name_to_handle_at(2)) has the inode's generation as well; it takes
@@ -24,6 +24,12 @@ _AT_HANDLE_FID: Final = 0x200
 
 #: MAX_HANDLE_SZ, include/linux/fs.h.
 _MOST_BYTES: Final = 128
+
+#: The type of a handle of a namespace, as `file_handle` has it (include/linux/exportfs.h).
+_FILEID_NSFS: Final = "241"
+
+#: PROC_IPC_INIT_INO: of the namespace that the machine begins with, and of no other.
+_FIRST_IPC_NAMESPACE: Final = f"inode:{0xEFFFFFFF}"
 
 
 @functools.cache
@@ -81,6 +87,31 @@ def open_process(handle: str) -> int | None:
     if number == errno.ESTALE:
         return None
     raise OSError(number, os.strerror(number), f"process handle {handle}")
+
+
+def ipc_namespace() -> str:
+    """Return what names the IPC namespace of this process (ipc_namespaces(7)).
+
+    It has System V objects and POSIX queues. By its handle no later one is called so (Linux 6.18);
+    before, it has but an inode number, which the kernel gives again.
+    """
+    try:
+        fd = os.open("/proc/self/ns/ipc", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        # A kernel without such namespaces has the first one.
+        return _FIRST_IPC_NAMESPACE
+    try:
+        handle = file_handle(fd)
+        if handle is not None and handle.split(":")[1] == _FILEID_NSFS:
+            return handle
+        return f"inode:{os.fstat(fd).st_ino}"
+    finally:
+        os.close(fd)
+
+
+def is_lasting_namespace(name: str) -> bool:
+    """Tell whether no later namespace has the name that `ipc_namespace` has returned."""
+    return not name.startswith("inode:") or name == _FIRST_IPC_NAMESPACE
 
 
 @functools.cache

@@ -9,7 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from probate.journal.handles import boot_id, open_process, process_handle, seconds_since_boot
+from probate.journal.handles import (
+    boot_id,
+    ipc_namespace,
+    open_process,
+    process_handle,
+    seconds_since_boot,
+)
 from probate.system.osprocess import start_time_of, stat_of
 
 if TYPE_CHECKING:
@@ -38,6 +44,7 @@ def header_of_this_host() -> dict[str, Any]:
         "start": start_time_of(os.getpid()),
         "handle": handle,
         "pid_namespace": _pid_namespace(),
+        "ipc_namespace": ipc_namespace(),
         "uid": os.geteuid(),
         "at": seconds_since_boot(),
         "command": sys.orig_argv,

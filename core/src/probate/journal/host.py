@@ -74,6 +74,14 @@ class Row(NamedTuple):
         identity = {**self.named.before, **self.named.after(made)}
         self.journal.write(self, "confirmed", identity)
 
+    def adopt(self, made: object) -> None:
+        """Note what a thing is that was there already; else delete the row. Raises OSError."""
+        try:
+            self.confirm(made)
+        except BaseException:
+            self.delete()
+            raise
+
     def delete(self) -> None:
         """Note that it was given back, or never made.
 

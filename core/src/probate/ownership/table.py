@@ -108,7 +108,7 @@ class OwnershipTable(OwnershipQueries[T]):
             with by_owner.admitted(pid, self.kind, nbytes) as reservation:
                 row = self._intend(pid, named)
                 if row is not None:
-                    row.confirm(resource)
+                    row.adopt(resource)
                 return self._record(pid, resource, nbytes, reservation, row, is_new=False)[0]
         resource_id = next(_ids)
         holdings = by_owner.get(pid)

@@ -175,11 +175,13 @@ def _rows_of(folder: Path, header: dict[str, Any]) -> list[_Row]:
 
 
 def _row(number: int, row: dict[str, Any], header: dict[str, Any]) -> _Row:
+    # What was confirmed says where it was made; of an intent, it is where its host began.
+    identity = {"ipc_namespace": header.get("ipc_namespace"), **row["identity"]}
     record = ResourceRecord(
         kind=row["kind"],
         description=row["description"],
         os_pid=header["pid"],
-        identity={**row["identity"], "boot": header["boot"]},
+        identity={**identity, "boot": header["boot"]},
         state=row["state"],
     )
     return _Row(number, record, row["owner"], row.get("tries", 0))

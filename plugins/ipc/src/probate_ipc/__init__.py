@@ -15,6 +15,7 @@ messagequeue.py POSIX and SysV message queues
 semaphore.py   semaphores of both sorts
 semtimedop.py  the wait for SysV semaphores with a timeout
 sysv.py        SysV ids, and their removal
+named.py       what outlives its maker: found, and removed, when that is dead
 limits.py      which limit of the kernel was reached
 native.py      posix_ipc and sysv_ipc, whose errors become Python's own
 interruptible.py waits that can be ended from elsewhere

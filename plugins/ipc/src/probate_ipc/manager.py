@@ -16,12 +16,14 @@ from probate import (
     pid_or_current,
     runs_inline,
 )
+from probate.journal import with_sysv_key
 from probate.system import checked_int, is_transport, let_all_go, number_of, parts_of
 from probate_ipc import arguments, limits
 from probate_ipc.adoption import handle_on, native_of
 from probate_ipc.connection import ConnectionHandle, new_pair
 from probate_ipc.inprocess import DEFAULT_BYTES, InProcessQueue, QueueKind
 from probate_ipc.messagequeue import PosixQueue, SysvQueue
+from probate_ipc.named import named_by_key, named_of, named_queue, named_semaphore
 from probate_ipc.pipe import PipeReader, PipeWriter, new_pipe
 from probate_ipc.semaphore import PosixSemaphore, SysvSemaphore
 from probate_ipc.transports import TransportHandle, give_back_above, note_transports
@@ -133,11 +135,14 @@ class IpcManager:
         The name goes with the owner, as long as it is still this queue's. QueueTooLargeError for
         more than fs.mqueue.msg_max and msgsize_max allow.
         """
-        name, mode = arguments.name_or_new(name), arguments.checked_mode(mode)
+        called, mode = arguments.name_or_new(name), arguments.checked_mode(mode)
         count = checked_int("max_messages", max_messages, least=1)
         size = checked_int("max_message_size", max_message_size, least=1)
         return self.table.acquire(
-            pid, lambda: PosixQueue.create(name, mode, count, size), nbytes=count * size
+            pid,
+            lambda: PosixQueue.create(called, mode, count, size),
+            nbytes=count * size,
+            named=named_queue(called, is_random=name is None),
         )
 
     @pid_or_current
@@ -155,9 +160,19 @@ class IpcManager:
         It is removed with its owner: whoever is blocked in it, in any OS process, gets EIDRM.
         """
         key, mode = arguments.key_or_free(key), arguments.checked_mode(mode)
+        is_random = key is None
         # So much a new one has room for (msgget(2)).
         nbytes = limits.setting("kernel.msgmnb")
-        return self.table.acquire(pid, lambda: SysvQueue.create(key, mode), nbytes=nbytes)
+
+        def acquire(key: int) -> SysvQueue:
+            return self.table.acquire(
+                pid,
+                lambda: SysvQueue.create(key, mode, is_random=is_random),
+                nbytes=nbytes,
+                named=named_by_key(SysvQueue, key, is_random=is_random),
+            )
+
+        return with_sysv_key(key, acquire)
 
     @pid_or_current
     def open_sysv_queue(self, pid: int, key: int) -> SysvQueue:
@@ -184,7 +199,16 @@ class IpcManager:
         """
         key, mode = arguments.key_or_free(key), arguments.checked_mode(mode)
         value = checked_int("value", value, least=0, most=sysv_ipc.SEMAPHORE_VALUE_MAX)
-        return self.table.acquire(pid, lambda: SysvSemaphore.create(key, mode, value, undo=undo))
+        is_random = key is None
+
+        def acquire(key: int) -> SysvSemaphore:
+            return self.table.acquire(
+                pid,
+                lambda: SysvSemaphore.create(key, mode, value, is_random=is_random, undo=undo),
+                named=named_by_key(SysvSemaphore, key, is_random=is_random),
+            )
+
+        return with_sysv_key(key, acquire)
 
     @pid_or_current
     def open_sysv_semaphore(self, pid: int, key: int, *, undo: bool = False) -> SysvSemaphore:
@@ -206,9 +230,13 @@ class IpcManager:
 
         The name goes with the owner, as long as it is still this semaphore's.
         """
-        name, mode = arguments.name_or_new(name), arguments.checked_mode(mode)
+        called, mode = arguments.name_or_new(name), arguments.checked_mode(mode)
         value = checked_int("value", value, least=0, most=posix_ipc.SEMAPHORE_VALUE_MAX)
-        return self.table.acquire(pid, lambda: PosixSemaphore.create(name, mode, value, undo=undo))
+        return self.table.acquire(
+            pid,
+            lambda: PosixSemaphore.create(called, mode, value, undo=undo),
+            named=named_semaphore(called, is_random=name is None),
+        )
 
     @pid_or_current
     def open_posix_semaphore(self, pid: int, name: str, *, undo: bool = False) -> PosixSemaphore:
@@ -241,11 +269,13 @@ class IpcManager:
         is the process's to remove. Returns None for anything else, ValueError if it is closed.
         """
         handle = handle_on(resource, is_owner=as_owner)
+        if handle is None:
+            return None
         if isinstance(handle, TransportHandle) and (below := self._below(handle.above, pid)):
             self.table.check_admitted(pid)
             below.above = handle.above
             return self.table.find(pid, below)
-        return None if handle is None else self.table.add(pid, handle, handle.reserved)
+        return self.table.add(pid, handle, handle.reserved, named=named_of(handle))
 
     @runs_inline
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[Any]]:

@@ -7,12 +7,13 @@ import errno
 import os
 import select
 import stat
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, final
 
 import posix_ipc
 import sysv_ipc
 
 from probate import BusyResourceError, Outcome
+from probate.journal import file_handle, ipc_namespace
 from probate.system import OwnedDescriptor, checked_int
 from probate_ipc import limits, sysv
 from probate_ipc import native as kernel
@@ -29,6 +30,7 @@ from probate_ipc.kernelobject import KernelObject
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from probate.journal import SysvSort
     from probate_ipc.interruptible import TimeLimit
 
 N = TypeVar("N", bound="posix_ipc.MessageQueue | sysv_ipc.MessageQueue")
@@ -173,6 +175,14 @@ class PosixQueue(MessageQueue[posix_ipc.MessageQueue]):
         """
         return self._receive(lambda: self.native.receive(0), timeout)
 
+    def lasting_identity(self) -> dict[str, Any]:
+        """Return what tells it from a later one of its name when this OS process is dead."""
+        return {
+            "handle": handle_of(self.native),
+            "uid": os.fstat(self.native.mqd).st_uid,
+            "ipc_namespace": ipc_namespace(),
+        }
+
     @property
     def _name_or_key(self) -> str:
         return repr(self.name)
@@ -224,7 +234,7 @@ class SysvQueue(MessageQueue[sysv_ipc.MessageQueue], sysv.SysvObject[sysv_ipc.Me
     """A SysV message queue. A wait looks at it every 16 ms, sooner at first."""
 
     sort = "SysV queue"
-    table = ("msg", "msqid")
+    table: ClassVar[SysvSort] = "msg"
 
     def __init__(self, native: sysv_ipc.MessageQueue, *, is_owner: bool) -> None:
         super().__init__(native, is_owner=is_owner)
@@ -232,10 +242,11 @@ class SysvQueue(MessageQueue[sysv_ipc.MessageQueue], sysv.SysvObject[sysv_ipc.Me
         self.reserved = native.max_size if is_owner else 0
 
     @classmethod
-    def create(cls, key: int | None, mode: int) -> SysvQueue:
-        """Create a queue (msgget(2)); without a key, under one that is free. Raises OSError."""
+    def create(cls, key: int, mode: int, *, is_random: bool) -> SysvQueue:
+        """Create a queue (msgget(2)); of a random key, errors do not tell. Raises OSError."""
         longest = limits.setting("kernel.msgmax")
-        with kernel.creating(f"SysV queue {sysv.key_shown(key)}", limits.SYSV_QUEUE):
+        shown = sysv.key_shown(key, is_random=is_random)
+        with kernel.creating(f"SysV queue {shown}", limits.SYSV_QUEUE):
             native = sysv_ipc.MessageQueue(key, sysv_ipc.IPC_CREX, mode, longest)
         with kernel.undone_by(native.remove):
             return cls(native, is_owner=True)
@@ -244,7 +255,7 @@ class SysvQueue(MessageQueue[sysv_ipc.MessageQueue], sysv.SysvObject[sysv_ipc.Me
     def open(cls, key: int) -> SysvQueue:
         """Open a queue as a user (msgget(2)). Raises OSError."""
         longest = limits.setting("kernel.msgmax")
-        with kernel.looking_up(f"SysV queue {sysv.key_shown(key)}"):
+        with kernel.looking_up(f"SysV queue {key:#x}"):
             return cls(sysv_ipc.MessageQueue(key, max_message_size=longest), is_owner=False)
 
     def send(self, message: bytes, *, type: int = 1, timeout: float | None = None) -> None:  # noqa: A002  as msgsnd(2) has it
@@ -283,6 +294,15 @@ class SysvQueue(MessageQueue[sysv_ipc.MessageQueue], sysv.SysvObject[sysv_ipc.Me
 def _open(name: str) -> posix_ipc.MessageQueue:
     with kernel.looking_up(f"POSIX queue {name!r}"):
         return posix_ipc.MessageQueue(name)
+
+
+def handle_of(native: posix_ipc.MessageQueue) -> str:
+    """Return the file handle of an open queue (name_to_handle_at(2)); or its inode number.
+
+    That is drawn from a counter for the whole kernel, so it does as well before Linux 6.5, where
+    a queue has no handle.
+    """
+    return file_handle(native.mqd) or f"inode:{os.fstat(native.mqd).st_ino}"
 
 
 def _inode(native: posix_ipc.MessageQueue) -> tuple[int, int]:

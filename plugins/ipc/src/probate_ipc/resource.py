@@ -6,6 +6,7 @@ from typing import final
 
 from probate import Ordering, ResourceKind
 from probate_ipc.manager import IpcManager
+from probate_ipc.named import reclaim
 
 
 @final
@@ -18,5 +19,10 @@ class IpcResource(ResourceKind):
     def __init__(self, manager: IpcManager | None = None) -> None:
         self.manager = m = IpcManager() if manager is None else manager
         super().__init__(
-            m.table, Ordering(priority=5), quiesce=m.quiesce, adopt=m.adopt, cleanup=m.cleanup
+            m.table,
+            Ordering(priority=5),
+            quiesce=m.quiesce,
+            adopt=m.adopt,
+            cleanup=m.cleanup,
+            reclaim=reclaim,
         )

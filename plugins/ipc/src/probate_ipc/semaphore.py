@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Final, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, final
 
 import posix_ipc
 import sysv_ipc
 
 from probate import Outcome
+from probate.journal import path_identity
 from probate.system import unlink_if_same
 from probate_ipc import limits, semtimedop, sysv
 from probate_ipc import native as kernel
@@ -21,6 +23,7 @@ from probate_ipc.kernelobject import KernelObject
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from probate.journal import SysvSort
     from probate_ipc.interruptible import TimeLimit
 
 N = TypeVar("N", bound="posix_ipc.Semaphore | sysv_ipc.Semaphore")
@@ -122,7 +125,7 @@ class SysvSemaphore(Semaphore[sysv_ipc.Semaphore], sysv.SysvObject[sysv_ipc.Sema
     """A SysV semaphore."""
 
     sort = "SysV semaphore"
-    table = ("sem", "semid")
+    table: ClassVar[SysvSort] = "sem"
 
     def __init__(
         self, native: sysv_ipc.Semaphore, *, is_owner: bool, undo: bool | None = None
@@ -132,9 +135,12 @@ class SysvSemaphore(Semaphore[sysv_ipc.Semaphore], sysv.SysvObject[sysv_ipc.Sema
         native.undo = self.undo
 
     @classmethod
-    def create(cls, key: int | None, mode: int, value: int, *, undo: bool) -> SysvSemaphore:
-        """Create a semaphore (semget(2)); without a key, under one that is free. OSError."""
-        with kernel.creating(f"SysV semaphore {sysv.key_shown(key)}", limits.SYSV_SEMAPHORE):
+    def create(
+        cls, key: int, mode: int, value: int, *, is_random: bool, undo: bool
+    ) -> SysvSemaphore:
+        """Create a semaphore (semget(2)); of a random key, errors do not tell. Raises OSError."""
+        shown = sysv.key_shown(key, is_random=is_random)
+        with kernel.creating(f"SysV semaphore {shown}", limits.SYSV_SEMAPHORE):
             native = sysv_ipc.Semaphore(key, sysv_ipc.IPC_CREX, mode, value)
         with kernel.undone_by(native.remove):
             return cls(native, is_owner=True, undo=undo)
@@ -142,7 +148,7 @@ class SysvSemaphore(Semaphore[sysv_ipc.Semaphore], sysv.SysvObject[sysv_ipc.Sema
     @classmethod
     def open(cls, key: int, *, undo: bool) -> SysvSemaphore:
         """Open a semaphore as a user (semget(2)). Raises OSError."""
-        with kernel.looking_up(f"SysV semaphore {sysv.key_shown(key)}"):
+        with kernel.looking_up(f"SysV semaphore {key:#x}"):
             return cls(sysv_ipc.Semaphore(key), is_owner=False, undo=undo)
 
     def _take(self, timeout: float) -> None:
@@ -164,7 +170,7 @@ class PosixSemaphore(Semaphore[posix_ipc.Semaphore]):
         super().__init__(native, is_owner=is_owner, undo=undo)
         #: Its name, which begins with a slash.
         self.name = native.name
-        self._path = _FOLDER + self.name.removeprefix("/")
+        self._path = path_of(self.name)
         #: What its file is, which is mapped, and no other's, while it is open.
         self._status = self._look()
 
@@ -185,14 +191,27 @@ class PosixSemaphore(Semaphore[posix_ipc.Semaphore]):
     @property
     def closed(self) -> bool:
         """Whether it is closed here, or unlinked by its owner, if that is another."""
-        return self._is_gone or not (self.is_owner or self._has_name)
+        return self._is_gone or not (self.is_owner or self.has_name)
+
+    def lasting_identity(self) -> dict[str, Any]:
+        """Return what tells it from a later one of its name when this OS process is dead.
+
+        Raises FileNotFoundError if the name is another's, or nobody's, already.
+        """
+        pin = os.open(self._path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            if self._status is None or not os.path.samestat(os.fstat(pin), self._status):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.name)
+            return path_identity(self._path, pin)
+        finally:
+            os.close(pin)
 
     @property
     def _name_or_key(self) -> str:
         return repr(self.name)
 
     @property
-    def _has_name(self) -> bool:
+    def has_name(self) -> bool:
         """Whether its name is still this semaphore's."""
         found, own = self._look(), self._status
         return found is not None and own is not None and os.path.samestat(found, own)
@@ -223,3 +242,8 @@ class PosixSemaphore(Semaphore[posix_ipc.Semaphore]):
             return os.lstat(self._path)
         except FileNotFoundError:
             return None
+
+
+def path_of(name: str) -> str:
+    """Return where the semaphore of that name is in the file system."""
+    return _FOLDER + name.removeprefix("/")

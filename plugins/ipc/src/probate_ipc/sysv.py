@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import sysv_ipc
 
 from probate import Outcome
+from probate.journal import SysvIdentity, sysv_status
 from probate_ipc import native as kernel
 from probate_ipc.kernelobject import KernelObject
 
+if TYPE_CHECKING:
+    from probate.journal import SysvSort
+
 N = TypeVar("N", bound="sysv_ipc.MessageQueue | sysv_ipc.Semaphore")
-
-
-@final
-class SysvIdentity(NamedTuple):
-    """Which SysV object this is: enough to know it again without trusting its key.
-
-    An id carries a sequence number, so it comes round only after some million others (sysvipc(7)).
-    Key and creator never change. The time of creation is kept so that a journal can tell the
-    object from a successor after a restart: IPC_SET and SETVAL overwrite the kernel's copy.
-    """
-
-    id: int
-    key: int
-    #: User and group id of whoever made it.
-    creator: tuple[int, int]
-    #: The kernel's time of creation, in seconds since the epoch; None where it cannot be read.
-    created: int | None
 
 
 class SysvObject(KernelObject[N]):
     """A SysV object. Its removal wakes whoever waits in it, in any OS process, with EIDRM."""
 
-    #: Its table in /proc/sysvipc (proc(5)), and the column of the id there.
-    table: ClassVar[tuple[str, str]]
+    #: Its table in /proc/sysvipc (proc(5)).
+    table: ClassVar[SysvSort]
 
     def __init__(self, native: N, *, is_owner: bool) -> None:
         super().__init__(native, is_owner=is_owner)
@@ -90,22 +77,15 @@ class SysvObject(KernelObject[N]):
         self._is_detached = True
 
 
-def key_shown(key: int | None) -> str:
+def key_shown(key: int, *, is_random: bool) -> str:
     """Show a key, as errors do."""
-    return "under a free key" if key is None else f"{key:#x}"
+    return "under a free key" if is_random else f"{key:#x}"
 
 
-def _change_time(table: tuple[str, str], wanted: int) -> int | None:
+def _change_time(table: SysvSort, wanted: int) -> int | None:
     """The `ctime` of id `wanted`; None where that cannot be read."""
-    name, column = table
     try:
-        with open(f"/proc/sysvipc/{name}") as file:
-            columns = file.readline().split()
-            id_column, time_column = columns.index(column), columns.index("ctime")
-            for line in file:
-                fields = line.split()
-                if int(fields[id_column]) == wanted:
-                    return int(fields[time_column])
+        found = sysv_status(table, wanted)
     except OSError:
         return None
-    return None
+    return None if found is None else found["ctime"]

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 import sysv_ipc
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current
-from probate.journal import Named, reclaim_path, users_of_file
+from probate.journal import (
+    Named,
+    reclaim_path,
+    reclaim_sysv,
+    sysv_named,
+    users_of_file,
+    with_sysv_key,
+)
 from probate_memory import posixsegment, sysv, sysvsegment
 from probate_memory.allocation import Allocation
 from probate_memory.arguments import (
@@ -174,8 +181,20 @@ class MemoryManager:
         """
         nbytes = checked_size(size)
         wanted = None if key is None else checked_key(key)
-        create = partial(sysv.create, nbytes, wanted, checked_mode(mode))
-        return self._acquire_segment(pid, create, nbytes=nbytes, is_owner=True, wipe=wipe)
+        is_random = wanted is None
+        create = partial(sysv.create, nbytes, checked_mode(mode), is_random=is_random)
+
+        def acquire(key: int) -> sysv_ipc.SharedMemory:
+            return self._acquire_segment(
+                pid,
+                partial(create, key=key),
+                nbytes=nbytes,
+                is_owner=True,
+                wipe=wipe,
+                named=_named_segment(key, is_random=is_random),
+            )
+
+        return with_sysv_key(wanted, acquire)
 
     @pid_or_current
     def open_segment(self, pid: int, segment_id: int) -> sysv_ipc.SharedMemory:
@@ -259,7 +278,9 @@ class MemoryManager:
         return None
 
     def reclaim(self, record: ResourceRecord, dry_run: bool) -> Outcome:
-        """Remove a segment whose owner has died, unless somebody has it open or mapped."""
+        """Remove a segment whose owner has died, unless somebody has it open or attached."""
+        if "which" in record.identity:
+            return reclaim_sysv(record, dry_run)
         return reclaim_path(record, dry_run, in_use=users_of_file)
 
     def cleanup(self, pid: int) -> CleanupStats:
@@ -279,11 +300,7 @@ class MemoryManager:
         return memory
 
     def _add(self, pid: int, memory: Memory) -> ResourceId:
-        named: Named[Memory] | None = None
-        if isinstance(memory, PosixSegment) and memory.is_owner:
-            before = {"path": path_of(memory.native.name)}
-            named = Named(str(memory), before, lambda _: memory.identity())
-        resource_id = self.table.add(pid, memory, memory.nbytes, named=named)
+        resource_id = self.table.add(pid, memory, memory.nbytes, named=_named_of(memory))
         self._peaks.note(pid)
         return resource_id
 
@@ -295,6 +312,7 @@ class MemoryManager:
         nbytes: int = 0,
         is_owner: bool = False,
         wipe: bool = False,
+        named: Named[SysvSegment] | None = None,
     ) -> sysv_ipc.SharedMemory:
         def make() -> SysvSegment:
             native = attach()
@@ -306,11 +324,26 @@ class MemoryManager:
                     native.remove()
                 raise
 
-        return self._acquire(pid, make, nbytes).native
+        return self._acquire(pid, make, nbytes, named=named).native
 
 
 def _native_of(resource: object) -> object:
     return resource.shm if isinstance(resource, ShareableList) else resource
+
+
+def _named_of(memory: Memory) -> Named[Any] | None:
+    """Say how a segment made elsewhere is found; None if its end is not its owner's."""
+    if isinstance(memory, PosixSegment) and memory.is_owner:
+        before = {"path": path_of(memory.native.name)}
+        return Named(str(memory), before, PosixSegment.identity)
+    if isinstance(memory, SysvSegment) and memory.is_owner:
+        return _named_segment(memory.native.key)
+    return None
+
+
+def _named_segment(key: int, *, is_random: bool = False) -> Named[SysvSegment]:
+    description = f"SysV segment with key {key:#x}"
+    return sysv_named("shm", description, key, SysvSegment.identity, is_random=is_random)
 
 
 def _checked_role(as_owner: object, *, wipe: bool) -> bool:

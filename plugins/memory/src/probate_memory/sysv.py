@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 import sysv_ipc
 
+from probate.journal import SysvIdentity
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -37,13 +39,13 @@ class Status(NamedTuple):
     last_pid: int
 
 
-def create(size: int, key: int | None, mode: int) -> sysv_ipc.SharedMemory:
-    """Create and attach a segment of zeros, with a free key if none is given.
+def create(size: int, mode: int, *, is_random: bool, key: int) -> sysv_ipc.SharedMemory:
+    """Create and attach a segment of zeros; of a random key, errors do not tell.
 
     Raises FileExistsError if there is one of that key, and other OSErrors, which name the limit
     that is reached (shmget(2)).
     """
-    what = f"segment of {size} bytes" if key is None else f"segment with key {key}"
+    what = f"segment of {size} bytes" if is_random else f"segment with key {key}"
     # IPC_PRIVATE always makes a new one, and with IPC_EXCL as well (shmget(2)).
     with _as_os_errors(what, errno.EEXIST, _LIMITS):
         return sysv_ipc.SharedMemory(
@@ -86,6 +88,16 @@ def status_of(native: sysv_ipc.SharedMemory) -> Status | None:
             )
     except FileNotFoundError:
         return None
+
+
+def identity_of(native: sysv_ipc.SharedMemory) -> SysvIdentity:
+    """Return what tells a segment from a later one when this OS process is dead.
+
+    Raises FileNotFoundError, PermissionError.
+    """
+    with _as_os_errors(f"segment {native.id}", errno.ENOENT):
+        creator = native.cuid, native.cgid
+        return SysvIdentity(native.id, native.key, creator, native.last_change_time)
 
 
 def remove(native: sysv_ipc.SharedMemory) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import sysv_ipc
 
     from probate import ReleaseError
+    from probate.journal import SysvIdentity
 
 
 @final
@@ -52,6 +53,10 @@ class SysvSegment:
     def __str__(self) -> str:
         role = "owner" if self.is_owner else "user"
         return f"SysV segment {self.native.id}, {role}"
+
+    def identity(self) -> SysvIdentity:
+        """What tells the segment from a later one of its key, for the journal."""
+        return sysv.identity_of(self.native)
 
     def close(self) -> Outcome:
         """Detach; if it is its owner's, wipe it if asked for, and remove it.
