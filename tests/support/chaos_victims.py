@@ -1,0 +1,90 @@
+"""Makes and gives back named things of all kinds, for ever, in children that are to be killed.
+
+A program: `STATE FOLDER`; for each line "SEED REAPER" on its input it forks one, and prints its pid.
+Of a seed, all names begin with that, or are in a folder of that name.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probate import ProcessManager, ResourceOrchestrator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def prefix_of(seed: int) -> str:
+    """What names begin with that are of this seed."""
+    return f"probate-chaos-{seed}-"
+
+
+def seconds_of(seed: int) -> str:
+    """How long the programs of this seed sleep: what tells them from others."""
+    return f"100{seed}.125"
+
+
+def main() -> None:
+    """Fork whom the input asks for."""
+    state, folder = sys.argv[1], Path(sys.argv[2])
+    # Everything is imported once, and not in each of them.
+    orchestrator = ResourceOrchestrator().discover()
+    for kind in orchestrator:
+        assert orchestrator[kind].manager is not None
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        seed, has_reaper = map(int, line.split())
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            live(state, folder / str(seed), seed, has_reaper=bool(has_reaper))
+        print(child, flush=True)
+
+
+def live(state: str, folder: Path, seed: int, *, has_reaper: bool) -> None:
+    """Make and give back, until killed."""
+    generator = random.Random(seed)
+    folder.mkdir()
+    builder = ProcessManager.builder().with_journal(state, reaper=has_reaper)
+    manager = builder.with_grace(0).with_deadline(None).build()
+    while True:
+        process = manager.create_process("victim")
+        makers = list(makers_of(manager, process.pid, folder, seed))
+        for _ in range(generator.randrange(1, 12)):
+            generator.choice(makers)()
+        process.terminate()
+
+
+_numbers = count(1)
+
+
+def makers_of(
+    manager: ProcessManager, pid: int, folder: Path, seed: int
+) -> Iterator[Callable[[], Any]]:
+    """What makes things of each kind, under names that tell whose they are."""
+    memory, ipc, files, sockets = (
+        manager.orchestrator[kind].manager for kind in ("memory", "ipc", "files", "sockets")
+    )
+
+    def name() -> str:
+        return f"{prefix_of(seed)}{next(_numbers)}"
+
+    yield lambda: memory.create_shared_memory(pid, name(), size=4096)
+    yield lambda: memory.close(pid, memory.create_shared_memory(pid, name(), size=1))
+    yield lambda: ipc.create_posix_queue(pid, f"/{name()}", max_messages=1, max_bytes=8)
+    yield lambda: ipc.create_posix_semaphore(pid, f"/{name()}")
+    yield lambda: files.temporary_file(pid, directory=folder)
+    yield lambda: (files.temporary_directory(pid, directory=folder).__str__())
+    yield lambda: files.mkfifo(pid, folder / name())
+    yield lambda: sockets.listen_unix(pid, str(folder / f"s{next(_numbers)}"))
+    yield lambda: manager.spawn(["sleep", seconds_of(seed)])
+
+
+if __name__ == "__main__":
+    main()
