@@ -197,9 +197,8 @@ def _note(numbered: dict[int, Handle], things: Iterable[Any]) -> None:
         # Of whatever class it is: nothing that it raises is ours to tell.
         with contextlib.suppress(Exception):
             for part in parts_of(each):
-                # One of a file that leaves its number open closes nothing.
-                if number_of(part) in numbered and getattr(part, "closefd", True):
-                    numbered[number_of(part)].above = PipeTransport(each)
+                if (handle := numbered.get(number_of(part))) is not None:
+                    handle.above = PipeTransport(each)
 
 
 def give_back_above(handle: Handle, above: PipeTransport) -> Outcome:
