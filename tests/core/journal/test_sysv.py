@@ -141,12 +141,11 @@ def test_another_boot_has_nothing_of_it(which: SysvSort, native: Any) -> None:
     assert has_id(which, native.id)
 
 
+@pytest.mark.needs_root(reason="gives things to another user, and may remove them still")
 def test_another_user_s_is_refused(which: SysvSort, native: Any) -> None:
     """Given to somebody by IPC_SET: it is theirs now, though we made it."""
     detach(native)
     record = record_of(which, native.key, native)
-    if os.geteuid() != 0:
-        pytest.skip("only root gives things away and may remove them still")
     native.uid = 65534
 
     with pytest.raises(RefusedResourceError, match="belongs to user 65534"):

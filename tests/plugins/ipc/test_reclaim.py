@@ -17,9 +17,11 @@ from ipc_kernel import is_there, remove
 from journal_hosts import JournalHost, kill_all, reaper_of, wait_while
 from sysv_kernel import ids_by_key
 
-from probate import ResourceOrchestrator
+from probate import Outcome, RefusedResourceError, ResourceOrchestrator, ResourceRecord
+from probate.journal.handles import boot_id
 from probate.settlement import read_accounts, sweep
-from probate_ipc import IpcManager
+from probate_ipc import IpcManager, IpcResource
+from probate_ipc.named import named_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -292,6 +294,33 @@ def test_of_a_name_of_everybody_s_it_is_reported(
         (account,) = swept(state)
         assert [str(row.outcome) for row in account.rows] == ["already gone"]
         assert swept(state) == []
+
+
+def test_a_posix_queue_is_looked_for_where_it_was_made(names: list[tuple[str, Any]]) -> None:
+    """Another boot has nothing of it; of another IPC namespace nobody knows from here."""
+    ((_, name), *_) = names
+    ipc = IpcManager()
+    queue = ipc.create_posix_queue(1, name, max_messages=2)
+    named = named_queue(name)
+    here = {**named.before, **named.after(queue), "boot": boot_id()}
+
+    def reclaim(**changes: str) -> Outcome:
+        identity = {**here, **changes}
+        record = ResourceRecord(kind="ipc", description="it", os_pid=1, identity=identity)
+        # This process has it open, and is not counted.
+        return IpcResource(ipc).reclaim(record, dry_run=False)
+
+    assert reclaim(boot="another") is Outcome.ALREADY_GONE
+    assert reclaim(handle="fid:129:00") is Outcome.ALREADY_GONE
+    with pytest.raises(RefusedResourceError, match="another IPC namespace"):
+        reclaim(ipc_namespace="inode:1")
+    with pytest.raises(RefusedResourceError, match="belongs to user"):
+        reclaim(uid=str(os.geteuid() + 1))
+    assert is_there(queue.native)
+    assert reclaim() is Outcome.RELEASED
+    assert not is_there(queue.native)
+    assert reclaim() is Outcome.ALREADY_GONE
+    ipc.cleanup(1)
 
 
 def test_what_is_given_back_in_time_leaves_no_row(

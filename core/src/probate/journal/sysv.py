@@ -38,8 +38,10 @@ SysvSort = Literal["msg", "sem", "shm"]
 #: The columns of ids there.
 _IDS: Final = {"msg": "msqid", "sem": "semid", "shm": "shmid"}
 
-#: `key_t` is a C int, of which 0 is IPC_PRIVATE. What is drawn is positive.
-_MOST_KEYS: Final = 2**31 - 1
+#: The bits of a key that is drawn: `key_t` is a C int, and what is asked for may be negative.
+_KEY_BITS: Final = 31
+
+#: IPC_PRIVATE, a key by which nothing is found.
 _PRIVATE: Final = 0
 
 #: The command that removes (shmctl(2)), the same on all architectures.
@@ -69,8 +71,10 @@ def with_sysv_key(key: int | None, make: Callable[[int], M]) -> M:
     if key is not None:
         return make(key)
     while True:
-        with suppress(FileExistsError):
-            return make(1 + secrets.randbelow(_MOST_KEYS))
+        drawn = secrets.randbits(_KEY_BITS)
+        if drawn != _PRIVATE:
+            with suppress(FileExistsError):
+                return make(drawn)
 
 
 def sysv_named(
@@ -175,16 +179,17 @@ def _find_made(which: SysvSort, identity: Mapping[str, Any]) -> dict[str, int] |
 
 
 def _find(which: SysvSort, column: str, wanted: int) -> dict[str, int] | None:
-    with open(f"/proc/sysvipc/{which}") as file:
-        columns = file.readline().split()
-        place = columns.index(column)
-        for line in file:
-            fields = line.split()
-            if int(fields[place]) == wanted:
-                return {
-                    name: int(field, 8 if name == "perms" else 10)
-                    for name, field in zip(columns, fields, strict=True)
-                }
+    # Without buffers and decoding, which take longer than the kernel: each creation looks.
+    with open(f"/proc/sysvipc/{which}", "rb", buffering=0) as file:
+        head, *lines = file.read().splitlines()
+    columns = head.decode().split()
+    place = columns.index(column)
+    for line in lines:
+        fields = line.split()
+        if int(fields[place]) == wanted:
+            found = dict(zip(columns, map(int, fields), strict=True))
+            found["perms"] = int(fields[columns.index("perms")], 8)
+            return found
     return None
 
 
