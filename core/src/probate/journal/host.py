@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, final
 
 from probate.errors import JournalNotArmedError
 from probate.journal.folders import HEADER, LOCK, make_host_folder, write_json
-from probate.journal.handles import boot_id, process_handle, seconds_since_boot
+from probate.journal.handles import (
+    boot_id,
+    network_namespace,
+    process_handle,
+    seconds_since_boot,
+)
 from probate.journal.store import Store
 from probate.system.forking import forget_in_forked_child
 from probate.system.log import logger
@@ -238,6 +243,7 @@ def _header() -> dict[str, Any]:
         "start": start_time_of(os.getpid()),
         "handle": handle,
         "pid_namespace": Path("/proc/self/ns/pid").stat().st_ino,
+        "network_namespace": network_namespace(),
         "uid": os.geteuid(),
         "at": seconds_since_boot(),
         "command": sys.orig_argv,

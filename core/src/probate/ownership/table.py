@@ -108,7 +108,7 @@ class OwnershipTable(OwnershipQueries[T]):
             with by_owner.admitted(pid, self.kind, nbytes) as reservation:
                 row = self._intend(pid, named)
                 if row is not None:
-                    row.confirm(resource)
+                    row.make(lambda: resource, _leave)
                 return self._record(pid, resource, nbytes, reservation, row, is_new=False)[0]
         resource_id = next(_ids)
         holdings = by_owner.get(pid)
@@ -337,3 +337,7 @@ class OwnershipTable(OwnershipQueries[T]):
         self._index.remove(resource, resource_id)
         if self._sites:
             self._sites.pop(resource_id, None)
+
+
+def _leave(_resource: object) -> None:
+    """Leave a resource that could not be owned to whoever offered it."""

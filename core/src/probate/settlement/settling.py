@@ -23,8 +23,8 @@ from probate.errors import ReleaseError, describe_error
 from probate.journal.folders import HEADER, KEPT, LOCK, read_json, write_json
 from probate.journal.handles import boot_id, open_process
 from probate.journal.host import VERSION
-from probate.journal.pinned import look_again
 from probate.journal.store import read_rows
+from probate.journal.users import look_again
 from probate.models import ResourceRecord
 from probate.orchestrator import ResourceOrchestrator, registry_of
 from probate.outcome import Outcome, checked_outcome
@@ -49,6 +49,9 @@ _MOST_ACCOUNTS: Final = 100
 
 #: The folder beside those of hosts that they are in.
 ACCOUNTS: Final = "accounts"
+
+#: What the header says for all rows, and `reclaim` finds in each identity.
+_OF_HOST: Final = ("boot", "network_namespace")
 
 #: The states of a process that has ended (proc(5)).
 _ENDED: Final = (b"Z", b"X")
@@ -207,7 +210,7 @@ def _row(number: int, row: dict[str, Any], header: dict[str, Any]) -> _Row:
         kind=row["kind"],
         description=row["description"],
         os_pid=header["pid"],
-        identity={**row["identity"], "boot": header["boot"]},
+        identity={**row["identity"], **{each: header.get(each) for each in _OF_HOST}},
         state=row["state"],
     )
     return _Row(number, record, row["owner"], row.get("tries", 0))
@@ -308,7 +311,9 @@ def _keep(folder: Path, rows: list[_Row], account: HostAccount) -> None:
             "description": record.description,
             "owner": owner,
             "state": record.state,
-            "identity": {key: value for key, value in record.identity.items() if key != "boot"},
+            "identity": {
+                key: value for key, value in record.identity.items() if key not in _OF_HOST
+            },
             "tries": tries + 1,
             "outcome": results[number].outcome,
             "text": results[number].text,

@@ -19,6 +19,7 @@ log.py         the logger `probate`
 exiting.py     threads while the interpreter exits
 interrupts.py  exceptions that fall in from outside, and a way to go on; threads started whole
 loops.py       calls on the event loop that a thing belongs to
+tree.py        TreeRemoval: all that is in a folder, through no link, never across a mount
 trustedfile.py small files, read only if nobody else can have written them
 lazy.py        modules and names imported when first used
 arguments.py   checked_int: the one check for whole numbers
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from probate.system.polling import polled as polled
     from probate.system.sharing import all_sharers_of as all_sharers_of
     from probate.system.sharing import sharers_of as sharers_of
+    from probate.system.tree import TreeRemoval as TreeRemoval
     from probate.system.wakeup import give_up_wakeup as give_up_wakeup
 
 #: The public names of each module; the block above says the same to checkers.
@@ -102,6 +104,7 @@ _HOMES: Final = by_name(
         "probate.system.osprocess": "OsProcess open_pidfd read_proc start_time_of stat_of",
         "probate.system.polling": "objects_above polled",
         "probate.system.sharing": "all_sharers_of sharers_of",
+        "probate.system.tree": "TreeRemoval",
         "probate.system.wakeup": "give_up_wakeup",
     }
 )

@@ -16,7 +16,6 @@ library.py      locks and files of libraries, by what they can do
 database.py     SQLite connections
 numbers.py      descriptors that only a library knows
 thread.py       things that one thread alone may give back
-tree.py         the removal of a tree
 fifo.py         FIFOs
 pinned.py       paths, pinned so that no successor is taken for them
 locks.py        flock and open file description locks

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import IO, Any, Final, final
 
 from probate import Outcome, RefusedResourceError
-from probate.system import OwnedDescriptor
+from probate.system import OwnedDescriptor, TreeRemoval
 from probate_files.entry import Entry
 from probate_files.openfile import OpenFile, layers_of
 from probate_files.pinned import PinnedPath
-from probate_files.tree import TreeRemoval
 
 #: Starts the name of what is made without another prefix.
 PREFIX: Final = "probate-"
