@@ -8,8 +8,8 @@ handles.py   names of files and OS processes that no later one gets again
 arming.py    Reaper: a small process that outlives this host
 reaper.py    that process: stdlib only, it becomes the program that settles
 pinned.py    removing what a dead owner has left by name, and nothing else
-users.py     who still uses it: files and folders
-bound.py     who still uses it: unix sockets
+users.py     who still uses it
+bound.py     which live sockets are bound to which paths
 
 Public: plugins import these names from here. Each is loaded when it is first used.
 """
@@ -22,7 +22,6 @@ from probate.system.lazy import by_name, lazy_names
 
 if TYPE_CHECKING:
     from probate.journal.arming import Reaper as Reaper
-    from probate.journal.bound import users_of_socket as users_of_socket
     from probate.journal.handles import file_handle as file_handle
     from probate.journal.handles import open_process as open_process
     from probate.journal.handles import process_handle as process_handle
@@ -33,16 +32,16 @@ if TYPE_CHECKING:
     from probate.journal.pinned import reclaim_path as reclaim_path
     from probate.journal.users import users_of_file as users_of_file
     from probate.journal.users import users_of_folder as users_of_folder
+    from probate.journal.users import users_of_socket as users_of_socket
 
 #: The public names of each module; the block above says the same to checkers.
 _HOMES: Final = by_name(
     {
         "probate.journal.arming": "Reaper",
-        "probate.journal.bound": "users_of_socket",
         "probate.journal.handles": "file_handle open_process process_handle",
         "probate.journal.named": "Named random_path",
         "probate.journal.pinned": "name_asked_for path_identity reclaim_path",
-        "probate.journal.users": "users_of_file users_of_folder",
+        "probate.journal.users": "users_of_file users_of_folder users_of_socket",
     }
 )
 __all__ = list(_HOMES)

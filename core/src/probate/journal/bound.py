@@ -9,16 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import stat
 import struct
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
-
-from probate.errors import RefusedResourceError
-from probate.journal.handles import boot_id, network_namespace
-from probate.journal.users import holders_of, still
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 #: include/uapi/linux/netlink.h and sock_diag.h.
 _NETLINK_SOCK_DIAG: Final = 4
@@ -48,32 +43,8 @@ _ESTABLISHED: Final = 1
 _MOST_BYTES: Final = 1 << 16
 
 
-def users_of_socket(pin: int, status: os.stat_result, identity: Mapping[str, Any]) -> str:
-    """Say who still has a socket bound to a pinned path, for `in_use`; empty if nobody has.
-
-    `identity` is that of its record. Raises RefusedResourceError for what is no socket, or if that
-    cannot be seen from here; OSError.
-    """
-    if not stat.S_ISSOCK(status.st_mode):
-        raise RefusedResourceError("what is there is no socket")
-    # After a reboot nobody is bound, whatever the namespace was.
-    if identity["boot"] == boot_id() and identity["network_namespace"] != network_namespace():
-        raise RefusedResourceError("sockets of its network namespace are not seen from here")
-    path = os.fsencode(os.readlink(f"/proc/self/fd/{pin}"))
-    # As the kernel has it inside, and cut off.
-    file = (status.st_ino & 0xFFFFFFFF, os.major(status.st_dev) << 20 | os.minor(status.st_dev))
-    # By name as well: some file systems give other numbers to stat(2) than they have inside.
-    bound = [each.inode for each in _bound_sockets() if file == each.file or path == each.path]
-    if not bound:
-        return ""
-    users: set[int] = set()
-    for inode in bound:
-        users |= holders_of(_device_of_sockets(), inode)
-    return still("bound", users) or "still bound, by a process that is not seen from here"
-
-
 @final
-class _Bound(NamedTuple):
+class BoundSocket(NamedTuple):
     """A live socket, and what it is bound to."""
 
     inode: int
@@ -82,8 +53,8 @@ class _Bound(NamedTuple):
     file: tuple[int, int] | None
 
 
-def _bound_sockets() -> Iterator[_Bound]:
-    """Yield the unix sockets of this network namespace that are bound to paths.
+def bound_sockets() -> Iterator[BoundSocket]:
+    """Yield the unix sockets of this network namespace that are bound to paths. Raises OSError.
 
     Not connections that were accepted: they have the path of their listener, and need it no more.
     """
@@ -105,7 +76,7 @@ def _bound_sockets() -> Iterator[_Bound]:
                 path = found.get(_NAME, b"").partition(b"\0")[0]
                 file = _VFS_VALUE.unpack(found[_VFS]) if _VFS in found else None
                 if path or file:
-                    yield _Bound(inode, path, file)
+                    yield BoundSocket(inode, path, file)
 
 
 def _split(data: bytes, header: struct.Struct) -> Iterator[tuple[int, bytes]]:
@@ -118,7 +89,7 @@ def _split(data: bytes, header: struct.Struct) -> Iterator[tuple[int, bytes]]:
         at += (length + 3) & ~3
 
 
-def _device_of_sockets() -> int:
+def device_of_sockets() -> int:
     """Return the device that all sockets are on, and have their inodes of (proc(5), socket:[N])."""
     with socket.socket(socket.AF_UNIX) as any_one:
         return os.fstat(any_one.fileno()).st_dev

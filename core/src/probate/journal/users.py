@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from collections import defaultdict
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
+
+from probate.errors import RefusedResourceError
+from probate.journal.bound import bound_sockets, device_of_sockets
+from probate.journal.handles import boot_id, network_namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from probate.journal.bound import BoundSocket
 
 #: Seconds for which one look serves.
 _LOOK_LASTS: Final = 0.2
@@ -27,7 +34,7 @@ _ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 
 def users_of_file(_pin: int, status: os.stat_result) -> str:
     """Say which OS processes have a file open or mapped, for `in_use`; empty if none is seen."""
-    return still("in use", holders_of(status.st_dev, status.st_ino))
+    return _still("in use", _looked().users.get((status.st_dev, status.st_ino), ()))
 
 
 def users_of_folder(pin: int, _status: os.stat_result) -> str:
@@ -40,16 +47,42 @@ def users_of_folder(pin: int, _status: os.stat_result) -> str:
     below = f"{path}/"
     if mounted := [each for each in _mount_points() if each.startswith(below)]:
         return f"something is mounted in it: unmount {', '.join(mounted)}"
-    users = {os_pid for used, os_pid in _looked().paths if used == path or used.startswith(below)}
-    return still("in use", users)
+    look = _looked()
+    users = {os_pid for used, os_pid in look.paths if used == path or used.startswith(below)}
+    return _still("in use", users | _holders(look.bound_below(os.fsencode(below))))
 
 
-def holders_of(device: int, inode: int) -> set[int]:
-    """Return the OS processes, but for this one, that have a file or socket open or mapped."""
-    return _looked().users.get((device, inode), set())
+def users_of_socket(pin: int, status: os.stat_result, identity: Mapping[str, Any]) -> str:
+    """Say who still has a socket bound to a pinned path, for `in_use`; empty if nobody has.
+
+    `identity` is that of its record. Raises RefusedResourceError for what is no socket, or if that
+    cannot be seen from here; OSError.
+    """
+    if not stat.S_ISSOCK(status.st_mode):
+        raise RefusedResourceError("what is there is no socket")
+    # After a reboot nobody is bound, whatever the namespace was.
+    if identity["boot"] == boot_id() and identity["network_namespace"] != network_namespace():
+        raise RefusedResourceError("sockets of its network namespace are not seen from here")
+    path = os.fsencode(os.readlink(f"/proc/self/fd/{pin}"))
+    # As the kernel has it inside, and cut off.
+    file = (status.st_ino & 0xFFFFFFFF, os.major(status.st_dev) << 20 | os.minor(status.st_dev))
+    # By name as well: some file systems give other numbers to stat(2) than they have inside.
+    bound = [each.inode for each in bound_sockets() if file == each.file or path == each.path]
+    if not bound:
+        return ""
+    return (
+        _still("bound", _holders(bound)) or "still bound, by a process that is not seen from here"
+    )
 
 
-def still(what: str, users: Iterable[int]) -> str:
+def _holders(sockets: Iterable[int]) -> set[int]:
+    """Return who has sockets of these inodes."""
+    device = device_of_sockets()
+    users = _looked().users
+    return {os_pid for inode in sockets for os_pid in users.get((device, inode), ())}
+
+
+def _still(what: str, users: Iterable[int]) -> str:
     """Say that something is still so, by whom; nothing if by nobody."""
     names = ", ".join(map(str, sorted(users)))
     return f"still {what} by {names}" if names else ""
@@ -87,6 +120,17 @@ class _Look:
     def paths(self) -> list[tuple[str, int]]:
         """Which paths are used, and by whom; seldom asked for."""
         return [(path, os_pid) for os_pid in _others() for path in _paths_of(os_pid)]
+
+    @cached_property
+    def _bound(self) -> list[BoundSocket]:
+        # Where the kernel does not tell, what else is seen must do.
+        with suppress(OSError):
+            return list(bound_sockets())
+        return []
+
+    def bound_below(self, folder: bytes) -> list[int]:
+        """Return the inodes of sockets that are bound to paths which begin so."""
+        return [each.inode for each in self._bound if each.path.startswith(folder)]
 
     def _note_open(self, os_pid: int) -> None:
         with os.scandir(f"/proc/{os_pid}/fd") as entries:

@@ -208,12 +208,17 @@ def _rows_of(folder: Path, header: dict[str, Any]) -> list[_Row]:
 def _row(number: int, row: dict[str, Any], header: dict[str, Any]) -> _Row:
     record = ResourceRecord(
         kind=row["kind"],
-        description=row["description"],
+        description=_printable(row["description"]),
         os_pid=header["pid"],
         identity={**row["identity"], **{each: header.get(each) for each in _OF_HOST}},
         state=row["state"],
     )
     return _Row(number, record, row["owner"], row.get("tries", 0))
+
+
+def _printable(text: str) -> str:
+    """Write out the bytes of a path that are no text, which accounts and terminals refuse."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _read_apart(folder: str) -> list[tuple[int, dict[str, Any]]]:
@@ -269,7 +274,7 @@ def _give_back(
                 description=record.description,
                 owner=owner,
                 outcome=outcome,
-                text=text,
+                text=_printable(text),
                 tries=tries + 1,
             )
         )

@@ -17,6 +17,7 @@ database.py     SQLite connections
 numbers.py      descriptors that only a library knows
 thread.py       things that one thread alone may give back
 fifo.py         FIFOs
+noted.py        what is noted in the journal, and removed by that
 pinned.py       paths, pinned so that no successor is taken for them
 locks.py        flock and open file description locks
 waiting.py      waiting for a lock that somebody else holds
