@@ -25,9 +25,19 @@ def test_every_cell_says_something_that_can_be_tested() -> None:
     assert len({each.thing for each in found}) > 30
 
 
+def test_every_row_on_dead_hosts_has_a_test() -> None:
+    """Who gives back, whoever dies; and what is found then."""
+    found = guarantees.host_rows()
+
+    assert [each for each in found if not each.tests] == []
+    assert len(found) > 15
+
+
 def test_every_test_that_is_named_is_collected(request: pytest.FixtureRequest) -> None:
     """By its file and its name, as pytest itself finds it: in this session, if it is about all."""
-    named = sorted({test for each in guarantees.cells() for test in each.tests})
+    tests = [each.tests for each in guarantees.cells()]
+    tests += [each.tests for each in guarantees.host_rows()]
+    named = sorted({test for each in tests for test in each})
     files = sorted({test.partition("::")[0] for test in named})
 
     assert [file for file in files if not (REPOSITORY / file).is_file()] == []

@@ -80,7 +80,7 @@ def makers_of(
     yield lambda: ipc.create_posix_queue(pid, f"/{name()}", max_messages=1, max_bytes=8)
     yield lambda: ipc.create_posix_semaphore(pid, f"/{name()}")
     yield lambda: files.temporary_file(pid, directory=folder)
-    yield lambda: (files.temporary_directory(pid, directory=folder).__str__())
+    yield lambda: files.temporary_directory(pid, directory=folder).__str__()
     yield lambda: files.mkfifo(pid, folder / name())
     yield lambda: sockets.listen_unix(pid, str(folder / f"s{next(_numbers)}"))
     yield lambda: manager.spawn(["sleep", seconds_of(seed)])

@@ -66,6 +66,24 @@ def cells() -> list[Cell]:
     ]
 
 
+class HostRow(NamedTuple):
+    """One row of what becomes of things when their host dies."""
+
+    what: str
+    tests: tuple[str, ...]
+
+
+def host_rows() -> list[HostRow]:
+    """All rows of both tables of "When a host dies"."""
+    section = PAGE.read_text().partition("## When a host dies")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (?!---)([^|]+) \|.*\| ([^|]+) \|$", section, re.MULTILINE)
+    return [
+        HostRow(what, tuple(re.findall(r"`(tests/[^`]+)`", tests)))
+        for what, tests in rows
+        if tests != "tests"
+    ]
+
+
 def matrix() -> str:
     """The letters of all cells, a row for each thing."""
     found: dict[tuple[str, str], str] = {}

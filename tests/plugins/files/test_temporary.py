@@ -6,7 +6,6 @@ import contextlib
 import gc
 import os
 import shutil
-import subprocess
 import tempfile
 import threading
 from pathlib import Path
@@ -20,7 +19,7 @@ from probate import NotOwnedError, Outcome, RefusedResourceError
 from probate_files.pinned import PinnedPath
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from probate import Process, ProcessManager
     from probate_files import FileManager
@@ -258,22 +257,6 @@ def test_a_folder_goes_however_deep_it_is(process: Process, files: FileManager) 
 
     assert str(result).endswith("1 resources freed, 0 bytes freed, 0 errors")
     assert not folder.exists()
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[[Path, Path], None]]:
-    """Mounts a path over another, until the test is over."""
-    mounted: list[Path] = []
-
-    def bind(source: Path, target: Path) -> None:
-        done = subprocess.run(["mount", "--bind", source, target], check=False, capture_output=True)
-        if done.returncode:
-            pytest.skip(f"nothing can be mounted here: {done.stderr.decode().strip()}")
-        mounted.append(target)
-
-    yield bind
-    for each in mounted:
-        subprocess.run(["umount", each], check=True)
 
 
 def test_a_mount_in_a_folder_is_not_crossed(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sysv_ipc
+from journal_estates import Estate
 from journal_hosts import JournalHost, kill_all, reaper_of, wait_while
 from sysv_kernel import create, has_id, ids_by_key, remove
 
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from probate.settlement import HostAccount
+
+SEGMENT = Estate(
+    "memory",
+    """
+    paths.append("/dev/shm/" + kind.create_shared_memory(process.pid, size=4096).name)
+    """,
+)
 
 _PRELUDE = """
 import json
@@ -267,3 +275,8 @@ def test_a_mere_user_s_end_removes_nothing(state: Path, key: int) -> None:
         (account,) = swept(state)
         assert [row.outcome for row in account.rows] == ["released"]
         assert there([*made, theirs.id]) == [theirs.id]
+
+
+def test_a_killed_worker(tmp_path: Path) -> None:
+    """The host removes the segment at once."""
+    SEGMENT.goes_with_a_killed_worker(tmp_path)

@@ -9,6 +9,8 @@ handles.py   names of files and OS processes that no later one gets again
 arming.py    Reaper: a small process that outlives this host
 reaper.py    that process: stdlib only, it becomes the program that settles
 pinned.py    removing what a dead owner has left by name, and nothing else
+users.py     who still uses it
+bound.py     which live sockets are bound to which paths
 sysv.py      finding System V queues, semaphores and segments again, and removing them
 
 Public: plugins import these names from here. Each is loaded when it is first used.
@@ -28,9 +30,10 @@ if TYPE_CHECKING:
     from probate.journal.handles import open_process as open_process
     from probate.journal.handles import process_handle as process_handle
     from probate.journal.named import Named as Named
+    from probate.journal.named import random_path as random_path
+    from probate.journal.pinned import name_asked_for as name_asked_for
     from probate.journal.pinned import path_identity as path_identity
     from probate.journal.pinned import reclaim_path as reclaim_path
-    from probate.journal.pinned import users_of_file as users_of_file
     from probate.journal.sysv import SysvIdentity as SysvIdentity
     from probate.journal.sysv import SysvSort as SysvSort
     from probate.journal.sysv import may_be_there as may_be_there
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
     from probate.journal.sysv import sysv_named as sysv_named
     from probate.journal.sysv import sysv_status as sysv_status
     from probate.journal.sysv import with_sysv_key as with_sysv_key
+    from probate.journal.users import users_of_file as users_of_file
+    from probate.journal.users import users_of_folder as users_of_folder
+    from probate.journal.users import users_of_socket as users_of_socket
 
 #: The public names of each module; the block above says the same to checkers.
 _HOMES: Final = by_name(
@@ -46,10 +52,11 @@ _HOMES: Final = by_name(
         "probate.journal.handles": (
             "boot_id file_handle ipc_namespace open_process process_handle"
         ),
-        "probate.journal.named": "Named",
-        "probate.journal.pinned": "path_identity reclaim_path users_of_file",
+        "probate.journal.named": "Named random_path",
+        "probate.journal.pinned": "name_asked_for path_identity reclaim_path",
         "probate.journal.sysv": "SysvIdentity SysvSort may_be_there reclaim_sysv sysv_named "
         "sysv_status with_sysv_key",
+        "probate.journal.users": "users_of_file users_of_folder users_of_socket",
     }
 )
 __all__ = list(_HOMES)

@@ -32,6 +32,12 @@ _FILEID_NSFS: Final = "241"
 _FIRST_IPC_NAMESPACE: Final = f"inode:{0xEFFFFFFF}"
 
 
+#: include/uapi/linux/stat.h: what is asked for, the size of the answer, and where it is in it.
+_STATX_BTIME: Final = 0x800
+_STATX_SIZE: Final = 256
+_STATX_BTIME_AT: Final = 80
+
+
 @functools.cache
 def _libc() -> Any:
     return ctypes.CDLL(None, use_errno=True)
@@ -54,6 +60,21 @@ def file_handle(fd: int) -> str | None:
         if (number := ctypes.get_errno()) == errno.EBADF:
             raise OSError(number, os.strerror(number))
     return None
+
+
+def birth_time(fd: int) -> int | None:
+    """Return when a file was made, in ns since the epoch; None if its file system forgets.
+
+    As the kernel had it (statx(2), "stx_btime"). Raises OSError.
+    """
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    if _libc().statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, buffer) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    if not struct.unpack_from("I", buffer)[0] & _STATX_BTIME:
+        return None
+    seconds, nanoseconds = struct.unpack_from("qI", buffer, _STATX_BTIME_AT)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
 def process_handle(pidfd: int) -> str | None:
@@ -118,6 +139,11 @@ def is_lasting_namespace(name: str) -> bool:
 def boot_id() -> str:
     """Return what names this boot of the machine (random(4))."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def network_namespace() -> int:
+    """Return the number of the network namespace, whose sockets are seen (namespaces(7))."""
+    return Path("/proc/self/ns/net").stat().st_ino
 
 
 def seconds_since_boot() -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from probate.journal.handles import (
     boot_id,
     ipc_namespace,
+    network_namespace,
     open_process,
     process_handle,
     seconds_since_boot,
@@ -45,6 +46,7 @@ def header_of_this_host() -> dict[str, Any]:
         "handle": handle,
         "pid_namespace": _pid_namespace(),
         "ipc_namespace": ipc_namespace(),
+        "network_namespace": network_namespace(),
         "uid": os.geteuid(),
         "at": seconds_since_boot(),
         "command": sys.orig_argv,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, final
 
 if TYPE_CHECKING:
@@ -24,3 +26,11 @@ class Named(NamedTuple, Generic[M]):
     description: str
     before: Mapping[str, Any]
     after: Callable[[M], Mapping[str, Any]]
+
+
+def random_path(folder: str, prefix: str, suffix: str = "") -> str:
+    """Return a path in a folder that nobody can guess, and nothing can be at.
+
+    For what is to be made there by a system call that fails if it is taken all the same.
+    """
+    return os.path.join(folder, f"{prefix}{secrets.token_hex(8)}{suffix}")  # noqa: PTH118  a string

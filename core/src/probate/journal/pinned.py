@@ -4,7 +4,7 @@ A name may be anybody's by then. So the folder is opened without following links
 compared, the thing is pinned below it and compared by its file handle, and who still uses it is
 looked for. Between a comparison and an unlink(2) another could take the name still: so the thing is
 first moved into a folder that nobody else can enter, compared there, and put back if it is not
-the one.
+the one. What is in a folder is removed before that, below the pinned folder itself.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ import ctypes
 import errno
 import os
 import secrets
-import shutil
 import stat
 import struct
 import time
-from collections import defaultdict
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from probate.errors import RefusedResourceError
-from probate.journal.handles import _libc, file_handle
+from probate.journal.handles import _libc, birth_time, file_handle, seconds_since_boot
 from probate.outcome import Outcome
+from probate.system.tree import TreeRemoval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,6 +46,12 @@ _RENAME_NOREPLACE: Final = 1
 
 _PATH_ONLY: Final = os.O_PATH | os.O_CLOEXEC
 
+#: CLOCK_REALTIME_COARSE, by which the kernel stamps files: it is some milliseconds behind.
+_FILE_CLOCK: Final = 5
+
+#: A clock that moved by more seconds against the time since boot was set.
+_CLOCK_JUMP: Final = 1.0
+
 
 def path_identity(path: str, fd: int | None = None) -> dict[str, Any]:
     """Return what tells the thing at an absolute path from any other, also when its maker is dead.
@@ -68,6 +72,17 @@ def path_identity(path: str, fd: int | None = None) -> dict[str, Any]:
     finally:
         if fd is None:
             os.close(pin)
+
+
+def name_asked_for(path: str) -> dict[str, Any]:
+    """Return what to note of a path before something is made there that must not be there yet.
+
+    For a name that others could choose as well, and a system call that fails if it is taken. Should
+    the owner die before it can note what it has made, a thing at the path is its own only if it
+    is not older than this.
+    """
+    now = time.clock_gettime_ns(_FILE_CLOCK)
+    return {"path": path, "born_since": now, "clock": time.time() - seconds_since_boot()}
 
 
 @final
@@ -137,7 +152,10 @@ def reclaim_path(
             raise RefusedResourceError(users)
         if dry_run:
             return Outcome.RELEASED
-        return _remove(folder, name, file_handle(pin), is_folder=stat.S_ISDIR(status.st_mode))
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if is_folder:
+            _empty(pin)
+        return _remove(folder, name, file_handle(pin), is_folder=is_folder)
 
 
 def _is_the_one(pin: int, status: os.stat_result, identity: Mapping[str, Any]) -> bool:
@@ -147,15 +165,40 @@ def _is_the_one(pin: int, status: os.stat_result, identity: Mapping[str, Any]) -
     if "handle" not in identity:
         # The owner died between the intent and its confirmation.
         if not identity.get("is_random"):
-            raise RefusedResourceError("its owner died as it made it, and the name was not its own")
+            _check_age(pin, identity)
         return True
     if identity["handle"] is None:
         raise RefusedResourceError("its file system gives no handles to tell it by")
     return bool(file_handle(pin) == identity["handle"])
 
 
+def _check_age(pin: int, identity: Mapping[str, Any]) -> None:
+    """Raise RefusedResourceError unless a thing was made after its owner was about to make it."""
+    died = "its owner died as it made it, and"
+    if "born_since" not in identity:
+        raise RefusedResourceError(f"{died} the name was not its own")
+    if abs(time.time() - seconds_since_boot() - identity["clock"]) > _CLOCK_JUMP:
+        raise RefusedResourceError(f"{died} the clock was set since, so that no age can be told")
+    born = birth_time(pin)
+    if born is None or born < identity["born_since"]:
+        raise RefusedResourceError(f"{died} what is there may be older")
+
+
+def _empty(pin: int) -> None:
+    """Remove all that is in a pinned folder. Raises OSError, RefusedResourceError for a mount."""
+    removal = TreeRemoval()
+    removal.empty(os.open(f"/proc/self/fd/{pin}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    if removal.mounts:
+        raise RefusedResourceError(f"something is mounted in it: unmount {removal.mounts[0]}")
+    if removal.errors:
+        raise removal.errors[0]
+
+
 def _remove(folder: int, name: str, handle: str | None, *, is_folder: bool) -> Outcome:
-    """Remove a name below a pinned folder if it still is the thing of this handle."""
+    """Remove a name below a pinned folder if it still is the thing of this handle.
+
+    A folder is empty. What is not removed is put back. Raises OSError.
+    """
     quarantine = f".probate-{secrets.token_hex(8)}"
     os.mkdir(quarantine, 0o700, dir_fd=folder)
     inside = os.open(
@@ -166,79 +209,25 @@ def _remove(folder: int, name: str, handle: str | None, *, is_folder: bool) -> O
             _rename(folder, name, inside, name)
         except FileNotFoundError:
             return Outcome.ALREADY_GONE
-        pin = os.open(name, _PATH_ONLY | os.O_NOFOLLOW, dir_fd=inside)
+        is_gone = False
         try:
-            is_same = file_handle(pin) == handle
+            pin = os.open(name, _PATH_ONLY | os.O_NOFOLLOW, dir_fd=inside)
+            try:
+                is_same = file_handle(pin) == handle
+            finally:
+                os.close(pin)
+            if not is_same:
+                return Outcome.ALREADY_GONE
+            (os.rmdir if is_folder else os.unlink)(name, dir_fd=inside)
+            is_gone = True
+            return Outcome.RELEASED
         finally:
-            os.close(pin)
-        if not is_same:
-            _rename(inside, name, folder, name)
-            return Outcome.ALREADY_GONE
-        if is_folder:
-            # Below descriptors, and without following links (`shutil.rmtree`, "dir_fd").
-            shutil.rmtree(name, dir_fd=inside)
-        else:
-            os.unlink(name, dir_fd=inside)
-        return Outcome.RELEASED
+            if not is_gone:
+                _rename(inside, name, folder, name)
     finally:
         os.close(inside)
         with suppress(OSError):
             os.rmdir(quarantine, dir_fd=folder)
-
-
-def users_of_file(_pin: int, status: os.stat_result) -> str:
-    """Say which OS processes have a file open or mapped, for `in_use`; empty if none is seen.
-
-    What others than this user hold is seen by root alone. One look at all processes serves for
-    a moment, since a settlement asks for many things.
-    """
-    global _look  # noqa: PLW0603  the latest, of this process
-    if _look is None or time.monotonic() - _look.taken_at > _LOOK_LASTS:
-        _look = _Look()
-    users = _look.users.get((status.st_dev, status.st_ino))
-    return f"still in use by {', '.join(map(str, sorted(users)))}" if users else ""
-
-
-def look_again() -> None:
-    """Have the next `users_of_file` look anew."""
-    global _look  # noqa: PLW0603  as above
-    _look = None
-
-
-@final
-class _Look:
-    """Which OS processes hold which files at one moment, by device and inode."""
-
-    def __init__(self) -> None:
-        self.users: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
-        for name in os.listdir("/proc"):  # noqa: PTH208  names are what is needed
-            if name.isdigit() and int(name) != os.getpid():
-                # What belongs to others, or has ended, is not seen.
-                with suppress(OSError):
-                    self._note_open(int(name))
-                with suppress(OSError):
-                    self._note_mapped(int(name))
-        self.taken_at = time.monotonic()
-
-    def _note_open(self, os_pid: int) -> None:
-        with os.scandir(f"/proc/{os_pid}/fd") as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    status = entry.stat()
-                    self.users[status.st_dev, status.st_ino].add(os_pid)
-
-    def _note_mapped(self, os_pid: int) -> None:
-        # Address, permissions, offset, device, inode, path: proc(5), /proc/PID/maps.
-        for line in Path(f"/proc/{os_pid}/maps").read_text().splitlines():
-            device, inode = line.split(maxsplit=5)[3:5]
-            if inode != "0":
-                major, minor = (int(part, 16) for part in device.split(":"))
-                self.users[os.makedev(major, minor), int(inode)].add(os_pid)
-
-
-#: Seconds for which one look serves.
-_LOOK_LASTS: Final = 0.2
-_look: _Look | None = None
 
 
 def _openat2(folder: int, path: str, flags: int, resolve: int) -> int:

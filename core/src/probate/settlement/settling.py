@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from probate.errors import ReleaseError, describe_error
 from probate.journal.folders import HEADER, KEPT, LOCK, read_json, write_json
 from probate.journal.header import VERSION, is_dead
-from probate.journal.pinned import look_again
 from probate.journal.store import read_rows
+from probate.journal.users import look_again
 from probate.models import ResourceRecord
 from probate.orchestrator import ResourceOrchestrator, registry_of
 from probate.outcome import Outcome, checked_outcome
@@ -46,6 +46,9 @@ _MOST_ACCOUNTS: Final = 100
 
 #: The folder beside those of hosts that they are in.
 ACCOUNTS: Final = "accounts"
+
+#: What the header says for all rows, and `reclaim` finds in each identity.
+_OF_HOST: Final = ("boot", "network_namespace")
 
 
 @final
@@ -179,12 +182,17 @@ def _row(number: int, row: dict[str, Any], header: dict[str, Any]) -> _Row:
     identity = {"ipc_namespace": header.get("ipc_namespace"), **row["identity"]}
     record = ResourceRecord(
         kind=row["kind"],
-        description=row["description"],
+        description=_printable(row["description"]),
         os_pid=header["pid"],
-        identity={**identity, "boot": header["boot"]},
+        identity={**identity, **{each: header.get(each) for each in _OF_HOST}},
         state=row["state"],
     )
     return _Row(number, record, row["owner"], row.get("tries", 0))
+
+
+def _printable(text: str) -> str:
+    """Write out the bytes of a path that are no text, which accounts and terminals refuse."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _read_apart(folder: str) -> list[tuple[int, dict[str, Any]]]:
@@ -240,7 +248,7 @@ def _give_back(
                 description=record.description,
                 owner=owner,
                 outcome=outcome,
-                text=text,
+                text=_printable(text),
                 tries=tries + 1,
             )
         )
@@ -282,7 +290,9 @@ def _keep(folder: Path, rows: list[_Row], account: HostAccount) -> None:
             "description": record.description,
             "owner": owner,
             "state": record.state,
-            "identity": {key: value for key, value in record.identity.items() if key != "boot"},
+            "identity": {
+                key: value for key, value in record.identity.items() if key not in _OF_HOST
+            },
             "tries": tries + 1,
             "outcome": results[number].outcome,
             "text": results[number].text,

@@ -20,6 +20,7 @@ exiting.py     threads while the interpreter exits
 interrupts.py  exceptions that fall in from outside, and a way to go on; threads started whole
 loops.py       calls on the event loop that a thing belongs to
 transport.py   BoundTransport: a transport of an event loop, closed where it belongs
+tree.py        TreeRemoval: all that is in a folder, through no link, never across a mount
 trustedfile.py small files, read only if nobody else can have written them
 lazy.py        modules and names imported when first used
 arguments.py   checked_int: the one check for whole numbers
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from probate.system.transport import loop_of as loop_of
     from probate.system.transport import parts_of as parts_of
     from probate.system.transport import transport_of as transport_of
+    from probate.system.tree import TreeRemoval as TreeRemoval
     from probate.system.wakeup import give_up_wakeup as give_up_wakeup
 
 #: The public names of each module; the block above says the same to checkers.
@@ -109,6 +111,7 @@ _HOMES: Final = by_name(
         "probate.system.polling": "objects_above polled",
         "probate.system.sharing": "all_sharers_of sharers_of",
         "probate.system.transport": "BoundTransport is_transport loop_of parts_of transport_of",
+        "probate.system.tree": "TreeRemoval",
         "probate.system.wakeup": "give_up_wakeup",
     }
 )

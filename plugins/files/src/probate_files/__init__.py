@@ -16,8 +16,8 @@ library.py      locks and files of libraries, by what they can do
 database.py     SQLite connections
 numbers.py      descriptors that only a library knows
 thread.py       things that one thread alone may give back
-tree.py         the removal of a tree
 fifo.py         FIFOs
+noted.py        what is noted in the journal, and removed by that
 pinned.py       paths, pinned so that no successor is taken for them
 locks.py        flock and open file description locks
 waiting.py      waiting for a lock that somebody else holds

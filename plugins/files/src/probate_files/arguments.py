@@ -6,8 +6,10 @@ import codecs
 import io
 import math
 import os
+import tempfile
 from typing import Any, Final
 
+from probate.journal import random_path
 from probate.system import checked_int, identify
 
 #: Standard input, output and error: the host's, never one process's.
@@ -99,14 +101,15 @@ def check_open(
         io.TextIOWrapper(io.BytesIO(), encoding)
 
 
-def checked_place(suffix: object, prefix: object, directory: object) -> tuple[str, str, str | None]:
-    """What `tempfile` makes a name from. Raises TypeError, ValueError."""
+def temporary_path(suffix: object, prefix: object, directory: object) -> str:
+    """A new path in a folder, by default in tempfile's. Raises TypeError, ValueError."""
     for name, value in (("suffix", suffix), ("prefix", prefix)):
         if not isinstance(value, str):
             raise TypeError(f"a {name} is a string, got {value!r}")
         if "/" in value or "\0" in value:
             raise ValueError(f"a {name} has neither / nor NUL in it, got {value!r}")
-    return str(suffix), str(prefix), None if directory is None else absolute_path(directory)
+    folder = absolute_path(tempfile.gettempdir() if directory is None else directory)
+    return random_path(folder, str(prefix), str(suffix))
 
 
 def checked_timeout(timeout: object) -> float | None:

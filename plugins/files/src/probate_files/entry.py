@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from probate import Outcome
     from probate.system import OwnedDescriptor
     from probate_files.openfile import OpenFile
+    from probate_files.pinned import PinnedPath
 
 
 class Entry(ABC):
@@ -32,6 +33,11 @@ class Entry(ABC):
     @property
     def open_file(self) -> OpenFile | None:
         """The file object whose buffered data is written by its release; None if there is none."""
+        return None
+
+    @property
+    def pin(self) -> PinnedPath | None:
+        """The path that is removed by its release, and by nobody else; None if none is."""
         return None
 
     @property

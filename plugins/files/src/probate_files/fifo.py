@@ -37,6 +37,11 @@ class Fifo(Entry):
         return (self._pin.descriptor,)
 
     @property
+    def pin(self) -> PinnedPath:
+        """What is at the path that it was made with."""
+        return self._pin
+
+    @property
     def native(self) -> Path:
         """The path that it was made with."""
         return self._path

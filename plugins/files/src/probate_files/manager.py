@@ -19,6 +19,7 @@ from probate_files.above import look_above
 from probate_files.adoption import adopted_descriptor, entry_for
 from probate_files.descriptor import Descriptor
 from probate_files.locks import FileLock, Range
+from probate_files.noted import noted
 from probate_files.openfile import OpenFile
 from probate_files.table import FileTable
 from probate_files.waiting import wait_for
@@ -151,12 +152,13 @@ class FileManager:
         is how a file is kept.
         """
         arguments.check_open(mode, buffering, encoding, errors, newline)
-        where = arguments.checked_place(suffix, prefix, directory)
+        path = arguments.temporary_path(suffix, prefix, directory)
 
         def make() -> TemporaryFile:
-            return temporary.make_file(where, mode, buffering, encoding, errors, newline)
+            return temporary.make_file(path, mode, buffering, encoding, errors, newline)
 
-        return self._files.acquire(pid, make).native  # type: ignore[return-value]  # as opened
+        named = noted("temporary file", path, is_random=True)
+        return self._files.acquire(pid, make, named).native  # type: ignore[return-value]  # as opened
 
     @pid_or_current
     def temporary_directory(
@@ -171,8 +173,9 @@ class FileManager:
 
         Links in it are removed, never followed. A folder that was renamed is kept.
         """
-        where = arguments.checked_place(suffix, prefix, directory)
-        entry = self._files.acquire(pid, lambda: temporary.make_folder(*where))
+        path = arguments.temporary_path(suffix, prefix, directory)
+        named = noted("temporary folder", path, is_random=True)
+        entry = self._files.acquire(pid, lambda: temporary.make_folder(path), named)
         return entry.native  # type: ignore[return-value]  # the path that it was made with
 
     @pid_or_current
@@ -184,7 +187,8 @@ class FileManager:
         """
         name = Path(arguments.absolute_path(path))
         checked_int("mode", mode, least=0, most=0o7777)
-        return self._files.acquire(pid, lambda: fifo.make(name, mode)).native
+        named = noted("FIFO", str(name))
+        return self._files.acquire(pid, lambda: fifo.make(name, mode), named).native
 
     # -- locks ---------------------------------------------------------------
 

@@ -8,9 +8,10 @@ pinned FIFO has no more readers and writers than it would have.
 from __future__ import annotations
 
 import os
-from typing import Final, final
+from typing import Any, Final, final
 
 from probate import Outcome, RefusedResourceError
+from probate.journal import path_identity
 from probate.system import OwnedDescriptor, unlink_if_same
 
 _PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -36,6 +37,10 @@ class PinnedPath:
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
             self.close()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells it from a later one of its path, for the journal. Raises OSError."""
+        return path_identity(os.path.abspath(self.path), self.descriptor.number)  # noqa: PTH100  as in arguments
 
     def open(self, flags: int) -> int:
         """Open the very thing, wherever it has been moved (proc(5), /proc/pid/fd).

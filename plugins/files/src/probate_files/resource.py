@@ -6,6 +6,7 @@ from typing import final
 
 from probate import Ordering, ResourceKind
 from probate_files.manager import FileManager
+from probate_files.noted import reclaim
 
 
 @final
@@ -21,4 +22,5 @@ class FileResource(ResourceKind):
             adopt=m.adopt,
             cleanup=m.cleanup,
             may_block=m.may_block,
+            reclaim=reclaim,
         )

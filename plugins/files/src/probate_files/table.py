@@ -10,18 +10,20 @@ from __future__ import annotations
 import contextlib
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from probate import OwnershipTable
 from probate_files import flushing
 from probate_files.descriptor import Descriptor
 from probate_files.entry import Entry
+from probate_files.noted import noted_if_named
 from probate_files.openfile import OpenFile, is_layer, layers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import ResourceId
+    from probate.journal import Named
     from probate_files.locks import FileLock
 
 #: What has a number.
@@ -45,7 +47,7 @@ class FileTable:
             descriptors=attrgetter("descriptors"),
         )
 
-    def acquire(self, pid: int, make: Callable[[], E]) -> E:
+    def acquire(self, pid: int, make: Callable[[], E], named: Named[Any] | None = None) -> E:
         """Make a thing and have `pid` own it, or have nothing made; as the table's `acquire`."""
 
         def make_way() -> E:
@@ -58,7 +60,8 @@ class FileTable:
                     self.table.disown(owner, former)
             return entry
 
-        return self.table.acquire(pid, make_way)
+        made: E = self.table.acquire(pid, make_way, named=named)
+        return made
 
     def adopt(self, pid: int, entry: Entry) -> ResourceId:
         """Have `pid` own a thing. Raises what `OwnershipTable.add` raises.
@@ -75,7 +78,7 @@ class FileTable:
             ):
                 self.table.check_admitted(pid)
                 return self.table.find(pid, other.native)
-        return self.table.add(pid, entry)
+        return self.table.add(pid, entry, named=noted_if_named(entry))
 
     def find(self, pid: int, native: object) -> Entry:
         """What `pid` has under this object, number or path. Raises NotOwnedError."""

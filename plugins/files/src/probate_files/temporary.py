@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import IO, Any, Final, final
 
 from probate import Outcome, RefusedResourceError
-from probate.system import OwnedDescriptor
+from probate.system import OwnedDescriptor, TreeRemoval
 from probate_files.entry import Entry
 from probate_files.openfile import OpenFile, layers_of
 from probate_files.pinned import PinnedPath
-from probate_files.tree import TreeRemoval
 
 #: Starts the name of what is made without another prefix.
 PREFIX: Final = "probate-"
+
+#: As tempfile opens a new file.
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @final
@@ -39,6 +41,11 @@ class TemporaryFile(Entry):
     def native(self) -> object:
         """The file object, or what tempfile wrapped it in."""
         return self._file.native
+
+    @property
+    def pin(self) -> PinnedPath | None:
+        """What is at the path that goes with it."""
+        return self._pin
 
     @property
     def open_file(self) -> OpenFile:
@@ -150,6 +157,11 @@ class TemporaryFolder(Entry):
         return (self._pin.descriptor,)
 
     @property
+    def pin(self) -> PinnedPath:
+        """What is at the path that it was made with."""
+        return self._pin
+
+    @property
     def native(self) -> Path | tempfile.TemporaryDirectory[Any]:
         """The path that it was made with, or what tempfile has made."""
         return self._native
@@ -187,19 +199,18 @@ class TemporaryFolder(Entry):
 
 
 def make_file(
-    place: tuple[str, str, str | None],
+    path: str,
     mode: str,
     buffering: int,
     encoding: str | None,
     errors: str | None,
     newline: str | None,
 ) -> TemporaryFile:
-    """Make a temporary file, readable by its user only, and open it. Raises OSError.
+    """Make a temporary file, readable by its user only, and open it.
 
-    `place` is its suffix, prefix and folder.
+    Raises OSError, FileExistsError included.
     """
-    fd, path = tempfile.mkstemp(*place)
-    path = os.path.abspath(path)  # noqa: PTH100  the working directory may be another one later
+    fd = os.open(path, _NEW, 0o600)
     file: IO[Any] | None = None
     try:
         # Whatever goes wrong in it, `open` closes what its opener has opened.
@@ -212,9 +223,9 @@ def make_file(
         raise
 
 
-def make_folder(suffix: str, prefix: str, directory: str | None) -> TemporaryFolder:
-    """Make a temporary folder, accessible to its user only. Raises OSError."""
-    path = os.path.abspath(tempfile.mkdtemp(suffix, prefix, directory))  # noqa: PTH100  as above
+def make_folder(path: str) -> TemporaryFolder:
+    """Make a temporary folder, accessible to its user only. Raises as `make_file` does."""
+    os.mkdir(path, 0o700)  # noqa: PTH102  the same string
     try:
         return TemporaryFolder(path, Path(path))
     except BaseException:

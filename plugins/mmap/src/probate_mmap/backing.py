@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from typing import final
+from typing import Any, Final, final
 
 from probate import Outcome, RefusedResourceError
+from probate.journal import path_identity
 from probate.system import OwnedDescriptor, unlink_if_same
+
+#: As tempfile opens a new file.
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @final
 class BackingFile:
     """A new file of so many bytes, held open so that its inode number stays its own.
 
-    Raises OSError, ENOSPC included: the blocks are there before anybody maps them, so that no
-    access to the map can die of a full disk (SIGBUS, mmap(2)).
+    Raises OSError, FileExistsError and ENOSPC included: the blocks are there before anybody maps
+    them, so that no access to the map can die of a full disk (SIGBUS, mmap(2)).
     """
 
     __slots__ = ("_is_over", "_status", "descriptor", "path")
 
-    def __init__(self, directory: str, length: int) -> None:
-        fd, self.path = tempfile.mkstemp(prefix="probate-", suffix=".map", dir=directory)
+    def __init__(self, path: str, length: int) -> None:
+        fd, self.path = os.open(path, _NEW, 0o600), path
         self._is_over = False
         #: What pins its inode.
         self.descriptor, self._status = OwnedDescriptor(fd), os.fstat(fd)
@@ -38,6 +41,10 @@ class BackingFile:
     def fileno(self) -> int:
         """Its descriptor."""
         return self.descriptor.number
+
+    def identity(self) -> dict[str, Any]:
+        """What tells it from a later one of its path, for the journal."""
+        return path_identity(self.path, self.descriptor.number)
 
     def remove(self, *, is_mapped: bool) -> bool:
         """Unlink the path if it is still this file's, and close; whether it was. Idempotent.

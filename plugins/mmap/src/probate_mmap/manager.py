@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import (
     NotOwnedError,
@@ -15,6 +15,7 @@ from probate import (
     pid_or_current,
     runs_inline,
 )
+from probate.journal import Named, random_path, reclaim_path, users_of_file
 from probate_mmap import memorymap
 from probate_mmap.backing import BackingFile
 from probate_mmap.filespan import checked_length, find_span
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable
 
-    from probate import CleanupStats, Outcome, ResourceId
+    from probate import CleanupStats, Outcome, ResourceId, ResourceRecord
     from probate_mmap.memorymap import MemoryMap
 
 _MAY_WAIT: Final = attrgetter("may_wait")
@@ -127,8 +128,10 @@ class MmapManager:
             raise TypeError(f"expected the path of a directory, got {directory!r}")
         folder = os.path.abspath(directory or tempfile.gettempdir())  # noqa: PTH100  as in filespan
 
+        path = random_path(folder, "probate-", ".map")
+
         def make() -> OwnedMap:
-            backing = BackingFile(folder, nbytes)
+            backing = BackingFile(path, nbytes)
             try:
                 native = memorymap.map_descriptor(
                     backing.fileno(), backing.path, nbytes, shared=True, writable=True
@@ -138,7 +141,9 @@ class MmapManager:
                 backing.remove(is_mapped=False)
                 raise
 
-        return self._acquire(pid, make, nbytes)
+        before = {"path": path, "is_random": True}
+        named = Named(f"file of a temporary map {path}", before, _identity)
+        return self._acquire(pid, make, nbytes, named)
 
     # -- using ---------------------------------------------------------------
 
@@ -198,6 +203,10 @@ class MmapManager:
         owned = OwnedMap(native, region_at(address_of(native)), array=array)
         return self.table.add(pid, owned, owned.nbytes)
 
+    def reclaim(self, record: ResourceRecord, dry_run: bool) -> Outcome:
+        """Remove the file of a temporary map whose owner has died, unless somebody uses it."""
+        return reclaim_path(record, dry_run, in_use=users_of_file)
+
     @runs_inline
     def quiesce(self, pid: int) -> list[concurrent.futures.Future[None]]:
         """Start syncing; the futures are done when that is."""
@@ -222,8 +231,14 @@ class MmapManager:
 
     # -- inside --------------------------------------------------------------
 
-    def _acquire(self, pid: int, make: Callable[[], OwnedMap], nbytes: int) -> MemoryMap:
-        owned = self.table.acquire(pid, make, OwnedMap.release, nbytes=nbytes)
+    def _acquire(
+        self,
+        pid: int,
+        make: Callable[[], OwnedMap],
+        nbytes: int,
+        named: Named[OwnedMap] | None = None,
+    ) -> MemoryMap:
+        owned = self.table.acquire(pid, make, OwnedMap.release, nbytes=nbytes, named=named)
         return owned.native  # type: ignore[return-value]  # what make has made
 
     def _find(self, pid: int, native: mmap.mmap) -> OwnedMap:
@@ -271,6 +286,10 @@ class MmapManager:
                     f"{self._sync_timeout} seconds; {owned.nbytes} bytes may not be on disk"
                 )
         return owned.release()
+
+
+def _identity(owned: OwnedMap) -> dict[str, Any]:
+    return {} if owned.backing is None else owned.backing.identity()
 
 
 def _unmap_plain(maps: list[OwnedMap]) -> None:

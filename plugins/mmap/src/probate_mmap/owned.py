@@ -35,9 +35,9 @@ class OwnedMap:
     __slots__ = (
         "_address",
         "_array",
-        "_backing",
         "_descriptor",
         "_failure",
+        "backing",
         "is_plain",
         "may_wait",
         "native",
@@ -74,7 +74,8 @@ class OwnedMap:
         self.syncing: concurrent.futures.Future[None] | None = None
         # Now and not at each sync: asking exports the map, and a user's `close` would fail of that.
         self._address = libc.address_of(native)
-        self._backing = backing
+        #: The file of a temporary map.
+        self.backing = backing
         self._array = None if array is None else weakref.ref(array)
         #: Why some background sync went wrong. The kernel tells once: that a later sync goes
         #: well does not mean that the data is safe (fsync(2), "Errors").
@@ -89,13 +90,13 @@ class OwnedMap:
         """The numbers that giving it back closes."""
         if self._descriptor is not None and self._descriptor.descriptor is not None:
             yield self._descriptor.descriptor
-        if self._backing is not None:
-            yield self._backing.descriptor
+        if self.backing is not None:
+            yield self.backing.descriptor
 
     @property
     def needs_sync(self) -> bool:
         """Whether what is written to it must reach the disk before it is given back."""
-        return self.region.is_syncable and self._backing is None and not self.native.closed
+        return self.region.is_syncable and self.backing is None and not self.native.closed
 
     # -- syncing -------------------------------------------------------------
 
@@ -171,7 +172,7 @@ class OwnedMap:
             self.native.close()
         except BufferError as error:
             raise self._busy() from error
-        was_removed = self._backing is not None and self._backing.remove(is_mapped=False)
+        was_removed = self.backing is not None and self.backing.remove(is_mapped=False)
         return Outcome.ALREADY_GONE if was_closed and not was_removed else Outcome.RELEASED
 
     def release(self) -> Outcome:
@@ -182,7 +183,7 @@ class OwnedMap:
         """
         # First, while the map is still there: an exported buffer must not keep a file around.
         is_mapped = not self.native.closed
-        was_removed = self._backing is not None and self._backing.remove(is_mapped=is_mapped)
+        was_removed = self.backing is not None and self.backing.remove(is_mapped=is_mapped)
         outcome = self.unmap()
         if self._failure is not None:
             raise self._failure

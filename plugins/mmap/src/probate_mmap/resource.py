@@ -21,4 +21,5 @@ class MappingResource(ResourceKind):
             adopt=m.adopt,
             cleanup=m.cleanup,
             may_block=m.may_wait,
+            reclaim=m.reclaim,
         )

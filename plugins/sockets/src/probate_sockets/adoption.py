@@ -41,6 +41,13 @@ def wrap(resource: Any) -> Owned | None:
     return _bind_to_loop(resource)
 
 
+def paths_of(owned: Owned) -> list[unix.BoundPath]:
+    """Return the unix paths that are unlinked with it."""
+    if isinstance(owned, AsyncStream) or owned.bound is None:
+        return []
+    return owned.bound if isinstance(owned, LoopBound) else [owned.bound]
+
+
 def parts_of(thing: Any) -> Iterable[Any]:
     """Return the sockets that something was made of, if it is what a socket may lie below."""
     if is_server(thing) or is_transport(thing):

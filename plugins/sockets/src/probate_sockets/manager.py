@@ -10,9 +10,10 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, final
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current, runs_inline
+from probate.journal import Named, name_asked_for, reclaim_path, users_of_socket
 from probate.system import blocked_in, number_of, transport_of
 from probate_sockets import adoption, onloop, unix
-from probate_sockets.address import Endpoint, resolve, unix_path
+from probate_sockets.address import Endpoint, is_abstract, resolve, unix_path
 from probate_sockets.many import close_many
 from probate_sockets.plain import OURS, OURS_IN_CLEANUP, PlainSocket
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-    from probate import CleanupStats, Outcome, ResourceId
+    from probate import CleanupStats, Outcome, ResourceId, ResourceRecord
     from probate_sockets.adoption import Owned
+    from probate_sockets.unix import BoundPath
 
 
 @final
@@ -135,7 +137,8 @@ class SocketManager:
         with the socket, as long as it still is this socket's.
         """
         name = unix_path(path)
-        return self._acquire(pid, lambda: unix.listen(name, backlog))
+        named = None if is_abstract(name) else _named(name, lambda made: made.bound)
+        return self._acquire(pid, lambda: unix.listen(name, backlog), named)
 
     # -- giving back ---------------------------------------------------------
 
@@ -174,7 +177,10 @@ class SocketManager:
         if owned is None:
             return None
         if isinstance(owned, PlainSocket) or (below := self._below(owned, pid)) is None:
-            return self.table.add(pid, owned)
+            paths = adoption.paths_of(owned)
+            # One row is one path; nothing that is known has more.
+            named = _named(paths[0][0], lambda _: paths[0]) if len(paths) == 1 else None
+            return self.table.add(pid, owned, named=named)
         self.table.check_admitted(pid)
         below.put_above(owned)
         return self.table.find(pid, below.native)
@@ -195,6 +201,14 @@ class SocketManager:
         ]
         return [future for future in closing if future is not None]
 
+    def reclaim(self, record: ResourceRecord, dry_run: bool) -> Outcome:
+        """Remove a unix socket's path whose owner has died, unless somebody is bound to it."""
+        return reclaim_path(
+            record,
+            dry_run,
+            in_use=lambda pin, status: users_of_socket(pin, status, record.identity),
+        )
+
     def cleanup(self, pid: int) -> CleanupStats:
         """Close all that `pid` owns, newest first."""
         self._here.is_cleanup = True
@@ -205,9 +219,14 @@ class SocketManager:
 
     # -- inside --------------------------------------------------------------
 
-    def _acquire(self, pid: int, make: Callable[[], socket.socket]) -> socket.socket:
+    def _acquire(
+        self,
+        pid: int,
+        make: Callable[[], socket.socket],
+        named: Named[PlainSocket] | None = None,
+    ) -> socket.socket:
         try:
-            return self.table.acquire(pid, lambda: PlainSocket(make())).native
+            return self.table.acquire(pid, lambda: PlainSocket(make()), named=named).native
         except OSError:
             # A termination wakes whoever is blocked in accept with an OSError; say why.
             self.table.check_admitted(pid)
@@ -249,6 +268,13 @@ class SocketManager:
         is_cleanup = getattr(self._here, "is_cleanup", False)
         is_unheld = is_cleanup and not owned.is_held(OURS_IN_CLEANUP)
         return owned.release(abort=self._abort, is_unheld=is_unheld)
+
+
+def _named(path: str, bound: Callable[[Any], BoundPath | None]) -> Named[Any]:
+    """Say, for the journal, how the path of a unix socket is found."""
+    return Named(
+        f"unix socket {path}", name_asked_for(path), lambda made: unix.identity(bound(made))
+    )
 
 
 def _bound(

@@ -14,7 +14,12 @@ class SocketResource(ResourceKind):
 
     def __init__(self, manager: SocketManager | None = None) -> None:
         self.manager = m = SocketManager() if manager is None else manager
-        place = Ordering(priority=10)
         super().__init__(
-            m.table, place, quiesce=m.quiesce, adopt=m.adopt, cleanup=m.cleanup, may_block=False
+            m.table,
+            Ordering(priority=10),
+            quiesce=m.quiesce,
+            adopt=m.adopt,
+            cleanup=m.cleanup,
+            may_block=False,
+            reclaim=m.reclaim,
         )

@@ -13,12 +13,14 @@ import socket
 import stat
 from typing import Any, Final
 
+from probate.journal import path_identity
 from probate.system import read_proc, unlink_if_same
 from probate_sockets.address import is_abstract
 
 #: Seconds that a probe waits for a server that may be overloaded; it counts as alive then.
 _PROBE_TIMEOUT: Final = 1.0
 
+_PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: A path, and what was there when a socket was bound to it.
 BoundPath = tuple[str, os.stat_result]
@@ -64,6 +66,23 @@ def unlink_bound(bound: BoundPath) -> None:
     unlink_if_same(*bound)
 
 
+def identity(bound: BoundPath | None) -> dict[str, Any]:
+    """Return what tells a path from a later one of its name, for the journal.
+
+    The socket must be open. Raises OSError (ESTALE) if the path is no longer its own.
+    """
+    if bound is not None:
+        path, status = bound
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            pin = os.open(path, _PIN)
+            try:
+                if os.path.samestat(os.fstat(pin), status):
+                    return path_identity(path, pin)
+            finally:
+                os.close(pin)
+    raise OSError(errno.ESTALE, "its path was taken away as it was made")
+
+
 def _looked_up(sock: Any) -> BoundPath | None:
     name = sock.getsockname()
     path = os.fsdecode(name) if isinstance(name, bytes) else name
@@ -93,7 +112,7 @@ def _has_rivals(sock: Any) -> bool:
 def _clear_stale(path: str) -> None:
     try:
         # Pinned, so that no successor gets its inode number while the server is looked for.
-        pin = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        pin = os.open(path, _PIN)
     except FileNotFoundError:
         return
     try:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
-from probate import RefusedResourceError
+from probate.errors import RefusedResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,183 @@
+"""Who still uses what a dead owner has left: for `reclaim_path`, before anything is removed.
+
+What others than this user hold is seen by root alone. One look at all processes serves for a
+moment, since a settlement asks about many things.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections import defaultdict
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, final
+
+from probate.errors import RefusedResourceError
+from probate.journal.bound import bound_sockets, device_of_sockets
+from probate.journal.handles import boot_id, network_namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from probate.journal.bound import BoundSocket
+
+#: Seconds for which one look serves.
+_LOOK_LASTS: Final = 0.2
+
+#: A space, tab, newline or backslash in a path of /proc/self/mountinfo (proc(5)).
+_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
+
+
+def users_of_file(_pin: int, status: os.stat_result) -> str:
+    """Say which OS processes have a file open or mapped, for `in_use`; empty if none is seen."""
+    return _still("in use", _looked().users.get((status.st_dev, status.st_ino), ()))
+
+
+def users_of_folder(pin: int, _status: os.stat_result) -> str:
+    """Say which OS processes are in a folder, or use what is below it; or what is mounted there.
+
+    For `in_use`; empty if nothing is seen. They are found by path: not those for which the path
+    is another, since they are in a mount namespace of their own.
+    """
+    path = os.readlink(f"/proc/self/fd/{pin}")
+    below = f"{path}/"
+    if mounted := [each for each in _mount_points() if each.startswith(below)]:
+        return f"something is mounted in it: unmount {', '.join(mounted)}"
+    look = _looked()
+    users = {os_pid for used, os_pid in look.paths if used == path or used.startswith(below)}
+    return _still("in use", users | _holders(look.bound_below(os.fsencode(below))))
+
+
+def users_of_socket(pin: int, status: os.stat_result, identity: Mapping[str, Any]) -> str:
+    """Say who still has a socket bound to a pinned path, for `in_use`; empty if nobody has.
+
+    `identity` is that of its record. Raises RefusedResourceError for what is no socket, or if that
+    cannot be seen from here; OSError.
+    """
+    if not stat.S_ISSOCK(status.st_mode):
+        raise RefusedResourceError("what is there is no socket")
+    # After a reboot nobody is bound, whatever the namespace was.
+    if identity["boot"] == boot_id() and identity["network_namespace"] != network_namespace():
+        raise RefusedResourceError("sockets of its network namespace are not seen from here")
+    path = os.fsencode(os.readlink(f"/proc/self/fd/{pin}"))
+    # As the kernel has it inside, and cut off.
+    file = (status.st_ino & 0xFFFFFFFF, os.major(status.st_dev) << 20 | os.minor(status.st_dev))
+    # By name as well: some file systems give other numbers to stat(2) than they have inside.
+    bound = [each.inode for each in bound_sockets() if file == each.file or path == each.path]
+    if not bound:
+        return ""
+    return (
+        _still("bound", _holders(bound)) or "still bound, by a process that is not seen from here"
+    )
+
+
+def _holders(sockets: Iterable[int]) -> set[int]:
+    """Return who has sockets of these inodes."""
+    device = device_of_sockets()
+    users = _looked().users
+    return {os_pid for inode in sockets for os_pid in users.get((device, inode), ())}
+
+
+def _still(what: str, users: Iterable[int]) -> str:
+    """Say that something is still so, by whom; nothing if by nobody."""
+    names = ", ".join(map(str, sorted(users)))
+    return f"still {what} by {names}" if names else ""
+
+
+def look_again() -> None:
+    """Have the next one that asks look anew."""
+    global _look  # noqa: PLW0603  the latest, of this process
+    _look = None
+
+
+def _looked() -> _Look:
+    global _look  # noqa: PLW0603  as above
+    if _look is None or time.monotonic() - _look.taken_at > _LOOK_LASTS:
+        _look = _Look()
+    return _look
+
+
+@final
+class _Look:
+    """Which OS processes hold which files at one moment."""
+
+    def __init__(self) -> None:
+        #: By device and inode.
+        self.users: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
+        for os_pid in _others():
+            # What belongs to others, or has ended, is not seen.
+            with suppress(OSError):
+                self._note_open(os_pid)
+            with suppress(OSError):
+                self._note_mapped(os_pid)
+        self.taken_at = time.monotonic()
+
+    @cached_property
+    def paths(self) -> list[tuple[str, int]]:
+        """Which paths are used, and by whom; seldom asked for."""
+        return [(path, os_pid) for os_pid in _others() for path in _paths_of(os_pid)]
+
+    @cached_property
+    def _bound(self) -> list[BoundSocket]:
+        # Where the kernel does not tell, what else is seen must do.
+        with suppress(OSError):
+            return list(bound_sockets())
+        return []
+
+    def bound_below(self, folder: bytes) -> list[int]:
+        """Return the inodes of sockets that are bound to paths which begin so."""
+        return [each.inode for each in self._bound if each.path.startswith(folder)]
+
+    def _note_open(self, os_pid: int) -> None:
+        with os.scandir(f"/proc/{os_pid}/fd") as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    status = entry.stat()
+                    self.users[status.st_dev, status.st_ino].add(os_pid)
+
+    def _note_mapped(self, os_pid: int) -> None:
+        for device, inode, _ in _maps_of(os_pid):
+            major, minor = (int(part, 16) for part in device.split(":"))
+            self.users[os.makedev(major, minor), inode].add(os_pid)
+
+
+_look: _Look | None = None
+
+
+def _others() -> Iterator[int]:
+    for name in os.listdir("/proc"):  # noqa: PTH208  names are what is needed
+        if name.isdigit() and int(name) != os.getpid():
+            yield int(name)
+
+
+def _paths_of(os_pid: int) -> Iterator[str]:
+    """Yield what an OS process is in, runs, has open and has mapped, by the paths it has now."""
+    links = ["cwd", "root", "exe"]
+    with suppress(OSError):
+        links += [f"fd/{number}" for number in os.listdir(f"/proc/{os_pid}/fd")]  # noqa: PTH208  as above
+    for link in links:
+        with suppress(OSError):
+            yield os.readlink(f"/proc/{os_pid}/{link}")
+    with suppress(OSError):
+        yield from (path for _, _, path in _maps_of(os_pid))
+
+
+def _maps_of(os_pid: int) -> Iterator[tuple[str, int, str]]:
+    """Yield device, inode and path of what is mapped of files (proc(5), /proc/PID/maps)."""
+    for line in os.fsdecode(Path(f"/proc/{os_pid}/maps").read_bytes()).split("\n"):
+        device, inode, *path = line.split(maxsplit=5)[3:] or ("", "0")
+        if inode != "0":
+            yield device, int(inode), "".join(path)
+
+
+def _mount_points() -> list[str]:
+    # Ids, device, root, and where it is mounted: proc(5), /proc/PID/mountinfo.
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    return [
+        os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), line.split()[4]))
+        for line in lines
+    ]
