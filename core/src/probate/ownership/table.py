@@ -224,10 +224,10 @@ class OwnershipTable(Generic[T]):
         ProcessTerminatedError.
         """
         undo = self.releaser.choose(release)
-        with self._by_owner.admitted(pid, self.kind, nbytes) as reservation:
+        with self._by_owner.under_way(), self._by_owner.admitted(pid, self.kind, nbytes) as held:
             made = make()
             try:
-                _, is_owned = self._record(pid, cast("T", made), nbytes, reservation, is_new=True)
+                _, is_owned = self._record(pid, cast("T", made), nbytes, held, is_new=True)
             except BaseException:
                 undo(cast("T", made))
                 raise
@@ -255,17 +255,18 @@ class OwnershipTable(Generic[T]):
         nbytes = self._by_owner.size_of(pid, resource_id)
         holdings = self._by_owner.get(pid)
         loop = self.releaser.loop_of(None if holdings is None else holdings.get(resource_id))
-        resource = self.release(pid, resource_id)
-        if resource is None:
-            return Outcome.ALREADY_GONE
-        self.releaser.note(resource, loop)
+        with self._by_owner.under_way():
+            resource = self.release(pid, resource_id)
+            if resource is None:
+                return Outcome.ALREADY_GONE
+            self.releaser.note(resource, loop)
 
-        def put_back() -> None:
-            with suppress(AlreadyOwnedError):
-                self._index.claim(self, pid, resource, resource_id)
-            self._by_owner.put_back(pid, [(resource_id, resource, nbytes)])
+            def put_back() -> None:
+                with suppress(AlreadyOwnedError):
+                    self._index.claim(self, pid, resource, resource_id)
+                self._by_owner.put_back(pid, [(resource_id, resource, nbytes)])
 
-        return release_by_hand(partial(releaser, resource), put_back)
+            return release_by_hand(partial(releaser, resource), put_back)
 
     def release(self, pid: int, resource_id: ResourceId) -> T | None:
         """End the ownership of a resource and return it; the caller is to release it.
