@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import random
+import secrets
+import signal
+import time
 from pathlib import Path
+from typing import Final
 
 import pytest
 from core_scripts import run_script
+from hosts import Host
+from spawn_house import MARKER, kill_marked
 
 from probate.system import read_proc
+
+#: Of each host.
+ROUNDS: Final = 60 if os.environ.get("PROBATE_CHAOS") else 6
 
 ALL_KINDS = """
 import atexit, gc
@@ -106,6 +117,93 @@ def test_an_adopted_child_of_multiprocessing_is_not_waited_for() -> None:
 
     assert script.returncode == 0
     assert not Path(f"/proc/{script.stdout.strip()}/root").exists()
+
+
+#: What hosts are in the midst of, again and again, when they are told to end.
+MIDST = {
+    "a spawn": "while True:\n    spawn()",
+    "a spawn on other threads": """
+for _ in range(2):
+    threading.Thread(target=for_ever, args=(spawn,), daemon=True).start()
+time.sleep(1000)
+""",
+    "an acquisition": """
+owner, memory = manager.create_process("owner"), manager.orchestrator["memory"].manager
+def acquire():
+    memory.close(owner.pid, memory.create_shared_memory(owner.pid, size=4096))
+    memory.create_shared_memory(owner.pid, f"{name}-{next(numbers)}", size=4096)
+threading.Thread(target=for_ever, args=(acquire,), daemon=True).start()
+for_ever(acquire)
+""",
+    "a termination": """
+trees = manager.orchestrator["processes"].manager
+def spawn_and_end():
+    spawn().terminate(0)
+    owner = manager.create_process("owner")
+    trees.kill(owner.pid, trees.spawn(owner.pid, PROGRAM))
+threading.Thread(target=for_ever, args=(spawn_and_end,), daemon=True).start()
+for_ever(spawn_and_end)
+""",
+    "a close": """
+while True:
+    spawn()
+    manager.close()
+    manager = build()
+""",
+    "a loop": """
+async def main():
+    while True:
+        async with manager.process("job"):
+            await asyncio.to_thread(spawn)
+            spawn()
+asyncio.run(main())
+""",
+    "its exit": "spawn()",
+}
+
+HOST = """
+import itertools
+PROGRAM = ["sh", "-c", "exec >/dev/null 2>&1; sleep 1000 & sleep 1000"]
+name, numbers = os.environ["PROBATE_TEST_HOUSE"], itertools.count()
+def build():
+    return ProcessManager.builder().with_grace(5).with_signals().build()
+def spawn():
+    return manager.spawn(PROGRAM)
+def for_ever(function):
+    while True:
+        function()
+manager = build()
+say("ready")
+"""
+
+
+@pytest.mark.timeout(60 * ROUNDS)
+@pytest.mark.parametrize("midst", MIDST)
+def test_a_signal_in_the_midst_of_it_leaves_nothing(
+    midst: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BigDL#4487: SIGTERM in the middle of a spawn: the program lived on, owned by nobody.
+
+    What is half done is done, and taken back, before the host dies of the signal; in time.
+    """
+    generator = random.Random(midst)
+    for count in range(ROUNDS):
+        token = secrets.token_hex(8)
+        number = generator.choice([signal.SIGTERM, signal.SIGHUP])
+        monkeypatch.setenv(MARKER, token)
+        with Host(HOST + MIDST[midst], options=["-X", "faulthandler"]) as host:
+            host.wait_for("ready")
+            time.sleep(generator.uniform(0, 0.15))
+            host.send(number)
+            if generator.random() < 0.3:
+                time.sleep(generator.uniform(0, 0.02))
+                host.send(number)
+            code, _, errors = host.end()
+        left = [path.name for path in Path("/dev/shm").glob(f"{token}-*")]
+
+        assert (kill_marked(token), left) == ([], []), (count, errors)
+        # One that has ended before it was told to is none of these.
+        assert code in {-number, 0 if midst == "its exit" else -number}, (count, errors)
 
 
 def is_alive(os_pid: int) -> bool:

@@ -1,6 +1,6 @@
 """Makes and gives back named things of all kinds, for ever, in children that are to be killed.
 
-A program: `STATE FOLDER`; for each line "SEED REAPER" on its input it forks one, and prints its pid.
+A program: `STATE FOLDER`. For each line "SEED REAPER" on its input it forks one, and says its pid.
 Of a seed, all names begin with that, or are in a folder of that name.
 """
 
@@ -44,7 +44,8 @@ def main() -> None:
         if child == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             live(state, folder / str(seed), seed, has_reaper=bool(has_reaper))
-        print(child, flush=True)
+        sys.stdout.write(f"{child}\n")
+        sys.stdout.flush()
 
 
 def live(state: str, folder: Path, seed: int, *, has_reaper: bool) -> None:
@@ -80,7 +81,7 @@ def makers_of(
     yield lambda: ipc.create_posix_queue(pid, f"/{name()}", max_messages=1, max_bytes=8)
     yield lambda: ipc.create_posix_semaphore(pid, f"/{name()}")
     yield lambda: files.temporary_file(pid, directory=folder)
-    yield lambda: files.temporary_directory(pid, directory=folder).__str__()
+    yield lambda: files.temporary_directory(pid, directory=folder)
     yield lambda: files.mkfifo(pid, folder / name())
     yield lambda: sockets.listen_unix(pid, str(folder / f"s{next(_numbers)}"))
     yield lambda: manager.spawn(["sleep", seconds_of(seed)])

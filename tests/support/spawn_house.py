@@ -23,7 +23,7 @@ from probate_processes.procfs import children_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MARKER = "PROBATE_TEST_HOUSE"
+MARKER = "PROBATE_TEST_HOUSE"
 _numbers = itertools.count(1)
 
 #: How processes are contained: by a cgroup v2 where the machine has one, or without.
@@ -43,7 +43,7 @@ def house(
 ) -> Iterator[ProcessManager]:
     """A manager with this containment; in the end all that was spawned is killed, and missed."""
     token = f"{os.getpid()}-{next(_numbers)}"
-    monkeypatch.setenv(_MARKER, token)
+    monkeypatch.setenv(MARKER, token)
     if containment == "none":
         monkeypatch.setattr(Cgroup, "create", lambda: None)
     elif not _has_cgroups():
@@ -57,7 +57,7 @@ def house(
         with builder.with_grace(grace).with_deadline(15).build() as manager:
             yield manager
     finally:
-        left = _kill_marked(token)
+        left = kill_marked(token)
     differences = changes_since(before)
 
     assert left == []
@@ -80,7 +80,7 @@ def is_alive(os_pid: int) -> bool:
             return False
         # In the middle of execve(2), when its parent knows that it will succeed, it has none yet.
         if environment or is_zombie or time.monotonic() > over:
-            return not is_zombie and f"{_MARKER}=".encode() in environment
+            return not is_zombie and f"{MARKER}=".encode() in environment
 
 
 def own_cgroups() -> list[str]:
@@ -110,9 +110,9 @@ def _has_cgroups() -> bool:
     return made is not None and made.remove()
 
 
-def _kill_marked(token: str) -> list[int]:
+def kill_marked(token: str) -> list[int]:
     """Kill all that bear the mark; return who they were."""
-    wanted = f"{_MARKER}={token}".encode()
+    wanted = f"{MARKER}={token}".encode()
     found: list[int] = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit() or int(folder.name) == os.getpid():

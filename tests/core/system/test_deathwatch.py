@@ -17,6 +17,7 @@ from spawn_kernel import changes_since
 from spawn_sleepers import sleeper
 
 from probate import DeathWatch
+from probate.system.exiting import join_thread
 from probate.testing.witness import KernelView
 
 if TYPE_CHECKING:
@@ -304,6 +305,35 @@ def test_it_waits_asleep_after_it_was_idle_for_a_moment(watch: DeathWatch, pipes
     watch.forget(second)
 
     assert used < 0.05
+
+
+def test_joining_it_waits_for_nothing_that_is_watched_since(
+    watch: DeathWatch, pipes: Pipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Watched in a callback, while another thread found nothing watched: that waited for ever."""
+    first, second, third = pipes(), pipes(), pipes()
+    joining = threading.Event()
+
+    def join(thread: threading.Thread) -> None:
+        joining.set()
+        join_thread(thread)
+
+    monkeypatch.setattr("probate.system.deathwatch.join_thread", join)
+    joiner = threading.Thread(target=watch.join_if_idle, daemon=True)
+
+    def watch_again() -> None:
+        joiner.start()
+        joining.wait(PATIENCE)
+        watch.watch(second[0], lambda: None)
+
+    os.write(first[1], b"x")
+    watch.watch(first[0], watch_again)
+    assert joining.wait(PATIENCE)
+    joiner.join(PATIENCE)
+
+    assert not joiner.is_alive()
+    wait_for_turn(watch, third)
+    assert watch.forget(second[0])
 
 
 def test_one_that_is_closed_too_early_harms_no_other(watch: DeathWatch, pipes: Pipes) -> None:

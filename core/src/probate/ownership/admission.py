@@ -22,6 +22,26 @@ if TYPE_CHECKING:
 
 
 @final
+class UnderWay:
+    """Counts a call among those that are under way, for the length of a `with` block.
+
+    Weakly: should an exception of a signal handler keep it from its end, nobody waits for it.
+    """
+
+    __slots__ = ("__weakref__", "_calls", "_ref")
+
+    def __init__(self, calls: set[weakref.ref[UnderWay]]) -> None:
+        self._calls = calls
+        self._ref = weakref.ref(self)
+
+    def __enter__(self) -> None:
+        self._calls.add(self._ref)
+
+    def __exit__(self, *_: object) -> None:
+        self._calls.discard(self._ref)
+
+
+@final
 class Admission:
     """Decides which pids may acquire, in all ownership tables of one orchestrator.
 
@@ -31,6 +51,7 @@ class Admission:
 
     __slots__ = (
         "__weakref__",
+        "_calls",
         "_is_managed",
         "_issued",
         "_live",
@@ -51,6 +72,7 @@ class Admission:
         self._manager: weakref.ref[object] | None = None
         self._live: dict[int, ResourceLimits | None] = {}
         self._refused: dict[int, int] = {}
+        self._calls: set[weakref.ref[UnderWay]] = set()
         #: Pids issued here for which `check` would return None, so that nobody need call it; empty
         #: where sites are recorded, since each acquisition then takes the longer way.
         self.unlimited: set[int] = set()
@@ -79,6 +101,19 @@ class Admission:
             if 0 < pid <= self._issued:
                 raise ProcessTerminatedError(pid) from None
             raise ProcessNotFoundError(pid) from None
+
+    def under_way(self) -> UnderWay:
+        """Mark a call that makes or releases what no table has meanwhile, by a `with` block.
+
+        It begins before it is asked whether the pid is admitted: whoever refuses all, and then
+        looks for calls, finds those that were quicker.
+        """
+        return UnderWay(self._calls)
+
+    def has_calls(self) -> bool:
+        """Tell whether any thread is in such a call: what it has in hand would outlive the host."""
+        # A copy, since others come and go meanwhile.
+        return bool(self._refused) or any(call() is not None for call in self._calls.copy())
 
     def claim(self, manager: object, *, after: int, record_sites: bool) -> None:
         """Let `manager` alone issue pids from here on, all of them greater than `after`.
@@ -151,4 +186,5 @@ class Admission:
         self._lock = threading.RLock()
         self._live = {}
         self._refused = {}
+        self._calls = set()
         self.unlimited = set()

@@ -30,7 +30,7 @@ else:
 
 T = TypeVar("T")
 
-#: Takes the place of a reservation where there are no limits.
+#: Takes the place of a reservation where there are no limits, and of what is marked nowhere.
 _NO_RESERVATION: Final[contextlib.AbstractContextManager[None]] = contextlib.nullcontext()
 
 #: Owners that share a lock delay each other by some nanoseconds, if at all.
@@ -308,6 +308,10 @@ class HoldingsByOwner(Generic[T]):
     def records_sites(self) -> bool:
         """Whether the stack of each acquisition is kept."""
         return self.admission is not None and self.admission.record_sites
+
+    def under_way(self) -> contextlib.AbstractContextManager[None]:
+        """Mark a call that makes or releases what is in nobody's holdings meanwhile."""
+        return _NO_RESERVATION if self.admission is None else self.admission.under_way()
 
     def admitted(
         self, pid: int, kind: str, nbytes: int

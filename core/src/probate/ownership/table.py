@@ -141,11 +141,11 @@ class OwnershipTable(OwnershipQueries[T]):
         ProcessTerminatedError.
         """
         undo = self.releaser.choose(release)
-        with self._by_owner.admitted(pid, self.kind, nbytes) as reservation:
+        with self._by_owner.under_way(), self._by_owner.admitted(pid, self.kind, nbytes) as held:
             row = self._intend(pid, named)
             made = make() if row is None else row.make(make, undo)
             try:
-                _, is_owned = self._record(pid, cast("T", made), nbytes, reservation, row)
+                _, is_owned = self._record(pid, cast("T", made), nbytes, held, row)
             except BaseException:
                 undo(cast("T", made))
                 if row is not None:
@@ -175,24 +175,25 @@ class OwnershipTable(OwnershipQueries[T]):
         nbytes = self._by_owner.size_of(pid, resource_id)
         holdings = self._by_owner.get(pid)
         loop = self.releaser.loop_of(None if holdings is None else holdings.get(resource_id))
-        # Kept until it is released, and put back with it.
-        row = self._rows.pop(resource_id, None)
-        resource = self.release(pid, resource_id)
-        if resource is None:
-            return Outcome.ALREADY_GONE
-        self.releaser.note(resource, loop)
+        with self._by_owner.under_way():
+            # Kept until it is released, and put back with it.
+            row = self._rows.pop(resource_id, None)
+            resource = self.release(pid, resource_id)
+            if resource is None:
+                return Outcome.ALREADY_GONE
+            self.releaser.note(resource, loop)
 
-        def put_back() -> None:
-            with suppress(AlreadyOwnedError):
-                self._index.claim(self, pid, resource, resource_id)
-            if row is not None:
-                self._rows[resource_id] = row
-            self._by_owner.put_back(pid, [(resource_id, resource, nbytes)])
+            def put_back() -> None:
+                with suppress(AlreadyOwnedError):
+                    self._index.claim(self, pid, resource, resource_id)
+                if row is not None:
+                    self._rows[resource_id] = row
+                self._by_owner.put_back(pid, [(resource_id, resource, nbytes)])
 
-        outcome = release_by_hand(partial(releaser, resource), put_back)
-        if row is not None and not outcome.is_error:
-            row.delete()
-        return outcome
+            outcome = release_by_hand(partial(releaser, resource), put_back)
+            if row is not None and not outcome.is_error:
+                row.delete()
+            return outcome
 
     def release(self, pid: int, resource_id: ResourceId) -> T | None:
         """End the ownership of a resource and return it; the caller is to release it.

@@ -5,6 +5,7 @@ current.py    the current process of a context, and the scope in which it is cur
 manager.py    ProcessManager: issues pids, knows the tree, is closed
 builder.py    ProcessManagerBuilder: the manager's options
 terminator.py  Terminator: terminates a tree of processes, on a thread or on an event loop
+hostsignals.py  closes a manager at signals that end its host, which ends then as it would have
 hostexit.py   closes what nobody has closed when the interpreter exits
 order.py      terminates several in order; knows what is being terminated around here
 grace.py      the wait for users to stop, for one manager

@@ -13,6 +13,7 @@ from probate.orchestrator import (
     checked_seconds,
 )
 from probate.process.scheduling import MAX_QUANTUM, MIN_QUANTUM, Scheduling, SchedulingPolicy
+from probate.system.ownsignals import DEFAULT_SIGNALS, check_installable, checked_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,8 @@ class ManagerOptions:
     scheduling: Scheduling | None = None
     #: Whether `probate ps` is answered even while no OS process is supervised.
     has_status: bool = False
+    #: At which signals to the host the manager is closed.
+    signals: tuple[int, ...] = ()
     #: Whether things that outlive this OS process are noted, where, and whether a reaper watches.
     journal: JournalOptions | None = None
 
@@ -156,6 +159,23 @@ class ProcessManagerBuilder(Generic[M]):
         )
         return self
 
+    def with_signals(self, *signals: int) -> Self:
+        """Close the manager at these signals, then end as the host would have without it.
+
+        By default at SIGTERM, SIGHUP and SIGINT, for a host that is to end in order. When all is
+        terminated, the signal gets to the disposition of before: the default action ends the host
+        by that signal, a Python function is called in the main thread (at Ctrl-C, the one that
+        raises KeyboardInterrupt). What is ignored stays ignored, as nohup(1) wants it. Meanwhile
+        the main thread goes on, and with it an event loop that tasks need to be cancelled on; what
+        any thread has begun to acquire is taken back, within five seconds. A second signal ends
+        the grace. Closing the manager gives the signals back, where nobody else has taken them; on
+        another thread than the main one, they are passed on instead.
+
+        Raises TypeError or ValueError for what is no signal that can be handled, or ends nobody.
+        """
+        self._options.signals = checked_signals(signals or DEFAULT_SIGNALS)
+        return self
+
     def with_acquisition_sites(self) -> Self:
         """Keep the stack of every acquisition, for the leak report. Slows acquisitions down."""
         self._options.record_sites = True
@@ -164,11 +184,13 @@ class ProcessManagerBuilder(Generic[M]):
     def build(self) -> M:
         """Make the manager.
 
-        Raises RuntimeError if the orchestrator serves another one, UnknownKindError if a
+        Raises RuntimeError if the orchestrator serves another one, or if signals are to be handled
+        and this is not the main thread, or C code handles one of them; UnknownKindError if a
         scheduler is asked for and not installed, or for limits of a kind that there is not.
         """
         from probate.plugins import discovery
 
+        check_installable(self._options.signals)
         orchestrator = self._orchestrator
         if orchestrator is None:
             orchestrator = ResourceOrchestrator()

@@ -12,6 +12,7 @@ import atexit
 import gc
 import os
 import sys
+import time
 import warnings
 from typing import TYPE_CHECKING, Final, Protocol, final
 from weakref import WeakKeyDictionary
@@ -19,12 +20,18 @@ from weakref import WeakKeyDictionary
 from probate.system.interrupts import Elsewhere, fell_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from probate.models import ProcessInfo
 
 #: How many processes are named in a warning.
 _NAMES: Final = 3
+
+#: Seconds that calls get which were under way when all was closed: a spawn takes milliseconds, and
+#: whoever waits for a lock, or for the other end of a FIFO, may wait for ever.
+_PATIENCE: Final = 5.0
+#: Seconds between two looks whether they are over.
+_LOOK: Final = 0.002
 
 
 class Unclosed(Protocol):
@@ -44,6 +51,9 @@ class Unclosed(Protocol):
 
     def end_grace(self) -> None:
         """Give nobody a grace any more."""
+
+    def has_calls(self) -> bool:
+        """Tell whether any thread is about to acquire or to release something, on its own."""
 
 
 @final
@@ -83,14 +93,14 @@ class OpenManagers:
             self._close_all()
         except BaseException as error:
             if fell_in(error):
-                for manager in self._managers():
+                for manager in self.managers():
                     manager.end_grace()
                 Elsewhere(self._close_all).result()
             raise
 
     def _close_all(self) -> None:
         failure: Exception | None = None
-        for manager in reversed(self._managers()):
+        for manager in reversed(self.managers()):
             try:
                 _close(manager)
             except Exception as error:
@@ -120,11 +130,12 @@ class OpenManagers:
         """Let go of who holds nothing while garbage is looked for, but for the youngest."""
         if info["generation"] == 0 or self._is_over:
             return
-        for manager in self._managers():
+        for manager in self.managers():
             is_held = phase == "stop" or manager.holds_anything()
             self._open[manager] = manager if is_held else None
 
-    def _managers(self) -> list[Unclosed]:
+    def managers(self) -> list[Unclosed]:
+        """List those that are to be closed, the oldest first."""
         return [each for ref in self._open.keyrefs() if (each := ref()) is not None]
 
 
@@ -145,6 +156,13 @@ def _close(manager: Unclosed) -> None:
                 source=manager,
                 stacklevel=2,
             )
+
+
+def wait_for_calls(managers: Sequence[Unclosed]) -> None:
+    """Wait until no call is under way that all was closed in the midst of."""
+    over = time.monotonic() + _PATIENCE
+    while any(each.has_calls() for each in managers) and time.monotonic() < over:
+        time.sleep(_LOOK)
 
 
 #: Those of this interpreter. Nothing is registered before the first.

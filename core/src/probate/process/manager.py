@@ -10,6 +10,7 @@ from probate.orchestrator import registry_of
 from probate.process.builder import ProcessManagerBuilder
 from probate.process.current import ProcessScope
 from probate.process.hostexit import open_managers
+from probate.process.hostsignals import HostSignals
 from probate.process.order import check_not_terminating_here
 from probate.process.process import Pid, Process
 from probate.process.spawning import Spawner, SpawnOptions
@@ -54,6 +55,7 @@ class ProcessManager:
             self._registry.check_limits(options.limits)
         # Whatever is owned by plain keys so far must not fall to a process of ours.
         self._after = max(self._registry.owners(), default=0)
+        self._signals = HostSignals(self, options.signals)
         self._spawner = Spawner(self, self._withdraw, options.scheduling, options.has_status)
         self._admission.claim(self, after=self._after, record_sites=options.record_sites)
         if options.journal is not None:
@@ -61,6 +63,7 @@ class ProcessManager:
         self._spawner.open()
         forget_in_forked_child(self)
         open_managers.add(self)
+        self._signals.install()
 
     @staticmethod
     def builder() -> ProcessManagerBuilder[ProcessManager]:
@@ -123,7 +126,8 @@ class ProcessManager:
         cannot be executed; UnknownKindError if the kind `processes` is not installed. Nothing
         is left behind then.
         """
-        return self._spawner.spawn(argv, name, parent, limits or self._limits, options)
+        with self._admission.under_way():
+            return self._spawner.spawn(argv, name, parent, limits or self._limits, options)
 
     def process(
         self,
@@ -218,7 +222,8 @@ class ProcessManager:
                 self._spawner.close()
         finally:
             self._admission.disclaim(self)
-            open_managers.discard(self)
+            if self._signals.close():
+                open_managers.discard(self)
 
     async def aclose(self) -> None:
         """Close as `close` does, without blocking the event loop."""
@@ -232,7 +237,8 @@ class ProcessManager:
                 self._spawner.close()
         finally:
             self._admission.disclaim(self)
-            open_managers.discard(self)
+            if await self._signals.aclose():
+                open_managers.discard(self)
 
     def __enter__(self) -> Self:
         return self
@@ -257,6 +263,13 @@ class ProcessManager:
         For a host in a hurry. It may be called from any thread.
         """
         self._terminator.grace.end()
+
+    def has_calls(self) -> bool:
+        """Tell whether any thread is about to acquire or to release something, on its own.
+
+        What it has in hand is nobody's at that moment. For a host that is about to end.
+        """
+        return self._admission.has_calls()
 
     def holds_anything(self) -> bool:
         """Tell whether its processes, or others, own anything."""

@@ -8,6 +8,8 @@ polling.py     who polls a number: epoll instances, event loops and selectors
 selecting.py   selectors that poll without an epoll instance
 detaching.py   let_go: event loops and selectors poll a number no more
 lingering.py   sockets whose close would wait
+signalwatch.py  signals noticed even while the main thread runs no Python code
+ownsignals.py  signals of this process: checked, blocked over a fork, their default action
 wakeup.py      the number that signals are written to, given up
 blocked.py     in which numbers other threads are blocked
 sharing.py     who else has a socket open

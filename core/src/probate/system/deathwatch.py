@@ -111,8 +111,11 @@ class DeathWatch:
         with self._lock:
             is_idle = not (self._callbacks or self._due or self._timers)
             thread = self._thread if is_idle else None
+            if is_idle and self._epoll is not None:
+                # It ends, whoever watches again before it has seen that: they start another one.
+                os.eventfd_write(self._wake, 1)
+                self._epoll = None
         if thread is not None and thread is not threading.current_thread():
-            # Whoever watches again meanwhile starts another one.
             join_thread(thread)
 
     def forget_parent(self) -> None:

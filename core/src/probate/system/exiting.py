@@ -7,6 +7,7 @@ the exit functions on (gh-104690); 3.13 does again.
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,19 @@ def join_thread(thread: threading.Thread) -> None:
     """Wait until a thread has ended, or at once if none runs any more."""
     if not sys.is_finalizing():
         thread.join()
+
+
+def start_call(function: Callable[[], object]) -> bool:
+    """Have a daemon thread call `function`; return False if none can be started.
+
+    It is started in one step, of C: a signal handler runs before or after it.
+    """
+    try:
+        check_threads_run()
+        _thread.start_new_thread(function, ())
+    except RuntimeError:
+        return start_at_exit(function)
+    return True
 
 
 def start_at_exit(function: Callable[[], object]) -> bool:

@@ -8,12 +8,11 @@ raise.
 from __future__ import annotations
 
 import _queue
-import _thread
 import signal
 import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
-from probate.system.exiting import check_threads_run
+from probate.system.exiting import check_threads_run, start_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,10 +135,7 @@ class Elsewhere(Generic[T]):
 
 
 def _call_on_new_thread(function: Callable[[], None]) -> None:
-    try:
-        check_threads_run()
-        _thread.start_new_thread(function, ())
-    except RuntimeError:
+    if not start_call(function):
         function()
 
 
