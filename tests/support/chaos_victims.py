@@ -1,7 +1,7 @@
 """Makes and gives back named things of all kinds, for ever, in children that are to be killed.
 
-A program: `STATE FOLDER`. For each line "SEED REAPER" on its input it forks one, and says its pid.
-Of a seed, all names begin with that, or are in a folder of that name.
+A program: `STATE FOLDER`. For each line "SEED REAPER" on its input it forks one, which says its
+pid. Of a seed, all names begin with that, or are in a folder of that name.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ def main() -> None:
     state, folder = sys.argv[1], Path(sys.argv[2])
     # Everything is imported once, and not in each of them.
     orchestrator = ResourceOrchestrator().discover()
-    for kind in orchestrator:
-        assert orchestrator[kind].manager is not None
+    assert len(orchestrator) > 10
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         seed, has_reaper = map(int, line.split())
@@ -44,8 +43,6 @@ def main() -> None:
         if child == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             live(state, folder / str(seed), seed, has_reaper=bool(has_reaper))
-        sys.stdout.write(f"{child}\n")
-        sys.stdout.flush()
 
 
 def live(state: str, folder: Path, seed: int, *, has_reaper: bool) -> None:
@@ -54,6 +51,7 @@ def live(state: str, folder: Path, seed: int, *, has_reaper: bool) -> None:
     folder.mkdir()
     builder = ProcessManager.builder().with_journal(state, reaper=has_reaper)
     manager = builder.with_grace(0).with_deadline(None).build()
+    os.write(sys.stdout.fileno(), b"%d\n" % os.getpid())
     while True:
         process = manager.create_process("victim")
         makers = list(makers_of(manager, process.pid, folder, seed))
@@ -78,7 +76,7 @@ def makers_of(
 
     yield lambda: memory.create_shared_memory(pid, name(), size=4096)
     yield lambda: memory.close(pid, memory.create_shared_memory(pid, name(), size=1))
-    yield lambda: ipc.create_posix_queue(pid, f"/{name()}", max_messages=1, max_bytes=8)
+    yield lambda: ipc.create_posix_queue(pid, f"/{name()}", max_messages=1)
     yield lambda: ipc.create_posix_semaphore(pid, f"/{name()}")
     yield lambda: files.temporary_file(pid, directory=folder)
     yield lambda: files.temporary_directory(pid, directory=folder)

@@ -1,0 +1,162 @@
+"""Hosts killed at random moments, with and without their reapers: nothing is left unsaid."""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, final
+
+import pytest
+from chaos_victims import prefix_of, seconds_of
+from journal_hosts import PATIENCE, kill_all
+
+from probate import ResourceOrchestrator
+from probate.journal.folders import KEPT, host_folders
+from probate.settlement import HostState, read_accounts, sweep
+
+if TYPE_CHECKING:
+    from probate.settlement import HostAccount, RowAccount
+
+ROUNDS = int(os.environ.get("N", "1000")) if os.environ.get("PROBATE_CHAOS") else 50
+
+#: How many are killed until a sweep; and of how many one has a reaper.
+_BATCH = 10
+_REAPERS = 5
+
+
+@final
+class Victims:
+    """The program that forks hosts from one that has everything imported."""
+
+    def __init__(self, state: Path, folder: Path) -> None:
+        program = Path(__file__).parents[1] / "support/chaos_victims.py"
+        self._process = subprocess.Popen(
+            [sys.executable, str(program), str(state), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
+        self._process.kill()
+        self._process.wait()
+
+    def start(self, seed: int, *, has_reaper: bool) -> int:
+        """Fork a host; return its pid."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{seed} {int(has_reaper)}\n")
+        self._process.stdin.flush()
+        assert select.select([self._process.stdout], [], [], PATIENCE)[0]
+        return int(self._process.stdout.readline())
+
+
+def left_of(seed: int, folder: Path) -> set[str]:
+    """What the kernel has of a host that was killed: names, and processes."""
+    found = {
+        f"{place}/{name}"
+        for place in ("/dev/shm", "/dev/mqueue")
+        if Path(place).is_dir()
+        for name in os.listdir(place)  # noqa: PTH208  names are what is needed
+        if name.removeprefix("sem.").startswith(prefix_of(seed))
+    }
+    if (folder / str(seed)).is_dir():
+        found |= {str(path) for path in (folder / str(seed)).iterdir()}
+    return found
+
+
+def sleepers_of(seeds: list[int]) -> list[int]:
+    """The programs that hosts of these seeds have started, and that run still."""
+    wanted = {seconds_of(seed).encode() for seed in seeds}
+    found = []
+    for name in os.listdir("/proc"):  # noqa: PTH208  as above
+        if name.isdigit():
+            try:
+                words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if len(words) > 1 and words[1] in wanted:
+                found.append(int(name))
+    return found
+
+
+def settled(state: Path) -> list[HostAccount]:
+    """Sweep until nobody's estate is left to be settled; return what was found.
+
+    Reapers, and what new hosts start, settle at the same time.
+    """
+    orchestrator = ResourceOrchestrator().discover()
+    accounts: list[HostAccount] = []
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        accounts += sweep(orchestrator, str(state))
+        if not any(map(is_unsettled, host_folders(str(state)))):
+            return [*accounts, *read_accounts(str(state))]
+        assert time.monotonic() < deadline, accounts
+        time.sleep(0.05)
+
+
+def is_unsettled(folder: Path) -> bool:
+    """Whether nobody has settled a host yet."""
+    return folder.exists() and not (folder / KEPT).exists()
+
+
+@pytest.mark.timeout(3600 if os.environ.get("PROBATE_CHAOS") else 120)
+def test_nothing_is_left_of_hosts_that_are_killed_at_random(tmp_path: Path) -> None:
+    """Between intent and making, in the midst of a cleanup: all is given back, or is reported.
+
+    Decoys beside them, of names alike, of this user's, are as they were.
+    """
+    state, folder = tmp_path / "state", tmp_path / "things"
+    folder.mkdir()
+    seed = random.randrange(10**6) * 10**5
+    generator = random.Random(seed)
+    decoy = Path(f"/dev/shm/{prefix_of(seed)}decoy")
+    decoy.write_text("somebody's")
+    rows: list[RowAccount] = []
+    left: set[str] = set()
+    try:
+        with Victims(state, folder) as victims:
+            for first in range(0, ROUNDS, _BATCH):
+                seeds = list(range(seed + first + 1, seed + first + 1 + _BATCH))
+                for each in seeds:
+                    has_reaper = generator.randrange(_REAPERS) == 0
+                    os_pid = victims.start(each, has_reaper=has_reaper)
+                    time.sleep(generator.uniform(0, 0.15))
+                    kill_all(os_pid)
+                rows += rows_of(settled(state))
+                left |= {name for each in seeds for name in left_of(each, folder)}
+                assert sleepers_of(seeds) == []
+        told = {
+            name
+            for name in left
+            if any(Path(name).name.removeprefix("sem.") in row.description for row in rows)
+        }
+        kept = [row for row in rows if row.is_kept]
+
+        assert left == told, f"unreported, of seed {seed}"
+        assert len(rows) > ROUNDS
+        assert len(kept) <= ROUNDS
+        assert decoy.read_text() == "somebody's"
+    finally:
+        decoy.unlink()
+        for name in left:
+            if name.startswith("/dev/"):
+                Path(name).unlink(missing_ok=True)
+
+
+def rows_of(accounts: list[HostAccount]) -> list[RowAccount]:
+    """The rows of all that was settled; nothing could not be read."""
+    assert {each.state for each in accounts} <= {HostState.SETTLED, HostState.BEING_SETTLED}
+    return [row for account in accounts for row in account.rows]
