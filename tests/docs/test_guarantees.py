@@ -35,8 +35,9 @@ def test_every_row_on_dead_hosts_has_a_test() -> None:
 
 def test_every_test_that_is_named_is_collected(request: pytest.FixtureRequest) -> None:
     """By its file and its name, as pytest itself finds it: in this session, if it is about all."""
-    rows = [*guarantees.cells(), *guarantees.host_rows()]
-    named = sorted({test for each in rows for test in each.tests})
+    rows = [each.tests for each in guarantees.cells()]
+    rows += [each.tests for each in guarantees.host_rows()]
+    named = sorted({test for tests in rows for test in tests})
     files = sorted({test.partition("::")[0] for test in named})
 
     assert [file for file in files if not (REPOSITORY / file).is_file()] == []
