@@ -66,9 +66,10 @@ class Estate(NamedTuple):
             wait_until_gone(*held.paths)
             assert held.host.process.poll() is None
             reaper = held.reaper()
-            held.host.kill()
+            held.say_go_on()
+            assert held.host.line() == "closed"
             held.await_end(reaper)
-            assert read_accounts(str(held.state)) == []
+            assert list(held.state.iterdir()) == []
 
     def goes_with_a_killed_host(self, folder: Path) -> None:
         """The reaper gives it back, and says so."""

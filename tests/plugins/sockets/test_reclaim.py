@@ -18,6 +18,7 @@ from journal_estates import Estate
 from probate import ProcessManager, RefusedResourceError
 from probate.journal import name_asked_for, path_identity
 from probate.journal.handles import boot_id, network_namespace
+from probate.journal.users import look_again
 from probate.models import ResourceRecord
 from probate_sockets import SocketManager, unix
 
@@ -71,6 +72,12 @@ UNNAMED = Estate(
     kind.listen_unix(process.pid, f"\0probate-test-{os.getpid()}")
     """,
 )
+
+
+@pytest.fixture(autouse=True)
+def _look_anew() -> None:
+    """One look at all processes serves for a moment: not for that of another test."""
+    look_again()
 
 
 def test_a_killed_worker(tmp_path: Path) -> None:
@@ -242,6 +249,7 @@ def test_who_is_bound_by_another_name_is_found(
             SocketManager().reclaim(record, False)
         server.kill()
         server.wait()
+        look_again()
         assert SocketManager().reclaim(record, False) == "released"
 
 
@@ -261,6 +269,7 @@ def test_a_connection_needs_the_path_no_more(tmp_path: Path) -> None:
             with pytest.raises(RefusedResourceError, match="still bound"):
                 SocketManager().reclaim(record, False)
             listener.close()
+            look_again()
 
             assert SocketManager().reclaim(record, False) == "released"
 

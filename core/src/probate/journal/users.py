@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 #: Seconds for which one look serves.
 _LOOK_LASTS: Final = 0.2
 
+_UNSEEN: Final = "still bound, by a process that is not seen from here"
+
 #: A space, tab, newline or backslash in a path of /proc/self/mountinfo (proc(5)).
 _ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 
@@ -49,7 +51,12 @@ def users_of_folder(pin: int, _status: os.stat_result) -> str:
         return f"something is mounted in it: unmount {', '.join(mounted)}"
     look = _looked()
     users = {os_pid for used, os_pid in look.paths if used == path or used.startswith(below)}
-    return _still("in use", users | _holders(look.bound_below(os.fsencode(below))))
+    # Where the kernel does not tell, what else is seen must do.
+    with suppress(OSError):
+        sockets = [each for each in look.bound if each.path.startswith(os.fsencode(below))]
+        if sockets and not (users := users | _holders(sockets)):
+            return _UNSEEN
+    return _still("in use", users)
 
 
 def users_of_socket(pin: int, status: os.stat_result, identity: Mapping[str, Any]) -> str:
@@ -67,19 +74,17 @@ def users_of_socket(pin: int, status: os.stat_result, identity: Mapping[str, Any
     # As the kernel has it inside, and cut off.
     file = (status.st_ino & 0xFFFFFFFF, os.major(status.st_dev) << 20 | os.minor(status.st_dev))
     # By name as well: some file systems give other numbers to stat(2) than they have inside.
-    bound = [each.inode for each in bound_sockets() if file == each.file or path == each.path]
+    bound = [each for each in _looked().bound if file == each.file or path == each.path]
     if not bound:
         return ""
-    return (
-        _still("bound", _holders(bound)) or "still bound, by a process that is not seen from here"
-    )
+    return _still("bound", _holders(bound)) or _UNSEEN
 
 
-def _holders(sockets: Iterable[int]) -> set[int]:
-    """Return who has sockets of these inodes."""
+def _holders(sockets: Iterable[BoundSocket]) -> set[int]:
+    """Return the OS processes that have any of these sockets."""
     device = device_of_sockets()
     users = _looked().users
-    return {os_pid for inode in sockets for os_pid in users.get((device, inode), ())}
+    return {os_pid for each in sockets for os_pid in users.get((device, each.inode), ())}
 
 
 def _still(what: str, users: Iterable[int]) -> str:
@@ -122,15 +127,9 @@ class _Look:
         return [(path, os_pid) for os_pid in _others() for path in _paths_of(os_pid)]
 
     @cached_property
-    def _bound(self) -> list[BoundSocket]:
-        # Where the kernel does not tell, what else is seen must do.
-        with suppress(OSError):
-            return list(bound_sockets())
-        return []
-
-    def bound_below(self, folder: bytes) -> list[int]:
-        """Return the inodes of sockets that are bound to paths which begin so."""
-        return [each.inode for each in self._bound if each.path.startswith(folder)]
+    def bound(self) -> list[BoundSocket]:
+        """Which sockets are bound to paths. Raises OSError where the kernel does not tell."""
+        return list(bound_sockets())
 
     def _note_open(self, os_pid: int) -> None:
         with os.scandir(f"/proc/{os_pid}/fd") as entries:
