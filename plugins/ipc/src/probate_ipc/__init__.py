@@ -13,6 +13,7 @@ waiters.py     threads and tasks that wait for such a queue
 kernelobject.py what the kernel's queues and semaphores have in common
 messagequeue.py POSIX and SysV message queues
 semaphore.py   semaphores of both sorts
+semfile.py     the creation of a POSIX one in one step
 semtimedop.py  the wait for SysV semaphores with a timeout
 sysv.py        SysV ids, and their removal
 named.py       what outlives its maker: found, and removed, when that is dead

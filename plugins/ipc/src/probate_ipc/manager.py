@@ -234,7 +234,9 @@ class IpcManager:
         value = checked_int("value", value, least=0, most=posix_ipc.SEMAPHORE_VALUE_MAX)
         return self.table.acquire(
             pid,
-            lambda: PosixSemaphore.create(called, mode, value, undo=undo),
+            lambda: PosixSemaphore.create(
+                called, mode, value, undo=undo, is_journaled=self.table.is_journaled
+            ),
             named=named_semaphore(called, is_random=name is None),
         )
 

@@ -15,7 +15,7 @@ import sysv_ipc
 from probate import Outcome
 from probate.journal import path_identity
 from probate.system import unlink_if_same
-from probate_ipc import limits, semtimedop, sysv
+from probate_ipc import limits, semfile, semtimedop, sysv
 from probate_ipc import native as kernel
 from probate_ipc.errors import SemaphoreClosedError
 from probate_ipc.kernelobject import KernelObject
@@ -175,10 +175,18 @@ class PosixSemaphore(Semaphore[posix_ipc.Semaphore]):
         self._status = self._look()
 
     @classmethod
-    def create(cls, name: str, mode: int, value: int, *, undo: bool) -> PosixSemaphore:
-        """Create a semaphore (sem_open(3)). Raises OSError."""
+    def create(
+        cls, name: str, mode: int, value: int, *, undo: bool, is_journaled: bool
+    ) -> PosixSemaphore:
+        """Create a semaphore (sem_open(3)). Raises OSError.
+
+        If it is in a journal, its file has no other name before; that takes longer.
+        """
         with kernel.creating(f"POSIX semaphore {name!r}", limits.POSIX_SEMAPHORE):
-            native = posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode, value)
+            if is_journaled:
+                native = semfile.create(name, path_of(name), mode, value)
+            else:
+                native = posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode, value)
         with kernel.undone_by(native.unlink, native.close):
             return cls(native, is_owner=True, undo=undo)
 
