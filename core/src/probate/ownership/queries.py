@@ -140,11 +140,6 @@ class OwnershipQueries(Generic[T]):
     # -- called by the core only ------------------------------------------------
 
     @property
-    def is_journaled(self) -> bool:
-        """Whether what is acquired by a name is noted, for when this OS process is killed."""
-        return self.admission is not None and self.admission.journal is not None
-
-    @property
     def admission(self) -> Admission | None:
         """Return what decides who may own: one for all tables of an orchestrator."""
         return self._by_owner.admission

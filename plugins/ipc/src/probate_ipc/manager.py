@@ -235,7 +235,7 @@ class IpcManager:
         return self.table.acquire(
             pid,
             lambda: PosixSemaphore.create(
-                called, mode, value, undo=undo, is_journaled=self.table.is_journaled
+                called, mode, value, undo=undo, is_journaled=self.table.keeps_journal
             ),
             named=named_semaphore(called, is_random=name is None),
         )
