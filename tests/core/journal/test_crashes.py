@@ -97,7 +97,10 @@ def test_a_killed_reaper_is_replaced(state: Path) -> None:
     with JournalHost(HOLDS, state, "1", fixed) as host:
         names = host.line().split()
         first = reaper_of(host.process.pid)
+        pidfd = os.pidfd_open(first)
         kill_all(first)
+        assert select.select([pidfd], [], [], 30)[0]
+        os.close(pidfd)
         # The dead one is not found: its command line is empty.
         assert reaper_of(host.process.pid) != first
 
