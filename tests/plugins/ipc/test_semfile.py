@@ -7,17 +7,23 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import posix_ipc
 import pytest
 
 from probate_ipc import semfile
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 @pytest.fixture
-def name() -> str:
-    return f"/probate-test-{secrets.token_hex(8)}"
+def name() -> Iterator[str]:
+    """A name of nobody's; whatever has it after the test is removed, failed or not."""
+    drawn = f"/probate-test-{secrets.token_hex(8)}"
+    yield drawn
+    file_of(drawn).unlink(missing_ok=True)
 
 
 def file_of(name: str) -> Path:
