@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+import threading
 from typing import TYPE_CHECKING
 
 import processes_kernel as kernel
@@ -11,11 +13,12 @@ import psutil
 import pytest
 from processes_kernel import SLEEP, pids_in
 
+from probate import death_watch
 from probate_processes.marks import UNWORN
 from probate_processes.threadmarks import SchedAttr, Worn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from probate import OsProcess, ProcessManager
@@ -92,8 +95,9 @@ def test_an_orphan_that_nobody_can_tell_is_named(
     owner, leader, child = two
     shed(child)
     orphan = pin(child)
-    _kill_parent(leader, child)
-    result = manager.terminate_process(owner)
+    with nobody_is_told():
+        _kill_parent(leader, child)
+        result = manager.terminate_process(owner)
 
     assert result.is_success
     assert [note for note in result.notes if f"({child})" in note and "1 process came" in note]
@@ -103,6 +107,23 @@ def test_an_orphan_that_nobody_can_tell_is_named(
         manager.terminate_process(process.pid)
 
     assert kernel.is_gone(orphan)
+
+
+@contextlib.contextmanager
+def nobody_is_told() -> Iterator[None]:
+    """Hold up the death watch: a tree that it finds to be over has no account of its own."""
+    is_held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        is_held.set()
+        over.wait(30)
+
+    death_watch.call_later(0, hold)
+    assert is_held.wait(30)
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _kill_parent(leader: object, child: int) -> None:

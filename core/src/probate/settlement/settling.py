@@ -7,6 +7,7 @@ cannot be given back is kept, with the reason, until it can, or somebody says to
 from __future__ import annotations
 
 import concurrent.futures
+import faulthandler
 import fcntl
 import json
 import os
@@ -203,6 +204,8 @@ def _read_apart(folder: str) -> list[tuple[int, dict[str, Any]]]:
         code = 1
         try:
             os.close(receiving)
+            # Nobody is to be told of a death that says what it is to say.
+            faulthandler.disable()
             signal.alarm(int(_READING))
             rows = [(number, json.loads(row)) for number, row in read_rows(folder)]
             with open(sending, "w") as file:
