@@ -18,7 +18,7 @@ from spawn_house import MARKER, kill_marked
 from probate.system import read_proc
 
 #: Of each host.
-ROUNDS: Final = 60 if os.environ.get("PROBATE_CHAOS") else 6
+ROUNDS: Final = 60 if os.environ.get("PROBATE_CHAOS") else 3
 
 ALL_KINDS = """
 import atexit, gc
