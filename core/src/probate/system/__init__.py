@@ -15,6 +15,7 @@ blocked.py     in which numbers other threads are blocked
 sharing.py     who else has a socket open
 mapdescriptor.py  MapDescriptor: the number that an mmap.mmap keeps to itself
 forking.py     forget_in_forked_child: a forked child owns nothing
+allobjects.py  heap: all objects of the interpreter, looked at by one at a time
 future.py      Future: one that an exception of a signal handler leaves whole
 callthread.py  CallThread: calls one after another, on a thread that can be left behind
 log.py         the logger `probate`
@@ -37,6 +38,7 @@ from typing import TYPE_CHECKING, Final
 from probate.system.lazy import by_name, lazy_names
 
 if TYPE_CHECKING:
+    from probate.system.allobjects import heap as heap
     from probate.system.arguments import checked_int as checked_int
     from probate.system.blocked import NOWHERE as NOWHERE
     from probate.system.blocked import Blocked as Blocked
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from probate.system.sharing import sharers_of as sharers_of
     from probate.system.transport import BoundTransport as BoundTransport
     from probate.system.transport import is_transport as is_transport
+    from probate.system.transport import is_transport_class as is_transport_class
     from probate.system.transport import loop_of as loop_of
     from probate.system.transport import parts_of as parts_of
     from probate.system.transport import transport_of as transport_of
@@ -101,6 +104,7 @@ _HOMES: Final = by_name(
         ),
         "probate.system.forking": "forget_in_forked_child",
         "probate.system.future": "Future",
+        "probate.system.allobjects": "heap",
         "probate.system.identity": (
             "FileIdentity close_if_same identify is_still path_of unlink_if_same"
         ),
@@ -112,7 +116,9 @@ _HOMES: Final = by_name(
         "probate.system.osprocess": "OsProcess open_pidfd read_proc start_time_of stat_of",
         "probate.system.polling": "objects_above polled",
         "probate.system.sharing": "all_sharers_of sharers_of",
-        "probate.system.transport": "BoundTransport is_transport loop_of parts_of transport_of",
+        "probate.system.transport": (
+            "BoundTransport is_transport is_transport_class loop_of parts_of transport_of"
+        ),
         "probate.system.tree": "TreeRemoval",
         "probate.system.wakeup": "give_up_wakeup",
     }

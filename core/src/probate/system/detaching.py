@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from probate.errors import BusyResourceError, ReleaseError
 from probate.outcome import Outcome
+from probate.system.allobjects import heap
 from probate.system.blocked import blocked_in
 from probate.system.future import Future
 from probate.system.loops import call_on_loop, held_up_loop, running_loop
@@ -270,11 +271,8 @@ def _users_of(loop: Any, number: int) -> list[Any]:
     if not hasattr(loop, "_get_backend_id"):
         return []
     package = package_of(type(loop))
-    return [
-        each
-        for each in gc.get_objects()
-        if package_of(type(each)) == package and number in map(number_of, _parts_of(each))
-    ]
+    found = heap.instances(lambda cls: package_of(cls) == package)
+    return [each for each in found if number in map(number_of, _parts_of(each))]
 
 
 def _parts_of(thing: Any) -> list[Any]:
@@ -285,7 +283,7 @@ def _parts_of(thing: Any) -> list[Any]:
         return []
     found = gc.get_referents(thing)
     # Its attributes may be in a dictionary.
-    return found + gc.get_referents(*(each for each in found if type(each) is dict))
+    return found + gc.get_referents(*[each for each in found if type(each) is dict])
 
 
 def package_of(cls: type) -> str:

@@ -6,13 +6,13 @@ beneath it, the next file with that number is taken for the old one (epoll(7), Q
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import stat
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from probate.system.allobjects import heap
 from probate.system.loops import held_up_loop, running_loop
 from probate.system.osprocess import read_proc
 from probate.system.selecting import without_epoll
@@ -74,8 +74,8 @@ def polled(numbers: Collection[int]) -> dict[int, list[int]]:
     except OSError:
         # There is no descriptor left to look with (EMFILE), or one was closed just now.
         watched = {}
-        for each in gc.get_objects():
-            if kind_of(type(each)) == "selector" and (instance := epoll_of(each)) is not None:
+        for each in heap.instances(lambda cls: kind_of(cls) == "selector"):
+            if (instance := epoll_of(each)) is not None:
                 for number in _numbers_in(each, numbers):
                     found.setdefault(number, []).append(instance)
     for epoll, text in watched.items():
@@ -104,11 +104,8 @@ def objects_above(
         return above + simple
     loops = [*above]
     selectors = []
-    kinds: dict[type, str] = {}
-    for each in gc.get_objects():
-        cls = type(each)
-        if (kind := kinds.get(cls)) is None:
-            kind = kinds[cls] = kind_of(cls)
+    for each in heap.instances(lambda cls: kind_of(cls) != ""):
+        kind = kind_of(type(each))
         if kind == "loop":
             if each not in loops and epoll_of(each) in instances:
                 loops.append(each)

@@ -6,10 +6,11 @@ closed in between is another's at the next.
 
 from __future__ import annotations
 
-import gc
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from probate.system.allobjects import heap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +38,7 @@ def without_epoll() -> list[Any]:
     if any(
         count > _LastLook.others.get(cls, -1) for cls, count in zip(classes, others, strict=True)
     ):
-        instances = [each for each in gc.get_objects() if type(each) in classes]
+        instances = heap.instances(lambda cls: cls in classes)
         _LastLook.instances = list(map(weakref.ref, instances))
         others = _other_references(classes, instances)
     for cls, count in zip(classes, others, strict=True):

@@ -234,7 +234,12 @@ def _not_minding(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 def is_transport(thing: object) -> bool:
     """Tell whether something is a transport of an event loop."""
-    return _has(type(thing), _TRANSPORT)
+    return is_transport_class(type(thing))
+
+
+def is_transport_class(cls: type) -> bool:
+    """Tell whether instances of a class are transports of an event loop."""
+    return _has(cls, _TRANSPORT)
 
 
 def transport_of(thing: Any) -> Any:

@@ -13,13 +13,13 @@ import codecs
 import contextlib
 import gc
 import io
-import itertools
 import os
 import sys
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final
 
 from probate.errors import safe_repr
+from probate.system import heap
 from probate_files.descriptor import Descriptor
 from probate_files.openfile import OpenFile
 
@@ -69,7 +69,8 @@ def _is_referred_to(file: OpenFile) -> bool:
         return True
     # Before there is another list of the layers.
     counts = _references(file)
-    types = tuple(map(type, file.layers))
+    # By a list: a tuple that is still being made must not be seen by who looks at all objects.
+    types: tuple[Any, ...] = tuple([type(layer) for layer in file.layers])
     if types not in _alone:
         try:
             top: Any = io.FileIO(os.devnull, "r+")
@@ -89,24 +90,17 @@ def _references(file: OpenFile) -> list[int]:
     return [sys.getrefcount(file.layer(index)) for index in range(len(file.layers))]
 
 
-@final
-class _Classes(dict[type, bool]):
-    """Which classes are of files, or of what writes to them; looked at when first asked for."""
-
-    def __missing__(self, cls: type) -> bool:
-        bases = cls.__mro__
-        names = {name for base in bases for name in vars(base)}
-        is_one = _FILE in bases or (
-            bool(_WRITING & names) and ("close" in names or issubclass(cls, codecs.Codec))
-        )
-        self[cls] = is_one
-        return is_one
+def _may_write(cls: type) -> bool:
+    bases = cls.__mro__
+    names = {name for base in bases for name in vars(base)}
+    return _FILE in bases or (
+        bool(_WRITING & names) and ("close" in names or issubclass(cls, codecs.Codec))
+    )
 
 
 def _all_writers() -> list[object]:
     """All objects that may stand above a file, and all file objects."""
-    objects = gc.get_objects()
-    return list(itertools.compress(objects, map(_Classes().__getitem__, map(type, objects))))
+    return heap.instances(_may_write)
 
 
 def _writes(thing: object) -> bool:
@@ -201,4 +195,4 @@ def _data_files() -> dict[str, list[Any]]:
 def _referents(thing: object) -> list[object]:
     found = gc.get_referents(thing)
     # An instance may refer to its attributes by way of a dictionary.
-    return found + gc.get_referents(*(each for each in found if type(each) is dict))
+    return found + gc.get_referents(*[each for each in found if type(each) is dict])

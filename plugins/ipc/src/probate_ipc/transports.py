@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 from typing import TYPE_CHECKING, Any, final
 
@@ -11,7 +10,9 @@ from probate.errors import ReleaseError
 from probate.system import (
     BoundTransport,
     called_back,
+    heap,
     is_transport,
+    is_transport_class,
     loop_of,
     number_of,
     package_of,
@@ -175,7 +176,7 @@ def note_transports(handles: Iterable[Handle]) -> None:
             del left[number]
             _note(numbered, users)
     if left:
-        _note(left, gc.get_objects())
+        _note(left, heap.instances(is_transport_class))
 
 
 def _never_blocks(number: int) -> bool:

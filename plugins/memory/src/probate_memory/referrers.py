@@ -12,6 +12,7 @@ import sys
 from typing import Final, final
 
 from probate import BusyResourceError
+from probate.system import heap
 
 
 @final
@@ -43,7 +44,8 @@ def has_other_referrers(holder: object, name: str) -> bool:
 
     A memoryview of a map counts as well, so release the known ones first.
     """
-    return _references(holder, name) > _ALONE
+    with heap.unobserved():
+        return _references(holder, name) > _ALONE
 
 
 def still_in_use() -> BusyResourceError:

@@ -6,11 +6,10 @@ Of asyncio's, uvloop's and any other loop of that shape: told by what they can d
 from __future__ import annotations
 
 import contextlib
-import gc
 from typing import TYPE_CHECKING, Any, final
 
 from probate import has_owner
-from probate.system import BoundTransport, package_of, parts_of, sharers_of
+from probate.system import BoundTransport, heap, package_of, parts_of, sharers_of
 from probate_sockets.unix import unlink_bound
 
 if TYPE_CHECKING:
@@ -122,9 +121,8 @@ def connections_of(server: LoopBound) -> list[Any]:
         names = {_name_of(each) for each in server.parts}
         found = [
             each
-            for each in gc.get_objects()
-            if _is_foreign_transport(type(each))
-            and type(each.get_protocol()).__name__ != "SSLProtocol"
+            for each in heap.instances(_is_foreign_transport)
+            if type(each.get_protocol()).__name__ != "SSLProtocol"
             and not each.is_closing()
             and _name_of(each.get_extra_info("socket")) in names
         ]

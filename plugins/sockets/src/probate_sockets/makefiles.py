@@ -5,12 +5,12 @@ As long as one is open, `socket.close` does nothing (cpython#76219).
 
 from __future__ import annotations
 
-import gc
 import io
 import socket
-from typing import Any
+from typing import Any, Final
 
 from probate.errors import BusyResourceError
+from probate.system import heap
 
 
 def is_used_above(sock: socket.socket) -> bool:
@@ -46,11 +46,19 @@ def close_above(sock: socket.socket) -> list[str]:
     return [f"what was written to a file of it: {error}" for error in errors[:1]]
 
 
+#: What may stand above a raw file.
+_BUFFERS_AND_TEXTS: Final = (
+    io.BufferedReader,
+    io.BufferedWriter,
+    io.BufferedRWPair,
+    io.TextIOWrapper,
+)
+
+
 def _files_of(sock: socket.socket) -> list[socket.SocketIO]:
     """The raw files of a socket, looked for among all objects."""
-    return [
-        each for each in gc.get_objects() if type(each) is socket.SocketIO and _is_of(each, sock)
-    ]
+    found = heap.instances(lambda cls: cls is socket.SocketIO)
+    return [each for each in found if _is_of(each, sock)]
 
 
 def _is_of(raw: Any, sock: socket.socket) -> bool:
@@ -59,7 +67,7 @@ def _is_of(raw: Any, sock: socket.socket) -> bool:
 
 def _above(raws: list[Any]) -> list[Any]:
     """The buffers and texts above raw files, outermost first."""
-    everything = gc.get_objects()
+    everything = heap.instances(lambda cls: issubclass(cls, _BUFFERS_AND_TEXTS))
     buffers = [
         each
         for each in everything

@@ -5,7 +5,6 @@ Loops, selectors and servers are asked to let go, each on the thread where that 
 
 from __future__ import annotations
 
-import gc
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, final
 
 from probate import BusyResourceError
@@ -13,6 +12,7 @@ from probate.system import (
     Blocked,
     blocked_in,
     called_back,
+    heap,
     is_transport,
     let_go,
     number_of,
@@ -140,12 +140,11 @@ def _foreign_natives(loop: Any, number: int) -> list[Any]:
     """As `_natives`, of a loop that does not tell: among all objects of its package."""
     package = package_of(type(loop))
     found = []
-    for each in gc.get_objects():
-        if package_of(type(each)) == package:
-            if is_server(each) and each.get_loop() is not loop:
-                continue
-            if (is_server(each) or is_transport(each)) and any(
-                number_of(own) == number for own in sockets_of(each)
-            ):
-                found.append(each)
+    for each in heap.instances(lambda cls: package_of(cls) == package):
+        if is_server(each) and each.get_loop() is not loop:
+            continue
+        if (is_server(each) or is_transport(each)) and any(
+            number_of(own) == number for own in sockets_of(each)
+        ):
+            found.append(each)
     return found[:1]
