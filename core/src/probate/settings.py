@@ -172,6 +172,16 @@ class Settings(BaseSettings):
                 why = "a list of kinds is separated by commas, and is no JSON" if is_json else ""
                 raise UnknownKindError(kind, sorted(known), why, where)
 
+    def check_installed(self) -> None:
+        """Check kinds as `check_kinds` does, against those that are installed.
+
+        Looks what is installed only if any is named: that takes some milliseconds.
+        """
+        from probate.plugins import discovery
+
+        if self.disable or self.priorities or self.limits is not None:
+            self.check_kinds({each.kind for each in discovery.scan()})
+
     @model_validator(mode="after")
     def _check_times(self) -> Self:
         if (

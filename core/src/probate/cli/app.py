@@ -138,16 +138,13 @@ def demo(verbose: bool, as_json: bool, disable: str | None) -> None:
 
 def _settings(disable: str | None) -> Settings:
     """Read the settings; `disable`, kinds separated by commas, takes the place of theirs."""
-    from probate.plugins import discovery
     from probate.settings import Settings, SettingsError, SettingsWarning, split_kinds
 
     with warnings.catch_warnings(record=True) as ignored:
         warnings.simplefilter("always", SettingsWarning)
         try:
             settings = Settings() if disable is None else Settings(disable=split_kinds(disable))
-            if settings.disable or settings.priorities or settings.limits is not None:
-                # Only then: a look at what is installed takes some milliseconds.
-                settings.check_kinds({each.kind for each in discovery.scan()})
+            settings.check_installed()
         except SettingsError as error:
             raise click.UsageError(f"settings: {error}") from error
         except UnknownKindError as error:

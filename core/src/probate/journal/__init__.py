@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from probate.journal.handles import file_handle as file_handle
     from probate.journal.handles import ipc_namespace as ipc_namespace
     from probate.journal.handles import open_process as open_process
+    from probate.journal.handles import pid_namespace as pid_namespace
     from probate.journal.handles import process_handle as process_handle
     from probate.journal.named import Named as Named
+    from probate.journal.named import new_file as new_file
     from probate.journal.named import random_path as random_path
     from probate.journal.pinned import name_asked_for as name_asked_for
     from probate.journal.pinned import path_identity as path_identity
@@ -50,9 +52,9 @@ _HOMES: Final = by_name(
     {
         "probate.journal.arming": "Reaper",
         "probate.journal.handles": (
-            "boot_id file_handle ipc_namespace open_process process_handle"
+            "boot_id file_handle ipc_namespace open_process pid_namespace process_handle"
         ),
-        "probate.journal.named": "Named random_path",
+        "probate.journal.named": "Named new_file random_path",
         "probate.journal.pinned": "name_asked_for path_identity reclaim_path",
         "probate.journal.sysv": "SysvIdentity SysvSort may_be_there reclaim_sysv sysv_named "
         "sysv_status with_sysv_key",

@@ -39,8 +39,20 @@ _STATX_BTIME_AT: Final = 80
 
 
 @functools.cache
-def _libc() -> Any:
+def libc() -> Any:
+    """Return the C library, whose calls leave errno to `ctypes.get_errno`."""
     return ctypes.CDLL(None, use_errno=True)
+
+
+def _handle(fd: int, flag: int = 0) -> str | None:
+    """Ask for a handle, which is its type and its bytes as text; None, with errno, if refused."""
+    buffer = ctypes.create_string_buffer(8 + _MOST_BYTES)
+    struct.pack_into("I", buffer, 0, _MOST_BYTES)
+    mount = ctypes.c_int()
+    if libc().name_to_handle_at(fd, b"", buffer, ctypes.byref(mount), _AT_EMPTY_PATH | flag):
+        return None
+    length, kind = struct.unpack_from("Ii", buffer)
+    return f"{kind}:{buffer.raw[8 : 8 + length].hex()}"
 
 
 def file_handle(fd: int) -> str | None:
@@ -50,13 +62,8 @@ def file_handle(fd: int) -> str | None:
     (EBADF).
     """
     for flag, name in ((_AT_HANDLE_FID, "fid"), (0, "handle")):
-        buffer = ctypes.create_string_buffer(8 + _MOST_BYTES)
-        struct.pack_into("I", buffer, 0, _MOST_BYTES)
-        mount = ctypes.c_int()
-        flags = _AT_EMPTY_PATH | flag
-        if _libc().name_to_handle_at(fd, b"", buffer, ctypes.byref(mount), flags) == 0:
-            length, kind = struct.unpack_from("Ii", buffer)
-            return f"{name}:{kind}:{buffer.raw[8 : 8 + length].hex()}"
+        if (found := _handle(fd, flag)) is not None:
+            return f"{name}:{found}"
         if (number := ctypes.get_errno()) == errno.EBADF:
             raise OSError(number, os.strerror(number))
     return None
@@ -68,7 +75,7 @@ def birth_time(fd: int) -> int | None:
     As the kernel had it (statx(2), "stx_btime"). Raises OSError.
     """
     buffer = ctypes.create_string_buffer(_STATX_SIZE)
-    if _libc().statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, buffer) != 0:
+    if libc().statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, buffer) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     if not struct.unpack_from("I", buffer)[0] & _STATX_BTIME:
@@ -78,15 +85,11 @@ def birth_time(fd: int) -> int | None:
 
 
 def process_handle(pidfd: int) -> str | None:
-    """Return the handle of the OS process behind a pidfd; None before Linux 6.14."""
-    buffer = ctypes.create_string_buffer(8 + _MOST_BYTES)
-    struct.pack_into("I", buffer, 0, _MOST_BYTES)
-    mount = ctypes.c_int()
-    if _libc().name_to_handle_at(pidfd, b"", buffer, ctypes.byref(mount), _AT_EMPTY_PATH):
-        return None
-    length, kind = struct.unpack_from("Ii", buffer)
-    # Before pidfs was a file system of its own, all pidfds had the one inode of anonymous things.
-    return f"{kind}:{buffer.raw[8 : 8 + length].hex()}"
+    """Return the handle of the OS process behind a pidfd; None before Linux 6.14.
+
+    Before that, all pidfds had the one inode of anonymous things, which has none.
+    """
+    return _handle(pidfd)
 
 
 def open_process(handle: str) -> int | None:
@@ -99,7 +102,7 @@ def open_process(handle: str) -> int | None:
     buffer = ctypes.create_string_buffer(struct.pack("Ii", len(data), int(kind)) + data)
     own = os.pidfd_open(os.getpid())
     try:
-        fd: int = _libc().open_by_handle_at(own, buffer, os.O_RDONLY | os.O_CLOEXEC)
+        fd: int = libc().open_by_handle_at(own, buffer, os.O_RDONLY | os.O_CLOEXEC)
         number = ctypes.get_errno()
     finally:
         os.close(own)
@@ -139,6 +142,11 @@ def is_lasting_namespace(name: str) -> bool:
 def boot_id() -> str:
     """Return what names this boot of the machine (random(4))."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def pid_namespace() -> int:
+    """Return the number of the pid namespace, whose processes are seen (namespaces(7))."""
+    return Path("/proc/self/ns/pid").stat().st_ino
 
 
 def network_namespace() -> int:

@@ -6,7 +6,6 @@ import os
 import select
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from probate.journal.handles import (
@@ -14,20 +13,17 @@ from probate.journal.handles import (
     ipc_namespace,
     network_namespace,
     open_process,
+    pid_namespace,
     process_handle,
     seconds_since_boot,
 )
-from probate.system.osprocess import start_time_of, stat_of
+from probate.system.osprocess import OsProcess, start_time_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: The format of rows and header, and the oldest version that can read it.
 VERSION: Final = 1
-
-#: The states of a process that has ended, and where its start time stands (proc(5)).
-_ENDED: Final = (b"Z", b"X")
-_START_TIME: Final = 19
 
 
 def header_of_this_host() -> dict[str, Any]:
@@ -44,7 +40,7 @@ def header_of_this_host() -> dict[str, Any]:
         "pid": os.getpid(),
         "start": start_time_of(os.getpid()),
         "handle": handle,
-        "pid_namespace": _pid_namespace(),
+        "pid_namespace": pid_namespace(),
         "ipc_namespace": ipc_namespace(),
         "network_namespace": network_namespace(),
         "uid": os.geteuid(),
@@ -66,17 +62,15 @@ def is_dead(header: Mapping[str, Any]) -> bool | None:
                 return True
             try:
                 # Of one that has ended, and is yet to be waited for, as well (pidfd_open(2)).
-                return bool(select.select([pidfd], [], [], 0)[0])
+                poll = select.poll()
+                poll.register(pidfd, select.POLLIN)
+                return bool(poll.poll(0))
             finally:
                 os.close(pidfd)
-    if header["pid_namespace"] != _pid_namespace():
+    if header["pid_namespace"] != pid_namespace():
         return None
     try:
-        stat = stat_of(header["pid"])
+        with OsProcess.open(header["pid"]) as process:
+            return process.start_time != header["start"] or process.has_exited()
     except ProcessLookupError:
         return True
-    return int(stat[_START_TIME]) != header["start"] or stat[0] in _ENDED
-
-
-def _pid_namespace() -> int:
-    return Path("/proc/self/ns/pid").stat().st_ino

@@ -6,6 +6,7 @@ once it has been given back. Should this process die, whoever settles its estate
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -237,12 +238,14 @@ class HostJournal:
                 logger.error("%s", error)
 
 
-#: By where they are, and whether they have reapers: one for all managers of this OS process.
-_journals: Final[dict[tuple[str | None, bool], HostJournal]] = {}
-
-
 def journal_of_host(path: str | None, *, has_reaper: bool) -> HostJournal:
     """Return the journal of this OS process, counted in for one more manager."""
-    journal = _journals.setdefault((path, has_reaper), HostJournal(path, has_reaper=has_reaper))
+    journal = _journal(path, has_reaper)
     journal.open()
     return journal
+
+
+@functools.cache
+def _journal(path: str | None, has_reaper: bool) -> HostJournal:
+    """Return the one that all managers of this OS process have which are built so."""
+    return HostJournal(path, has_reaper=has_reaper)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 M = TypeVar("M")
+
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @final
@@ -34,3 +36,11 @@ def random_path(folder: str, prefix: str, suffix: str = "") -> str:
     For what is to be made there by a system call that fails if it is taken all the same.
     """
     return os.path.join(folder, f"{prefix}{secrets.token_hex(8)}{suffix}")  # noqa: PTH118  a string
+
+
+def new_file(path: str) -> int:
+    """Make a file where nothing is yet, for its user only; return its descriptor.
+
+    As tempfile does. Raises OSError, FileExistsError included.
+    """
+    return os.open(path, _NEW, 0o600)

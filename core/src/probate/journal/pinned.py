@@ -20,7 +20,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from probate.errors import RefusedResourceError
-from probate.journal.handles import _libc, birth_time, file_handle, seconds_since_boot
+from probate.journal.handles import birth_time, file_handle, libc, seconds_since_boot
 from probate.outcome import Outcome
 from probate.system.tree import TreeRemoval
 
@@ -232,14 +232,14 @@ def _remove(folder: int, name: str, handle: str | None, *, is_folder: bool) -> O
 
 def _openat2(folder: int, path: str, flags: int, resolve: int) -> int:
     how = struct.pack("QQQ", flags, 0, resolve)
-    fd: int = _libc().syscall(
+    fd: int = libc().syscall(
         _SYS_OPENAT2, folder, os.fsencode(path), ctypes.create_string_buffer(how), len(how)
     )
     return _checked(fd, path)
 
 
 def _rename(source: int, name: str, target: int, to: str) -> None:
-    result: int = _libc().renameat2(
+    result: int = libc().renameat2(
         source, os.fsencode(name), target, os.fsencode(to), _RENAME_NOREPLACE
     )
     _checked(result, name)

@@ -28,7 +28,7 @@ import sys
 #: Seconds that the host has to introduce itself.
 _INTRODUCTION = 10
 
-#: The most bytes of an introduction: the program, with all that the host can import from.
+#: The most bytes of an introduction: two programs, with their arguments.
 _MOST_BYTES = 1 << 17
 
 #: PIDFD_SIGNAL_PROCESS_GROUP, include/uapi/linux/pidfd.h.

@@ -85,8 +85,9 @@ class Store:
 def read_rows(folder: str) -> list[tuple[int, bytes]]:
     """Return all rows of a store that nobody writes, by number.
 
-    None if its host died as it made it. For a process that may die of it: a file that was cut off
-    is a SIGBUS in whoever maps it. Raises OSError if it is damaged in a way that can be told.
+    None are there if its host died as it made it. For a process that may die of it: a file that was
+    cut off is a SIGBUS in whoever maps it. Raises OSError if it is damaged in a way that can be
+    told.
     """
     import lmdb
 

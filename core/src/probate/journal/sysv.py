@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, final
 
 from probate.errors import RefusedResourceError
-from probate.journal.handles import _libc, boot_id, ipc_namespace, is_lasting_namespace
+from probate.journal.handles import boot_id, ipc_namespace, is_lasting_namespace, libc
 from probate.journal.named import Named
 from probate.outcome import Outcome
 
@@ -196,7 +196,7 @@ def _find(which: SysvSort, column: str, wanted: int) -> dict[str, int] | None:
 def _remove(which: SysvSort, id_: int) -> Outcome:
     # The others take no number of a semaphore within the set (semctl(2)).
     arguments = (id_, 0, _IPC_RMID) if which == "sem" else (id_, _IPC_RMID, None)
-    if getattr(_libc(), f"{which}ctl")(*arguments) == 0:
+    if getattr(libc(), f"{which}ctl")(*arguments) == 0:
         return Outcome.RELEASED
     number = ctypes.get_errno()
     if number in {errno.EINVAL, errno.EIDRM}:

@@ -188,8 +188,6 @@ class ProcessManagerBuilder(Generic[M]):
         and this is not the main thread, or C code handles one of them; UnknownKindError if a
         scheduler is asked for and not installed, or for limits of a kind that there is not.
         """
-        from probate.plugins import discovery
-
         check_installable(self._options.signals)
         orchestrator = self._orchestrator
         if orchestrator is None:
@@ -198,7 +196,7 @@ class ProcessManagerBuilder(Generic[M]):
                 orchestrator.discover()
             else:
                 # Here, since it knows where each setting is from.
-                self._settings.check_kinds({each.kind for each in discovery.scan()})
+                self._settings.check_installed()
                 disable, priorities = self._settings.disable, self._settings.priorities
                 orchestrator.discover(disable=disable, priorities=priorities)
         return self._make(orchestrator, self._options)

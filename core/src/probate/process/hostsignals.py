@@ -31,9 +31,10 @@ from probate.system.deathwatch import death_watch
 from probate.system.exiting import start_call
 from probate.system.forking import forget_in_forked_child
 from probate.system.future import Future
+from probate.system.interrupts import is_main_thread
 from probate.system.log import logger
 from probate.system.loops import running_loop
-from probate.system.ownsignals import fork_guard, is_main_thread, take_default_action
+from probate.system.ownsignals import fork_guard, take_default_action
 from probate.system.signalwatch import SignalWatch
 from probate.termination.waiting import Wait, run, run_async
 

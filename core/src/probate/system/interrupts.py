@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def is_main_thread() -> bool:
+    """Tell whether this is the thread in which Python handles signals."""
+    # Not by `current_thread()`, which makes one up for a thread that `threading` does not know.
+    return threading.get_ident() == threading.main_thread().ident
+
+
 def fell_in(error: BaseException) -> bool:
     """Tell whether an exception came from outside: Ctrl-C, an exit, a signal handler's own.
 
@@ -147,8 +153,7 @@ def start_thread(thread: threading.Thread) -> None:
     then. What fell in is raised when it has.
     """
     check_threads_run()
-    # Not by `current_thread()`, which makes one up for a thread that `threading` does not know.
-    if threading.get_ident() != threading.main_thread().ident:
+    if not is_main_thread():
         # No signal handler runs here.
         thread.start()
         return

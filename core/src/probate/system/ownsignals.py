@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Final, final
 
 from probate.system.arguments import checked_int
+from probate.system.interrupts import is_main_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,12 +22,6 @@ DEFAULT_SIGNALS: Final = tuple(
 _UNCATCHABLE: Final = ("SIGKILL", "SIGSTOP")
 #: Signals whose default action leaves a program alive.
 _HARMLESS: Final = ("SIGCHLD", "SIGCONT", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGWINCH")
-
-
-def is_main_thread() -> bool:
-    """Tell whether this is the thread in which Python handles signals."""
-    # Not by `current_thread()`, which makes one up for a thread that `threading` does not know.
-    return threading.get_ident() == threading.main_thread().ident
 
 
 def checked_signals(numbers: Iterable[object]) -> tuple[int, ...]:

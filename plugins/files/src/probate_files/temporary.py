@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any, Final, final
 
 from probate import Outcome, RefusedResourceError
+from probate.journal import new_file
 from probate.system import OwnedDescriptor, TreeRemoval
 from probate_files.entry import Entry
 from probate_files.openfile import OpenFile, layers_of
@@ -15,9 +16,6 @@ from probate_files.pinned import PinnedPath
 
 #: Starts the name of what is made without another prefix.
 PREFIX: Final = "probate-"
-
-#: As tempfile opens a new file.
-_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @final
@@ -210,7 +208,7 @@ def make_file(
 
     Raises OSError, FileExistsError included.
     """
-    fd = os.open(path, _NEW, 0o600)
+    fd = new_file(path)
     file: IO[Any] | None = None
     try:
         # Whatever goes wrong in it, `open` closes what its opener has opened.

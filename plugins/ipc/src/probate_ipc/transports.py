@@ -188,12 +188,8 @@ def _never_blocks(number: int) -> bool:
 
 
 def _note(numbered: dict[int, Handle], things: Iterable[Any]) -> None:
-    kinds: dict[type, bool] = {}
     for each in things:
-        cls = type(each)
-        if (may_be := kinds.get(cls)) is None:
-            may_be = kinds[cls] = is_transport(each)
-        if not may_be:
+        if not is_transport(each):
             continue
         # Of whatever class it is: nothing that it raises is ours to tell.
         with contextlib.suppress(Exception):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Final, final
+from typing import Any, final
 
 from probate import Outcome, RefusedResourceError
-from probate.journal import path_identity
+from probate.journal import new_file, path_identity
 from probate.system import OwnedDescriptor, unlink_if_same
-
-#: As tempfile opens a new file.
-_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @final
@@ -24,7 +21,7 @@ class BackingFile:
     __slots__ = ("_is_over", "_status", "descriptor", "path")
 
     def __init__(self, path: str, length: int) -> None:
-        fd, self.path = os.open(path, _NEW, 0o600), path
+        fd, self.path = new_file(path), path
         self._is_over = False
         #: What pins its inode.
         self.descriptor, self._status = OwnedDescriptor(fd), os.fstat(fd)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from probate import Outcome, RefusedResourceError
-from probate.journal import Named, boot_id
+from probate.journal import Named, boot_id, pid_namespace
 from probate_processes.cgroup import Cgroup
 from probate_processes.killing import kill
 from probate_processes.marks import tag_of, tokens_of
@@ -37,7 +37,7 @@ def named(what: str, mark: Mark | None = None) -> Named[Tree]:
     before = {
         "host_cgroup": cgroup_of(os.getpid()),
         "host_start": start_time_of_host(os.getpid()),
-        "pid_namespace": _pid_namespace(),
+        "pid_namespace": pid_namespace(),
     }
     return Named(f"OS process {what}", before | _marks_of(mark), _identity_of)
 
@@ -65,7 +65,7 @@ def reclaim(record: ResourceRecord, dry_run: bool) -> Outcome:
     check_proc()
     if record.identity["boot"] != boot_id():
         return Outcome.ALREADY_GONE
-    if record.identity["pid_namespace"] != _pid_namespace():
+    if record.identity["pid_namespace"] != pid_namespace():
         raise RefusedResourceError("it is of another pid namespace, which is not seen from here")
     remains = Remains(record.os_pid, record.identity)
     if dry_run:
@@ -172,7 +172,3 @@ def _is_within(cgroup: str | None, of_host: str | None) -> bool:
     if cgroup is None or of_host is None:
         return cgroup is of_host
     return cgroup == of_host or cgroup.startswith(f"{of_host.rstrip('/')}/")
-
-
-def _pid_namespace() -> int:
-    return Path("/proc/self/ns/pid").stat().st_ino
