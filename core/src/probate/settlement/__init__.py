@@ -7,7 +7,15 @@ account.py   what a settlement says
 
 from __future__ import annotations
 
-from probate.settlement.account import HostAccount, HostState, RowAccount
+from probate.settlement.account import HostAccount, HostState, OwnerAccount, RowAccount
 from probate.settlement.sweeping import forget_row, read_accounts, sweep
 
-__all__ = ["HostAccount", "HostState", "RowAccount", "forget_row", "read_accounts", "sweep"]
+__all__ = [
+    "HostAccount",
+    "HostState",
+    "OwnerAccount",
+    "RowAccount",
+    "forget_row",
+    "read_accounts",
+    "sweep",
+]

@@ -27,7 +27,7 @@ from probate.journal.users import look_again
 from probate.models import ResourceRecord
 from probate.orchestrator import ResourceOrchestrator, registry_of
 from probate.outcome import Outcome, checked_outcome
-from probate.settlement.account import HostAccount, HostState, RowAccount
+from probate.settlement.account import HostAccount, HostState, OwnerAccount, RowAccount
 from probate.system.callthread import CallThread
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ _OF_HOST: Final = ("boot", "network_namespace")
 class _Row(NamedTuple):
     number: int
     record: ResourceRecord
-    owner: int
+    owner: OwnerAccount
     tries: int
 
 
@@ -89,14 +89,18 @@ def settle(
         if not is_ours:
             return HostAccount(**facts, state=HostState.BEING_SETTLED)
         try:
-            rows = _rows_of(folder, header)
+            owners, rows = _rows_of(folder, header)
         except OSError as error:
             return _set_aside(folder, str(error), dry_run=dry_run)
         if orchestrator is None:
             orchestrator = _with_kinds({row.record.kind for row in rows})
         results = _give_back(rows, folder.name, orchestrator, dry_run=dry_run)
         account = HostAccount(
-            **facts, state=HostState.SETTLED, rows=tuple(results), is_dry_run=dry_run
+            **facts,
+            state=HostState.SETTLED,
+            owners=tuple(owners),
+            rows=tuple(results),
+            is_dry_run=dry_run,
         )
         if not dry_run:
             _keep(folder, rows, account)
@@ -126,7 +130,7 @@ def main() -> None:
 def settle_and_save(folder: Path) -> None:
     """Settle a host by the kinds that are needed, and keep the account until it is read."""
     account = settle(folder)
-    if account.rows:
+    if account.rows or account.owners:
         save_account(folder.parent, account)
 
 
@@ -166,19 +170,33 @@ def _lock(folder: Path) -> Iterator[bool]:
 # -- rows --------------------------------------------------------------------
 
 
-def _rows_of(folder: Path, header: dict[str, Any]) -> list[_Row]:
-    """Return what is still to be given back. Raises OSError if it cannot be read."""
+def _rows_of(folder: Path, header: dict[str, Any]) -> tuple[list[OwnerAccount], list[_Row]]:
+    """Return whom the host had, and what is still to be given back.
+
+    Raises OSError if it cannot be read.
+    """
     try:
         if (folder / KEPT).exists():
-            found = [(each["number"], each) for each in read_json(folder / KEPT)]
-        else:
-            found = _read_apart(str(folder))
-        return [_row(number, row, header) for number, row in found]
+            kept = read_json(folder / KEPT)
+            owners = [OwnerAccount.model_validate(each["owner"]) for each in kept]
+            pairs = zip(kept, owners, strict=True)
+            return [], [_row(each["number"], each, owner, header) for each, owner in pairs]
+        found = _read_apart(str(folder))
+        by_number = {
+            number: OwnerAccount.model_validate(row["process"])
+            for number, row in found
+            if "process" in row
+        }
+        things = [(number, row) for number, row in found if number not in by_number]
+        nobody = OwnerAccount(pid=0)
+        return list(by_number.values()), [
+            _row(number, row, by_number.get(row["owner"], nobody), header) for number, row in things
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(f"its rows cannot be read: {describe_error(error)}") from error
 
 
-def _row(number: int, row: dict[str, Any], header: dict[str, Any]) -> _Row:
+def _row(number: int, row: dict[str, Any], owner: OwnerAccount, header: dict[str, Any]) -> _Row:
     # What was confirmed says where it was made; of an intent, it is where its host began.
     identity = {"ipc_namespace": header.get("ipc_namespace"), **row["identity"]}
     record = ResourceRecord(
@@ -188,7 +206,7 @@ def _row(number: int, row: dict[str, Any], header: dict[str, Any]) -> _Row:
         identity={**identity, **{each: header.get(each) for each in _OF_HOST}},
         state=row["state"],
     )
-    return _Row(number, record, row["owner"], row.get("tries", 0))
+    return _Row(number, record, owner, row.get("tries", 0))
 
 
 def _printable(text: str) -> str:
@@ -291,7 +309,7 @@ def _keep(folder: Path, rows: list[_Row], account: HostAccount) -> None:
             "number": number,
             "kind": record.kind,
             "description": record.description,
-            "owner": owner,
+            "owner": owner.model_dump(),
             "state": record.state,
             "identity": {
                 key: value for key, value in record.identity.items() if key not in _OF_HOST
