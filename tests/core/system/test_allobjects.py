@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 from probate.system import heap
@@ -41,3 +42,32 @@ def test_nobody_looks_while_it_is_unobserved() -> None:
         assert not is_over.wait(0.1)
     assert is_over.wait(30)
     thread.join()
+
+
+def test_a_look_leaves_tuples_that_threads_have_half_made_whole() -> None:
+    """CPython resizes a tuple that `tuple(iterator)` makes only while nobody else refers to it."""
+    errors: list[SystemError] = []
+    over = threading.Event()
+
+    def make() -> None:
+        try:
+            while not over.is_set():
+                tuple(number for number in range(30))
+        except SystemError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(2)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(50):
+            heap.instances(lambda cls: cls is threading.Event)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+
+    assert errors == []
