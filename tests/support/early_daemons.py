@@ -183,6 +183,8 @@ def as_user(who: str, act: Callable[[], None]) -> None:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
+            # The journal's, which is another user's: its own is found.
+            os.environ.pop("PROBATE_STATE", None)
         else:
             drop_capabilities()
         act()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from reapers import is_helper
 from spawn_kernel import changes_since
 
 from probate import OsProcess, ProcessManager, ResourceOrchestrator
@@ -111,11 +112,16 @@ def _has_cgroups() -> bool:
 
 
 def kill_marked(token: str) -> list[int]:
-    """Kill all that bear the mark; return who they were."""
+    """Kill all that bear the mark; return who they were.
+
+    Not what ends by itself after a host that the test has started: its reaper.
+    """
     wanted = f"{MARKER}={token}".encode()
     found: list[int] = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        if is_helper(folder.name):
             continue
         with contextlib.suppress(OSError), OsProcess.open(int(folder.name)) as process:
             if wanted in (folder / "environ").read_bytes().split(b"\0"):

@@ -274,6 +274,8 @@ def test_a_forked_host_starts_its_own(
         assert mine.terminate().is_success
         assert kernel.is_gone(daemon)
         assert kernel.is_gone(child.os_pid)
+        # Its reaper, too, which would come to this host.
+        manager.close()
 
     assert exit_code_of_fork(in_child) == 0
 
