@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -183,10 +184,14 @@ def as_user(who: str, act: Callable[[], None]) -> None:
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
-            # The journal's, which is another user's: its own is found.
-            os.environ.pop("PROBATE_STATE", None)
+            os.environ["PROBATE_STATE"] = state
+            if not os.access(sys.executable, os.X_OK):
+                # Of root's own environment: for its reaper, any will do.
+                sys.executable = shutil.which("python3", path=os.defpath) or sys.executable
         else:
             drop_capabilities()
         act()
 
-    assert exit_code_of_fork(child) == 0
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as state:
+        os.chown(state, NOBODY, NOBODY)
+        assert exit_code_of_fork(child) == 0
