@@ -42,9 +42,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"needs root: {marker.kwargs['reason']}")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def frozen_heap() -> None:
-    """Whatever the test session itself is made of is no garbage: `gc.collect` need not look."""
+    """What the tests so far have left is no garbage: `gc.collect` need not look at it again.
+
+    That is the session itself, and in time all the libraries that tests import.
+    """
     gc.collect()
     gc.freeze()
 

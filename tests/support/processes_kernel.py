@@ -34,10 +34,23 @@ def eventually(condition: Callable[[], object], what: str, *, timeout: float = 1
         time.sleep(0.002)
 
 
+def _read(path: str) -> bytes:
+    # All processes are looked at, several times in each test: a Path takes three times as long.
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return b"".join(iter(lambda: os.read(fd, 1 << 16), b""))
+    finally:
+        os.close(fd)
+
+
+def _all() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  as above
+
+
 def stat(os_pid: int) -> list[str]:
     """/proc/PID/stat from the state on; empty if there is no such process."""
     try:
-        return Path(f"/proc/{os_pid}/stat").read_text().rpartition(")")[2].split()
+        return _read(f"/proc/{os_pid}/stat").decode().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return []
 
@@ -68,11 +81,7 @@ def is_gone(process: int | OsProcess) -> bool:
 
 def children() -> set[int]:
     """The children of this host, zombies included."""
-    return {
-        int(path.name)
-        for path in Path("/proc").iterdir()
-        if path.name.isdigit() and parent(int(path.name)) == os.getpid()
-    }
+    return {os_pid for os_pid in _all() if parent(os_pid) == os.getpid()}
 
 
 def marked(mark: str) -> set[int]:
@@ -81,12 +90,11 @@ def marked(mark: str) -> set[int]:
     Without what ends by itself after a host that the test has started: its reaper.
     """
     found = set()
-    for path in Path("/proc").iterdir():
-        if not path.name.isdigit() or int(path.name) == os.getpid():
-            continue
+    for os_pid in _all():
         with contextlib.suppress(OSError):
-            if f"{MARK}={mark}".encode() in (path / "environ").read_bytes().split(b"\0"):
-                found.add(int(path.name))
+            if f"{MARK}={mark}".encode() in _read(f"/proc/{os_pid}/environ").split(b"\0"):
+                found.add(os_pid)
+    found.discard(os.getpid())
     return {os_pid for os_pid in found if lives(os_pid) and not is_helper(os_pid)}
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,12 @@ def striking(after: float, function: Callable[[], object], times: int = 1) -> Ba
     return raised
 
 
+def ours_in_this_context() -> dict[str, object]:
+    """What of ours is set for all that this thread goes on to do."""
+    found = copy_context().items()
+    return {var.name: value for var, value in found if var.name.startswith("probate_") and value}
+
+
 @pytest.mark.timeout(600 if os.environ.get("PROBATE_CHAOS") else 60)
 @pytest.mark.parametrize("form", ["object", "method", "partial"])
 def test_one_signal_at_any_moment_of_an_end(handler: Handler, form: str) -> None:
@@ -113,6 +120,7 @@ def test_one_signal_at_any_moment_of_an_end(handler: Handler, form: str) -> None
     plugins = InlineThingResource("inline"), ThingResource("watched")
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
+    kept = ours_in_this_context()
     try:
         with managed(*plugins, grace=0, deadline=10) as manager:
             for number in range(1, ROUNDS // 2 + 1):
@@ -136,6 +144,7 @@ def test_one_signal_at_any_moment_of_an_end(handler: Handler, form: str) -> None
                 assert len(missed) <= 1
                 assert set(missed) <= set(failed)
                 assert not manager.orchestrator.has_resources(process.pid)
+                assert ours_in_this_context() == kept
     finally:
         sys.setswitchinterval(interval)
 

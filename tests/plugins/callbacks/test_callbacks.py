@@ -285,7 +285,7 @@ def test_a_coroutine_that_takes_too_long_is_cancelled_and_the_next_has_its_turn(
         finally:
             ends.append("cancelled")
 
-    manager = builder.with_deadline(0.5).build()
+    manager = builder.with_deadline(2).build()
     process = manager.create_process("p")
     process.callback(ends.append, "next")
     process.callback(hang)

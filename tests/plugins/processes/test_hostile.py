@@ -26,7 +26,7 @@ GRACE = 0.2
 
 #: All hundred rounds, instead of as many as an everyday run has time for.
 IS_CHAOS = bool(os.environ.get("PROBATE_CHAOS"))
-ROUNDS = 100 if IS_CHAOS else 12
+ROUNDS = 100 if IS_CHAOS else 6
 SECONDS = 600.0 if IS_CHAOS else 30.0
 #: Seconds beyond the grace. Where others take the processors, everything takes as long.
 PATIENCE = 1.0 if IS_CHAOS else 10.0
@@ -118,7 +118,7 @@ def test_a_hostile_shell_that_is_killed_from_outside(
 ) -> None:
     """Its family is settled unasked."""
     before = kernel.children()
-    for number in range(5):
+    for number in range(5 if IS_CHAOS else 3):
         started = tmp_path / f"started{number}"
         process = hostile_manager.spawn(["sh", "-c", HOSTILE, str(started)])
         kernel.words(started)

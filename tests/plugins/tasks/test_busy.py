@@ -164,7 +164,7 @@ def test_executor_work_that_goes_on_is_busy_with_its_stack(
     future.result(5)
 
     eventually(lambda: not manager.orchestrator.has_resources(process.pid))
-    eventually(lambda: KernelView.take().threads == before)
+    eventually(lambda: KernelView.take().threads <= before)
 
 
 def test_a_call_of_a_c_function_is_busy_all_the_same(

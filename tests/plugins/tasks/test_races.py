@@ -102,7 +102,7 @@ def test_a_call_is_not_made_after_a_termination_that_came_in_between(
         assert (len(done), len(pending)) == (len(futures), 0)
         assert late == []
         assert not manager.orchestrator.has_resources(process.pid)
-    eventually(lambda: KernelView.take().threads == before)
+    eventually(lambda: KernelView.take().threads <= before)
 
 
 def test_tasks_that_end_while_they_are_terminated_are_never_kept(

@@ -101,7 +101,7 @@ def test_a_call_that_ends_within_the_grace_is_counted(
     assert result.stats.by_type == {"tasks": 1}
     assert result.stats.duration_seconds < 5
     assert future.result(0) == "done"
-    eventually(lambda: KernelView.take().threads == before)
+    eventually(lambda: KernelView.take().threads <= before)
 
 
 def test_queued_calls_are_cancelled_and_running_ones_finish(manager: ProcessManager) -> None:
@@ -143,7 +143,7 @@ def test_no_thread_idles(manager: ProcessManager, tasks: AsyncTaskManager) -> No
     concurrent.futures.wait(futures, timeout=10)
 
     assert [future.result(0) for future in futures] == list(range(1000))
-    eventually(lambda: KernelView.take().threads == before)
+    eventually(lambda: KernelView.take().threads <= before)
 
 
 def test_one_processs_calls_do_not_wait_for_anothers(manager: ProcessManager) -> None:

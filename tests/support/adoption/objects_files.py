@@ -71,7 +71,7 @@ def no_closefd(place: Place) -> Trial:
 
 @case(FILES, "`os.popen`")
 def popen(place: Place) -> Trial:
-    made: Any = os.popen("sleep 1000")
+    made: Any = os.popen("exec sleep 1000")
     place.finally_(made._proc.kill)
 
     def close(file: Any) -> None:

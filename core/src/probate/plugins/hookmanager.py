@@ -7,6 +7,7 @@ know when somebody does.
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, final
 
 import pluggy
@@ -20,8 +21,13 @@ if TYPE_CHECKING:
 
     from pluggy import HookimplOpts
 
-#: Attributes of every object, none of which is a hook.
-_PLAIN: Final = frozenset(dir(object))
+#: Attributes of every object, and of most others, none of which is a hook.
+_PLAIN: Final = frozenset((*dir(object), "__dict__", "__module__", "__weakref__"))
+
+
+def _in_class(cls: type, name: str) -> object:
+    """Look up what a class has by a name, as it is."""
+    return next((vars(each)[name] for each in cls.__mro__ if name in vars(each)), None)
 
 
 @final
@@ -38,8 +44,18 @@ class HookManager(pluggy.PluginManager):
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> HookimplOpts | None:
         """Look for a hook's mark, but not on what any object has, nor where a kind does nothing."""
-        if name in _PLAIN or (isinstance(plugin, ResourceKind) and not plugin.implements(name)):
+        if name in _PLAIN:
             return None
+        if isinstance(plugin, ResourceKind):
+            if not plugin.implements(name):
+                return None
+            # What is plain is told in a fraction of the time that pluggy's look takes.
+            if name in vars(plugin):
+                if not callable(vars(plugin)[name]):
+                    return None
+            elif isinstance(method := _in_class(type(plugin), name), FunctionType):
+                options: HookimplOpts | None = getattr(method, f"{PROJECT}_impl", None)
+                return None if options is None else options.copy()
         return super().parse_hookimpl_opts(plugin, name)
 
     def register(self, plugin: Any, name: str | None = None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, final
 
@@ -80,14 +81,20 @@ class Terminator:
         try:
             awaited = self._begin(roots, None, ending, current)
             if ending or waits_for_others:
-                with terminating_here(ending):
-                    if (steps := self._steps(ending, awaited, grace, leaker)) is not None:
-                        (ended := run(steps)).unwrap(ended.value)
+                # In a context of its own, where what is set is gone whatever falls in, and when.
+                copy_context().run(self._run_steps, ending, awaited, grace, leaker)
         except BaseException:
             # Before any call: should another exception fall in here, the next to ask takes over.
             current.is_lost = True
             Elsewhere(partial(self._complete, ending, current)).result()
             raise
+
+    def _run_steps(
+        self, ending: list[Process], awaited: list[Process], grace: float, leaker: Process | None
+    ) -> None:
+        with terminating_here(ending):
+            if (steps := self._steps(ending, awaited, grace, leaker)) is not None:
+                (ended := run(steps)).unwrap(ended.value)
 
     async def terminate_async(
         self,

@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import threading
 import time
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, final
 
@@ -100,7 +101,8 @@ def run_through(
     where none can fall in, and this one is kept as the interrupt: the one rule for all of them.
     """
     try:
-        return run(steps)
+        # In a context of its own, where what is set is gone whatever falls in, and when.
+        return copy_context().run(run, steps)
     except BaseException as error:
         ended = Elsewhere(lambda: run(again())).result()
         return RunResult(ended.value, error)

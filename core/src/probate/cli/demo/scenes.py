@@ -282,9 +282,10 @@ def _scheduler(host: Host, process: Process) -> None:
     scheduler = host.plugin("scheduler").manager
     processes = host.plugin("processes").manager
     # One more than may run at a time, so that somebody is always stopped; and they do not heed
-    # a polite request.
+    # a polite request, but for leaving the processors to others meanwhile.
     count = len(os.sched_getaffinity(0)) + 1
-    command = ["sh", "-c", "trap '' TERM; while :; do :; done"]
+    stay = "trap '' TERM; exec sleep 1000"
+    command = ["sh", "-c", f'trap "{stay}" TERM; while :; do :; done']
     for busy in [processes.spawn(process.pid, command, cwd="/") for _ in range(count)]:
         scheduler.add(process.pid, busy.os_pid)
         scheduler.set_nice(process.pid, busy.os_pid, 5)
