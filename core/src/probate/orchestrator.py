@@ -219,7 +219,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
             resource = Callback.releasing(resource, release)
         elif isinstance(resource, (weakref.ReferenceType, *weakref.ProxyTypes)):
             why = "a weak reference keeps nothing alive: adopt what it refers to"
-            raise UnadoptableError(resource, self.registered_types(), refusals=[why])
+            raise UnadoptableError(resource, self._registry.asked(), refusals=[why])
         errors: list[Exception] = []
         for kind in self._registry.frozen():
             try:
@@ -235,7 +235,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
                     return resource_id
         unadoptable = UnadoptableError(
             resource,
-            self.registered_types(),
+            self._registry.asked(),
             refusals=[safe_repr(error, str) for error in errors if isinstance(error, ValueError)],
             is_callback=isinstance(resource, Callback),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from probate import (
     MissingKindWarning,
     PluginStatus,
     ResourceOrchestrator,
+    UnadoptableError,
     UnknownKindError,
     __version__,
 )
@@ -132,6 +134,17 @@ def test_a_class_whose_kind_was_disabled_says_so_where_it_is_asked_for() -> None
         orchestrator[SocketResource]
     with pytest.warns(MissingKindWarning, match="would leak .probate-sockets is disabled"):
         orchestrator.validate_coverage(["sockets"])
+
+
+def test_an_adoption_says_which_kind_was_not_asked() -> None:
+    """A socket that nobody takes: the kind that would is installed, and disabled."""
+    orchestrator = ResourceOrchestrator().discover(disable=["sockets", "files"])
+
+    with (
+        socket.socket() as thing,
+        pytest.raises(UnadoptableError, match=r"memory, .*not sockets \(disabled\)"),
+    ):
+        orchestrator.adopt(1, thing)
 
 
 @pytest.mark.parametrize("given", [{"disable": ["no-such"]}, {"priorities": {"no-such": 1}}])

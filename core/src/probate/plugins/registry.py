@@ -182,6 +182,13 @@ class PluginRegistry:
         found = [each for each in self.discovered if each.kind == kind]
         return "; ".join(f"{each.distribution} is {each.status}: {each.reason}" for each in found)
 
+    def asked(self) -> list[str]:
+        """List whom an adoption asks, and who was found and cannot be asked, for an error."""
+        missing = {
+            each.kind: each.status for each in self.discovered if self.get(each.kind) is None
+        }
+        return [*self.order(), *(f"not {kind} ({status})" for kind, status in missing.items())]
+
     def check_limits(self, limits: ResourceLimits) -> None:
         """Raise UnknownKindError for the limits of a kind that is not registered.
 
