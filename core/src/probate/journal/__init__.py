@@ -9,6 +9,7 @@ handles.py   names of files and OS processes that no later one gets again
 arming.py    Reaper: a small process that outlives this host
 reaper.py    that process: stdlib only, it becomes the program that settles
 pinned.py    removing what a dead owner has left by name, and nothing else
+quarantine.py where it is moved, out of everybody's reach, for that
 users.py     who still uses it
 bound.py     which live sockets are bound to which paths
 sysv.py      finding System V queues, semaphores and segments again, and removing them

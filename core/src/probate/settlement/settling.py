@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from probate.errors import ReleaseError, describe_error
 from probate.journal.folders import HEADER, KEPT, LOCK, read_json, write_json
 from probate.journal.header import VERSION, is_dead
+from probate.journal.quarantine import quarantine_name
 from probate.journal.store import read_rows
 from probate.journal.users import look_again
 from probate.models import ResourceRecord
@@ -48,8 +49,10 @@ _MOST_ACCOUNTS: Final = 100
 #: The folder beside those of hosts that they are in.
 ACCOUNTS: Final = "accounts"
 
-#: What the header says for all rows, and `reclaim` finds in each identity.
+#: What the header says for all rows, and `reclaim` finds in each identity; and what follows from
+#: where the row is.
 _OF_HOST: Final = ("boot", "network_namespace")
+_OF_PLACE: Final = "quarantine"
 
 
 @final
@@ -173,19 +176,21 @@ def _rows_of(folder: Path, header: dict[str, Any]) -> list[_Row]:
             found = [(each["number"], each) for each in read_json(folder / KEPT)]
         else:
             found = _read_apart(str(folder))
-        return [_row(number, row, header) for number, row in found]
+        return [_row(folder.name, number, row, header) for number, row in found]
     except (ValueError, KeyError, TypeError) as error:
         raise OSError(f"its rows cannot be read: {describe_error(error)}") from error
 
 
-def _row(number: int, row: dict[str, Any], header: dict[str, Any]) -> _Row:
+def _row(host: str, number: int, row: dict[str, Any], header: dict[str, Any]) -> _Row:
     # What was confirmed says where it was made; of an intent, it is where its host began.
     identity = {"ipc_namespace": header.get("ipc_namespace"), **row["identity"]}
+    identity |= {each: header.get(each) for each in _OF_HOST}
+    identity[_OF_PLACE] = quarantine_name(f"{host}:{number}")
     record = ResourceRecord(
         kind=row["kind"],
         description=_printable(row["description"]),
         os_pid=header["pid"],
-        identity={**identity, **{each: header.get(each) for each in _OF_HOST}},
+        identity=identity,
         state=row["state"],
     )
     return _Row(number, record, row["owner"], row.get("tries", 0))
@@ -294,7 +299,9 @@ def _keep(folder: Path, rows: list[_Row], account: HostAccount) -> None:
             "owner": owner,
             "state": record.state,
             "identity": {
-                key: value for key, value in record.identity.items() if key not in _OF_HOST
+                key: value
+                for key, value in record.identity.items()
+                if key not in {*_OF_HOST, _OF_PLACE}
             },
             "tries": tries + 1,
             "outcome": results[number].outcome,
