@@ -7,12 +7,10 @@ cannot be given back is kept, with the reason, until it can, or somebody says to
 from __future__ import annotations
 
 import concurrent.futures
-import faulthandler
 import fcntl
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from contextlib import contextmanager, suppress
@@ -29,6 +27,7 @@ from probate.models import ResourceRecord
 from probate.orchestrator import ResourceOrchestrator, registry_of
 from probate.outcome import Outcome, checked_outcome
 from probate.settlement.account import HostAccount, HostState, RowAccount
+from probate.settlement.apart import call_apart
 from probate.system.callthread import CallThread
 
 if TYPE_CHECKING:
@@ -75,25 +74,25 @@ def settle(
     """
     try:
         header = read_json(folder / HEADER)
-        version = header["readable_since"]
-        facts: dict[str, Any] = {"pid": header["pid"], "command": tuple(header["command"])}
+        if header["readable_since"] > VERSION:
+            return _set_aside(folder, "a newer version of Probate has written it", dry_run=True)
+        is_dead_host = is_dead(header)
+        facts = {"store": str(folder), "pid": header["pid"], "command": tuple(header["command"])}
+        living = HostAccount(**facts, state=HostState.ALIVE)
     except (ValueError, KeyError, TypeError) as error:
-        return _set_aside(folder, f"its header cannot be read: {error}", dry_run=dry_run)
-    facts["store"] = str(folder)
-    if version > VERSION:
-        return _set_aside(folder, "a newer version of Probate has written it", dry_run=True)
-    is_dead_host = is_dead(header)
+        text = f"its header cannot be read: {describe_error(error)}"
+        return _set_aside(folder, text, dry_run=dry_run)
     if is_dead_host is None:
         text = "it is of another pid namespace, whose processes are not seen from here"
         return HostAccount(**facts, state=HostState.UNKNOWN, text=text)
     if not is_dead_host:
-        return HostAccount(**facts, state=HostState.ALIVE)
+        return living
     with _lock(folder) as is_ours:
         if not is_ours:
             return HostAccount(**facts, state=HostState.BEING_SETTLED)
         try:
             rows = _rows_of(folder, header)
-        except OSError as error:
+        except ValueError as error:
             return _set_aside(folder, str(error), dry_run=dry_run)
         if orchestrator is None:
             orchestrator = _with_kinds({row.record.kind for row in rows})
@@ -170,15 +169,14 @@ def _lock(folder: Path) -> Iterator[bool]:
 
 
 def _rows_of(folder: Path, header: dict[str, Any]) -> list[_Row]:
-    """Return what is still to be given back. Raises OSError if it cannot be read."""
+    """Return what is still to be given back. Raises ValueError if it cannot be read; OSError."""
+    found = None if (folder / KEPT).exists() else _read_apart(str(folder))
     try:
-        if (folder / KEPT).exists():
+        if found is None:
             found = [(each["number"], each) for each in read_json(folder / KEPT)]
-        else:
-            found = _read_apart(str(folder))
         return [_row(folder.name, number, row, header) for number, row in found]
     except (ValueError, KeyError, TypeError) as error:
-        raise OSError(f"its rows cannot be read: {describe_error(error)}") from error
+        raise ValueError(f"its rows cannot be read: {describe_error(error)}") from error
 
 
 def _row(host: str, number: int, row: dict[str, Any], header: dict[str, Any]) -> _Row:
@@ -202,31 +200,15 @@ def _printable(text: str) -> str:
 
 
 def _read_apart(folder: str) -> list[tuple[int, dict[str, Any]]]:
-    """Read a store in a child, which may die of it: a file that was cut off is a SIGBUS."""
-    receiving, sending = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.close(receiving)
-            # Nobody is to be told of a death that says what it is to say.
-            faulthandler.disable()
-            signal.alarm(int(_READING))
-            rows = [(number, json.loads(row)) for number, row in read_rows(folder)]
-            with open(sending, "w") as file:
-                json.dump(rows, file)
-            code = 0
-        finally:
-            os._exit(code)
-    os.close(sending)
+    """Read a store in a child, which may die of it. Raises ValueError if it does, or cannot."""
+
+    def read() -> list[tuple[int, Any]]:
+        return [(number, json.loads(row)) for number, row in read_rows(folder)]
+
     try:
-        with open(receiving) as file:
-            text = file.read()
-    finally:
-        _, status = os.waitpid(child, 0)
-    if status != 0:
-        raise OSError("its store is damaged")
-    return [(number, row) for number, row in json.loads(text)]
+        return [(number, row) for number, row in call_apart(read, _READING)]
+    except ChildProcessError as error:
+        raise ValueError(f"its store is damaged: its reader {error}") from error
 
 
 def _with_kinds(kinds: set[str]) -> ResourceOrchestrator:
