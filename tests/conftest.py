@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from probate import ProcessManager, ResourceOrchestrator
+from probate.journal.host import journal_of_host
 from probate.plugins import discovery
 from probate.testing.witness import KernelView
 
@@ -46,6 +47,21 @@ def frozen_heap() -> None:
     """Whatever the test session itself is made of is no garbage: `gc.collect` need not look."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The journal of this process, and its reaper, are there for as long as the session.
+
+    As in a host that is never without a manager: else a reaper would be started for each test that
+    makes anything by a name. Hosts that a test starts have their own, in the same place.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROBATE_STATE", str(tmp_path_factory.mktemp("state")))
+        journal = journal_of_host(None, has_reaper=True)
+        journal.arm()
+        yield
+        journal.close()
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,7 @@ def test_what_is_wrong_is_named(folder: Path, text: str, where: str) -> None:
         ("garce = 1", "did you mean grace?"),
         ("[limits]\nmax_conut = 1", "did you mean max_count?"),
         ("[limits.by_kind.mmap]\nmax_bites = 1", "did you mean max_bytes?"),
-        ("zzz = 1", "known are disable, priorities, grace, deadline, limits, trace"),
+        ("zzz = 1", "known are disable, priorities, grace, deadline, limits, journal, trace"),
         ("_env_file = 'x'", "known are disable, "),
         (f"limits.{'a.' * 5000}b = 1", "known are max_count, "),
     ],

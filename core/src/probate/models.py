@@ -127,6 +127,10 @@ class CleanupStats(_Frozen):
         return sum(parts, start=cls())
 
 
+#: The account of a cleanup that found nothing.
+NOTHING: Final = CleanupStats()
+
+
 @final
 class ResourceInfo(_Frozen):
     """Describes one owned resource, for people."""
@@ -181,13 +185,21 @@ class CleanupResult(_Frozen):
     """Accounts for one termination: what came free, what did not, what was leaked."""
 
     pid: int
-    stats: CleanupStats = CleanupStats()
+    stats: CleanupStats = NOTHING
     #: All that did not come free, in cleanup order.
     errors: tuple[CleanupFailure, ...] = ()
     #: What a process that ended normally had not released itself; it was released all the same.
     leaks: tuple[Leak, ...] = ()
     #: What is no failure, and should be known: what stays, or what could not be told.
     notes: tuple[str, ...] = ()
+    #: The sum of the accounts of all that it owned, all the way down, and that ended with it.
+    children: CleanupStats = NOTHING
+
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom; mypy has no support
+    @property
+    def total(self) -> CleanupStats:
+        """Return the sum of its own account and of those of its children."""
+        return self.stats if self.children is NOTHING else self.stats + self.children
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's own idiom; mypy has no support
     @property
@@ -234,6 +246,7 @@ def account_of(
         "errors": errors,
         "leaks": leaks,
         "notes": notes,
+        "children": NOTHING,
     }
     return trusted(CleanupResult, values)
 
@@ -345,11 +358,14 @@ class ResourceLimits(_Frozen):
         return self.by_kind.get(kind) or self.general
 
 
-#: The account of a cleanup that found nothing.
-NOTHING: Final = CleanupStats()
-
-
 def nothing_of(pid: int) -> CleanupResult:
     """Make the account of a process that owned nothing, in next to no time."""
-    values = {"pid": pid, "stats": NOTHING, "errors": (), "leaks": (), "notes": ()}
+    values = {
+        "pid": pid,
+        "stats": NOTHING,
+        "errors": (),
+        "leaks": (),
+        "notes": (),
+        "children": NOTHING,
+    }
     return trusted(CleanupResult, values)

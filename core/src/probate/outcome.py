@@ -26,6 +26,9 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     #: Owned by another process by now.
     TRANSFERRED = "transferred"
+    #: Not known yet: somebody else is to end it, as the message says, who and by when. It is left
+    #: to them, and an error until it is known.
+    UNSETTLED = "unsettled"
 
     @property
     def is_error(self) -> bool:
@@ -51,7 +54,7 @@ def checked_outcome(answer: object) -> Outcome:
 
 
 _STAYS_OWNED: Final = frozenset({Outcome.BUSY, Outcome.TIMEOUT})
-_ERRORS: Final = _STAYS_OWNED | {Outcome.FAILED, Outcome.REFUSED}
+_ERRORS: Final = _STAYS_OWNED | {Outcome.FAILED, Outcome.REFUSED, Outcome.UNSETTLED}
 
 
 class PluginStatus(StrEnum):

@@ -117,6 +117,8 @@ class Settings(BaseSettings):
     deadline: Seconds | None = DEFAULT_DEADLINE
     #: What a process may own. In the environment, JSON.
     limits: ResourceLimits | None = None
+    #: Whether what outlives a host by its name is noted, to be given back should the host die.
+    journal: bool = True
     #: Whether the `probate` command writes every hook call to standard error.
     trace: bool = False
 

@@ -67,7 +67,7 @@ def test_the_reaper_gives_back_what_a_killed_host_held(state: Path, count: int) 
         assert account.state is HostState.SETTLED
         assert {row.description for row in account.rows} == {f"shared memory {n}" for n in names}
         assert {str(row.outcome) for row in account.rows} == {"released"}
-        assert {row.owner for row in account.rows} == {1}
+        assert {row.owner.pid for row in account.rows} == {1}
         assert read_accounts(str(state)) == []
         assert sorted(each.name for each in state.iterdir()) == ["accounts"]
 

@@ -13,6 +13,7 @@ import pytest
 from journal_hosts import JournalHost
 
 from probate import ProcessManager, ResourceOrchestrator
+from probate.errors import JournalNotArmedError
 from probate.journal.folders import HEADER
 from probate.settlement import HostState, sweep
 
@@ -162,7 +163,7 @@ def test_a_folder_that_others_may_enter_is_refused(state: Path) -> None:
     builder = ProcessManager.builder().with_journal(state)
     with builder.build() as manager:
         process = manager.create_process("worker")
-        with pytest.raises(OSError, match="chmod 700"):
+        with pytest.raises(JournalNotArmedError, match="chmod 700"):
             manager.orchestrator["memory"].manager.create_shared_memory(process.pid, size=1)
 
         assert not manager.orchestrator.has_resources(process.pid)
@@ -174,7 +175,7 @@ def test_a_folder_that_has_gone_is_said(state: Path) -> None:
     state.write_text("")
     with ProcessManager.builder().with_journal(state / "below").build() as manager:
         process = manager.create_process("worker")
-        with pytest.raises(OSError, match=f"{state.name}/below.*PROBATE_STATE"):
+        with pytest.raises(JournalNotArmedError, match=f"{state.name}/below.*PROBATE_STATE"):
             manager.orchestrator["memory"].manager.create_shared_memory(process.pid, size=1)
 
 

@@ -75,10 +75,10 @@ def test_a_segment_that_is_larger_than_files_may_be_is_not_made(
     """POSIX segments are files: RLIMIT_FSIZE binds them, and is named."""
     owner = manager.create_process("owner")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
-        with pytest.raises(OSError, match="for 8192 bytes: ask for less, or raise `ulimit -f`"):
-            memory.create_shared_memory(owner.pid, size=8192)
+        with pytest.raises(OSError, match="for 2097152 bytes: ask for less, or raise `ulimit -f`"):
+            memory.create_shared_memory(owner.pid, size=1 << 21)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 

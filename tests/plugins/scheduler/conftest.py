@@ -8,6 +8,7 @@ import pytest
 import scheduler_workers
 
 from probate import SchedulingPolicy, death_watch
+from probate.journal.hostreaper import HostReaper
 
 if TYPE_CHECKING:
     import subprocess
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
     from probate import Process, ProcessManager
     from probate_scheduler import SchedulerManager
+
+
+@pytest.fixture(autouse=True)
+def reaper_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal of the test session needs one as well: here it is seen to come and go."""
+    monkeypatch.setattr("probate_scheduler.runqueue.host_reaper", HostReaper())
 
 
 @pytest.fixture

@@ -232,13 +232,13 @@ def test_what_a_user_has_stopped_is_not_the_reapers_to_continue(start: Start) ->
     entry = scheduler.find(1, held.pid)
     eventually(lambda: entry.is_held and entry.reaper is None, "it is noticed, and unguarded")
     eventually(lambda: stopped(workers) == 1, "the others take turns")
-    reaper = scheduler._queue._reaper
-    assert reaper is not None
+    loan = scheduler._queue._loan
+    assert loan is not None
     # As if the host had died: the reaper's socket is at its end.
     with scheduler._queue._changed:
-        reaper.close()
+        loan.reaper.close()
         eventually(lambda: stopped(workers) == 0, "the others are continued")
 
         assert state(held.pid) == "T"
-        scheduler._queue._reaper_died(reaper)
+        scheduler._queue._reaper_died(loan)
     scheduler.cleanup(1)

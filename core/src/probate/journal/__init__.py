@@ -1,18 +1,20 @@
 """The journal: what this host has made by name, noted so that it outlives the host.
 
-named.py     Named: what a plugin says of a thing that outlives its maker by its name
-host.py      HostJournal: what this OS process has made by name, noted before it is made
-store.py     Store: numbered rows that outlive whoever writes them
-folders.py   where stores are kept
-header.py    what a store says of its host, and whether that is dead
-handles.py   names of files and OS processes that no later one gets again
-arming.py    Reaper: a small process that outlives this host
-reaper.py    that process: stdlib only, it becomes the program that settles
-pinned.py    removing what a dead owner has left by name, and nothing else
-quarantine.py where it is moved, out of everybody's reach, for that
-users.py     who still uses it
-bound.py     which live sockets are bound to which paths
-sysv.py      finding System V queues, semaphores and segments again, and removing them
+named.py       Named: what a plugin says of a thing that outlives its maker by its name
+host.py        HostJournal: what this OS process has made by name, noted before it is made
+owners.py      OwnersJournal: the part of it that is one manager's, and its processes
+store.py       Store: numbered rows that outlive whoever writes them
+folders.py     where stores are kept
+header.py      what a store says of its host, and whether that is dead
+handles.py     names of files and OS processes that no later one gets again
+arming.py      Reaper: a small process that outlives this host
+hostreaper.py  the one of this host, lent to all that need one
+reaper.py      that process: stdlib only, it becomes the program that settles
+pinned.py      removing what a dead owner has left by name, and nothing else
+quarantine.py  where it is moved, out of everybody's reach, for that
+users.py       who still uses it
+bound.py       which live sockets are bound to which paths
+sysv.py        finding System V queues, semaphores and segments again, and removing them
 
 Public: plugins import these names from here. Each is loaded when it is first used.
 """
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from probate.journal.handles import open_process as open_process
     from probate.journal.handles import pid_namespace as pid_namespace
     from probate.journal.handles import process_handle as process_handle
+    from probate.journal.hostreaper import ReaperLoan as ReaperLoan
+    from probate.journal.hostreaper import host_reaper as host_reaper
     from probate.journal.named import Named as Named
     from probate.journal.named import new_file as new_file
     from probate.journal.named import random_path as random_path
@@ -55,6 +59,7 @@ _HOMES: Final = by_name(
         "probate.journal.handles": (
             "boot_id file_handle ipc_namespace open_process pid_namespace process_handle"
         ),
+        "probate.journal.hostreaper": "ReaperLoan host_reaper",
         "probate.journal.named": "Named new_file random_path",
         "probate.journal.pinned": "name_asked_for path_identity reclaim_path",
         "probate.journal.sysv": "SysvIdentity SysvSort may_be_there reclaim_sysv sysv_named "

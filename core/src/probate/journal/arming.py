@@ -25,6 +25,9 @@ _STARTING: Final = 15.0
 #: Seconds that it gets to take a request, and to end; it needs some microseconds.
 _PATIENCE: Final = 5.0
 
+#: Bytes of a request at most, as the reaper has it.
+_MOST_BYTES: Final = 1 << 13
+
 _PROGRAM: Final = Path(__file__).with_name("reaper.py")
 
 
@@ -44,12 +47,8 @@ class Reaper:
         self._is_over = False
 
     @classmethod
-    def start(cls, successor: Sequence[str] = (), first: Sequence[str] = ()) -> Self:
-        """Start one and wait until it is ready. Raises OSError.
-
-        It becomes the program `successor` when this host has died, if it is given, and was not
-        dismissed before. It starts the program `first`, if that is given, for which nobody waits.
-        """
+    def start(cls) -> Self:
+        """Start one and wait until it is ready. Raises OSError."""
         if not sys.executable or getattr(sys, "frozen", False):
             raise OSError("this program has no Python interpreter to run it")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -63,7 +62,7 @@ class Reaper:
                     cwd="/",
                     start_new_session=True,
                 )
-            return cls(ours, _introduce(ours, starter, [list(successor), list(first)]))
+            return cls(ours, _introduce(ours, starter))
         except BaseException as error:
             ours.close()
             if isinstance(error, (ValueError, subprocess.SubprocessError)):
@@ -93,16 +92,21 @@ class Reaper:
         with contextlib.suppress(OSError):
             self._socket.send(b"-%d" % number)
 
-    @property
-    def is_armed(self) -> bool:
-        """Whether it is there, and is to settle what this host leaves."""
-        return not self._is_over
+    def settle(self, name: str, program: Sequence[str]) -> None:
+        """Have it run a program when this host has died, unless `settled(name)` comes first.
 
-    def dismiss(self) -> None:
-        """End it as `close` does, with nothing to settle: all is given back."""
+        Raises OSError as `guard` does.
+        """
+        self._ask(b"=", [name, list(program)])
+
+    def settled(self, name: str) -> None:
+        """Have it leave out the program of that name: there is nothing to settle."""
         with contextlib.suppress(OSError):
-            self._socket.send(b".")
-        self.close()
+            self._socket.send(b"." + os.fsencode(name))
+
+    def run(self, program: Sequence[str]) -> None:
+        """Have it run a program now, for which nobody waits. Raises OSError."""
+        self._ask(b"!", list(program))
 
     def close(self) -> None:
         """End it, and wait until it is gone. What it guards still, it continues. Idempotent."""
@@ -114,6 +118,12 @@ class Reaper:
         if self._pidfd.is_ours:
             self._await_end(self._pidfd.number)
         self._pidfd.close()
+
+    def _ask(self, what: bytes, value: object) -> None:
+        request = what + json.dumps(value).encode()
+        if len(request) > _MOST_BYTES:
+            raise OSError(f"the reaper takes no request of {len(request)} bytes")
+        self._socket.send(request)
 
     def _await_end(self, pidfd: int) -> None:
         poll = select.poll()
@@ -132,14 +142,12 @@ class Reaper:
         self._pidfd.close()
 
 
-def _introduce(
-    connection: socket.socket, starter: subprocess.Popen[bytes], programs: list[list[str]]
-) -> int:
+def _introduce(connection: socket.socket, starter: subprocess.Popen[bytes]) -> int:
     """Introduce this host to a reaper; return its pidfd. Raises OSError, ValueError."""
     connection.settimeout(_STARTING)
     own_pidfd = os.pidfd_open(os.getpid())
     try:
-        socket.send_fds(connection, [json.dumps(programs).encode()], [own_pidfd])
+        socket.send_fds(connection, [b"!"], [own_pidfd])
         answer, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
     except OSError:
         starter.kill()

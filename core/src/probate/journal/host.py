@@ -20,6 +20,7 @@ from probate.errors import JournalNotArmedError
 from probate.journal.folders import HEADER, host_folders, make_host_folder, read_json
 from probate.journal.handles import seconds_since_boot
 from probate.journal.header import header_of_this_host, is_dead
+from probate.journal.hostreaper import host_reaper
 from probate.journal.store import Store
 from probate.system.forking import forget_in_forked_child
 from probate.system.log import logger
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from probate.journal.arming import Reaper
+    from probate.journal.hostreaper import ReaperLoan
     from probate.journal.named import Named
 
 M = TypeVar("M")
@@ -50,6 +51,7 @@ class Row(NamedTuple):
     journal: HostJournal
     number: int
     kind: str
+    #: The number of its owner's row.
     owner: int
     named: Named[Any]
 
@@ -89,7 +91,7 @@ class Row(NamedTuple):
         If that cannot be written, it is logged: whoever settles finds that it is gone.
         """
         try:
-            self.journal.delete(self)
+            self.journal.delete(self.number)
         except OSError as error:
             logger.warning("%s: %s", self.named.description, error)
 
@@ -109,7 +111,7 @@ class HostJournal:
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._store: Store | None = None
-        self._reaper: Reaper | None = None
+        self._loan: ReaperLoan | None = None
         #: Where the store is; None before the first row.
         self.folder: Path | None = None
         self._inherited: list[object] = []
@@ -124,28 +126,39 @@ class HostJournal:
             self._users += 1
 
     def close(self) -> None:
-        """Count out a manager; with the last, end the reaper and the store if nothing is left.
+        """Count out a manager; with the last, end the store if nothing is left.
 
-        What is left, since it could not be given back, stays for when this process has ended.
+        What is left, since it could not be given back, stays for when this process has ended, and
+        so does the reaper.
         """
         with self._lock:
             self._users -= 1
-            if self._users > 0 or self._store is None or not self._store.is_empty():
+            if self._users > 0 or self._store is None or _has_things(self._store):
                 return
-            store, reaper, folder = self._store, self._reaper, self.folder
-            self._store = self._reaper = self.folder = None
-        if reaper is not None:
-            reaper.dismiss()
+            store, loan, folder = self._store, self._loan, self.folder
+            self._store = self._loan = self.folder = None
+        if loan is not None:
+            loan.reaper.settled(str(folder))
+            loan.give_back()
         store.close()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(str(folder), ignore_errors=True)
+
+    def note_owner(self, description: Mapping[str, Any]) -> int:
+        """Note who owns things, or may; return the number of its row.
+
+        Raises JournalNotArmedError if nobody would settle should this process die; OSError.
+        """
+        self.arm()
+        number = next(self._numbers)
+        self._put(number, {"process": description})
+        return number
 
     def intend(self, kind: str, owner: int, named: Named[Any]) -> Row:
-        """Note that a thing is about to be made, and by what it will be found.
+        """Note that a thing is about to be made for an owner, and by what it will be found.
 
         Raises JournalNotArmedError if nobody would give it back should this process die; OSError.
         """
-        self._arm()
+        self.arm()
         row = Row(self, next(self._numbers), kind, owner, named)
         self.write(row, "intent", {"uid": os.geteuid(), **named.before})
         return row
@@ -160,56 +173,74 @@ class HostJournal:
             "at": seconds_since_boot(),
             "identity": identity,
         }
-        if (store := self._store) is not None:
-            store.put(row.number, json.dumps(value).encode())
+        self._put(row.number, value)
 
-    def delete(self, row: Row) -> None:
-        """Delete a row. Raises OSError."""
+    def delete(self, number: int) -> None:
+        """Delete the row of that number. Raises OSError."""
         if (store := self._store) is not None:
-            store.delete(row.number)
+            store.delete(number)
 
     def forget_parent(self) -> None:
         """Have nothing, in a forked child, and keep what is the parent's from being finalised."""
-        self._inherited += [self._store, self._reaper]
-        if self._reaper is not None:
-            # The reaper would take this child for its host, were this end left open.
-            self._reaper.disown()
+        self._inherited.append(self._store)
         self._lock = threading.RLock()
         self._users, self._numbers = 0, itertools.count(1)
-        self._store = self._reaper = self.folder = None
+        self._store = self._loan = self.folder = None
+
+    def arm(self) -> None:
+        """Make the store, and have a reaper watch this process, unless that is done.
+
+        Raises JournalNotArmedError if it cannot be done.
+        """
+        if self._store is not None and self._is_watched():
+            return
+        try:
+            with self._lock:
+                if self._store is None:
+                    self._make_store()
+                if not self._is_watched():
+                    self._loan = self._borrow_reaper()
+        except OSError as error:
+            raise JournalNotArmedError(
+                f"{error}; nothing is made that nobody would give back. To do without, build the "
+                "manager without_journal(), or set PROBATE_JOURNAL=off"
+            ) from error
 
     # -- inside --------------------------------------------------------------
 
-    def _arm(self) -> None:
-        """Make the store, and have a reaper watch this process, unless that is done."""
-        reaper = self._reaper
-        if self._store is not None and (not self._has_reaper or (reaper and reaper.is_armed)):
-            return
-        with self._lock:
-            if self._store is None:
-                folder = make_host_folder(header_of_this_host(), self._path)
-                try:
-                    store = Store(str(folder))
-                except BaseException:
-                    shutil.rmtree(folder, ignore_errors=True)
-                    raise
-                self._store, self.folder = store, folder
-            if self._has_reaper and (self._reaper is None or not self._reaper.is_armed):
-                self._reaper = self._start_reaper()
+    def _put(self, number: int, value: Mapping[str, Any]) -> None:
+        if (store := self._store) is not None:
+            store.put(number, json.dumps(value).encode())
 
-    def _start_reaper(self) -> Reaper:
-        from probate.journal.arming import Reaper
+    def _is_watched(self) -> bool:
+        loan = self._loan
+        return not self._has_reaper or (loan is not None and not loan.is_over)
 
+    def _make_store(self) -> None:
+        folder = make_host_folder(header_of_this_host(), self._path)
         try:
-            first = self._program(_SWEEPER) if self._sees_dead_hosts() else []
-            reaper = Reaper.start(self._program(_SETTLER), first)
-            reaper.watch(self._reaper_died)
+            store = Store(str(folder))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self._store, self.folder = store, folder
+
+    def _borrow_reaper(self) -> ReaperLoan:
+        try:
+            loan = host_reaper.lend(self._reaper_died)
         except OSError as error:
-            raise JournalNotArmedError(
-                f"no reaper could be started: {error}; nothing is made that nobody would give "
-                "back. Try again, or use with_journal(reaper=False), where the next sweep does"
+            raise OSError(
+                f"no reaper could be started: {error}; try again, or use with_journal(reaper=False)"
+                ", where the next sweep does its work"
             ) from error
-        return reaper
+        try:
+            loan.reaper.settle(str(self.folder), self._program(_SETTLER))
+            if self._sees_dead_hosts():
+                loan.reaper.run(self._program(_SWEEPER))
+        except BaseException:
+            loan.give_back()
+            raise
+        return loan
 
     def _program(self, source: str) -> list[str]:
         return [sys.executable, "-I", "-S", "-c", source, str(self.folder)]
@@ -221,21 +252,25 @@ class HostJournal:
                     return True
         return False
 
-    def _reaper_died(self, reaper: Reaper) -> None:
+    def _reaper_died(self, loan: ReaperLoan) -> None:
         """Have another one watch at once. The thread of the death watch calls it, for a moment."""
-        threading.Thread(target=self._replace, args=(reaper,), daemon=True).start()
-
-    def _replace(self, reaper: Reaper) -> None:
-        with self._lock:
-            if self._reaper is not reaper:
-                return
-            reaper.close()
+        if self._loan is loan:
+            self._loan = None
             logger.warning("the reaper has died; another one is started")
-            try:
-                self._reaper = self._start_reaper()
-            except JournalNotArmedError as error:
-                # Whoever makes the next thing tries again, and is told.
-                logger.error("%s", error)
+            threading.Thread(target=self._replace, daemon=True).start()
+
+    def _replace(self) -> None:
+        try:
+            if self._store is not None:
+                self.arm()
+        except JournalNotArmedError as error:
+            # Whoever makes the next thing tries again, and is told.
+            logger.error("%s", error)
+
+
+def _has_things(store: Store) -> bool:
+    """Tell whether there are rows of things: their owners alone are of no use to anybody."""
+    return any("process" not in json.loads(row) for row in store.rows())
 
 
 def journal_of_host(path: str | None, *, has_reaper: bool) -> HostJournal:

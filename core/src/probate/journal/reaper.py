@@ -2,17 +2,20 @@
 
 Run as a program with nothing but the standard library, so that it is small while it waits.
 Descriptor 0 is a SOCK_SEQPACKET socket. The host sends its own pidfd first, and gets the reaper's
-back: the reaper is ready. With the pidfd come, as JSON, the program that is to settle the host's
-estate, and one to start at once; each is a list of arguments, empty if there is none. Then:
+back: the reaper is ready. Then:
 
     +NUMBER with a pidfd   guard this OS process: should the host die, continue it and its group
     -NUMBER                guard it no more
-    .                      the host has given back all: there is nothing to settle
+    =[NAME, PROGRAM]       should the host die, run this program, which settles a part of its estate
+    .NAME                  that part is given back: there is nothing to settle
+    !PROGRAM               run this program now
+
+A program is a list of arguments; what follows = and ! is JSON.
 
 When the host has died, replaced itself by another program (execve closes its end), or closed the
 socket, all that are still guarded get SIGCONT. The descriptors came from the host and refer to
-the very processes that it stopped, so that none is looked up by pid. When it has died, and has not
-said that all is given back, this process becomes the program that settles.
+the very processes that it stopped, so that none is looked up by pid. When it has died, and parts of
+its estate are still to be settled, this process becomes the program that settles.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ import sys
 #: Seconds that the host has to introduce itself.
 _INTRODUCTION = 10
 
-#: The most bytes of an introduction: two programs, with their arguments.
-_MOST_BYTES = 1 << 17
+#: The most bytes of a request: a program with its arguments, of which one is a path.
+_MOST_BYTES = 1 << 13
 
 #: PIDFD_SIGNAL_PROCESS_GROUP, include/uapi/linux/pidfd.h.
 _PROCESS_GROUP = 1 << 2
@@ -44,23 +47,22 @@ def main() -> None:
         os._exit(0)
     host = socket.socket(fileno=0)
     host.settimeout(_INTRODUCTION)
-    introduction, descriptors, _, _ = socket.recv_fds(host, _MOST_BYTES, 1)
+    _, descriptors, _, _ = socket.recv_fds(host, 1, 1)
     if not descriptors:
         return
     host_pidfd = descriptors[0]
-    successor, first = json.loads(introduction)
     own_pidfd = os.pidfd_open(os.getpid())
     socket.send_fds(host, [b"!"], [own_pidfd])
     os.close(own_pidfd)
-    if first:
-        start(first)
-    has_given_back = guard(host, host_pidfd)
-    if successor and not has_given_back:
-        host.close()
+    programs = guard(host, host_pidfd)
+    host.close()
+    if programs:
         # It may live on as another program, and what it made with it.
         select.select([host_pidfd], [], [])
         os.open(os.devnull, os.O_RDONLY)
-        os.execv(successor[0], successor)  # noqa: S606  as the host has it
+        for program in programs[1:]:
+            start(program)
+        os.execv(programs[0][0], programs[0])  # noqa: S606  as the host has it
 
 
 def start(program: list[str]) -> None:
@@ -74,47 +76,51 @@ def start(program: list[str]) -> None:
     os.waitpid(child, 0)
 
 
-def guard(host: socket.socket, host_pidfd: int) -> bool:
-    """Serve the host while it lives; then continue who is left. Tell whether all is given back."""
+def guard(host: socket.socket, host_pidfd: int) -> list[list[str]]:
+    """Serve the host while it lives; then continue who is left. Return the programs to run."""
     guarded: dict[bytes, int] = {}
+    programs: dict[str, list[str]] = {}
     host.setblocking(False)
     poll = select.poll()
     poll.register(host.fileno(), select.POLLIN)
     # Its end of the socket may outlive it, in the hands of a child that it forked.
     poll.register(host_pidfd, select.POLLIN)
     try:
-        while True:
+        is_over = False
+        while not is_over:
             events = [descriptor for descriptor, _ in poll.poll()]
-            is_over = serve(host, guarded)
-            if is_over is not None:
-                return is_over
-            if host_pidfd in events:
-                return False
+            # What it has said before it died is served first.
+            is_over = not serve(host, guarded, programs) or host_pidfd in events
     finally:
         for pidfd in guarded.values():
             let_go(pidfd)
+    return list(programs.values())
 
 
-def serve(host: socket.socket, guarded: dict[bytes, int]) -> bool | None:
-    """Take all requests that are there.
-
-    Returns None if more may come; else whether the host has said that all is given back.
-    """
+def serve(host: socket.socket, guarded: dict[bytes, int], programs: dict[str, list[str]]) -> bool:
+    """Take all requests that are there; tell whether more may come."""
     while True:
         try:
-            request, descriptors, _, _ = socket.recv_fds(host, 64, 1)
+            request, descriptors, _, _ = socket.recv_fds(host, _MOST_BYTES, 1)
         except BlockingIOError:
-            return None
+            return True
         except OSError:
             return False
-        if not request:
+        what, rest = request[:1], request[1:]
+        if what == b"+" and descriptors:
+            guarded[rest] = descriptors[0]
+        elif what == b"-":
+            if (pidfd := guarded.pop(rest, None)) is not None:
+                os.close(pidfd)
+        elif what == b"=":
+            name, program = json.loads(rest)
+            programs[name] = program
+        elif what == b".":
+            programs.pop(os.fsdecode(rest), None)
+        elif what == b"!":
+            start(json.loads(rest))
+        else:
             return False
-        if request == b".":
-            return True
-        if request[:1] == b"+" and descriptors:
-            guarded[request[1:]] = descriptors[0]
-        elif (pidfd := guarded.pop(request[1:], None)) is not None:
-            os.close(pidfd)
 
 
 def let_go(pidfd: int) -> None:

@@ -57,9 +57,10 @@ class Store:
         """Delete a row, if there is one of that number."""
         self._write(lambda transaction: transaction.delete(_key(number)))
 
-    def is_empty(self) -> bool:
-        """Tell whether there are no rows."""
-        return not self._environment.stat()["entries"]
+    def rows(self) -> list[bytes]:
+        """Return all rows."""
+        with self._environment.begin() as transaction:
+            return [bytes(row) for _, row in transaction.cursor()]
 
     def close(self) -> None:
         """Let go of the file."""

@@ -17,7 +17,7 @@ from probate.system.forking import forget_in_forked_child
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from probate.journal.host import HostJournal
+    from probate.journal.owners import OwnersJournal
     from probate.models import ResourceLimits
 
 
@@ -82,7 +82,7 @@ class Admission:
         #: Whether tables keep the stack of each acquisition, for the leak report.
         self.record_sites = False
         #: Where things are noted that outlive this OS process by their names; None for nowhere.
-        self.journal: HostJournal | None = None
+        self.journal: OwnersJournal | None = None
         forget_in_forked_child(self)
 
     def check(self, pid: int) -> ResourceLimits | None:

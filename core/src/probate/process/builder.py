@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar, final
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Self, TypeVar, final
 
 from probate.orchestrator import (
     DEFAULT_DEADLINE,
@@ -18,11 +19,45 @@ from probate.system.ownsignals import DEFAULT_SIGNALS, check_installable, checke
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from probate.journal.host import HostJournal
+    from probate.journal.owners import OwnersJournal
     from probate.models import ResourceLimits
+    from probate.process.process import Process
     from probate.settings import Settings
 
 M = TypeVar("M")
+
+#: What a variable says that is on or off.
+_SWITCH: Final = dict.fromkeys(("on", "1", "true", "yes"), True) | dict.fromkeys(
+    ("off", "0", "false", "no"), False
+)
+
+
+@final
+class JournalOptions(NamedTuple):
+    """Says where the journal is kept, and whether a reaper settles at once if the host dies."""
+
+    path: str | None = None
+    has_reaper: bool = True
+
+    def open(self, find: Callable[[int], Process | None]) -> OwnersJournal:
+        """Return the part of this OS process's journal that is for one manager's processes.
+
+        `find` is that manager's, and finds them.
+        """
+        from probate.journal.host import journal_of_host
+        from probate.journal.owners import OwnersJournal
+
+        return OwnersJournal(journal_of_host(self.path, has_reaper=self.has_reaper), find)
+
+
+def _journal_by_default() -> JournalOptions | None:
+    """Return what the variable PROBATE_JOURNAL says. Raises ValueError for what is neither."""
+    said = os.environ.get("PROBATE_JOURNAL", "on")
+    if said.lower() not in _SWITCH:
+        raise ValueError(f"PROBATE_JOURNAL must be on or off, got {said!r}")
+    # What it is made of is Linux's.
+    is_on = _SWITCH[said.lower()] and sys.platform == "linux"
+    return JournalOptions() if is_on else None
 
 
 @final
@@ -45,21 +80,7 @@ class ManagerOptions:
     #: At which signals to the host the manager is closed.
     signals: tuple[int, ...] = ()
     #: Whether things that outlive this OS process are noted, where, and whether a reaper watches.
-    journal: JournalOptions | None = None
-
-
-@final
-class JournalOptions(NamedTuple):
-    """Says where the journal is kept, and whether a reaper settles at once if the host dies."""
-
-    path: str | None
-    has_reaper: bool
-
-    def open(self) -> HostJournal:
-        """Return the journal of this OS process, for one more manager."""
-        from probate.journal.host import journal_of_host
-
-        return journal_of_host(self.path, has_reaper=self.has_reaper)
+    journal: JournalOptions | None = field(default_factory=_journal_by_default)
 
 
 @final
@@ -122,11 +143,14 @@ class ProcessManagerBuilder(Generic[M]):
         return self
 
     def with_settings(self, settings: Settings) -> Self:
-        """Take grace, deadline and limits from outside, and the kinds, if none are given here.
+        """Take grace, deadline, limits and whether there is a journal from outside.
 
-        What other methods set after this one takes precedence.
+        And the kinds, if none are given here. What other methods set after this one takes
+        precedence.
         """
         options = self._options
+        if not settings.journal:
+            options.journal = None
         options.grace, options.deadline = settings.grace, settings.deadline
         options.limits = settings.limits
         self._settings = settings
@@ -143,20 +167,24 @@ class ProcessManagerBuilder(Generic[M]):
     def with_journal(
         self, path: str | os.PathLike[str] | None = None, *, reaper: bool = True
     ) -> Self:
-        """Have given back by others what outlives this OS process by its name, should it die.
+        """Say where the journal is kept, or that no reaper is wanted; there is one by default.
 
         What a kind makes by a name (see docs/guarantees.md, "When a host dies") is noted before it
         is made, in a folder of this user's: `path`, else $PROBATE_STATE, the user's folder below
         /run/user, ~/.local/state/probate, or /tmp/probate-UID. A small OS process, the reaper, is
         started with the first such thing, and gives all of them back when this process has died,
         whatever it died of. Without `reaper`, or when that is dead as well, `probate sweep` does.
-
-        Raises TypeError for a path that is none.
+        Overrides the variable PROBATE_JOURNAL. Raises TypeError for a path that is none.
         """
         self._options.journal = JournalOptions(
             None if path is None else os.path.abspath(os.fspath(path)),  # noqa: PTH100  may not exist
             reaper,
         )
+        return self
+
+    def without_journal(self) -> Self:
+        """Note nothing: what outlives this OS process by its name stays, should it be killed."""
+        self._options.journal = None
         return self
 
     def with_signals(self, *signals: int) -> Self:

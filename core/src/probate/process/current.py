@@ -25,7 +25,7 @@ from probate.errors import NoCurrentProcessError
 from probate.system.arguments import checked_int
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextvars import Token
     from typing import TypeGuard
 
@@ -49,6 +49,18 @@ def current_or_none() -> Process | None:
     return _current.get()
 
 
+@contextlib.contextmanager
+def working_for(process: Process) -> Iterator[Process]:
+    """Make a process the current one for the length of a `with` block."""
+    token = _current.set(process)
+    try:
+        yield process
+    finally:
+        # As in ProcessScope.
+        with contextlib.suppress(ValueError):
+            _current.reset(token)
+
+
 @final
 class ProcessScope:
     """Creates a process for the length of a `with` or `async with` block, where it is current.
@@ -64,18 +76,22 @@ class ProcessScope:
         name: str,
         parent: int | Process | None,
         limits: ResourceLimits | None = None,
+        key: str | None = None,
     ) -> None:
         self._manager = manager
         self._name = name
         self._parent = parent
         self._limits = limits
+        self._key = key
         self._process: Process | None = None
         self._token: Token[Process | None] | None = None
 
     def __enter__(self) -> Process:
         if self._process is not None:
             raise RuntimeError(f"the scope of {self._process!r} has been entered already")
-        self._process = self._manager.create_process(self._name, self._parent, limits=self._limits)
+        self._process = self._manager.create_process(
+            self._name, self._parent, key=self._key, limits=self._limits
+        )
         self._token = _current.set(self._process)
         return self._process
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from probate.orchestrator import ResourceOrchestrator
     from probate.process.argv import Argument
     from probate.process.builder import ManagerOptions
+    from probate.settlement.account import HostAccount
 
 
 @final
@@ -58,8 +59,9 @@ class ProcessManager:
         self._signals = HostSignals(self, options.signals)
         self._spawner = Spawner(self, self._withdraw, options.scheduling, options.has_status)
         self._admission.claim(self, after=self._after, record_sites=options.record_sites)
+        self._journal_path = options.journal.path if options.journal is not None else None
         if options.journal is not None:
-            self._admission.journal = options.journal.open()
+            self._admission.journal = options.journal.open(self._running)
         self._spawner.open()
         forget_in_forked_child(self)
         open_managers.add(self)
@@ -80,17 +82,24 @@ class ProcessManager:
         name: str,
         parent: int | Process | None = None,
         *,
+        key: str | None = None,
         limits: ResourceLimits | None = None,
     ) -> Process:
         """Create a process, owned by process `parent` if given; it ends with its parent.
 
-        `limits` are this process's own, instead of the manager's. Raises ProcessNotFoundError or
-        ProcessTerminatedError for the parent, TypeError for a name that is no string,
-        UnknownKindError for limits of a kind that there is not, and RuntimeError if the manager is
-        closed.
+        `key` is what it is known by outside this host, for `by_key`; it is noted in the journal at
+        once, so that it is known of a dead host that it had this process, and what became of that.
+        `limits` are this process's own, instead of the manager's.
+
+        Raises ProcessNotFoundError or ProcessTerminatedError for the parent, TypeError for a name
+        or key that is no string, ValueError for the key of a process that has not terminated yet,
+        UnknownKindError for limits of a kind that there is not, JournalNotArmedError for a key that
+        cannot be noted, and RuntimeError if the manager is closed.
         """
         if not isinstance(name, str):
             raise TypeError(f"a process's name must be a string, got {name!r}")
+        if not isinstance(key, str | None):
+            raise TypeError(f"a process's key must be a string, got {key!r}")
         if limits is not None:
             self._registry.check_limits(limits)
         with self._lock:
@@ -99,11 +108,15 @@ class ProcessManager:
             owner = None if parent is None else self.get(parent)
             if owner is not None and owner.state is not ProcessState.RUNNING:
                 raise ProcessTerminatedError(owner.pid)
+            if key is not None and (other := self.by_key(key)) is not None:
+                raise ValueError(f"key {key!r} is that of {other!r}")
             pid = Pid(self._admission.issue(limits or self._limits))
-            process = Process(self, pid, name, owner)
+            process = Process(self, pid, name, owner, key)
             self._processes[pid] = process
             if owner is not None:
                 owner._children[pid] = process
+            if key is not None:
+                self._note_key(process, key)
         return process
 
     def spawn(
@@ -112,6 +125,7 @@ class ProcessManager:
         name: str | None = None,
         parent: int | Process | None = None,
         *,
+        key: str | None = None,
         limits: ResourceLimits | None = None,
         **options: Unpack[SpawnOptions],
     ) -> Process:
@@ -127,20 +141,21 @@ class ProcessManager:
         is left behind then.
         """
         with self._admission.under_way():
-            return self._spawner.spawn(argv, name, parent, limits or self._limits, options)
+            return self._spawner.spawn(argv, name, parent, key, limits or self._limits, options)
 
     def process(
         self,
         name: str,
         parent: int | Process | None = None,
         *,
+        key: str | None = None,
         limits: ResourceLimits | None = None,
     ) -> ProcessScope:
         """Create a process for the length of a `with` block, in which it is the current one.
 
         Entering the block raises as `create_process`.
         """
-        return ProcessScope(self, name, parent, limits)
+        return ProcessScope(self, name, parent, limits, key)
 
     def get(self, pid: int | Process) -> Process:
         """Find a process, also one that terminated lately. Raises ProcessNotFoundError.
@@ -157,6 +172,10 @@ class ProcessManager:
         if process is None:
             raise ProcessNotFoundError(pid)
         return process
+
+    def by_key(self, key: str) -> Process | None:
+        """Find the process with this key that has not terminated yet; None if there is none."""
+        return self._terminator.by_key.get(key)
 
     def list_processes(self) -> list[ProcessInfo]:
         """List the processes that have not terminated yet, oldest first."""
@@ -182,6 +201,18 @@ class ProcessManager:
     async def wait_async(self, pid: int | Process) -> CleanupResult:
         """Wait as `wait` does, without blocking the event loop; `asyncio.timeout` bounds it."""
         return await self.get(pid)._result.result_async()
+
+    # -- after a death -------------------------------------------------------
+
+    def accounts(self) -> list[HostAccount]:
+        """Return what was settled of hosts of this user that have died, and nobody has read yet.
+
+        Each account is handed out once, here or by `probate sweep`, which settles what is still
+        left. They are those in the folder of this manager's journal, or in the default places.
+        """
+        from probate.settlement import read_accounts
+
+        return read_accounts(self._journal_path)
 
     # -- termination ---------------------------------------------------------
 
@@ -290,6 +321,18 @@ class ProcessManager:
     def _add(self, result: CleanupResult) -> None:
         with self._lock:
             self._history.add(result.stats)
+
+    def _running(self, pid: int) -> Process | None:
+        return self._processes.get(pid)
+
+    def _note_key(self, process: Process, key: str) -> None:
+        self._terminator.by_key[key] = process
+        try:
+            if (journal := self._admission.journal) is not None:
+                journal.note(process.pid)
+        except BaseException:
+            self._withdraw(process)
+            raise
 
     def _withdraw(self, process: Process) -> None:
         """Take back a process whose OS process could not be started."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, NewType, ParamSpec, Protocol, TypeVar, final, overload
 
-from probate.models import CleanupResult, ProcessInfo, ProcessState
+from probate.models import NOTHING, CleanupResult, ProcessInfo, ProcessState
 from probate.ownership.callback import Callback
+from probate.process.current import working_for
 from probate.process.pending import PendingResult, Run
 
 if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from typing import IO
 
     from probate.models import ResourceLimits, ResourceUsage
@@ -67,6 +69,7 @@ class Manager(Protocol):
         name: str,
         parent: int | Process | None = None,
         *,
+        key: str | None = None,
         limits: ResourceLimits | None = None,
     ) -> Process:
         """Create a process."""
@@ -90,20 +93,31 @@ class Process:
     """Owns resources, from `ProcessManager.create_process` to its termination."""
 
     __slots__ = (
-        "__weakref__", "_child", "_children", "_manager", "_result", "_state", "created_at",
-        "name", "parent", "pid",
+        "__weakref__", "_below", "_child", "_children", "_manager", "_result", "_state",
+        "created_at", "key", "name", "parent", "pid",
     )  # fmt: skip
 
-    def __init__(self, manager: Manager, pid: Pid, name: str, parent: Process | None) -> None:
+    def __init__(
+        self,
+        manager: Manager,
+        pid: Pid,
+        name: str,
+        parent: Process | None,
+        key: str | None = None,
+    ) -> None:
         self._manager = manager
         self.pid = pid
         self.name = name
+        #: What it is known by outside this host, if it was created with one.
+        self.key = key
         self.parent = parent
         #: Seconds since the epoch.
         self.created_at = time.time()
         # The manager's own: changed under its lock only.
         self._state = ProcessState.RUNNING
         self._children: dict[Pid, Process] = {}
+        #: The sum of the accounts of those that it owns and that have ended with it.
+        self._below = NOTHING
         self._child: OsChild | None = None
         self._result = PendingResult()
 
@@ -236,6 +250,14 @@ class Process:
     def transfer(self, resource: object, to: Process) -> ResourceId:
         """Make `to` the owner of an object; raises as `ResourceOrchestrator.transfer`."""
         return self._manager.orchestrator.transfer(self.pid, resource, to.pid)
+
+    def current(self) -> AbstractContextManager[Process]:
+        """Be the current process for the length of a `with` block, which does not end it.
+
+        For working in its name where it was not created, on another thread for example: what is
+        acquired without a pid is its own.
+        """
+        return working_for(self)
 
     def usage(self) -> dict[str, ResourceUsage]:
         """Count and list what it owns, by kind, in cleanup order."""

@@ -110,6 +110,7 @@ class Spawner:
         argv: Sequence[Argument],
         name: str | None,
         parent: int | Process | None,
+        key: str | None,
         limits: ResourceLimits | None,
         options: SpawnOptions,
     ) -> Process:
@@ -129,7 +130,7 @@ class Spawner:
             name = os.path.basename(os.fsdecode(checked[0]))  # noqa: PTH119  a program need not be a path
         if parent is None and (current := current_or_none()) is not None:
             parent = current if current.is_managed_by(self._manager) else None
-        process = self._manager.create_process(name, parent, limits=limits)
+        process = self._manager.create_process(name, parent, key=key, limits=limits)
         try:
             child = start(process.pid, checked, limits=limits, **options)
             process.set_child(child)

@@ -7,7 +7,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, final
 
-from probate.models import CleanupResult, ProcessState, nothing_of
+from probate.models import NOTHING, CleanupResult, ProcessState, nothing_of
 from probate.orchestrator import checked_seconds
 from probate.plugins.registry import NO_KINDS
 from probate.process.grace import Grace
@@ -27,6 +27,7 @@ from probate.termination.waiting import Wait, run, run_async, run_elsewhere
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from probate.models import CleanupStats
     from probate.plugins.registry import KindsInUse, PluginRegistry
     from probate.process.process import Process
 
@@ -49,6 +50,8 @@ class Terminator:
         self.lock = threading.RLock()
         #: Those that have not terminated yet, by pid, oldest first.
         self.processes: dict[int, Process] = {}
+        #: Those of them that have a key, by it.
+        self.by_key: dict[str, Process] = {}
         self.history = TerminationHistory()
 
     def forget_parent(self) -> None:
@@ -59,6 +62,7 @@ class Terminator:
             process._result.resolve(nothing_of(process.pid))
         self.lock = threading.RLock()
         self.processes.clear()
+        self.by_key.clear()
         self.history.clear()
 
     def terminate(
@@ -184,16 +188,29 @@ class Terminator:
         with self.lock:
             process._state = ProcessState.TERMINATED
             process._children.clear()
+            if result is not None and process._below is not NOTHING:
+                outcome = result = result.model_copy(update={"children": process._below})
             if process.parent is not None:
                 process.parent._children.pop(pid, None)
+                if result is not None and process.parent.state is ProcessState.TERMINATING:
+                    _add_to(process.parent, result.total)
             # In this order, so that `get`, without the lock, finds it in one of the two.
             self.history.keep(process)
             self.processes.pop(pid, None)
+            if process.key is not None:
+                self.by_key.pop(process.key, None)
             if result is not None:
                 self.history.add(result.stats)
         if result is not None:
+            if not result.errors and (journal := self._admission.journal) is not None:
+                journal.end(pid)
             if process._child is not None:
                 log_exit(process, result)
             if result.errors or result.leaks or result.notes:
                 log_failures(process, result)
         process._result.resolve(outcome)
+
+
+def _add_to(owner: Process, total: CleanupStats) -> None:
+    if total is not NOTHING:
+        owner._below = total if owner._below is NOTHING else owner._below + total

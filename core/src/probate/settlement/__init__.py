@@ -9,7 +9,7 @@ account.py   what a settlement says
 
 from __future__ import annotations
 
-from probate.settlement.account import HostAccount, HostState, RowAccount
+from probate.settlement.account import HostAccount, HostState, OwnerAccount, RowAccount
 from probate.settlement.sweeping import (
     forget_row,
     forget_row_for,
@@ -21,6 +21,7 @@ from probate.settlement.sweeping import (
 __all__ = [
     "HostAccount",
     "HostState",
+    "OwnerAccount",
     "RowAccount",
     "forget_row",
     "forget_row_for",

@@ -26,6 +26,20 @@ class HostState(StrEnum):
 
 
 @final
+class OwnerAccount(BaseModel):
+    """Says which process of a dead host something was of; its pid is 0 if that is not known."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pid: int
+    name: str = ""
+    #: What it was known by outside its host.
+    key: str | None = None
+    #: The pid of the process that owned it.
+    parent: int | None = None
+
+
+@final
 class RowAccount(BaseModel):
     """Says what became of one thing."""
 
@@ -35,8 +49,7 @@ class RowAccount(BaseModel):
     row: str
     kind: str
     description: str
-    #: The process that owned it, by its pid.
-    owner: int
+    owner: OwnerAccount
     outcome: Outcome
     #: Why it could not be given back; empty if it was.
     text: str = ""
@@ -62,6 +75,9 @@ class HostAccount(BaseModel):
     state: HostState
     #: Why it is so, where that is not plain.
     text: str = ""
+    #: The processes that it had when it died, as far as they had made anything by a name, or had a
+    #: key: one that is in no row held nothing that outlived the host.
+    owners: tuple[OwnerAccount, ...] = ()
     rows: tuple[RowAccount, ...] = ()
     #: Whether nothing was done, but all that comes before the act.
     is_dry_run: bool = False

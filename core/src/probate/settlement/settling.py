@@ -26,7 +26,7 @@ from probate.journal.users import look_again
 from probate.models import ResourceRecord
 from probate.orchestrator import ResourceOrchestrator, registry_of
 from probate.outcome import Outcome, checked_outcome
-from probate.settlement.account import HostAccount, HostState, RowAccount
+from probate.settlement.account import HostAccount, HostState, OwnerAccount, RowAccount
 from probate.settlement.apart import call_apart
 from probate.system.callthread import CallThread
 
@@ -58,7 +58,7 @@ _OF_PLACE: Final = "quarantine"
 class _Row(NamedTuple):
     number: int
     record: ResourceRecord
-    owner: int
+    owner: OwnerAccount
     tries: int
 
 
@@ -91,14 +91,18 @@ def settle(
         if not is_ours:
             return HostAccount(**facts, state=HostState.BEING_SETTLED)
         try:
-            rows = _rows_of(folder, header)
+            owners, rows = _rows_of(folder, header)
         except ValueError as error:
             return _set_aside(folder, str(error), dry_run=dry_run)
         if orchestrator is None:
             orchestrator = _with_kinds({row.record.kind for row in rows})
         results = _give_back(rows, folder.name, orchestrator, dry_run=dry_run)
         account = HostAccount(
-            **facts, state=HostState.SETTLED, rows=tuple(results), is_dry_run=dry_run
+            **facts,
+            state=HostState.SETTLED,
+            owners=tuple(owners),
+            rows=tuple(results),
+            is_dry_run=dry_run,
         )
         if not dry_run:
             _keep(folder, rows, account)
@@ -128,7 +132,7 @@ def main() -> None:
 def settle_and_save(folder: Path) -> None:
     """Settle a host by the kinds that are needed, and keep the account until it is read."""
     account = settle(folder)
-    if account.rows:
+    if account.rows or account.owners:
         save_account(folder.parent, account)
 
 
@@ -168,18 +172,37 @@ def _lock(folder: Path) -> Iterator[bool]:
 # -- rows --------------------------------------------------------------------
 
 
-def _rows_of(folder: Path, header: dict[str, Any]) -> list[_Row]:
-    """Return what is still to be given back. Raises ValueError if it cannot be read; OSError."""
+def _rows_of(folder: Path, header: dict[str, Any]) -> tuple[list[OwnerAccount], list[_Row]]:
+    """Return whom the host had, and what is still to be given back.
+
+    Raises ValueError if it cannot be read; OSError.
+    """
     found = None if (folder / KEPT).exists() else _read_apart(str(folder))
+    host = folder.name
     try:
         if found is None:
-            found = [(each["number"], each) for each in read_json(folder / KEPT)]
-        return [_row(folder.name, number, row, header) for number, row in found]
+            kept = read_json(folder / KEPT)
+            owners = [OwnerAccount.model_validate(each["owner"]) for each in kept]
+            pairs = zip(kept, owners, strict=True)
+            return [], [_row(host, each["number"], each, owner, header) for each, owner in pairs]
+        by_number = {
+            number: OwnerAccount.model_validate(row["process"])
+            for number, row in found
+            if "process" in row
+        }
+        things = [(number, row) for number, row in found if number not in by_number]
+        nobody = OwnerAccount(pid=0)
+        return list(by_number.values()), [
+            _row(host, number, row, by_number.get(row["owner"], nobody), header)
+            for number, row in things
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"its rows cannot be read: {describe_error(error)}") from error
 
 
-def _row(host: str, number: int, row: dict[str, Any], header: dict[str, Any]) -> _Row:
+def _row(
+    host: str, number: int, row: dict[str, Any], owner: OwnerAccount, header: dict[str, Any]
+) -> _Row:
     # What was confirmed says where it was made; of an intent, it is where its host began.
     identity = {"ipc_namespace": header.get("ipc_namespace"), **row["identity"]}
     identity |= {each: header.get(each) for each in _OF_HOST}
@@ -191,7 +214,7 @@ def _row(host: str, number: int, row: dict[str, Any], header: dict[str, Any]) ->
         identity=identity,
         state=row["state"],
     )
-    return _Row(number, record, row["owner"], row.get("tries", 0))
+    return _Row(number, record, owner, row.get("tries", 0))
 
 
 def _printable(text: str) -> str:
@@ -278,7 +301,7 @@ def _keep(folder: Path, rows: list[_Row], account: HostAccount) -> None:
             "number": number,
             "kind": record.kind,
             "description": record.description,
-            "owner": owner,
+            "owner": owner.model_dump(),
             "state": record.state,
             "identity": {
                 key: value

@@ -73,9 +73,11 @@ def read_accounts(where: str | None = None, *, keep: bool = False) -> list[HostA
     for place in places(where):
         for path in sorted((place / ACCOUNTS).glob("*.json")):
             with suppress(OSError, ValueError):
-                found.append(HostAccount.model_validate(read_json(path)))
+                account = HostAccount.model_validate(read_json(path))
                 if not keep:
+                    # Whoever removes it has read it: nobody else hands it out.
                     path.unlink()
+                found.append(account)
     return found
 
 

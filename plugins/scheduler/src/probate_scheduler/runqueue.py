@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 from probate import Outcome
-from probate.journal import Reaper
+from probate.journal import host_reaper
 from probate.system import death_watch, forget_in_forked_child, start_thread
 from probate_scheduler.dispatcher import Dispatch, Dispatcher
 from probate_scheduler.entry import OPEN_END, RunQueueEntry
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from probate import SchedulingPolicy
+    from probate.journal import Reaper, ReaperLoan
 
 logger = logging.getLogger("probate")
 
@@ -60,7 +61,7 @@ class RunQueue:
         #: The latest one, and whether it has not yet found the queue empty.
         self._thread: threading.Thread | None = None
         self._is_serving = False
-        self._reaper: Reaper | None = None
+        self._loan: ReaperLoan | None = None
         #: Serialises the starting of reapers.
         self._guarding = threading.RLock()
         #: Calls to reapers, which may block: made by the thread, in this order.
@@ -72,10 +73,7 @@ class RunQueue:
 
     def forget_parent(self) -> None:
         """Schedule nothing, in a forked child; the parent's processes are the parent's."""
-        self._inherited += [self._entries, self._reaper, self._thread]
-        if self._reaper is not None:
-            # The reaper would take this child for its host, were this end left open.
-            self._reaper.disown()
+        self._inherited += [self._entries, self._thread]
         self._start_afresh()
 
     # -- for the manager -------------------------------------------------------
@@ -224,7 +222,7 @@ class RunQueue:
         Raises ReaperUnavailableError.
         """
         with self._guarding:
-            reaper = self._reaper or self._new_reaper()
+            reaper = self._reaper or self._borrow_reaper()
             for entry in entries:
                 with self._changed:
                     if entry.is_removed or entry.reaper is reaper:
@@ -253,30 +251,33 @@ class RunQueue:
             self._errands.append(partial(entry.reaper.forget, entry.number))
             entry.reaper = None
 
-    def _new_reaper(self) -> Reaper:
+    @property
+    def _reaper(self) -> Reaper | None:
+        loan = self._loan
+        return None if loan is None or loan.is_over else loan.reaper
+
+    def _borrow_reaper(self) -> Reaper:
         try:
-            reaper = Reaper.start()
+            loan = host_reaper.lend(self._reaper_died)
         except OSError as error:
             raise ReaperUnavailableError(str(error)) from error
         with self._changed:
-            self._reaper = reaper
+            self._loan = loan
             try:
-                reaper.watch(self._reaper_died)
-                # Which ends the reaper too, when the queue is empty.
+                # Which gives it back, too, when the queue is empty.
                 self._ensure_thread()
             except BaseException:
-                self._reaper = None
-                reaper.close()
+                self._loan = None
+                loan.give_back()
                 raise
-        return reaper
+        return loan.reaper
 
-    def _reaper_died(self, reaper: Reaper) -> None:
+    def _reaper_died(self, loan: ReaperLoan) -> None:
         with self._changed:
-            if self._reaper is not reaper:
+            if self._loan is not loan:
                 return
-            logger.warning("the scheduler's reaper has died; nobody is stopped without another")
-            self._reaper = None
-            self._errands.append(reaper.close)
+            logger.warning("the reaper has died; nobody is stopped without another")
+            self._loan = None
             self._let_all_run()
             self._changed.notify_all()
 
@@ -314,7 +315,7 @@ class RunQueue:
                 predecessor.join()
 
     def _leaves(self, *, by_force: bool = False) -> bool:
-        """End this thread, and the reaper, if the queue is empty; whether it is."""
+        """End this thread, and need no reaper, if the queue is empty; whether it is."""
         with self._changed:
             if self._entries and not by_force:
                 return False
@@ -324,11 +325,11 @@ class RunQueue:
                 return False
             self._let_all_run()
             errands, self._errands = self._errands, []
-            if self._reaper is not None:
+            if self._loan is not None:
                 # After it was told whom to forget: who has left may since have been stopped by
                 # others, which is not a reaper's to undo.
-                errands.append(self._reaper.close)
-            self._reaper, self._is_serving = None, False
+                errands.append(self._loan.give_back)
+            self._loan, self._is_serving = None, False
         for errand in errands:
             errand()
         return True
