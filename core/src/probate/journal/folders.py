@@ -156,7 +156,10 @@ def read_json(path: Path) -> Any:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
         raise ValueError(f"{path} is larger than {_MOST_BYTES} bytes")
-    return json.loads(content)
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def write_json(path: Path, value: object) -> None:

@@ -48,6 +48,9 @@ _MOST_ACCOUNTS: Final = 100
 #: The folder beside those of hosts that they are in.
 ACCOUNTS: Final = "accounts"
 
+#: What comes of reading what is not as it should be.
+_NONSENSE: Final = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+
 #: What the header says for all rows, and `reclaim` finds in each identity; and what follows from
 #: where the row is.
 _OF_HOST: Final = ("boot", "network_namespace")
@@ -79,7 +82,7 @@ def settle(
         is_dead_host = is_dead(header)
         facts = {"store": str(folder), "pid": header["pid"], "command": tuple(header["command"])}
         living = HostAccount(**facts, state=HostState.ALIVE)
-    except (ValueError, KeyError, TypeError) as error:
+    except _NONSENSE as error:
         text = f"its header cannot be read: {describe_error(error)}"
         return _set_aside(folder, text, dry_run=dry_run)
     if is_dead_host is None:
@@ -105,7 +108,12 @@ def settle(
             is_dry_run=dry_run,
         )
         if not dry_run:
-            _keep(folder, rows, account)
+            try:
+                _keep(folder, rows, account)
+            except OSError as error:
+                # The rows are as they were: the next one finds that most of it is gone.
+                text = f"what is kept could not be noted: {describe_error(error)}"
+                account = account.model_copy(update={"text": text})
     return account
 
 
@@ -196,7 +204,7 @@ def _rows_of(folder: Path, header: dict[str, Any]) -> tuple[list[OwnerAccount], 
             _row(host, number, row, by_number.get(row["owner"], nobody), header)
             for number, row in things
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except _NONSENSE as error:
         raise ValueError(f"its rows cannot be read: {describe_error(error)}") from error
 
 
