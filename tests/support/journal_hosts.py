@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 from probate.journal.folders import HEADER, host_folders, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 #: Seconds for which anything is waited for, on however busy a machine.
@@ -37,10 +37,14 @@ def say(*words):
 class JournalHost:
     """A program that has `build()` and `say()`, with its store in a folder; killed at the end."""
 
-    def __init__(self, source: str, state: Path, *arguments: str, **options: Any) -> None:
+    def __init__(
+        self, source: str, state: Path, *arguments: str, by: Sequence[str] = (), **options: Any
+    ) -> None:
+        """`by` is a command that starts it."""
         self.state = state
+        program = _PRELUDE + textwrap.dedent(source)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _PRELUDE + textwrap.dedent(source), str(state), *arguments],
+            [*by, sys.executable, "-c", program, str(state), *arguments],
             stdout=subprocess.PIPE,
             stdin=subprocess.PIPE,
             text=True,
