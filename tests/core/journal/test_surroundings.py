@@ -135,6 +135,63 @@ def test_a_host_of_another_pid_namespace_is_told_by_its_handle(tmp_path: Path) -
         assert not any(path.exists() for path in paths)
 
 
+@pytest.mark.needs_root(reason="makes a pid namespace")
+@pytest.mark.parametrize("init", ["the host", "another"])
+def test_the_processes_of_a_container_that_has_ended_are_gone(tmp_path: Path, init: str) -> None:
+    """The kernel has killed them with its first process: the host, or one that has started it."""
+    source = """
+    manager = build(reaper=False)
+    say(manager.spawn(["sleep", "1000"]).os_pid, os.getpid())
+    sys.stdin.read()
+    """
+    state = tmp_path / "state"
+    # A shell that is told of a second command does not execute the first one in its own place.
+    by = (*APART, "sh", "-c", '"$@"; true', "sh") if init == "another" else APART
+    with JournalHost(source, state, by=by) as host:
+        _, os_pid = host.line().split()
+        assert (os_pid == "1") == (init == "the host")
+        (account,) = swept(state, "processes")
+        if account.state is HostState.UNKNOWN:
+            pytest.skip("processes have no handles before Linux 6.14")
+        host.kill()
+
+        wait_while(lambda: (found := swept(state, "processes")) and keeps_or_lives(found[0]))
+        assert list(state.glob("host-*")) == []
+
+
+def keeps_or_lives(account: HostAccount) -> bool:
+    """Whether it is to be looked at again."""
+    assert account.kept == []
+    return account.state is HostState.ALIVE
+
+
+@pytest.mark.needs_root(reason="makes a pid namespace")
+def test_a_host_beside_the_first_process_of_a_container_leaves_its_processes(
+    tmp_path: Path,
+) -> None:
+    """To whoever sweeps in there: from outside, nobody can tell whether any lives; it is said."""
+    source = """
+    if os.fork() == 0:
+        manager = build(reaper=False)
+        say(manager.spawn(["sleep", "1000"]).os_pid)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.wait()
+    say("dead")
+    sys.stdin.read()
+    """
+    state = tmp_path / "state"
+    with JournalHost(source, state, by=APART) as host:
+        host.line()
+        (account,) = swept(state, "processes")
+        if account.state is HostState.UNKNOWN:
+            pytest.skip("processes have no handles before Linux 6.14")
+        (row,) = account.kept
+        assert "another pid namespace" in row.text
+        host.kill()
+
+        wait_while(lambda: swept(state, "processes"))
+
+
 @pytest.mark.needs_root(reason="makes an IPC namespace")
 def test_what_a_host_had_in_another_ipc_namespace_is_kept_and_said(tmp_path: Path) -> None:
     """Nobody sees it from here: not even one of that key and id, which is somebody else's."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from probate.journal.handles import open_process as open_process
     from probate.journal.handles import pid_namespace as pid_namespace
     from probate.journal.handles import process_handle as process_handle
+    from probate.journal.header import is_process_dead as is_process_dead
     from probate.journal.hostreaper import ReaperLoan as ReaperLoan
     from probate.journal.hostreaper import host_reaper as host_reaper
     from probate.journal.named import Named as Named
@@ -60,6 +61,7 @@ _HOMES: Final = by_name(
             "boot_id file_handle ipc_namespace open_process pid_namespace process_handle"
         ),
         "probate.journal.hostreaper": "ReaperLoan host_reaper",
+        "probate.journal.header": "is_process_dead",
         "probate.journal.named": "Named new_file random_path",
         "probate.journal.pinned": "name_asked_for path_identity reclaim_path",
         "probate.journal.sysv": "SysvIdentity SysvSort may_be_there reclaim_sysv sysv_named "
