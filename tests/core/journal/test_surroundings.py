@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,6 +158,46 @@ def test_the_processes_of_a_container_that_has_ended_are_gone(tmp_path: Path, in
 
         wait_while(lambda: (found := swept(state, "processes")) and keeps_or_lives(found[0]))
         assert list(state.glob("host-*")) == []
+
+
+@pytest.mark.needs_root(reason="makes pid namespaces")
+def test_a_container_that_is_started_again_sweeps_after_the_one_before(tmp_path: Path) -> None:
+    """Whose first process was the host; from a pid namespace of its own, in which all is new."""
+    state = tmp_path / "state"
+    with JournalHost(HOLDS, state, str(tmp_path), by=APART) as host:
+        paths = held_by(host)
+        (folder,) = state.glob("host-*")
+        if read_json(folder / HEADER)["handle"] is None:
+            pytest.skip("processes have no handles before Linux 6.14")
+        host.kill()
+
+        def sweeps() -> bool:
+            done = subprocess.run(
+                [*APART, sys.executable, "-m", "probate", "sweep", "--json"],
+                env={**os.environ, "PROBATE_STATE": str(state)},
+                capture_output=True,
+                check=True,
+            )
+            (found,) = json.loads(done.stdout)["hosts"]
+            return bool(found["state"] == "alive")
+
+        wait_while(sweeps)
+        assert not any(path.exists() for path in paths)
+
+
+@pytest.mark.needs_root(reason="makes a pid namespace")
+def test_a_host_beside_the_first_process_of_a_container_has_its_reaper(tmp_path: Path) -> None:
+    """Which that adopts, and does not reap, so that it outlives the host and settles at once."""
+    source = f"""
+    if os.fork() == 0:
+        import textwrap
+        exec(textwrap.dedent({HOLDS.rpartition("if sys.stdin")[0]!r}))
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.stdin.read()
+    """
+    with JournalHost(source, tmp_path / "state", str(tmp_path), by=APART) as host:
+        wait_until_gone(*held_by(host))
+        assert host.process.poll() is None
 
 
 def keeps_or_lives(account: HostAccount) -> bool:
