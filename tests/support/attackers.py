@@ -52,11 +52,6 @@ def forget_program() -> None:
         _program.cache_clear()
 
 
-def tell(*figures: object) -> None:
-    """Say what came of it, for `make chaos`."""
-    sys.stdout.write(" ".join(map(str, figures)) + "\n")
-
-
 def names_in(fd: int) -> list[str]:
     """What is in an open folder, wherever it is by now."""
     return os.listdir(fd)
@@ -121,24 +116,30 @@ def ext4_folder() -> Iterator[Path]:
 @contextmanager
 def mounted_ext4(outer: Path) -> Iterator[Path]:
     """A file system of our own, in a file; skips where none can be made or mounted."""
-    image, folder = outer / "image", outer / "mounted"
+    folder = outer / "mounted"
     folder.mkdir()
-    with image.open("wb") as file:
-        file.truncate(32 << 20)
-    for command in (
-        ["mkfs.ext4", "-q", "-F", str(image)],
-        ["mount", "-o", "loop", str(image), str(folder)],
-    ):
-        if shutil.which(command[0]) is None:
-            pytest.skip(f"no folder on ext4, and no {command[0]} to make one")
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"no folder on ext4, and none can be made: {done.stderr.strip()}")
+    try:
+        mount_image(ext4_image(outer / "image"), folder)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no folder on ext4, and none can be made: {error}")
     try:
         folder.chmod(0o755)
         yield folder
     finally:
         subprocess.run(["umount", folder], check=True)
+
+
+def ext4_image(path: Path) -> Path:
+    """Make a file with an empty file system in it."""
+    with path.open("wb") as file:
+        file.truncate(32 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", path], check=True)
+    return path
+
+
+def mount_image(image: Path, folder: Path) -> None:
+    """Mount such a file."""
+    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
 
 
 def _type_of(folder: str) -> str:

@@ -19,7 +19,6 @@ from attackers import (
     forget_program,
     names_in,
     new_folder,
-    tell,
 )
 from children import exit_code_of_fork
 from journal_stores import dead_store, row_of
@@ -31,6 +30,8 @@ from probate.settlement.settling import settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    Tell = Callable[..., None]
 
 pytestmark = [
     pytest.mark.needs_root(reason="acts for root, against another user"),
@@ -198,10 +199,10 @@ def has_tried(outcomes: Counter[str]) -> bool:
 
 @pytest.mark.parametrize("swapped", [swapped_parent, swapped_leaf, swapped_hard])
 def test_what_is_swapped_between_check_and_act(
-    place: Path, swapped: Callable[[Path], tuple[Ground, Attacker]]
+    place: Path, swapped: Callable[[Path], tuple[Ground, Attacker]], tell: Tell
 ) -> None:
     """Nothing but our file is removed, and that is at times; no trace of a quarantine stays."""
-    withstands(*swapped(place))
+    tell(withstands(*swapped(place)))
 
 
 def test_what_is_mounted_between_check_and_act(place: Path) -> None:
@@ -216,16 +217,16 @@ def test_what_is_mounted_between_check_and_act(place: Path) -> None:
     assert exit_code_of_fork(child) == 0
 
 
-def withstands(ground: Ground, attacker: Attacker) -> None:
+def withstands(ground: Ground, attacker: Attacker) -> Counter[str]:
     """The cleaner does, as often as is wanted."""
     with attacker:
         outcomes = ground.attack(outcome_of, has_tried)
         assert attacker.is_alive()
-    tell(outcomes)
 
     assert outcomes["harmed"] == 0, outcomes
     assert outcomes["released"] > TRIES // 100, outcomes
     assert [name for name in names_in(ground.fd) if name.startswith(".probate-")] == []
+    return outcomes
 
 
 @pytest.mark.parametrize("swapped", [swapped_parent, swapped_hard])
@@ -265,7 +266,9 @@ def test_a_successor_with_the_same_inode_number_is_left_alone(either: Path) -> N
     assert same > TRIES // 2
 
 
-def test_a_successor_that_comes_between_check_and_act_is_left_alone(either: Path) -> None:
+def test_a_successor_that_comes_between_check_and_act_is_left_alone(
+    either: Path, tell: Tell
+) -> None:
     """A program of our own puts a file of its own in its place: it is there, by its name, after."""
     path = either / "x"
     folder = os.open(either, os.O_PATH)
@@ -293,7 +296,7 @@ def test_a_successor_that_comes_between_check_and_act_is_left_alone(either: Path
     assert list(either.iterdir()) == []
 
 
-def test_who_takes_the_name_when_it_was_given_back_keeps_it(either: Path) -> None:
+def test_who_takes_the_name_when_it_was_given_back_keeps_it(either: Path, tell: Tell) -> None:
     """In a folder that all may write to: released by us, and the row is there still."""
     either.chmod(0o1777)
     path = either / "x"
@@ -320,7 +323,7 @@ def test_who_takes_the_name_when_it_was_given_back_keeps_it(either: Path) -> Non
     assert outcomes[f"it belongs to user {STRANGER}"] > TRIES // 2
 
 
-def test_a_tree_is_removed_through_no_link(place: Path) -> None:
+def test_a_tree_is_removed_through_no_link(place: Path, tell: Tell) -> None:
     """A folder in it, which all may write to, is swapped for a link while it is emptied."""
     protected = place / "protected"
     (protected / "below").mkdir(parents=True)
@@ -353,7 +356,7 @@ def test_a_tree_is_removed_through_no_link(place: Path) -> None:
     assert len(outcomes) > 1, "nothing was ever swapped"
 
 
-def test_a_whole_settlement_withstands_it(place: Path) -> None:
+def test_a_whole_settlement_withstands_it(place: Path, tell: Tell) -> None:
     """Of a host that has left hundreds of files: none but these are removed."""
     ground = Ground(place)
     names = [f"x{number}" for number in range(500)]

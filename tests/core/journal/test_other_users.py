@@ -187,6 +187,22 @@ def test_a_place_that_another_can_swap_is_not_used(place: Path, mode: int) -> No
     assert make_host_folder(header_of_this_host(), str(state)).exists()
 
 
+@needs_root
+def test_root_makes_nothing_in_a_home_that_is_another_s(
+    place: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `sudo -E` and `su -m` leave it in the environment: the next place is taken."""
+    (place / "tmp").mkdir(mode=0o700)
+    monkeypatch.setattr("probate.journal.folders._LOGINS", place / "nowhere")
+    monkeypatch.setattr("probate.journal.folders._TEMPORARY", place / "tmp")
+    monkeypatch.setenv("HOME", str(home))
+
+    folder = make_host_folder(header_of_this_host())
+
+    assert folder.is_relative_to(place / "tmp")
+    assert list(home.iterdir()) == []
+
+
 # -- root, for a user --------------------------------------------------------------
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 import signal
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from attackers import ext4_image, mount_image
 from children import exit_code_of_fork
 from journal_stores import dead_store, row_of
 from mount_namespace import enter_mount_namespace, mount_tmpfs
@@ -286,3 +289,83 @@ def test_without_file_handles(
         with pytest.raises(RefusedResourceError, match="gives no handles"):
             reclaim_path(record, dry_run=False)
         assert path.exists()
+
+
+# -- mounts ------------------------------------------------------------------------
+
+
+def in_mount_namespace(test: Callable[[], None]) -> None:
+    def child() -> None:
+        enter_mount_namespace()
+        test()
+
+    assert exit_code_of_fork(child) == 0
+
+
+def umount(path: Path) -> None:
+    subprocess.run(["umount", path], check=True)
+
+
+@pytest.mark.needs_root(reason="mounts, for itself")
+@pytest.mark.parametrize("what", ["over the folder", "over the thing", "above the folder"])
+def test_what_is_mounted_over_it_is_left_alone(place: Path, what: str) -> None:
+    """And the thing is kept, and said to be, until it is to be seen again."""
+
+    def test() -> None:
+        folder = place / "folder"
+        folder.mkdir()
+        path = folder / "x"
+        path.write_text("ours")
+        record = record_of(path)
+        covered = {"over the folder": folder, "over the thing": path, "above the folder": place}
+        if what == "over the thing":
+            (place / "other").write_text("theirs")
+            subprocess.run(["mount", "--bind", place / "other", path], check=True)
+        else:
+            mount_tmpfs(covered[what], "size=64k")
+            folder.mkdir(exist_ok=True)
+            path.write_text("theirs")
+            if what == "above the folder":
+                # Not even a folder of that name: nor is it gone.
+                shutil.rmtree(folder)
+
+        for dry_run in (True, False):
+            with pytest.raises(RefusedResourceError, match="mounted"):
+                reclaim_path(record, dry_run)
+        if what != "above the folder":
+            assert path.read_text() == "theirs"
+        umount(covered[what])
+        assert path.read_text() == "ours"
+        assert reclaim_path(record, dry_run=False) is Outcome.RELEASED
+
+    in_mount_namespace(test)
+
+
+@pytest.mark.needs_root(reason="mounts file systems of its own, for itself")
+def test_two_disks_with_one_root_are_told_apart(tmp_path: Path) -> None:
+    """On ext4 all roots have the same number, and the same handle."""
+
+    def test() -> None:
+        place = tmp_path / "mounted"
+        images = [ext4_image(tmp_path / name) for name in ("one", "two")]
+        place.mkdir()
+        mount_image(images[0], place)
+        (place / "x").touch()
+        record = record_of(place / "x")
+        handle = path_identity(str(place / "x"))["folder"]
+        umount(place)
+        mount_image(images[1], place)
+        (place / "x").touch()
+        assert path_identity(str(place / "x"))["folder"] == handle
+
+        with pytest.raises(RefusedResourceError, match="not mounted"):
+            reclaim_path(record, dry_run=False)
+        umount(place)
+        mount_image(images[0], place)
+        assert reclaim_path(record, dry_run=False) is Outcome.RELEASED
+        umount(place)
+
+    for command in ("mkfs.ext4", "losetup"):
+        if shutil.which(command) is None:
+            pytest.skip(f"no {command} here")
+    in_mount_namespace(test)

@@ -72,13 +72,7 @@ def _new_candidates(where: str | None) -> Iterator[Path]:
 
 def check_private(path: Path) -> None:
     """Raise OSError unless a folder is this user's, closed to all others, and none can move it."""
-    trusted = {0, os.geteuid(), *_unmapped()}
-    for above in path.resolve().parents:
-        status = above.stat()
-        if status.st_uid not in trusted:
-            raise PermissionError(f"user {status.st_uid} may put another in its place, in {above}")
-        if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
-            raise PermissionError(f"anybody may put another in its place: chmod o-w {above}")
+    _check_above(path)
     fd = os.open(path, _FLAGS)
     try:
         status = os.fstat(fd)
@@ -88,6 +82,20 @@ def check_private(path: Path) -> None:
             raise PermissionError(f"others may enter {path}: chmod 700 it")
     finally:
         os.close(fd)
+
+
+def _check_above(path: Path) -> None:
+    """Raise OSError if others may put another in the place of a path, which need not be there."""
+    trusted = {0, os.geteuid(), *_unmapped()}
+    for above in path.resolve().parents:
+        try:
+            status = above.stat()
+        except FileNotFoundError:
+            continue
+        if status.st_uid not in trusted:
+            raise PermissionError(f"user {status.st_uid} may put another in its place, in {above}")
+        if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+            raise PermissionError(f"anybody may put another in its place: chmod o-w {above}")
 
 
 def _unmapped() -> set[int]:
@@ -109,6 +117,8 @@ def make_host_folder(header: object, where: str | None = None) -> Path:
     problems: list[str] = []
     for place in _new_candidates(where):
         try:
+            # Before anything is made in what is another's.
+            _check_above(place)
             place.mkdir(0o700, parents=not place.is_relative_to(_LOGINS), exist_ok=True)
             check_private(place)
             nonce = secrets.token_hex(8)

@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from probate.errors import RefusedResourceError
-from probate.journal.handles import birth_time, file_handle, libc, seconds_since_boot
+from probate.journal.handles import birth_time, boot_id, file_handle, libc, seconds_since_boot
 from probate.journal.quarantine import Quarantine
 from probate.outcome import Outcome
 from probate.system.tree import TreeRemoval
@@ -63,6 +63,7 @@ def path_identity(path: str, fd: int | None = None) -> dict[str, Any]:
         return {
             "path": f"{folder.path}/{name}",
             "folder": folder.handle,
+            "file_system": folder.file_system,
             "handle": file_handle(pin),
             "uid": os.fstat(pin).st_uid,
         }
@@ -91,6 +92,8 @@ class _Folder(NamedTuple):
     #: Without links.
     path: str
     handle: str | None
+    #: What names its file system until the next boot, at least (statfs(2), "f_fsid").
+    file_system: int
 
 
 #: By the paths that they were asked for by. There are few that things are made in.
@@ -107,7 +110,13 @@ def _folder(path: str) -> _Folder:
         fd = os.open(path, _PATH_ONLY | os.O_DIRECTORY)
         try:
             real = os.readlink(f"/proc/self/fd/{fd}")
-            known = _Folder(status.st_dev, status.st_ino, real.rstrip("/"), file_handle(fd))
+            known = _Folder(
+                status.st_dev,
+                status.st_ino,
+                real.rstrip("/"),
+                file_handle(fd),
+                os.fstatvfs(fd).f_fsid,
+            )
         finally:
             os.close(fd)
         _folders[path] = known
@@ -132,6 +141,7 @@ def reclaim_path(
         try:
             folder = _openat2(-100, parent, _PATH_ONLY | os.O_DIRECTORY, _NO_LINKS)
             opened.callback(os.close, folder)
+            _check_file_system(folder, identity)
             if "handle" in identity and file_handle(folder) != identity["folder"]:
                 raise RefusedResourceError(f"{parent} is another folder than it was")
             quarantine = Quarantine(folder, identity.get("quarantine"))
@@ -140,6 +150,7 @@ def reclaim_path(
             pin = _openat2(folder, name, _PATH_ONLY | os.O_NOFOLLOW, _BENEATH | _NO_XDEV)
             opened.callback(os.close, pin)
         except (FileNotFoundError, NotADirectoryError):
+            _check_above(parent, identity)
             return Outcome.ALREADY_GONE
         except OSError as error:
             if (problem := _PROBLEMS.get(error.errno or 0)) is None:
@@ -156,6 +167,27 @@ def reclaim_path(
         if is_folder:
             _empty(pin)
         return quarantine.remove(name, pin, is_folder=is_folder)
+
+
+def _check_above(parent: str, identity: Mapping[str, Any]) -> None:
+    """Raise RefusedResourceError if what there is of a path is on another file system."""
+    while not os.path.isdir(parent):  # noqa: PTH112  a string
+        parent = os.path.dirname(parent)  # noqa: PTH120  as above
+    fd = os.open(parent, _PATH_ONLY)
+    try:
+        _check_file_system(fd, identity)
+    finally:
+        os.close(fd)
+
+
+def _check_file_system(fd: int, identity: Mapping[str, Any]) -> None:
+    """Raise RefusedResourceError if this is not the file system that a thing was made on."""
+    wanted = identity.get("file_system")
+    # By another boot, it may have another name.
+    if wanted is None or identity.get("boot") not in {None, boot_id()}:
+        return
+    if os.fstatvfs(fd).f_fsid != wanted:
+        raise RefusedResourceError("the file system that it is on is not mounted there now")
 
 
 def _is_surely_the_one(identity: Mapping[str, Any], pin: int) -> bool:

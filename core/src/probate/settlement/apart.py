@@ -42,7 +42,7 @@ def call_apart(work: Callable[[], object], seconds: float) -> Any:
         child = os.fork()
     if child == 0:
         try:
-            _answer(work, sending)
+            _answer(work, sending, seconds)
         finally:
             os._exit(1)
     os.close(sending)
@@ -100,7 +100,7 @@ def _end(child: int, deadline: float) -> str:
     return "ended without a word"
 
 
-def _answer(work: Callable[[], object], sending: int) -> None:
+def _answer(work: Callable[[], object], sending: int, seconds: float) -> None:
     """Do the work, in the child, and say what came of it."""
     # Nobody is to be told of a death that says what it is to say.
     faulthandler.disable()
@@ -109,6 +109,8 @@ def _answer(work: Callable[[], object], sending: int) -> None:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    # Should whoever waits for it be killed first.
+    signal.setitimer(signal.ITIMER_REAL, seconds + 1)
     os.dup2(sending, _ANSWER)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(_ANSWER):
