@@ -39,6 +39,7 @@ MODELS = [
     CleanupResult(pid=42, stats=STATS, errors=(FAILURE,), leaks=(Leak(kind="a", resource=INFO),)),
     CleanupResult(pid=1),
     CleanupResult(pid=1, notes=("a file stays",)),
+    CleanupResult(pid=1, stats=STATS, children=STATS),
     ResourceUsage(kind="a", count=1, nbytes=4, resources=(INFO,)),
     ResourceRecord(
         kind="files",
@@ -87,11 +88,23 @@ def test_an_account_made_without_checks_is_as_one_made_with_them() -> None:
         by_type={"a": 2, "b": 3},
         errors=(),
     )
-    checked = CleanupResult(pid=42, stats=stats, errors=(FAILURE,), leaks=leaks, notes=notes)
+    checked = CleanupResult(
+        pid=42,
+        stats=stats,
+        errors=(FAILURE,),
+        leaks=leaks,
+        notes=notes,
+        children=CleanupStats(),
+    )
 
     for made, expected in (
         (quick, checked),
-        (nothing_of(7), CleanupResult(pid=7, stats=CleanupStats(), errors=(), leaks=(), notes=())),
+        (
+            nothing_of(7),
+            CleanupResult(
+                pid=7, stats=CleanupStats(), errors=(), leaks=(), notes=(), children=CleanupStats()
+            ),
+        ),
     ):
         assert made == expected
         assert made.model_fields_set == expected.model_fields_set

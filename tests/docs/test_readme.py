@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from documents import REPOSITORY, code_blocks
 
-from probate import ProcessManager, ResourceKind, hookspecs
+from probate import ProcessManager, ProcessManagerBuilder, ResourceKind, hookspecs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,6 +126,7 @@ def test_every_inline_line_of_code_runs(orchestrator: ResourceOrchestrator) -> N
             "probate": probate,
             "contextlib": contextlib,
             "manager": manager,
+            **{name: getattr(builder, name) for name in vars(ProcessManagerBuilder)},
             "orchestrator": orchestrator,
             "worker": worker,
             "other": other,
@@ -146,6 +147,7 @@ def test_every_inline_line_of_code_runs(orchestrator: ResourceOrchestrator) -> N
 
 #: Words that are no code but names of other things: looked up where they belong.
 WORDS: dict[str, Callable[[], bool]] = {
+    "key": lambda: "key" in inspect.signature(ProcessManager.create_process).parameters,
     "quiesce": lambda: hasattr(hookspecs, "quiesce"),
     "cpu": lambda: True,
     "memory": lambda: True,

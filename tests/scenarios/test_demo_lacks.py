@@ -62,7 +62,7 @@ def test_workers_for_whom_there_is_no_room_leave_nothing(tmp_path: Path) -> None
     limits = {resource.RLIMIT_FSIZE: 16384}
     ran = probate("demo", "--json", limits=limits, TMPDIR=str(tmp_path))
     report = json.loads(ran.stdout)
-    lacks = {each.partition(": OSError: [Errno 27]")[0] for each in report["remarks"]}
+    lacks = {each.partition(": OSError: [Errno ")[0] for each in report["remarks"]}
 
     assert (ran.returncode, report["is_success"], ran.stderr) == (1, False, "")
     assert "not here: all (workers)" in lacks

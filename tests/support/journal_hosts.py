@@ -11,6 +11,8 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, Any, Self, final
 
+from reapers import is_reaper
+
 from probate.journal.folders import HEADER, host_folders, read_json
 
 if TYPE_CHECKING:
@@ -96,10 +98,9 @@ def reaper_of(host: int) -> int:
 
 
 def _watches(os_pid: str, host: int) -> bool:
+    if not is_reaper(os_pid):
+        return False
     try:
-        with open(f"/proc/{os_pid}/cmdline", "rb") as file:
-            if b"probate/journal/reaper.py" not in file.read():
-                return False
         # The forked one, and not the one that forks it.
         if int(os.getsid(int(os_pid))) == int(os_pid):
             return False

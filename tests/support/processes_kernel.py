@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from reapers import is_helper
 
 from probate import OsProcess
 
@@ -75,7 +76,10 @@ def children() -> set[int]:
 
 
 def marked(mark: str) -> set[int]:
-    """All living processes but this one that were started with `mark` in their environment."""
+    """All living processes but this one that were started with `mark` in their environment.
+
+    Without what ends by itself after a host that the test has started: its reaper.
+    """
     found = set()
     for path in Path("/proc").iterdir():
         if not path.name.isdigit() or int(path.name) == os.getpid():
@@ -83,7 +87,7 @@ def marked(mark: str) -> set[int]:
         with contextlib.suppress(OSError):
             if f"{MARK}={mark}".encode() in (path / "environ").read_bytes().split(b"\0"):
                 found.add(int(path.name))
-    return {os_pid for os_pid in found if lives(os_pid)}
+    return {os_pid for os_pid in found if lives(os_pid) and not is_helper(os_pid)}
 
 
 def kill_all(mark: str) -> set[int]:

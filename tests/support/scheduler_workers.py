@@ -76,14 +76,6 @@ def reaper_of(scheduler: SchedulerManager) -> int | None:
     return os_pid if os_pid > 0 else None
 
 
-def is_reaper(os_pid: int) -> bool:
-    """Whether this is a reaper, and runs."""
-    try:
-        return b"probate/journal/reaper.py" in Path(f"/proc/{os_pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def none_stopped(os_pids: Collection[int]) -> bool:
     """Whether none of these is stopped."""
     return all(state(os_pid) != "T" for os_pid in os_pids)

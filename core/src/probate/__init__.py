@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from probate.errors import UnadoptableError as UnadoptableError
     from probate.errors import UnknownHookError as UnknownHookError
     from probate.errors import UnknownKindError as UnknownKindError
+    from probate.errors import UnsettledResourceError as UnsettledResourceError
     from probate.errors import UnusablePluginError as UnusablePluginError
     from probate.hookspecs import hookimpl as hookimpl
     from probate.hookspecs import runs_inline as runs_inline
@@ -110,7 +111,7 @@ _HOMES: Final = by_name(
             ProbateError ProcessError ProcessNotFoundError ProcessTerminatedError
             RefusedResourceError ReleaseError ReleaseTimeoutError ResourceLimitExceeded
             TerminationDeadlockError UnadoptableError UnknownHookError UnknownKindError
-            UnusablePluginError
+            UnsettledResourceError UnusablePluginError
         """,
         "probate.hookspecs": "hookimpl runs_inline",
         "probate.models": """

@@ -25,10 +25,10 @@
     └── ReleaseError                    raised by a release function; carries an Outcome
         ├── BusyResourceError           still in use: try again after the other kinds
         ├── ReleaseTimeoutError         did not come free in time
-        └── RefusedResourceError        not ours, or still in use by others
+        ├── RefusedResourceError        not ours, or still in use by others
+        └── UnsettledResourceError      somebody else is to end it: nobody knows yet
 
-`probate.settings.SettingsError`, which is pydantic's error as well, is a ProbateError, too.
-`InterruptedCleanup` stands outside the tree: it is a BaseException.
+`probate.settings.SettingsError` and `probate.process.LeaseExpiredError` are in it, too.
 """
 
 from __future__ import annotations
@@ -123,6 +123,8 @@ class UnknownKindError(PluginError, KeyError):
         super().__init__(kind)
         known = list(known)
         if not why:
+            from probate.system.spelling import nearest
+
             near = nearest(kind, known)
             why = f"did you mean {near!r}?" if near else f"is probate-{kind} installed?"
         self._message = (
@@ -347,6 +349,13 @@ class RefusedResourceError(ReleaseError):
 
 
 @final
+class UnsettledResourceError(ReleaseError):
+    """Raised for what somebody else is to end: the text says who, and by when it is known."""
+
+    outcome = Outcome.UNSETTLED
+
+
+@final
 class InterruptedCleanup(BaseException):
     """Raised when an interrupt came during a cleanup; everything was tried all the same.
 
@@ -363,19 +372,10 @@ class InterruptedCleanup(BaseException):
 # -- descriptions --------------------------------------------------------------
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Return the one of `names` that `name` may be a misspelling of; None if none is near."""
-    # Imported here: only a misspelling needs it.
-    import difflib
-
-    return next(iter(difflib.get_close_matches(name, list(names), n=1)), None)
-
-
 def describe_error(error: BaseException) -> str:
     """Describe an error by its type and message; never raises."""
-    name = type(error).__name__
     message = safe_repr(error, str, otherwise="")
-    return f"{name}: {message}" if message else name
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def safe_repr(

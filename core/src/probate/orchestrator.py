@@ -15,7 +15,6 @@ from probate.errors import (
     UnadoptableError,
     safe_repr,
 )
-from probate.outcome import ResourceId
 from probate.ownership.admission import Admission
 from probate.ownership.callback import Callback
 from probate.plugins.registry import PluginRegistry
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     import pluggy
 
     from probate.models import CleanupResult, PluginRecord, ResourceUsage
-    from probate.outcome import Outcome
+    from probate.outcome import Outcome, ResourceId
     from probate.ownership.table import OwnershipTable
     from probate.plugins.registered import RegisteredKind
     from probate.termination.steps import Termination
@@ -343,25 +342,30 @@ class ResourceOrchestrator(Mapping[str, Any]):
     ) -> tuple[OwnershipTable[Any], ResourceId]:
         """Find the table in which `pid` owns an object. Raises NotOwnedError."""
         pid = checked_pid(pid)
-        refusal: NotOwnedError | None = None
         is_id = ints_are_ids and type(thing) is int
         for table in self._tables():
-            try:
-                if is_id:
-                    table.get(pid, resource_id := ResourceId(thing))  # type: ignore[arg-type]
-                else:
-                    resource_id = table.find(pid, thing)
-            except NotOwnedError as error:
-                # The table that knows another owner has the error that says more.
-                refusal = error if error.owner is not None or refusal is None else refusal
-            else:
+            found = table.id_if_owned(pid, thing) if is_id else table.find_if_owned(pid, thing)
+            if found is not None:
                 if is_id and any(each.owner_of(thing) == pid for each in self._tables()):
                     raise ValueError(
                         f"{thing} is both an id and a number that process {pid} owns: give back "
                         "the number by the id that its adoption returned, or by its own kind"
                     )
-                return table, resource_id
-        raise refusal or NotOwnedError("no kind", pid, safe_repr(thing))
+                return table, found
+        raise self._refusal(pid, thing, is_id=is_id)
+
+    def _refusal(self, pid: int, thing: object, *, is_id: bool) -> NotOwnedError:
+        refusal: NotOwnedError | None = None
+        for table in self._tables():
+            try:
+                if is_id:
+                    table.get(pid, thing)  # type: ignore[arg-type]  # an int, as ids are
+                else:
+                    table.find(pid, thing)
+            except NotOwnedError as error:
+                # The table that knows another owner has the error that says more.
+                refusal = error if error.owner is not None or refusal is None else refusal
+        return refusal or NotOwnedError("no kind", pid, safe_repr(thing))
 
     def _kinds_in_use(self, pid: int) -> list[RegisteredKind]:
         kinds_in_use = self._registry.kinds_in_use(checked_pid(pid))

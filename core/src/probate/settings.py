@@ -31,9 +31,10 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from probate.errors import ProbateError, UnknownKindError, nearest
+from probate.errors import ProbateError, UnknownKindError
 from probate.models import KindLimits, ResourceLimits, Seconds
 from probate.orchestrator import DEFAULT_DEADLINE, DEFAULT_GRACE
+from probate.system.spelling import nearest
 from probate.system.trustedfile import read_judged
 
 if TYPE_CHECKING:

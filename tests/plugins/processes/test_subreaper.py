@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import subprocess
@@ -13,13 +14,14 @@ import pytest
 from children import exit_code_of_fork
 from processes_kernel import SLEEP, pids_in
 
+from probate import OsProcess
 from probate_processes.subreaper import is_subreaper, set_subreaper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from probate import OsProcess, ProcessManager
+    from probate import ProcessManager
     from probate_processes import ProcessTreeManager
 
     Pin = Callable[[int], OsProcess]
@@ -131,6 +133,7 @@ def test_a_forked_child_may_have_trees_of_its_own(
         assert kernel.is_gone(own.os_pid)
         assert kernel.children() == set()
         assert not is_subreaper()
+        manager.close()
 
     assert exit_code_of_fork(in_child) == 0
     assert kernel.lives(worker.os_pid or 0)
@@ -158,3 +161,29 @@ def test_a_forked_child_that_leaves_by_all_exits() -> None:
 
     assert (done.stdout, done.returncode) == ("True\n", 0)
     assert "Traceback" not in done.stderr
+
+
+def test_what_a_stranger_has_left_to_us_is_reaped_and_our_own_child_is_not(
+    manager: ProcessManager,
+) -> None:
+    """A daemon of somebody's child comes to a subreaper, and nobody else will ever wait for it."""
+    process = manager.spawn(["sleep", "1000"])
+    # Not one of a tree: a child of this host's own, and its daemon, which leads no session.
+    own = subprocess.Popen(["sh", "-c", "exit 7"])
+    daemon = subprocess.run(
+        ["setsid", "sh", "-c", "sleep 0 & echo $!"], stdout=subprocess.PIPE, check=True
+    )
+    os_pid = int(daemon.stdout)
+    os.waitid(os.P_PID, own.pid, os.WEXITED | os.WNOWAIT)
+    eventually_a_zombie_or_gone(os_pid)
+
+    manager.terminate_process(process)
+
+    assert kernel.is_gone(os_pid)
+    assert own.wait() == 7
+
+
+def eventually_a_zombie_or_gone(os_pid: int) -> None:
+    """Wait until it has ended: a child that this host has not forked, of which it may be told."""
+    with contextlib.suppress(ProcessLookupError), OsProcess.open(os_pid) as pinned:
+        kernel.wait_for_exit(pinned)

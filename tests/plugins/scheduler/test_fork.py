@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from core_scripts import in_forked_child
 from processes_kernel import eventually
-from scheduler_workers import end, is_reaper, reaper_of, stopped
+from reapers import is_reaper
+from scheduler_workers import end, reaper_of, stopped
 from scheduler_workers import start as start_worker
 
 from probate import SchedulingPolicy

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from processes_kernel import eventually, state
+from reapers import is_reaper
 from scheduler_workers import (
     all_run,
     end,
     ended,
-    is_reaper,
     none_stopped,
     reaper_of,
     stopped,

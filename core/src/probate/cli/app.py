@@ -87,7 +87,7 @@ def ps(as_json: bool) -> None:
 def sweep(
     dry_run: bool, as_json: bool, forget: str | None, user: str | None, disable: str | None
 ) -> None:
-    """Give back what hosts have left by name that were built with_journal(), and have died.
+    """Give back what hosts have left by name that have died, and their reapers with them.
 
     A host's reaper does it at once; this does it for hosts whose reapers have died as well, and
     prints what reapers have done since the last time. What is in use, or not ours, is kept and

@@ -16,6 +16,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, final
 
+from pydantic_core import to_json
+
 from probate.errors import JournalNotArmedError
 from probate.journal.folders import HEADER, host_folders, make_host_folder, read_json
 from probate.journal.handles import seconds_since_boot
@@ -64,6 +66,8 @@ class Row(NamedTuple):
             made = make()
             try:
                 self.confirm(made)
+                if self.named.publish is not None:
+                    self.named.publish(made)
             except BaseException:
                 undo(made)
                 raise
@@ -160,7 +164,8 @@ class HostJournal:
         """
         self.arm()
         row = Row(self, next(self._numbers), kind, owner, named)
-        self.write(row, "intent", {"uid": os.geteuid(), **named.before})
+        if named.publish is None:
+            self.write(row, "intent", {"uid": os.geteuid(), **named.before})
         return row
 
     def write(self, row: Row, state: str, identity: Mapping[str, Any]) -> None:
@@ -212,7 +217,7 @@ class HostJournal:
 
     def _put(self, number: int, value: Mapping[str, Any]) -> None:
         if (store := self._store) is not None:
-            store.put(number, json.dumps(value).encode())
+            store.put(number, _as_json(value))
 
     def _is_watched(self) -> bool:
         loan = self._loan
@@ -284,6 +289,14 @@ class HostJournal:
         except JournalNotArmedError as error:
             # Whoever makes the next thing tries again, and is told.
             logger.error("%s", error)
+
+
+def _as_json(value: Mapping[str, Any]) -> bytes:
+    try:
+        return to_json(value)
+    except ValueError:
+        # A path whose bytes are no text.
+        return json.dumps(value).encode()
 
 
 def _has_things(store: Store) -> bool:

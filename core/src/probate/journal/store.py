@@ -8,6 +8,7 @@ write, not a SIGBUS, since the map is not written to.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -22,6 +23,15 @@ _MOST_BYTES: Final = 1 << 26
 #: What LMDB calls its file, which begins with two pages that are there before any row.
 _FILE: Final = "data.mdb"
 _BEGUN: Final = 8192
+
+#: What to do where a row cannot be written.
+_MENDS: Final = {
+    errno.ENOSPC: "make room, or name another folder by PROBATE_STATE",
+    errno.EDQUOT: "make room, or name another folder by PROBATE_STATE",
+    errno.EFBIG: "raise `ulimit -f`",
+    # Of less than was to be written, LMDB says no more.
+    errno.EIO: "make room, or raise `ulimit -f`",
+}
 
 
 def _key(number: int) -> bytes:
@@ -99,7 +109,15 @@ class Store:
                     self._transaction = None
                     transaction.commit()
         except self._error as error:
-            raise OSError(f"the journal cannot be written: {error}") from error
+            raise _explained(error, self._environment.path()) from error
+
+
+def _explained(error: Exception, folder: str) -> OSError:
+    """Say what cannot be written, with the errno that LMDB names only by its text."""
+    for number, mend in _MENDS.items():
+        if os.strerror(number) in str(error):
+            return OSError(number, f"{os.strerror(number)} for the journal: {mend}", folder)
+    return OSError(f"the journal cannot be written: {error}")
 
 
 def read_rows(folder: str) -> list[tuple[int, bytes]]:

@@ -32,6 +32,7 @@ _MESSAGES: Final = {
     Outcome.TIMEOUT: "did not come free in time",
     Outcome.FAILED: "its release failed",
     Outcome.REFUSED: "not ours to release, or still in use by others",
+    Outcome.UNSETTLED: "nobody knows yet: somebody else is to end it",
 }
 
 

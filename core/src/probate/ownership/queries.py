@@ -82,17 +82,33 @@ class OwnershipQueries(Generic[T]):
 
         O(1) with an `identity`, else O(own). Raises NotOwnedError if it does not own it.
         """
-        owner = None
-        if self._index.identity is None:
-            native = self._index.resolve(identity)
-            for resource_id, resource in self.owned(pid):
-                if resource is native:
-                    return resource_id
-        elif (found := self._index.find(identity)) is not None:
-            if found in (self._by_owner.get(pid) or ()):
-                return found
-            owner = self._by_owner.owner_of(found)
-        raise NotOwnedError(self.kind, pid, safe_repr(identity), owner)
+        found = self.find_if_owned(pid, identity)
+        if found is None:
+            owner = None
+            if self._index.identity is not None:
+                other = self._index.find(identity)
+                owner = None if other is None else self._by_owner.owner_of(other)
+            raise NotOwnedError(self.kind, pid, safe_repr(identity), owner)
+        return found
+
+    def find_if_owned(self, pid: int, identity: object) -> ResourceId | None:
+        """Find as `find` does; None if `pid` does not own it."""
+        holdings = self._by_owner.get(pid)
+        if not holdings:
+            return None
+        if self._index.identity is not None:
+            found = self._index.find(identity)
+            return found if found in holdings else None
+        native = self._index.resolve(identity)
+        for resource_id, resource in self.owned(pid):
+            if resource is native:
+                return resource_id
+        return None
+
+    def id_if_owned(self, pid: int, number: object) -> ResourceId | None:
+        """Return a number that is the id of what `pid` owns; None if it is not."""
+        holdings = self._by_owner.get(pid)
+        return number if holdings and number in holdings else None  # type: ignore[return-value]  # one of its keys
 
     def owner_of(self, identity: object) -> int | None:
         """Return who owns this very object, None if nobody does. O(owners); needs `identity`."""

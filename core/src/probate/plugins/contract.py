@@ -13,10 +13,10 @@ from probate.errors import (
     InvalidOrderingError,
     UnknownHookError,
     UnusablePluginError,
-    nearest,
 )
 from probate.hookspecs import PROJECT
 from probate.ordering import Ordering
+from probate.system.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,6 +8,7 @@ terminator.py  Terminator: terminates a tree of processes, on a thread or on an 
 hostsignals.py  closes a manager at signals that end its host, which ends then as it would have
 hostexit.py   closes what nobody has closed when the interpreter exits
 order.py      terminates several in order; knows what is being terminated around here
+lease.py      ends all unless the host is told in time to go on
 grace.py      the wait for users to stop, for one manager
 pending.py    the account of one, for those who wait for it
 history.py    the latest terminated processes, and the sum of all accounts
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from probate.process.current import ProcessScope as ProcessScope
     from probate.process.current import current_process as current_process
     from probate.process.current import pid_or_current as pid_or_current
+    from probate.process.lease import LeaseExpiredError as LeaseExpiredError
     from probate.process.manager import ProcessManager as ProcessManager
     from probate.process.process import Pid as Pid
     from probate.process.process import Process as Process
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 #: Where each public name lives; the block above says the same to checkers.
 _HOMES: Final = {
     "Argument": "probate.process.argv",
+    "LeaseExpiredError": "probate.process.lease",
     "MAX_QUANTUM": "probate.process.scheduling",
     "MIN_QUANTUM": "probate.process.scheduling",
     "Pid": "probate.process.process",

@@ -79,6 +79,8 @@ class ManagerOptions:
     has_status: bool = False
     #: At which signals to the host the manager is closed.
     signals: tuple[int, ...] = ()
+    #: Seconds after which all is ended unless the manager is told to go on; None for never.
+    lease: float | None = None
     #: Whether things that outlive this OS process are noted, where, and whether a reaper watches.
     journal: JournalOptions | None = field(default_factory=_journal_by_default)
 
@@ -185,6 +187,18 @@ class ProcessManagerBuilder(Generic[M]):
     def without_journal(self) -> Self:
         """Note nothing: what outlives this OS process by its name stays, should it be killed."""
         self._options.journal = None
+        return self
+
+    def with_lease(self, seconds: float) -> Self:
+        """Close the manager unless its `renew()` is called at least every so many seconds.
+
+        For a host that may go on only as long as somebody else agrees, such as the holder of a
+        lock that expires: whoever takes over finds that nothing runs on here. Raises ValueError
+        for what is not a number above 0.
+        """
+        if not checked_seconds("lease", seconds):
+            raise ValueError("a lease of 0 seconds is over before it begins")
+        self._options.lease = seconds
         return self
 
     def with_signals(self, *signals: int) -> Self:

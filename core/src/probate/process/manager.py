@@ -11,6 +11,7 @@ from probate.process.builder import ProcessManagerBuilder
 from probate.process.current import ProcessScope
 from probate.process.hostexit import open_managers
 from probate.process.hostsignals import HostSignals
+from probate.process.lease import Lease
 from probate.process.order import check_not_terminating_here
 from probate.process.process import Pid, Process
 from probate.process.spawning import Spawner, SpawnOptions
@@ -66,6 +67,9 @@ class ProcessManager:
         forget_in_forked_child(self)
         open_managers.add(self)
         self._signals.install()
+        self._lease = None if options.lease is None else Lease(self, options.lease)
+        if self._lease is not None:
+            self._lease.begin()
 
     @staticmethod
     def builder() -> ProcessManagerBuilder[ProcessManager]:
@@ -241,6 +245,16 @@ class ProcessManager:
         await self._terminate_async([process], grace, process if with_leaks else None)
         return await self.wait_async(process)
 
+    def renew(self) -> None:
+        """Let the lease last for all of its seconds again, from now on.
+
+        Raises LeaseExpiredError if it was not renewed in time, and RuntimeError without a lease,
+        or if the manager is closed.
+        """
+        if self._lease is None:
+            raise RuntimeError("this manager has no lease: build it with_lease(seconds)")
+        self._lease.renew()
+
     def close(self) -> None:
         """Terminate all processes, newest first, and create no more. Idempotent."""
         try:
@@ -316,6 +330,8 @@ class ProcessManager:
         """Create no more from here on; return those that nobody owns, newest first."""
         with self._lock:
             self._is_closed = True
+            if self._lease is not None:
+                self._lease.end()
             return [p for p in self._processes.values() if p.parent is None][::-1]
 
     def _add(self, result: CleanupResult) -> None:

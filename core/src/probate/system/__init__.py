@@ -26,6 +26,7 @@ transport.py   BoundTransport: a transport of an event loop, closed where it bel
 tree.py        TreeRemoval: all that is in a folder, through no link, never across a mount
 trustedfile.py small files, read only if nobody else can have written them
 lazy.py        modules and names imported when first used
+spelling.py    names that may have been meant
 arguments.py   checked_int: the one check for whole numbers
 
 Public: plugins import these names from here. Each is loaded when it is first used.

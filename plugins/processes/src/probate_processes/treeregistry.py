@@ -88,6 +88,7 @@ class TreeRegistry:
             if not self._users and not self._was_subreaper:
                 with contextlib.suppress(OSError):
                     set_subreaper(False)
+                _reap_strangers(self._look())
 
     def add(self, tree: Tree) -> None:
         """Add a tree, for which `open` was called. Raises ValueError if its leader leads one."""
@@ -159,7 +160,8 @@ class TreeRegistry:
     def reap_orphans(self, death_round: int | None = None) -> None:
         """Reap what has ended of trees that live on, at most once in a while.
 
-        Only what certainly descends from a tree: the host's own children are its own to reap.
+        Only what certainly descends from a tree, or what nobody here can have forked: the host's
+        own children are its own to reap.
         Those that were looked at in a round of deaths need not be looked for.
         """
         with self._lock:
@@ -181,6 +183,7 @@ class TreeRegistry:
             with process:
                 if process.start_time == lineage.start_time:
                     tree.reap(process)
+        _reap_strangers(found)
 
     def untold(self) -> list[int]:
         """List the living orphans that come from some tree of this host, and no mark tells which.
@@ -273,6 +276,25 @@ def _those_of(tree: Tree, judged: dict[int, _Judged]) -> dict[int, int]:
     """Return start times by pid."""
     ours = ((os_pid, each) for os_pid, each in list(judged.items()) if each.tree is tree)
     return {os_pid: each.lineage.start_time for os_pid, each in ours}
+
+
+def _reap_strangers(found: dict[int, _Judged]) -> None:
+    """Reap what has ended and is no tree's, but came to us as a subreaper: nobody else will.
+
+    Whoever was forked here is in our session, or leads one (setsid(2)); what is in one whose leader
+    has gone was forked by somebody below.
+    """
+    ours = os.getsid(0)
+    for os_pid, (lineage, tree) in list(found.items()):
+        if tree is not None or lineage.session in {ours, os_pid} or not _is_zombie(lineage):
+            continue
+        if os.path.isdir(f"/proc/{lineage.session}"):  # noqa: PTH112  paths take longer
+            continue
+        if (process := pin(os_pid)) is None:
+            continue
+        with process, contextlib.suppress(ChildProcessError):
+            if process.start_time == lineage.start_time:
+                os.waitid(os.P_PIDFD, process.fileno(), os.WEXITED | os.WNOHANG)
 
 
 def _count_marked() -> int:

@@ -1,0 +1,22 @@
+"""Reapers, and what they become: helpers of hosts, which end by themselves after them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def is_reaper(os_pid: int | str) -> bool:
+    """Whether this is a reaper, and runs."""
+    return b"probate/journal/reaper.py" in _command(os_pid)
+
+
+def is_helper(os_pid: int | str) -> bool:
+    """Whether this is a reaper, or the program that settles after its host."""
+    return is_reaper(os_pid) or b"probate.settlement" in _command(os_pid)
+
+
+def _command(os_pid: int | str) -> bytes:
+    try:
+        return Path(f"/proc/{os_pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
