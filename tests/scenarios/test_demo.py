@@ -146,6 +146,7 @@ def test_machines_are_told_all_of_it(report: dict[str, Any]) -> None:
         "processes",
         "remarks",
         "totals",
+        "dead_hosts",
         "kernel",
         "is_success",
     ]
@@ -234,3 +235,14 @@ def test_it_makes_do_without_any_one_kind(kind: str) -> None:
 
     assert ran.returncode == 0, ran.stdout
     assert f"not loaded: {kind} (disabled by name)" in ran.stdout
+
+
+def test_a_killed_host_leaves_nothing_with_or_without_its_reaper(report: dict[str, Any]) -> None:
+    """All that it had made by a name is given back, and the kernel has none of it."""
+    alone, together = report["dead_hosts"]
+
+    assert (alone["settler"], together["settler"]) == ("its reaper", "a sweep")
+    named = {"processes": 1, "sockets": 1, "files": 2, "ipc": 3, "memory": 2}
+    assert alone["kinds"] == together["kinds"] == named
+    assert alone["owners"] == together["owners"] == ["doomed"]
+    assert alone["differences"] == together["differences"] == []

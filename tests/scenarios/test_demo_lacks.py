@@ -52,8 +52,9 @@ def test_what_is_left_out_is_named_once_with_the_mend(tmp_path: Path) -> None:
     words = " ".join(ran.stdout.split())
 
     assert (ran.returncode, ran.stderr) == (1, "")
-    assert "not here: ipc (normal, crashed, twin-1, twin-2): OSError: [Errno 24] " in words
-    assert "raise it with `ulimit -q` Not all was shown; of the rest the kernel agrees" in words
+    assert "not here: ipc (normal, crashed, twin-1, twin-2" in words
+    assert "raise it with `ulimit -q`" in words
+    assert "Not all was shown; of the rest the kernel agrees" in words
     assert list(tmp_path.iterdir()) == []
 
 

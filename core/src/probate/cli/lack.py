@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import os
 import resource
-from typing import Final
+from typing import Final, NamedTuple, final
 
 from probate.errors import ProbateError, describe_error
 
@@ -38,6 +39,25 @@ _ADDRESS_SPACE: Final = {"-v": resource.RLIMIT_AS, "-d": resource.RLIMIT_DATA}
 
 #: As <malloc.h> has it.
 _M_ARENA_MAX: Final = -8
+
+
+@final
+class Lack(NamedTuple):
+    """Says what could not be had."""
+
+    #: The same for each who lacks it, without names and paths.
+    what: str
+    #: In full, with the mend.
+    text: str
+    #: Whether there would be enough of it if somebody raised a limit, or made room.
+    is_shortage: bool
+
+
+def lack_of(error: Exception) -> Lack:
+    """Return what an error says that there is not enough of."""
+    number = error.errno if isinstance(error, OSError) else None
+    what = str(error) if number is None else os.strerror(number)
+    return Lack(what, with_mend(error), is_shortage(error))
 
 
 def is_lack(error: BaseException) -> bool:

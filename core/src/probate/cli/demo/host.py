@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import tempfile
 import threading
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, final
 from probate import ProcessManager, SchedulingPolicy
 from probate.cli.demo.report import EndedProcess
 from probate.cli.demo.timing import CleanupTimes
-from probate.cli.lack import is_shortage, with_mend
+from probate.cli.lack import Lack, with_mend
 from probate.system import start_thread
 
 if TYPE_CHECKING:
@@ -102,17 +101,18 @@ class Host:
         """Whether all these kinds are installed."""
         return all(kind in self.orchestrator for kind in kinds)
 
+    def has_any(self, *kinds: str) -> bool:
+        """Whether any of these kinds is installed."""
+        return any(kind in self.orchestrator for kind in kinds)
+
     def plugin(self, kind: str) -> Any:
         """The plugin that serves a kind; the demo imports none."""
         return self.orchestrator[kind]
 
-    def note_lack(self, name: str, kind: str, error: Exception) -> None:
+    def note_lack(self, name: str, kind: str, lack: Lack) -> None:
         """Note what could not be shown for a process, for want of what."""
-        self.is_complete &= not is_shortage(error)
-        # The same lack has another name or path in its text for each process.
-        number = error.errno if isinstance(error, OSError) else None
-        what = str(error) if number is None else os.strerror(number)
-        names, _ = self._lacks.setdefault((kind, what), ([], with_mend(error)))
+        self.is_complete &= not lack.is_shortage
+        names, _ = self._lacks.setdefault((kind, lack.what), ([], lack.text))
         if name not in names:
             names.append(name)
 

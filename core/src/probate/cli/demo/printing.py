@@ -13,7 +13,7 @@ from probate.cli.output import print_table, printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from probate.cli.demo.report import DemoReport, EndedProcess, KernelReport
+    from probate.cli.demo.report import DeadHost, DemoReport, EndedProcess, KernelReport
 
 #: Columns that a screen has at most, and at least.
 _WIDTH: Final = 100
@@ -30,7 +30,6 @@ def print_screen(report: DemoReport) -> None:
         _print_held(report.processes)
         click.echo()
         _print_matrix(report.processes)
-        click.echo()
     _print_verdict(report, _FEW)
 
 
@@ -123,6 +122,7 @@ def _print_verdict(report: DemoReport, at_most: int | None) -> None:
     errors = [f"{each.name}: {error}" for each in report.processes for error in each.result.errors]
     _print_some(report.remarks, at_most)
     _print_some(errors, at_most)
+    _print_deaths(report.dead_hosts, is_brief=at_most is not None)
     differences = report.kernel.differences
     is_well = report.is_complete and not differences
     verdict = _verdict(report.kernel, is_complete=report.is_complete)
@@ -133,6 +133,20 @@ def _print_verdict(report: DemoReport, at_most: int | None) -> None:
         f"{len(report.processes)} processes: {totals.resources_freed} resources, "
         f"{totals.bytes_freed} bytes"
     )
+
+
+def _print_deaths(hosts: Sequence[DeadHost], *, is_brief: bool) -> None:
+    """Print what became of what killed hosts had left: in a line, or in one for each."""
+    if is_brief and hosts:
+        told = (
+            f"{sum(each.kinds.values())} by {each.settler} in {each.seconds:.2f} s"
+            for each in hosts
+        )
+        _print(f"what killed hosts had left was given back: {', '.join(told)}")
+    for dead in () if is_brief else hosts:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in dead.kinds.items())
+        who = "a host" if dead.settler == "its reaper" else "a host and its reaper"
+        _print(f"{who}, SIGKILL: {dead.settler} gave back {kinds}, in {dead.seconds:.2f} s")
 
 
 def _verdict(kernel: KernelReport, *, is_complete: bool) -> str:

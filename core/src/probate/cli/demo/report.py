@@ -45,6 +45,22 @@ class EndedProcess(_Frozen):
 
 
 @final
+class DeadHost(_Frozen):
+    """What became of what a host had left that was killed."""
+
+    #: Who gave it back.
+    settler: str
+    #: Seconds until all was given back: from its death, or from the start of the sweep.
+    seconds: float
+    #: How many things were given back, by kind.
+    kinds: dict[str, int]
+    #: The keys of the processes that it had.
+    owners: tuple[str, ...]
+    #: What was kept, and what the kernel still shows, a line each.
+    differences: tuple[str, ...]
+
+
+@final
 class KernelReport(_Frozen):
     """What the kernel showed before, and what is otherwise after."""
 
@@ -66,6 +82,7 @@ class DemoReport(_Frozen):
     #: What could not be shown here, and what went wrong aside, with the reasons.
     remarks: tuple[str, ...] = ()
     totals: CleanupStats = CleanupStats()
+    dead_hosts: tuple[DeadHost, ...] = ()
     kernel: KernelReport | None = None
     #: Whether nothing was left out but what this system does not have; the remarks say so, too.
     is_complete: bool = Field(default=True, exclude=True)

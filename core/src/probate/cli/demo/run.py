@@ -12,10 +12,11 @@ import threading
 import traceback
 from typing import TYPE_CHECKING
 
-from probate.cli.demo import scenes, workers
+from probate.cli.demo import aftermath, scenes, workers
 from probate.cli.demo.host import DemoError, Host
+from probate.cli.demo.mortal import KINDS
 from probate.cli.demo.report import DemoReport, KernelReport
-from probate.cli.lack import is_lack, with_mend
+from probate.cli.lack import is_lack, lack_of, with_mend
 from probate.errors import describe_error
 from probate.testing import KernelView
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from probate import Process, ResourceOrchestrator
-    from probate.cli.demo.report import EndedProcess
+    from probate.cli.demo.report import DeadHost, EndedProcess
 
     Tell = Callable[[str], None]
 
@@ -67,8 +68,13 @@ def _run(orchestrator: ResourceOrchestrator, tell: Tell, logged: list[str]) -> D
             except Exception as error:
                 if not is_lack(error):
                     raise
-                host.note_lack("workers", "all", error)
-        differences = [*host.differences, *host.wrong_files()]
+                host.note_lack("workers", "all", lack_of(error))
+        dead_hosts = _kill_hosts(host)
+        differences = [
+            *host.differences,
+            *(each for dead in dead_hosts for each in dead.differences),
+            *host.wrong_files(),
+        ]
     tell("the kernel is asked again")
     gc.collect()
     return DemoReport(
@@ -77,6 +83,7 @@ def _run(orchestrator: ResourceOrchestrator, tell: Tell, logged: list[str]) -> D
         remarks=(*host.remarks(), *logged),
         is_complete=host.is_complete,
         totals=host.manager.totals,
+        dead_hosts=tuple(dead_hosts),
         kernel=KernelReport(
             fds=len(before.fds),
             sockets=len(before.sockets),
@@ -86,6 +93,18 @@ def _run(orchestrator: ResourceOrchestrator, tell: Tell, logged: list[str]) -> D
             differences=(*before.changes(), *differences),
         ),
     )
+
+
+def _kill_hosts(host: Host) -> list[DeadHost]:
+    if not host.has_any(*KINDS):
+        return []
+    try:
+        return aftermath.run(host)
+    except Exception as error:
+        if not is_lack(error):
+            raise
+        host.note_lack("killed hosts", "all", lack_of(error))
+        return []
 
 
 def _end_normally(host: Host) -> EndedProcess:

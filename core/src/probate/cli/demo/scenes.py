@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 from probate.cli.demo.host import DemoError
-from probate.cli.lack import is_lack
+from probate.cli.lack import is_lack, lack_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -71,7 +71,7 @@ def set_up(host: Host, process: Process) -> None:
             except Exception as error:
                 if not is_lack(error):
                     raise
-                host.note_lack(process.name, kind, error)
+                host.note_lack(process.name, kind, lack_of(error))
             else:
                 lines.setdefault(kind, []).append(scene.line)
     host.note_held(process, lines)
