@@ -341,6 +341,43 @@ def test_what_is_mounted_over_it_is_left_alone(place: Path, what: str) -> None:
     in_mount_namespace(test)
 
 
+@pytest.mark.needs_root(reason="mounts, for itself")
+@pytest.mark.parametrize("after", ["nothing", "another", "covered"])
+def test_what_was_in_memory_is_gone_with_its_mount(place: Path, after: str) -> None:
+    """As at the end of a login, and at the next one; while it is but covered, it is kept.
+
+    So is what was mounted elsewhere, in a namespace that is not seen from here.
+    """
+
+    def test() -> None:
+        mount_tmpfs(place, "size=64k")
+        (place / "folder").mkdir()
+        path = place / "folder" / "x"
+        path.touch()
+        record = record_of(path)
+        if after != "covered":
+            umount(place)
+        if after != "nothing":
+            mount_tmpfs(place, "size=64k")
+            path.parent.mkdir()
+            path.write_text("theirs")
+
+        if after == "covered":
+            with pytest.raises(RefusedResourceError, match="not mounted"):
+                reclaim_path(record, dry_run=False)
+        else:
+            elsewhere = record.model_copy(
+                update={"identity": {**record.identity, "mount_namespace": 1}}
+            )
+            with pytest.raises(RefusedResourceError, match="not mounted"):
+                reclaim_path(elsewhere, dry_run=False)
+            assert reclaim_path(record, dry_run=False) is Outcome.ALREADY_GONE
+        if after != "nothing":
+            assert path.read_text() == "theirs"
+
+    in_mount_namespace(test)
+
+
 @pytest.mark.needs_root(reason="mounts file systems of its own, for itself")
 def test_two_disks_with_one_root_are_told_apart(tmp_path: Path) -> None:
     """On ext4 all roots have the same number, and the same handle."""

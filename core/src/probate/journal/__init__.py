@@ -12,6 +12,7 @@ hostreaper.py  the one of this host, lent to all that need one
 reaper.py      that process: stdlib only, it becomes the program that settles
 pinned.py      removing what a dead owner has left by name, and nothing else
 quarantine.py  where it is moved, out of everybody's reach, for that
+mounts.py      which file system it is on, and whether that is there still
 users.py       who still uses it
 bound.py       which live sockets are bound to which paths
 sysv.py        finding System V queues, semaphores and segments again, and removing them

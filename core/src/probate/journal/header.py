@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from probate.journal.handles import (
     boot_id,
     ipc_namespace,
+    mount_namespace,
     network_namespace,
     open_process,
     pid_namespace,
@@ -39,6 +40,7 @@ def header_of_this_host() -> dict[str, Any]:
         "init": _handle_of(1),
         "ipc_namespace": ipc_namespace(),
         "network_namespace": network_namespace(),
+        "mount_namespace": mount_namespace(),
         "uid": os.geteuid(),
         "at": seconds_since_boot(),
         "command": sys.orig_argv,

@@ -19,7 +19,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from probate.errors import RefusedResourceError
-from probate.journal.handles import birth_time, boot_id, file_handle, libc, seconds_since_boot
+from probate.journal.handles import birth_time, file_handle, libc, seconds_since_boot
+from probate.journal.mounts import file_system_of, has_file_system_gone
 from probate.journal.quarantine import Quarantine
 from probate.outcome import Outcome
 from probate.system.tree import TreeRemoval
@@ -63,7 +64,7 @@ def path_identity(path: str, fd: int | None = None) -> dict[str, Any]:
         return {
             "path": f"{folder.path}/{name}",
             "folder": folder.handle,
-            "file_system": folder.file_system,
+            **folder.file_system,
             "handle": file_handle(pin),
             "uid": os.fstat(pin).st_uid,
         }
@@ -92,8 +93,8 @@ class _Folder(NamedTuple):
     #: Without links.
     path: str
     handle: str | None
-    #: What names its file system until the next boot, at least (statfs(2), "f_fsid").
-    file_system: int
+    #: As `file_system_of` has it.
+    file_system: Mapping[str, Any]
 
 
 #: By the paths that they were asked for by. There are few that things are made in.
@@ -115,7 +116,7 @@ def _folder(path: str) -> _Folder:
                 status.st_ino,
                 real.rstrip("/"),
                 file_handle(fd),
-                os.fstatvfs(fd).f_fsid,
+                file_system_of(fd),
             )
         finally:
             os.close(fd)
@@ -141,7 +142,8 @@ def reclaim_path(
         try:
             folder = _openat2(-100, parent, _PATH_ONLY | os.O_DIRECTORY, _NO_LINKS)
             opened.callback(os.close, folder)
-            _check_file_system(folder, identity)
+            if has_file_system_gone(folder, identity):
+                return Outcome.ALREADY_GONE
             if "handle" in identity and file_handle(folder) != identity["folder"]:
                 raise RefusedResourceError(f"{parent} is another folder than it was")
             quarantine = Quarantine(folder, identity.get("quarantine"))
@@ -175,19 +177,9 @@ def _check_above(parent: str, identity: Mapping[str, Any]) -> None:
         parent = os.path.dirname(parent)  # noqa: PTH120  as above
     fd = os.open(parent, _PATH_ONLY)
     try:
-        _check_file_system(fd, identity)
+        has_file_system_gone(fd, identity)
     finally:
         os.close(fd)
-
-
-def _check_file_system(fd: int, identity: Mapping[str, Any]) -> None:
-    """Raise RefusedResourceError if this is not the file system that a thing was made on."""
-    wanted = identity.get("file_system")
-    # By another boot, it may have another name.
-    if wanted is None or identity.get("boot") not in {None, boot_id()}:
-        return
-    if os.fstatvfs(fd).f_fsid != wanted:
-        raise RefusedResourceError("the file system that it is on is not mounted there now")
 
 
 def _is_surely_the_one(identity: Mapping[str, Any], pin: int) -> bool:

@@ -53,7 +53,7 @@ _NONSENSE: Final = (ValueError, LookupError, TypeError, AttributeError, Arithmet
 
 #: What the header says for all rows, and `reclaim` finds in each identity; and what follows from
 #: where the row is.
-_OF_HOST: Final = ("boot", "network_namespace", "init")
+_OF_HOST: Final = ("boot", "network_namespace", "mount_namespace", "init")
 _OF_PLACE: Final = "quarantine"
 
 
