@@ -44,6 +44,7 @@ class JournalHost:
     ) -> None:
         """`by` is a command that starts it."""
         self.state = state
+        self._said = b""
         program = _PRELUDE + textwrap.dedent(source)
         self.process = subprocess.Popen(
             [*by, sys.executable, "-c", program, str(state), *arguments],
@@ -65,9 +66,14 @@ class JournalHost:
     def line(self) -> str:
         """The next line that it says."""
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], PATIENCE)[0], "it says nothing"
-        line: str = self.process.stdout.readline()
-        return line.strip()
+        # Not by its buffer, whose lines select(2) knows nothing of.
+        while b"\n" not in self._said:
+            assert select.select([self.process.stdout], [], [], PATIENCE)[0], "it says nothing"
+            part = os.read(self.process.stdout.fileno(), 1 << 16)
+            assert part, "it has ended"
+            self._said += part
+        line, _, self._said = self._said.partition(b"\n")
+        return os.fsdecode(line).strip()
 
     def kill(self) -> None:
         """SIGKILL, whatever it is doing."""
