@@ -15,10 +15,12 @@ from probate.plugins import discovery
 from probate.testing.witness import KernelView
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 #: Descriptors that the suite may need at once, with its hundreds of pidfds and sockets.
 DESCRIPTORS: Final = 4096
+
+_FIGURES: Final = "figures"
 
 
 def pytest_configure() -> None:
@@ -98,3 +100,18 @@ def nothing_remains() -> Iterator[None]:
     gc.collect()
 
     assert before.changes() == []
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Notes figures, which `make chaos` prints."""
+    return lambda *figures: record_property(_FIGURES, " ".join(map(str, figures)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have noted, where it takes long to come by."""
+    if "PROBATE_CHAOS" in os.environ:
+        for report in terminalreporter.getreports("passed"):
+            for name, value in report.user_properties:
+                if name == _FIGURES and report.when == "call":
+                    terminalreporter.write_line(f"{report.nodeid}: {value}")

@@ -9,7 +9,8 @@ import venv
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from documents import REPOSITORY, third_party_plugin
+from documents import REPOSITORY, named_plugin, third_party_plugin
+from journal_hosts import wait_until_gone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +41,27 @@ with ProcessManager.builder().build() as manager:
     print(orchestrator.registered_types())
     print(manager.terminate_process(process.pid))
     assert not path.exists()
+"""
+
+#: Takes a lock, says so, and waits to be killed.
+HOLD_LOCK = """
+import sys
+from probate import ProcessManager
+has_reaper, path = sys.argv[1] == "reaper", sys.argv[2]
+with ProcessManager.builder().with_journal(path + ".state", reaper=has_reaper).build() as manager:
+    process = manager.create_process("lessee")
+    manager.orchestrator["locks"].manager.take(process.pid, path)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+SWEEP = """
+import sys
+from probate import ResourceOrchestrator
+from probate.settlement import sweep
+for account in sweep(ResourceOrchestrator().discover(), sys.argv[1] + ".state"):
+    for row in account.rows:
+        print(f"{row.outcome}|{row.kind}|{row.text}|{row.tries}")
 """
 
 
@@ -143,3 +165,40 @@ def test_the_readmes_plugin_comes_and_goes_with_pip(clean: Venv, tmp_path: Path)
     assert "cleanup: 2 resources freed, 0 bytes freed, 0 errors" in used.stdout
     assert "  cleanup [hook]" in used.stdout
     assert "leases" not in clean.plugins()
+
+
+def killed(clean: Venv, has_reaper: str, lock: Path) -> None:
+    """Have a host take a lock, and kill it."""
+    argv: list[str | Path] = [clean.bin / "python", "-c", HOLD_LOCK, has_reaper, lock]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as host:
+        assert host.stdout is not None
+        assert host.stdout.readline() == b"held\n"
+        assert lock.exists()
+        host.kill()
+
+
+def test_a_third_party_s_named_things_are_given_back_when_their_host_is_killed(
+    clean: Venv, tmp_path: Path
+) -> None:
+    """As CONTRIBUTING.md shows it: by the reaper; by a sweep, once the plugin is there to ask."""
+    lock = tmp_path / "lock"
+    project = tmp_path / "project"
+    project.mkdir()
+    build(tmp_path / "wheels", named_plugin(project))
+    wheels = [*(tmp_path / "wheels").glob("*.whl")]
+    clean.pip("install", *wheels)
+    try:
+        killed(clean, "reaper", lock)
+        wait_until_gone(lock)
+
+        killed(clean, "none", lock)
+        clean.pip("uninstall", "-y", "acme-locks")
+        missing = clean.run("python", "-c", SWEEP, lock).stdout.splitlines()[-1]
+        clean.pip("install", *wheels)
+        there = clean.run("python", "-c", SWEEP, lock).stdout
+    finally:
+        clean.pip("uninstall", "-y", "acme-locks")
+
+    assert missing == "refused|locks|kind 'locks' is not installed here|1"
+    assert there == "released|locks||2\n"
+    assert not lock.exists()

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-def prefix_of(seed: int) -> str:
-    """What names begin with that are of this seed."""
-    return f"probate-chaos-{seed}-"
+def prefix_of(seed: int | None = None) -> str:
+    """What names begin with that are of this seed, or of any."""
+    return "probate-chaos-" if seed is None else f"probate-chaos-{seed}-"
 
 
 def seconds_of(seed: int) -> str:

@@ -21,3 +21,15 @@ def third_party_plugin(folder: Path) -> Path:
     [plugin] = [block for block in code_blocks(readme, "python") if "def leases()" in block]
     (folder / "acme_leases.py").write_text(plugin)
     return folder
+
+
+def named_plugin(folder: Path) -> Path:
+    """Write the kind of CONTRIBUTING.md whose things have names, as the README's; the folder."""
+    metadata = code_blocks(REPOSITORY / "README.md", "toml")[0]
+    metadata = metadata.replace("acme_leases:leases", "acme_locks:LockResource")
+    metadata = metadata.replace("leases", "locks")
+    (folder / "pyproject.toml").write_text(metadata)
+    blocks = code_blocks(REPOSITORY / "CONTRIBUTING.md", "python")
+    [plugin] = [block for block in blocks if "class LockResource" in block]
+    (folder / "acme_locks.py").write_text(plugin)
+    return folder

@@ -16,7 +16,7 @@ from reapers import is_reaper
 from probate.journal.folders import HEADER, host_folders, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 #: Seconds for which anything is waited for, on however busy a machine.
@@ -39,10 +39,15 @@ def say(*words):
 class JournalHost:
     """A program that has `build()` and `say()`, with its store in a folder; killed at the end."""
 
-    def __init__(self, source: str, state: Path, *arguments: str, **options: Any) -> None:
+    def __init__(
+        self, source: str, state: Path, *arguments: str, by: Sequence[str] = (), **options: Any
+    ) -> None:
+        """`by` is a command that starts it."""
         self.state = state
+        self._said = b""
+        program = _PRELUDE + textwrap.dedent(source)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _PRELUDE + textwrap.dedent(source), str(state), *arguments],
+            [*by, sys.executable, "-c", program, str(state), *arguments],
             stdout=subprocess.PIPE,
             stdin=subprocess.PIPE,
             text=True,
@@ -61,9 +66,14 @@ class JournalHost:
     def line(self) -> str:
         """The next line that it says."""
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], PATIENCE)[0], "it says nothing"
-        line: str = self.process.stdout.readline()
-        return line.strip()
+        # Not by its buffer, whose lines select(2) knows nothing of.
+        while b"\n" not in self._said:
+            assert select.select([self.process.stdout], [], [], PATIENCE)[0], "it says nothing"
+            part = os.read(self.process.stdout.fileno(), 1 << 16)
+            assert part, "it has ended"
+            self._said += part
+        line, _, self._said = self._said.partition(b"\n")
+        return os.fsdecode(line).strip()
 
     def kill(self) -> None:
         """SIGKILL, whatever it is doing."""

@@ -22,8 +22,9 @@ termination, so its hooks run one after another. A hook marked with `runs_inline
 block, and runs on the ending thread, which may be an event loop's. Without a deadline all hooks
 run on the ending thread, unless that is an event loop's.
 
-`observe` and `reclaim` are specified for plugins to implement, and nobody calls them in this
-release: the journal that survives a crash of the host will.
+`observe` is specified for plugins to implement, and nobody calls it in this release. `reclaim` is
+called for what stands in the journal of a host that has died: `probate.journal.Named` says what a
+kind notes there.
 
 The orchestrator calls each resource plugin on its own, so that one failure never ends a call
 for all. Plugins that only wrap hooks (timing, audit, tracing) are observers: they take part in

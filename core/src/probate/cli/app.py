@@ -82,23 +82,30 @@ def ps(as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Do all but the release itself, and say so.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.option("--forget", metavar="ROW", help="Drop a thing that could not be given back.")
+@click.option("--user", metavar="NAME", help="As root: sweep for that user, as that user.")
 @_disable
-def sweep(dry_run: bool, as_json: bool, forget: str | None, disable: str | None) -> None:
+def sweep(
+    dry_run: bool, as_json: bool, forget: str | None, user: str | None, disable: str | None
+) -> None:
     """Give back what hosts have left by name that have died, and their reapers with them.
 
     A host's reaper does it at once; this does it for hosts whose reapers have died as well, and
     prints what reapers have done since the last time. What is in use, or not ours, is kept and
     tried again the next time. Looks at the folders of this user: $PROBATE_STATE, else the one
-    below /run/user, ~/.local/state/probate, and /tmp/probate-UID.
+    below /run/user, ~/.local/state/probate, and /tmp/probate-UID-RANDOM.
+
+    Root sweeps for another user by --user: with that user's folders, and rights.
 
     Exits 3 if anything is kept.
     """
-    from probate.cli.sweep import forget_row, print_sweep
+    from probate.cli.sweep import forget_row, print_sweep, user_called
 
+    whose = None if user is None else user_called(user)
     if forget is not None:
-        forget_row(forget)
+        forget_row(forget, whose)
         return
-    raise SystemExit(print_sweep(_discover(_settings(disable)), dry_run=dry_run, as_json=as_json))
+    orchestrator = _discover(_settings(disable))
+    raise SystemExit(print_sweep(orchestrator, whose, dry_run=dry_run, as_json=as_json))
 
 
 @app.command(short_help="Run the main job on real resources, and ask the kernel.")

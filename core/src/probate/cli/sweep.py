@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import shlex
 from collections import Counter
 from typing import TYPE_CHECKING, Final
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from probate.cli.output import print_table, printable
-from probate.settlement import HostState, sweep
+from probate.settlement import HostState, forget_row_for, sweep, sweep_for
 from probate.settlement import forget_row as forget_one
 
 if TYPE_CHECKING:
@@ -21,9 +23,34 @@ if TYPE_CHECKING:
 _COMMAND_WIDTH: Final = 4096
 
 
-def print_sweep(orchestrator: ResourceOrchestrator, *, dry_run: bool, as_json: bool) -> int:
+def user_called(name: str) -> pwd.struct_passwd:
+    """Find the user to sweep for. Raises UsageError if there is none, or for anybody but root."""
+    if os.geteuid() != 0:
+        raise click.UsageError(
+            f"--user is for root alone, who becomes {printable(name)} for it; as that user, "
+            "`probate sweep` does the same"
+        )
+    try:
+        return pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        raise click.UsageError(f"there is no user {printable(name)}") from None
+
+
+def print_sweep(
+    orchestrator: ResourceOrchestrator,
+    user: pwd.struct_passwd | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
     """Sweep, print what was found, and return the exit code."""
-    accounts = sweep(orchestrator, dry_run=dry_run)
+    if user is None:
+        accounts = sweep(orchestrator, dry_run=dry_run)
+    else:
+        try:
+            accounts = sweep_for(user, orchestrator, dry_run=dry_run)
+        except OSError as error:
+            raise click.ClickException(f"the sweep for {user.pw_name}: {error}") from error
     totals = Counter(str(row.outcome) for account in accounts for row in account.rows)
     if as_json:
         hosts = [account.model_dump(mode="json") for account in accounts]
@@ -37,9 +64,9 @@ def print_sweep(orchestrator: ResourceOrchestrator, *, dry_run: bool, as_json: b
     return 3 if any(account.kept for account in accounts) else 0
 
 
-def forget_row(row: str) -> None:
+def forget_row(row: str, user: pwd.struct_passwd | None) -> None:
     """Drop what was kept under HOST:NUMBER. Raises ClickException if there is no such row."""
-    if not forget_one(row):
+    if not (forget_one(row) if user is None else forget_row_for(user, row)):
         raise click.ClickException(
             f"no row {printable(row)} was kept: `probate sweep` prints those that are"
         )

@@ -11,6 +11,8 @@ arming.py      Reaper: a small process that outlives this host
 hostreaper.py  the one of this host, lent to all that need one
 reaper.py      that process: stdlib only, it becomes the program that settles
 pinned.py      removing what a dead owner has left by name, and nothing else
+quarantine.py  where it is moved, out of everybody's reach, for that
+mounts.py      which file system it is on, and whether that is there still
 users.py       who still uses it
 bound.py       which live sockets are bound to which paths
 sysv.py        finding System V queues, semaphores and segments again, and removing them
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from probate.journal.handles import open_process as open_process
     from probate.journal.handles import pid_namespace as pid_namespace
     from probate.journal.handles import process_handle as process_handle
+    from probate.journal.header import is_process_dead as is_process_dead
     from probate.journal.hostreaper import ReaperLoan as ReaperLoan
     from probate.journal.hostreaper import host_reaper as host_reaper
     from probate.journal.named import Named as Named
@@ -59,6 +62,7 @@ _HOMES: Final = by_name(
             "boot_id file_handle ipc_namespace open_process pid_namespace process_handle"
         ),
         "probate.journal.hostreaper": "ReaperLoan host_reaper",
+        "probate.journal.header": "is_process_dead",
         "probate.journal.named": "Named new_file random_path",
         "probate.journal.pinned": "name_asked_for path_identity reclaim_path",
         "probate.journal.sysv": "SysvIdentity SysvSort may_be_there reclaim_sysv sysv_named "

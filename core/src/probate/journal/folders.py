@@ -33,23 +33,46 @@ HEADER: Final = "host.json"
 LOCK: Final = "lock"
 KEPT: Final = "kept.json"
 
+#: How many user ids there are, but for the last, which means none.
+_ALL_IDS: Final = (1 << 32) - 1
+
 #: The most bytes that are read of such a file of a host that may have written anything.
 _MOST_BYTES: Final = 1 << 24
 
 
-def candidates() -> list[Path]:
-    """Return the places for stores of this user, best first."""
+#: Where each user who is logged in has a folder (pam_systemd(8)), which is the system's to make.
+_LOGINS: Final = Path("/run/user")
+
+#: Where a place can be made under a name that nobody has taken before.
+_TEMPORARY: Final = Path("/tmp")  # noqa: S108  checked before it is used
+
+
+def candidates(where: str | None = None) -> Iterator[Path]:
+    """Return the places for stores of this user, best first: `where`, if that is given."""
     uid = os.geteuid()
-    if path := os.environ.get("PROBATE_STATE"):
-        return [Path(path)]
-    found = [Path(f"/run/user/{uid}/probate")]
+    if path := where or os.environ.get("PROBATE_STATE"):
+        yield Path(path)
+        return
+    yield _LOGINS / f"{uid}/probate"
     with suppress(RuntimeError):
-        found.append(Path.home() / ".local/state/probate")
-    return [*found, Path(f"/tmp/probate-{uid}")]  # noqa: S108  checked before it is used
+        yield Path.home() / ".local/state/probate"
+    for place in sorted(_TEMPORARY.glob(f"probate-{uid}-*")):
+        # Anybody may have made such a one.
+        with suppress(OSError):
+            check_private(place)
+            yield place
+
+
+def _new_candidates(where: str | None) -> Iterator[Path]:
+    """Return the places in which one may be made, best first."""
+    yield from candidates(where)
+    if where is None and not os.environ.get("PROBATE_STATE"):
+        yield _TEMPORARY / f"probate-{os.geteuid()}-{secrets.token_hex(8)}"
 
 
 def check_private(path: Path) -> None:
-    """Raise OSError unless a folder is this user's, and closed to all others."""
+    """Raise OSError unless a folder is this user's, closed to all others, and none can move it."""
+    _check_above(path)
     fd = os.open(path, _FLAGS)
     try:
         status = os.fstat(fd)
@@ -61,6 +84,29 @@ def check_private(path: Path) -> None:
         os.close(fd)
 
 
+def _check_above(path: Path) -> None:
+    """Raise OSError if others may put another in the place of a path, which need not be there."""
+    trusted = {0, os.geteuid(), *_unmapped()}
+    for above in path.resolve().parents:
+        try:
+            status = above.stat()
+        except FileNotFoundError:
+            continue
+        if status.st_uid not in trusted:
+            raise PermissionError(f"user {status.st_uid} may put another in its place, in {above}")
+        if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+            raise PermissionError(f"anybody may put another in its place: chmod o-w {above}")
+
+
+def _unmapped() -> set[int]:
+    """Return what root's things belong to, as it seems within a user namespace without root."""
+    # First id inside, first outside, how many: user_namespaces(7).
+    lines = Path("/proc/self/uid_map").read_text().splitlines()
+    if sum(int(line.split()[2]) for line in lines) >= _ALL_IDS:
+        return set()
+    return {int(Path("/proc/sys/kernel/overflowuid").read_text())}
+
+
 def make_host_folder(header: object, where: str | None = None) -> Path:
     """Make a folder for the store of a new host, in `where` or the first place that will do.
 
@@ -69,10 +115,11 @@ def make_host_folder(header: object, where: str | None = None) -> Path:
     Raises OSError, which says what was wrong with each.
     """
     problems: list[str] = []
-    for place in candidates() if where is None else [Path(where)]:
+    for place in _new_candidates(where):
         try:
-            # The folder of all logins of a user is the system's to make, not ours.
-            place.mkdir(0o700, parents=place.parts[:3] != ("/", "run", "user"), exist_ok=True)
+            # Before anything is made in what is another's.
+            _check_above(place)
+            place.mkdir(0o700, parents=not place.is_relative_to(_LOGINS), exist_ok=True)
             check_private(place)
             nonce = secrets.token_hex(8)
             new = place.resolve() / f"{NEW_PREFIX}{nonce}"
@@ -92,7 +139,7 @@ def make_host_folder(header: object, where: str | None = None) -> Path:
 
 def places(where: str | None = None) -> Iterator[Path]:
     """Return the folders that there are for stores of this user, and that nobody else may enter."""
-    for place in candidates() if where is None else [Path(where)]:
+    for place in candidates(where):
         with suppress(OSError):
             check_private(place)
             yield place
@@ -119,7 +166,10 @@ def read_json(path: Path) -> Any:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
         raise ValueError(f"{path} is larger than {_MOST_BYTES} bytes")
-    return json.loads(content)
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def write_json(path: Path, value: object) -> None:

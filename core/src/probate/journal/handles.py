@@ -154,6 +154,11 @@ def network_namespace() -> int:
     return Path("/proc/self/ns/net").stat().st_ino
 
 
+def mount_namespace() -> int:
+    """Return the number of the mount namespace, whose mounts are seen (namespaces(7))."""
+    return Path("/proc/self/ns/mnt").stat().st_ino
+
+
 def seconds_since_boot() -> float:
     """Return the clock that no one sets, and that goes on in suspense (clock_gettime(2))."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import select
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from probate.journal.handles import (
     boot_id,
     ipc_namespace,
+    mount_namespace,
     network_namespace,
     open_process,
     pid_namespace,
@@ -28,21 +28,19 @@ VERSION: Final = 1
 
 def header_of_this_host() -> dict[str, Any]:
     """Return the header of a store that this OS process makes."""
-    pidfd = os.pidfd_open(os.getpid())
-    try:
-        handle = process_handle(pidfd)
-    finally:
-        os.close(pidfd)
     return {
         "version": VERSION,
         "readable_since": VERSION,
         "boot": boot_id(),
         "pid": os.getpid(),
         "start": start_time_of(os.getpid()),
-        "handle": handle,
+        "handle": _handle_of(os.getpid()),
         "pid_namespace": pid_namespace(),
+        # With it, the kernel kills all in its pid namespace (pid_namespaces(7)).
+        "init": _handle_of(1),
         "ipc_namespace": ipc_namespace(),
         "network_namespace": network_namespace(),
+        "mount_namespace": mount_namespace(),
         "uid": os.geteuid(),
         "at": seconds_since_boot(),
         "command": sys.orig_argv,
@@ -51,22 +49,43 @@ def header_of_this_host() -> dict[str, Any]:
     }
 
 
+def _handle_of(os_pid: int) -> str | None:
+    """Return the handle of an OS process; None if that is gone, or this kernel has none."""
+    try:
+        pidfd = os.pidfd_open(os_pid)
+    except OSError:
+        return None
+    try:
+        return process_handle(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def is_process_dead(handle: str | None) -> bool | None:
+    """Tell whether the OS process of a handle is dead; None if nobody can know by that."""
+    if handle is None:
+        return None
+    try:
+        pidfd = open_process(handle)
+    except OSError:
+        return None
+    if pidfd is None:
+        return True
+    try:
+        # Of one that has ended, and is yet to be waited for, as well (pidfd_open(2)).
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+    finally:
+        os.close(pidfd)
+
+
 def is_dead(header: Mapping[str, Any]) -> bool | None:
     """Tell whether a host is dead; None if nobody can know from here."""
     if header["boot"] != boot_id():
         return True
-    if header["handle"] is not None:
-        with suppress(OSError):
-            pidfd = open_process(header["handle"])
-            if pidfd is None:
-                return True
-            try:
-                # Of one that has ended, and is yet to be waited for, as well (pidfd_open(2)).
-                poll = select.poll()
-                poll.register(pidfd, select.POLLIN)
-                return bool(poll.poll(0))
-            finally:
-                os.close(pidfd)
+    if (found := is_process_dead(header["handle"])) is not None:
+        return found
     if header["pid_namespace"] != pid_namespace():
         return None
     try:

@@ -197,12 +197,14 @@ class HostJournal:
 
         Raises JournalNotArmedError if it cannot be done.
         """
-        if self._store is not None and self._is_watched():
+        if self._store is not None and self._store.is_there() and self._is_watched():
             return
         try:
             with self._lock:
                 if self._store is None:
                     self._make_store()
+                elif not self._store.is_there():
+                    self._move(self._store)
                 if not self._is_watched():
                     self._loan = self._borrow_reaper()
         except OSError as error:
@@ -229,6 +231,22 @@ class HostJournal:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         self._store, self.folder = store, folder
+
+    def _move(self, old: Store) -> None:
+        """Go on in another folder, with all rows: ours is gone, such as at the end of a login."""
+        lost, loan = self.folder, self._loan
+        folder = make_host_folder(header_of_this_host(), self._path)
+        try:
+            old.copy_to(str(folder))
+            self._store, self.folder = Store(str(folder)), folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        old.close()
+        logger.warning("the journal's folder %s has gone; it goes on in %s", lost, folder)
+        if loan is not None and self._is_watched():
+            loan.reaper.settled(str(lost))
+            loan.reaper.settle(str(folder), self._program(_SETTLER))
 
     def _borrow_reaper(self) -> ReaperLoan:
         try:

@@ -2,9 +2,8 @@
 
 A name may be anybody's by then. So the folder is opened without following links (openat2(2)) and
 compared, the thing is pinned below it and compared by its file handle, and who still uses it is
-looked for. Between a comparison and an unlink(2) another could take the name still: so the thing is
-first moved into a folder that nobody else can enter, compared there, and put back if it is not
-the one. What is in a folder is removed before that, below the pinned folder itself.
+looked for. Then it is removed in a quarantine, since another could take the name still. What is in
+a folder is removed before that, below the pinned folder itself.
 """
 
 from __future__ import annotations
@@ -12,15 +11,17 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import secrets
 import stat
 import struct
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from probate.errors import RefusedResourceError
 from probate.journal.handles import birth_time, file_handle, libc, seconds_since_boot
+from probate.journal.mounts import file_system_of, has_file_system_gone
+from probate.journal.quarantine import Quarantine
 from probate.outcome import Outcome
 from probate.system.tree import TreeRemoval
 
@@ -40,9 +41,6 @@ _PROBLEMS: Final = {
     errno.ELOOP: "a link is in the way to it by now",
     errno.EXDEV: "something is mounted over it by now",
 }
-
-#: include/uapi/linux/fs.h.
-_RENAME_NOREPLACE: Final = 1
 
 _PATH_ONLY: Final = os.O_PATH | os.O_CLOEXEC
 
@@ -66,6 +64,7 @@ def path_identity(path: str, fd: int | None = None) -> dict[str, Any]:
         return {
             "path": f"{folder.path}/{name}",
             "folder": folder.handle,
+            **folder.file_system,
             "handle": file_handle(pin),
             "uid": os.fstat(pin).st_uid,
         }
@@ -94,6 +93,8 @@ class _Folder(NamedTuple):
     #: Without links.
     path: str
     handle: str | None
+    #: As `file_system_of` has it.
+    file_system: Mapping[str, Any]
 
 
 #: By the paths that they were asked for by. There are few that things are made in.
@@ -110,7 +111,13 @@ def _folder(path: str) -> _Folder:
         fd = os.open(path, _PATH_ONLY | os.O_DIRECTORY)
         try:
             real = os.readlink(f"/proc/self/fd/{fd}")
-            known = _Folder(status.st_dev, status.st_ino, real.rstrip("/"), file_handle(fd))
+            known = _Folder(
+                status.st_dev,
+                status.st_ino,
+                real.rstrip("/"),
+                file_handle(fd),
+                file_system_of(fd),
+            )
         finally:
             os.close(fd)
         _folders[path] = known
@@ -135,11 +142,17 @@ def reclaim_path(
         try:
             folder = _openat2(-100, parent, _PATH_ONLY | os.O_DIRECTORY, _NO_LINKS)
             opened.callback(os.close, folder)
+            if has_file_system_gone(folder, identity):
+                return Outcome.ALREADY_GONE
             if "handle" in identity and file_handle(folder) != identity["folder"]:
                 raise RefusedResourceError(f"{parent} is another folder than it was")
+            quarantine = Quarantine(folder, identity.get("quarantine"))
+            if quarantine.recover(name, partial(_is_surely_the_one, identity), dry_run=dry_run):
+                return Outcome.RELEASED
             pin = _openat2(folder, name, _PATH_ONLY | os.O_NOFOLLOW, _BENEATH | _NO_XDEV)
             opened.callback(os.close, pin)
         except (FileNotFoundError, NotADirectoryError):
+            _check_above(parent, identity)
             return Outcome.ALREADY_GONE
         except OSError as error:
             if (problem := _PROBLEMS.get(error.errno or 0)) is None:
@@ -155,7 +168,25 @@ def reclaim_path(
         is_folder = stat.S_ISDIR(status.st_mode)
         if is_folder:
             _empty(pin)
-        return _remove(folder, name, file_handle(pin), is_folder=is_folder)
+        return quarantine.remove(name, pin, is_folder=is_folder)
+
+
+def _check_above(parent: str, identity: Mapping[str, Any]) -> None:
+    """Raise RefusedResourceError if what there is of a path is on another file system."""
+    while not os.path.isdir(parent):  # noqa: PTH112  a string
+        parent = os.path.dirname(parent)  # noqa: PTH120  as above
+    fd = os.open(parent, _PATH_ONLY)
+    try:
+        has_file_system_gone(fd, identity)
+    finally:
+        os.close(fd)
+
+
+def _is_surely_the_one(identity: Mapping[str, Any], pin: int) -> bool:
+    try:
+        return _is_the_one(pin, os.fstat(pin), identity)
+    except RefusedResourceError:
+        return False
 
 
 def _is_the_one(pin: int, status: os.stat_result, identity: Mapping[str, Any]) -> bool:
@@ -168,7 +199,10 @@ def _is_the_one(pin: int, status: os.stat_result, identity: Mapping[str, Any]) -
             _check_age(pin, identity)
         return True
     if identity["handle"] is None:
-        raise RefusedResourceError("its file system gives no handles to tell it by")
+        # There is no more to tell it by than before it was confirmed.
+        if not identity.get("is_random"):
+            raise RefusedResourceError("its file system gives no handles to tell it by")
+        return True
     return bool(file_handle(pin) == identity["handle"])
 
 
@@ -194,55 +228,12 @@ def _empty(pin: int) -> None:
         raise removal.errors[0]
 
 
-def _remove(folder: int, name: str, handle: str | None, *, is_folder: bool) -> Outcome:
-    """Remove a name below a pinned folder if it still is the thing of this handle.
-
-    A folder is empty. What is not removed is put back. Raises OSError.
-    """
-    quarantine = f".probate-{secrets.token_hex(8)}"
-    os.mkdir(quarantine, 0o700, dir_fd=folder)
-    inside = os.open(
-        quarantine, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder
-    )
-    try:
-        try:
-            _rename(folder, name, inside, name)
-        except FileNotFoundError:
-            return Outcome.ALREADY_GONE
-        is_gone = False
-        try:
-            pin = os.open(name, _PATH_ONLY | os.O_NOFOLLOW, dir_fd=inside)
-            try:
-                is_same = file_handle(pin) == handle
-            finally:
-                os.close(pin)
-            if not is_same:
-                return Outcome.ALREADY_GONE
-            (os.rmdir if is_folder else os.unlink)(name, dir_fd=inside)
-            is_gone = True
-            return Outcome.RELEASED
-        finally:
-            if not is_gone:
-                _rename(inside, name, folder, name)
-    finally:
-        os.close(inside)
-        with suppress(OSError):
-            os.rmdir(quarantine, dir_fd=folder)
-
-
 def _openat2(folder: int, path: str, flags: int, resolve: int) -> int:
     how = struct.pack("QQQ", flags, 0, resolve)
     fd: int = libc().syscall(
         _SYS_OPENAT2, folder, os.fsencode(path), ctypes.create_string_buffer(how), len(how)
     )
     return _checked(fd, path)
-
-
-def _rename(source: int, name: str, target: int, to: str) -> None:
-    result: int = libc().renameat2(
-        source, os.fsencode(name), target, os.fsencode(to), _RENAME_NOREPLACE
-    )
-    _checked(result, name)
 
 
 def _checked(result: int, path: str) -> int:

@@ -59,6 +59,9 @@ class Store:
         self._lock = threading.RLock()
         # Of the thread that has the lock: a signal handler may write in the midst of a write.
         self._transaction: Any = None
+        # No other file has its number while it is open.
+        self._path = os.path.join(folder, _FILE)  # noqa: PTH118  a string, for each look
+        self._status = os.stat(self._path)  # noqa: PTH116  as above
 
     def put(self, number: int, row: bytes) -> None:
         """Write a row; it is there for whoever comes after when this has returned."""
@@ -72,6 +75,21 @@ class Store:
         """Return all rows."""
         with self._environment.begin() as transaction:
             return [bytes(row) for _, row in transaction.cursor()]
+
+    def is_there(self) -> bool:
+        """Tell whether its file can be found still: others may have removed or covered it."""
+        try:
+            return os.path.samestat(os.stat(self._path), self._status)  # noqa: PTH116  as above
+        except OSError:
+            return False
+
+    def copy_to(self, folder: str) -> None:
+        """Copy all rows into a new folder, also if the file has gone. Raises OSError."""
+        try:
+            with self._lock:
+                self._environment.copy(folder)
+        except self._error as error:
+            raise OSError(f"no store can be made in {folder}: {error}") from error
 
     def close(self) -> None:
         """Let go of the file."""

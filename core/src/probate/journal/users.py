@@ -7,7 +7,6 @@ moment, since a settlement asks about many things.
 from __future__ import annotations
 
 import os
-import re
 import stat
 import time
 from collections import defaultdict
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from probate.errors import RefusedResourceError
 from probate.journal.bound import bound_sockets, device_of_sockets
 from probate.journal.handles import boot_id, network_namespace
+from probate.journal.mounts import mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 _LOOK_LASTS: Final = 0.2
 
 _UNSEEN: Final = "still bound, by a process that is not seen from here"
-
-#: A space, tab, newline or backslash in a path of /proc/self/mountinfo (proc(5)).
-_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 
 
 def users_of_file(_pin: int, status: os.stat_result) -> str:
@@ -174,9 +171,4 @@ def _maps_of(os_pid: int) -> Iterator[tuple[str, int, str]]:
 
 
 def _mount_points() -> list[str]:
-    # Ids, device, root, and where it is mounted: proc(5), /proc/PID/mountinfo.
-    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    return [
-        os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), line.split()[4]))
-        for line in lines
-    ]
+    return [path for _, path in mounts()]

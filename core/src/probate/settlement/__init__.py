@@ -2,13 +2,21 @@
 
 settling.py  settles one dead host: from its rows to an account
 sweeping.py  settles all that have died
+otheruser.py work of root's for another user, as that user
+apart.py     calls in a child that may die of them
 account.py   what a settlement says
 """
 
 from __future__ import annotations
 
 from probate.settlement.account import HostAccount, HostState, OwnerAccount, RowAccount
-from probate.settlement.sweeping import forget_row, read_accounts, sweep
+from probate.settlement.sweeping import (
+    forget_row,
+    forget_row_for,
+    read_accounts,
+    sweep,
+    sweep_for,
+)
 
 __all__ = [
     "HostAccount",
@@ -16,6 +24,8 @@ __all__ = [
     "OwnerAccount",
     "RowAccount",
     "forget_row",
+    "forget_row_for",
     "read_accounts",
     "sweep",
+    "sweep_for",
 ]

@@ -7,12 +7,10 @@ cannot be given back is kept, with the reason, until it can, or somebody says to
 from __future__ import annotations
 
 import concurrent.futures
-import faulthandler
 import fcntl
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from contextlib import contextmanager, suppress
@@ -22,12 +20,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from probate.errors import ReleaseError, describe_error
 from probate.journal.folders import HEADER, KEPT, LOCK, read_json, write_json
 from probate.journal.header import VERSION, is_dead
+from probate.journal.quarantine import quarantine_name
 from probate.journal.store import read_rows
 from probate.journal.users import look_again
 from probate.models import ResourceRecord
 from probate.orchestrator import ResourceOrchestrator, registry_of
 from probate.outcome import Outcome, checked_outcome
 from probate.settlement.account import HostAccount, HostState, OwnerAccount, RowAccount
+from probate.settlement.apart import call_apart
 from probate.system.callthread import CallThread
 
 if TYPE_CHECKING:
@@ -48,8 +48,13 @@ _MOST_ACCOUNTS: Final = 100
 #: The folder beside those of hosts that they are in.
 ACCOUNTS: Final = "accounts"
 
-#: What the header says for all rows, and `reclaim` finds in each identity.
-_OF_HOST: Final = ("boot", "network_namespace")
+#: What comes of reading what is not as it should be.
+_NONSENSE: Final = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+
+#: What the header says for all rows, and `reclaim` finds in each identity; and what follows from
+#: where the row is.
+_OF_HOST: Final = ("boot", "network_namespace", "mount_namespace", "init")
+_OF_PLACE: Final = "quarantine"
 
 
 @final
@@ -72,25 +77,25 @@ def settle(
     """
     try:
         header = read_json(folder / HEADER)
-        version = header["readable_since"]
-        facts: dict[str, Any] = {"pid": header["pid"], "command": tuple(header["command"])}
-    except (ValueError, KeyError, TypeError) as error:
-        return _set_aside(folder, f"its header cannot be read: {error}", dry_run=dry_run)
-    facts["store"] = str(folder)
-    if version > VERSION:
-        return _set_aside(folder, "a newer version of Probate has written it", dry_run=True)
-    is_dead_host = is_dead(header)
+        if header["readable_since"] > VERSION:
+            return _set_aside(folder, "a newer version of Probate has written it", dry_run=True)
+        is_dead_host = is_dead(header)
+        facts = {"store": str(folder), "pid": header["pid"], "command": tuple(header["command"])}
+        living = HostAccount(**facts, state=HostState.ALIVE)
+    except _NONSENSE as error:
+        text = f"its header cannot be read: {describe_error(error)}"
+        return _set_aside(folder, text, dry_run=dry_run)
     if is_dead_host is None:
         text = "it is of another pid namespace, whose processes are not seen from here"
         return HostAccount(**facts, state=HostState.UNKNOWN, text=text)
     if not is_dead_host:
-        return HostAccount(**facts, state=HostState.ALIVE)
+        return living
     with _lock(folder) as is_ours:
         if not is_ours:
             return HostAccount(**facts, state=HostState.BEING_SETTLED)
         try:
             owners, rows = _rows_of(folder, header)
-        except OSError as error:
+        except ValueError as error:
             return _set_aside(folder, str(error), dry_run=dry_run)
         if orchestrator is None:
             orchestrator = _with_kinds({row.record.kind for row in rows})
@@ -103,7 +108,12 @@ def settle(
             is_dry_run=dry_run,
         )
         if not dry_run:
-            _keep(folder, rows, account)
+            try:
+                _keep(folder, rows, account)
+            except OSError as error:
+                # The rows are as they were: the next one finds that most of it is gone.
+                text = f"what is kept could not be noted: {describe_error(error)}"
+                account = account.model_copy(update={"text": text})
     return account
 
 
@@ -173,15 +183,16 @@ def _lock(folder: Path) -> Iterator[bool]:
 def _rows_of(folder: Path, header: dict[str, Any]) -> tuple[list[OwnerAccount], list[_Row]]:
     """Return whom the host had, and what is still to be given back.
 
-    Raises OSError if it cannot be read.
+    Raises ValueError if it cannot be read; OSError.
     """
+    found = None if (folder / KEPT).exists() else _read_apart(str(folder))
+    host = folder.name
     try:
-        if (folder / KEPT).exists():
+        if found is None:
             kept = read_json(folder / KEPT)
             owners = [OwnerAccount.model_validate(each["owner"]) for each in kept]
             pairs = zip(kept, owners, strict=True)
-            return [], [_row(each["number"], each, owner, header) for each, owner in pairs]
-        found = _read_apart(str(folder))
+            return [], [_row(host, each["number"], each, owner, header) for each, owner in pairs]
         by_number = {
             number: OwnerAccount.model_validate(row["process"])
             for number, row in found
@@ -190,20 +201,25 @@ def _rows_of(folder: Path, header: dict[str, Any]) -> tuple[list[OwnerAccount], 
         things = [(number, row) for number, row in found if number not in by_number]
         nobody = OwnerAccount(pid=0)
         return list(by_number.values()), [
-            _row(number, row, by_number.get(row["owner"], nobody), header) for number, row in things
+            _row(host, number, row, by_number.get(row["owner"], nobody), header)
+            for number, row in things
         ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise OSError(f"its rows cannot be read: {describe_error(error)}") from error
+    except _NONSENSE as error:
+        raise ValueError(f"its rows cannot be read: {describe_error(error)}") from error
 
 
-def _row(number: int, row: dict[str, Any], owner: OwnerAccount, header: dict[str, Any]) -> _Row:
+def _row(
+    host: str, number: int, row: dict[str, Any], owner: OwnerAccount, header: dict[str, Any]
+) -> _Row:
     # What was confirmed says where it was made; of an intent, it is where its host began.
     identity = {"ipc_namespace": header.get("ipc_namespace"), **row["identity"]}
+    identity |= {each: header.get(each) for each in _OF_HOST}
+    identity[_OF_PLACE] = quarantine_name(f"{host}:{number}")
     record = ResourceRecord(
         kind=row["kind"],
         description=_printable(row["description"]),
         os_pid=header["pid"],
-        identity={**identity, **{each: header.get(each) for each in _OF_HOST}},
+        identity=identity,
         state=row["state"],
     )
     return _Row(number, record, owner, row.get("tries", 0))
@@ -215,31 +231,15 @@ def _printable(text: str) -> str:
 
 
 def _read_apart(folder: str) -> list[tuple[int, dict[str, Any]]]:
-    """Read a store in a child, which may die of it: a file that was cut off is a SIGBUS."""
-    receiving, sending = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.close(receiving)
-            # Nobody is to be told of a death that says what it is to say.
-            faulthandler.disable()
-            signal.alarm(int(_READING))
-            rows = [(number, json.loads(row)) for number, row in read_rows(folder)]
-            with open(sending, "w") as file:
-                json.dump(rows, file)
-            code = 0
-        finally:
-            os._exit(code)
-    os.close(sending)
+    """Read a store in a child, which may die of it. Raises ValueError if it does, or cannot."""
+
+    def read() -> list[tuple[int, Any]]:
+        return [(number, json.loads(row)) for number, row in read_rows(folder)]
+
     try:
-        with open(receiving) as file:
-            text = file.read()
-    finally:
-        _, status = os.waitpid(child, 0)
-    if status != 0:
-        raise OSError("its store is damaged")
-    return [(number, row) for number, row in json.loads(text)]
+        return [(number, row) for number, row in call_apart(read, _READING)]
+    except ChildProcessError as error:
+        raise ValueError(f"its store is damaged: its reader {error}") from error
 
 
 def _with_kinds(kinds: set[str]) -> ResourceOrchestrator:
@@ -312,7 +312,9 @@ def _keep(folder: Path, rows: list[_Row], account: HostAccount) -> None:
             "owner": owner.model_dump(),
             "state": record.state,
             "identity": {
-                key: value for key, value in record.identity.items() if key not in _OF_HOST
+                key: value
+                for key, value in record.identity.items()
+                if key not in {*_OF_HOST, _OF_PLACE}
             },
             "tries": tries + 1,
             "outcome": results[number].outcome,

@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from probate.errors import describe_error
 from probate.journal.folders import host_folders, places, read_json, remove_unfinished
-from probate.settlement.account import HostAccount
+from probate.settlement.account import HostAccount, HostState
+from probate.settlement.otheruser import call_as
 from probate.settlement.settling import ACCOUNTS, forget, settle, settle_and_save
 
 if TYPE_CHECKING:
+    import pwd
+
     from probate.orchestrator import ResourceOrchestrator
 
 
@@ -26,10 +30,31 @@ def sweep(
     remove_unfinished(where)
     accounts = read_accounts(where, keep=dry_run)
     for folder in host_folders(where):
-        # Another sweep may have just removed it.
-        with suppress(FileNotFoundError):
+        try:
             accounts.append(settle(folder, orchestrator, dry_run=dry_run))
+        except FileNotFoundError:
+            # Another sweep has just removed it.
+            continue
+        except OSError as error:
+            text = f"it cannot be settled now: {describe_error(error)}"
+            state = HostState.UNREADABLE
+            accounts.append(HostAccount(store=str(folder), state=state, text=text))
     return accounts
+
+
+def sweep_for(
+    user: pwd.struct_passwd, orchestrator: ResourceOrchestrator, *, dry_run: bool = False
+) -> list[HostAccount]:
+    """Sweep for a user, as that user, by root: with the user's folders, and the user's rights.
+
+    Raises OSError if that cannot be done, ChildProcessError if it did not come to an end.
+    """
+
+    def work() -> list[dict[str, Any]]:
+        accounts = sweep(orchestrator, dry_run=dry_run)
+        return [account.model_dump(mode="json") for account in accounts]
+
+    return [HostAccount.model_validate(each) for each in call_as(user, work)]
 
 
 def main() -> None:
@@ -61,3 +86,8 @@ def forget_row(row: str, where: str | None = None) -> bool:
     host, _, number = row.rpartition(":")
     folders = [folder for folder in host_folders(where) if folder.name == host]
     return bool(folders) and number.isdigit() and forget(folders[0], int(number))
+
+
+def forget_row_for(user: pwd.struct_passwd, row: str) -> bool:
+    """Do as `forget_row`, as that user, by root. Raises as `sweep_for`."""
+    return bool(call_as(user, lambda: forget_row(row)))

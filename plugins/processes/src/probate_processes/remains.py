@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from probate import Outcome, RefusedResourceError
-from probate.journal import Named, boot_id, pid_namespace
+from probate.journal import Named, boot_id, is_process_dead, pid_namespace
 from probate_processes.cgroup import Cgroup
 from probate_processes.killing import kill
 from probate_processes.marks import tag_of, tokens_of
@@ -66,6 +66,8 @@ def reclaim(record: ResourceRecord, dry_run: bool) -> Outcome:
     if record.identity["boot"] != boot_id():
         return Outcome.ALREADY_GONE
     if record.identity["pid_namespace"] != pid_namespace():
+        if is_process_dead(record.identity.get("init")):
+            return Outcome.ALREADY_GONE
         raise RefusedResourceError("it is of another pid namespace, which is not seen from here")
     remains = Remains(record.os_pid, record.identity)
     if dry_run:

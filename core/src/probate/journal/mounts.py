@@ -1,0 +1,86 @@
+"""Which file system a thing is on, and whether that is there still, with all that is on it.
+
+What is mounted over a folder, or is not mounted now, hides what is there, and removes none of it:
+unless it was in memory alone, such as what a login has below /run/user.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from probate.errors import RefusedResourceError
+from probate.journal.handles import boot_id, libc, mount_namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+#: TMPFS_MAGIC and RAMFS_MAGIC (include/uapi/linux/magic.h), first in what statfs(2) fills in.
+_IN_MEMORY: Final = {0x01021994, 0x858458F6}
+_STATFS_SIZE: Final = 256
+
+#: A space, tab, newline or backslash in a path of /proc/self/mountinfo (proc(5)).
+_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
+
+
+def mounts() -> Iterator[tuple[str, str]]:
+    """Yield the device of each mount, and where it is: also of what is covered by another."""
+    # Ids, device, root, and where it is mounted: proc(5), /proc/PID/mountinfo.
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        device, _, path = line.split()[2:5]
+        path = _ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), path)
+        yield device.decode(), os.fsdecode(path)
+
+
+def file_system_of(fd: int) -> dict[str, Any]:
+    """Return what tells the file system of an open folder, until the next boot at least."""
+    buffer = ctypes.create_string_buffer(_STATFS_SIZE)
+    libc().fstatfs(fd, buffer)
+    is_in_memory = struct.unpack_from("L", buffer)[0] in _IN_MEMORY
+    return {
+        "file_system": os.fstatvfs(fd).f_fsid,
+        "in_memory": _named(os.fstat(fd).st_dev) if is_in_memory else None,
+    }
+
+
+def has_file_system_gone(fd: int, identity: Mapping[str, Any]) -> bool:
+    """Tell whether what a thing was made on is gone, by what is open in its place.
+
+    Raises RefusedResourceError if this is another, and that one may come back.
+    """
+    wanted = identity.get("file_system")
+    # By another boot, it may have another name.
+    if wanted is None or identity.get("boot") not in {None, boot_id()}:
+        return False
+    if os.fstatvfs(fd).f_fsid == wanted:
+        return False
+    device: str | None = identity["in_memory"]
+    own = mount_namespace()
+    # What others have mounted is not seen from here.
+    is_seen = identity.get("mount_namespace", own) == own
+    if device is not None and is_seen and not _may_be_mounted(device, wanted):
+        return True
+    raise RefusedResourceError("the file system that it is on is not mounted there now")
+
+
+def _may_be_mounted(device: str, file_system: int) -> bool:
+    for each, path in mounts():
+        if each == device:
+            with suppress(OSError):
+                # The kernel gives the number of a device again, too.
+                if _named(os.stat(path).st_dev) == device:  # noqa: PTH116  a string
+                    if os.statvfs(path).f_fsid == file_system:
+                        return True
+                    continue
+            return True
+    return False
+
+
+def _named(device: int) -> str:
+    """Write a device as /proc/PID/mountinfo does."""
+    return f"{os.major(device)}:{os.minor(device)}"

@@ -1,0 +1,176 @@
+"""Quarantine: where a thing is moved, out of everybody's reach, to be removed or put back.
+
+Between a comparison and an unlink(2) another could take the name. So the thing is moved into a
+folder beside it that nobody else can enter, compared there, and put back if it is not the one.
+Who does that may be killed: then the next one finds the folder again by its name, which only those
+know who have the record.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import stat
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, final
+
+from probate.errors import BusyResourceError, RefusedResourceError
+from probate.journal.handles import file_handle, libc
+from probate.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: include/uapi/linux/fs.h.
+_RENAME_NOREPLACE: Final = 1
+
+_PATH_ONLY: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: There is no room for a folder, though there may be for another name.
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EMLINK}
+
+#: What a file system says that knows no rename which replaces nothing (renameat2(2)).
+_NO_FLAGS: Final = {errno.EINVAL, errno.ENOSYS}
+
+
+def quarantine_name(row: str) -> str:
+    """Return what the quarantine of a row is called, which nobody can guess who has not that."""
+    return f".probate-{sha256(row.encode()).hexdigest()[:16]}"
+
+
+@final
+class Quarantine:
+    """The quarantine of one thing, beside it in a pinned folder."""
+
+    def __init__(self, folder: int, name: str | None) -> None:
+        self._folder = folder
+        self._name = name or f".probate-{secrets.token_hex(8)}"
+
+    def remove(self, name: str, pin: int, *, is_folder: bool) -> Outcome:
+        """Remove a name of the folder if it still is what `pin` refers to; put back what is not.
+
+        A folder is empty. Returns ALREADY_GONE if it is another's by now. Raises OSError,
+        BusyResourceError, RefusedResourceError.
+        """
+        try:
+            os.mkdir(self._name, 0o700, dir_fd=self._folder)
+        except OSError as error:
+            if error.errno in _NO_ROOM and not is_folder:
+                # Under a name that nobody knows it is out of the way of all who mean no harm; and
+                # who may do harm here could have removed what is brought there.
+                return self._remove(name, pin, self._folder, self._name, is_folder=False)
+            if not isinstance(error, FileExistsError):
+                raise
+        with self._opened() as inside:
+            return self._remove(name, pin, inside, name, is_folder=is_folder)
+
+    def recover(self, name: str, is_the_one: Callable[[int], bool], *, dry_run: bool) -> bool:
+        """Remove what was moved by one who was killed before he could; tell whether that was so.
+
+        `is_the_one` is asked of it, with a descriptor that pins it. Another's is put back, unless
+        it is a dry run. Raises OSError, RefusedResourceError.
+        """
+        try:
+            status = os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISDIR(status.st_mode):
+            return self._recover(name, is_the_one, self._folder, self._name, dry_run=dry_run)
+        with self._opened() as inside:
+            return self._recover(name, is_the_one, inside, name, dry_run=dry_run)
+
+    def _recover(
+        self, name: str, is_the_one: Callable[[int], bool], inside: int, to: str, *, dry_run: bool
+    ) -> bool:
+        try:
+            pin = os.open(to, _PATH_ONLY, dir_fd=inside)
+        except FileNotFoundError:
+            return False
+        try:
+            is_ours = is_the_one(pin)
+            if not dry_run:
+                if is_ours:
+                    _unlink(inside, to, is_folder=stat.S_ISDIR(os.fstat(pin).st_mode))
+                else:
+                    self._put_back(inside, to, name)
+            return is_ours
+        finally:
+            os.close(pin)
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Open it, if it is ours alone, and remove it in the end if nothing is left in it."""
+        inside = os.open(self._name, _FOLDER, dir_fd=self._folder)
+        try:
+            status = os.fstat(inside)
+            if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+                raise RefusedResourceError(f"{self._path(self._name)} is in the way, and not ours")
+            try:
+                yield inside
+            finally:
+                with suppress(OSError):
+                    os.rmdir(self._name, dir_fd=self._folder)
+        finally:
+            os.close(inside)
+
+    def _remove(self, name: str, pin: int, inside: int, to: str, *, is_folder: bool) -> Outcome:
+        try:
+            if not _has_moved(self._folder, name, inside, to):
+                # There is nothing in there that it could replace.
+                os.rename(name, to, src_dir_fd=self._folder, dst_dir_fd=inside)
+        except FileNotFoundError:
+            if not os.fstat(inside).st_nlink:
+                raise BusyResourceError("others remove what is made beside it") from None
+            return Outcome.ALREADY_GONE
+        is_gone = False
+        try:
+            moved = os.open(to, _PATH_ONLY, dir_fd=inside)
+            try:
+                # Both are pinned, so that their numbers are their own.
+                is_same = os.path.samestat(os.fstat(moved), os.fstat(pin))
+                is_same = is_same and file_handle(moved) == file_handle(pin)
+            finally:
+                os.close(moved)
+            if not is_same:
+                return Outcome.ALREADY_GONE
+            _unlink(inside, to, is_folder=is_folder)
+            is_gone = True
+            return Outcome.RELEASED
+        finally:
+            if not is_gone:
+                self._put_back(inside, to, name)
+
+    def _put_back(self, inside: int, name: str, to: str) -> None:
+        try:
+            if not _has_moved(inside, name, self._folder, to):
+                # A second name replaces nothing either; of folders, the kernel makes none.
+                os.link(name, to, src_dir_fd=inside, dst_dir_fd=self._folder, follow_symlinks=False)
+                os.unlink(name, dir_fd=inside)
+        except FileExistsError as error:
+            kept = self._path(self._name if inside == self._folder else f"{self._name}/{name}")
+            raise OSError(
+                error.errno, f"a newer one has its name, and what was there before is now {kept}"
+            ) from error
+
+    def _path(self, name: str) -> str:
+        return f"{os.readlink(f'/proc/self/fd/{self._folder}')}/{name}"
+
+
+def _unlink(folder: int, name: str, *, is_folder: bool) -> None:
+    (os.rmdir if is_folder else os.unlink)(name, dir_fd=folder)
+
+
+def _has_moved(source: int, name: str, target: int, to: str) -> bool:
+    """Move a name to where there must be none; False if the file system cannot promise that.
+
+    Raises OSError, FileExistsError included.
+    """
+    if libc().renameat2(source, os.fsencode(name), target, os.fsencode(to), _RENAME_NOREPLACE) == 0:
+        return True
+    if (number := ctypes.get_errno()) in _NO_FLAGS:
+        return False
+    raise OSError(number, os.strerror(number), name)
