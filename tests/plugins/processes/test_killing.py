@@ -87,6 +87,8 @@ def test_a_host_with_one_descriptor_can_still_kill_a_cgroup(
     script = '(setsid sh -c \'echo $$ >> "$0"; exec sleep 300\' "$0" &); exec sleep 300'
     child = trees.spawn(owner.pid, ["sh", "-c", script, str(tmp_path / "pids")])
     family = [pin(child.os_pid), pin(*pids_in(tmp_path / "pids"))]
+    for os_pid in (other.os_pid or 0, *(each.os_pid for each in family)):
+        kernel.await_containment(os_pid)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (kernel.fds()[-1] + 3, hard))
     taken: list[int] = []

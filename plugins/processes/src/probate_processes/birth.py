@@ -5,6 +5,7 @@ from __future__ import annotations
 import _posixsubprocess
 import contextlib
 import fcntl
+import operator
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from probate import OsProcess
 from probate_processes.limits import set_rlimits
 from probate_processes.marks import Mark, set_tag
 from probate_processes.procfs import Descent
-from probate_processes.threadmarks import Worn, mark_from_outside
+from probate_processes.threadmarks import mark_from_outside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,8 +73,10 @@ class Birth:
         self.os_pids: list[int] = []
         #: None if somebody has reaped it by now, or it could not be pinned.
         self.leader: OsProcess | None = None
+        #: Whether it wore the marks from its first moment on, and so does whatever it forks.
+        self.is_marked = False
         #: Whether it was inside of the cgroup from then on.
-        self.is_contained = False
+        self.is_contained = cgroup is None
 
     def start(self, argv: Sequence[str | bytes], options: dict[str, Any]) -> None:
         """Start a program as subprocess.Popen does. Raises what that raises."""
@@ -93,12 +96,12 @@ class Birth:
                     pipe.close()
 
     def _fork(self, *arguments: Any) -> int:
-        calls = starmap(_fork_exec, (arguments,))
+        fork = (_fork_exec, *arguments)
         if self._launcher is not None:
-            self._launcher.fork(calls, self.os_pids, self.mark.worn, self._caller)
+            self._launcher.fork(fork, self.os_pids, self.mark.worn, self._caller)
         else:
             # In one step: no exception comes between the fork and the note of it.
-            self.os_pids.extend(calls)
+            self.os_pids.extend(starmap(operator.call, (fork,)))
         self._settle()
         return self.os_pids[0]
 
@@ -111,13 +114,18 @@ class Birth:
         with contextlib.suppress(ProcessLookupError):
             self.leader = OsProcess.open(os_pid)
         set_rlimits(os_pid, self._rlimits)
-        self.is_contained = self._cgroup is None or self._cgroup.add(os_pid)
+        if self._launcher is not None:
+            self.is_marked = self.mark.is_worn_by(os_pid)
+            if not self.is_marked:
+                with contextlib.suppress(ProcessLookupError):
+                    # It should, unless it has ended, and even then it may: no other will.
+                    self._launcher.is_of_use = Descent.of(os_pid).is_zombie
+        if self._cgroup is not None and (self._gate is not None or not self.is_marked):
+            # At once, since limits of the cgroup are to hold, or nothing else holds it; though it
+            # may take the kernel some milliseconds.
+            self.is_contained = self._cgroup.add(os_pid)
         if self._gate is not None:
             self._gate.open()
-        if self._launcher is not None and not self.mark.is_shown_by(Worn.by(os_pid)):
-            with contextlib.suppress(ProcessLookupError):
-                # It should, unless it has ended, and even then it may: no other will.
-                self._launcher.is_of_use = Descent.of(os_pid).is_zombie
 
 
 @final

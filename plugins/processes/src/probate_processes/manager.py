@@ -22,8 +22,9 @@ from probate.process import checked_argv
 from probate.system import Elsewhere, death_watch
 from probate_processes import remains
 from probate_processes.accounting import describe, os_usage
+from probate_processes.containment import contain
 from probate_processes.killing import NotPermittedError, kill, reap, reap_if_deserted
-from probate_processes.launch import Start, Stdio, adopt_tree, contain
+from probate_processes.launch import Start, Stdio, adopt_tree
 from probate_processes.native import Child, native_of
 from probate_processes.options import checked_options
 from probate_processes.procfs import Members, close_all, is_ancestor
@@ -117,6 +118,7 @@ class ProcessTreeManager:
         except BaseException as error:
             self._undo(start, error)
             raise
+        start.contain()
         if tree.is_over:
             # By itself, before it was owned.
             self._discard(tree)
