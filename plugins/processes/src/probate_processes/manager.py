@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from probate.process import Argument, PopenOptions
     from probate_processes.native import Native
     from probate_processes.stopping import Stop
-    from probate_processes.tree import Tree
+    from probate_processes.tree import Tree, UnclaimedChildren
 
 #: Seconds between two looks at a tree whose end nobody announces, at most.
 _PAUSE: Final = 1.0
@@ -144,7 +144,7 @@ class ProcessTreeManager:
         Raises NotOwnedError if it is another's.
         """
         tree = self.table.get(pid, self.table.find(pid, process))
-        return self._living(tree)
+        return self._living(tree, self._trees.unclaimed_children)
 
     # -- the kind's hooks ----------------------------------------------------
 
@@ -223,7 +223,9 @@ class ProcessTreeManager:
 
     def usage(self, pid: int) -> ResourceUsage:
         """Account for the OS processes of `pid`, and what they and their descendants use."""
-        living = [os_pid for _, tree in self.table.owned(pid) for os_pid in self._living(tree)]
+        living: list[int] = []
+        for _, tree in self.table.owned(pid):
+            living += self._living(tree, self._trees.recent_unclaimed_children)
         return self.table.usage(pid).model_copy(update={"os": os_usage(living)})
 
     # -- inside --------------------------------------------------------------
@@ -372,7 +374,7 @@ class ProcessTreeManager:
         if not tree.leader.has_exited():
             return repr(tree)
         with contextlib.suppress(OSError):
-            living = self._living(tree)
+            living = self._living(tree, self._trees.recent_unclaimed_children)
             names = [describe(os_pid) for os_pid in living[:_NAMED]]
             if len(living) > _NAMED:
                 names.append(f"{len(living) - _NAMED} more")
@@ -381,11 +383,11 @@ class ProcessTreeManager:
                 return f"OS {word} {'; '.join(names)}, left by {tree.native!r}"
         return repr(tree)
 
-    def _living(self, tree: Tree) -> list[int]:
+    def _living(self, tree: Tree, unclaimed_children: UnclaimedChildren) -> list[int]:
         self._trees.reap_orphans()
         members: Members = {}
         try:
-            tree.scan(members, self._trees.unclaimed_children)
+            tree.scan(members, unclaimed_children)
             return [os_pid for os_pid, member in members.items() if not member.has_exited()]
         finally:
             close_all(members)

@@ -28,6 +28,9 @@ logger = logging.getLogger("probate")
 #: Seconds between two searches for orphans that have ended in trees that live on.
 _SWEEP_INTERVAL: Final = 1.0
 
+#: Seconds for which a look at the children serves who asks for an account.
+_RECENT: Final = 0.1
+
 #: How often it is looked again who the children are, when some were reaped meanwhile.
 _LOOKS: Final = 3
 
@@ -65,6 +68,8 @@ class TreeRegistry:
         self._most_known = _REMEMBERED
         #: The unclaimed children, by pid, as they were at the last look.
         self._judged: dict[int, _Judged] = {}
+        #: When that was.
+        self._looked_at = float("-inf")
         #: For which round of deaths it was looked last, and what was found.
         self._looked: tuple[int, dict[int, _Judged]] = (-1, {})
         self._swept_at = 0.0
@@ -136,6 +141,12 @@ class TreeRegistry:
         """Find the children that lead no tree, and belong to this one: start times by pid."""
         return _those_of(tree, self._look())
 
+    def recent_unclaimed_children(self, tree: Tree) -> dict[int, int]:
+        """As `unclaimed_children`, by a look that may be a moment old: one for many trees."""
+        if time.monotonic() - self._looked_at > _RECENT:
+            self._look()
+        return _those_of(tree, self._judged)
+
     def has_orphans_of(self, tree: Tree, death_round: int | None) -> bool:
         """Whether a tree, whose leader has exited, may have left orphans; False only if certain.
 
@@ -199,7 +210,7 @@ class TreeRegistry:
         self._users = set()
         self._trees, self._leaderless, self._known, self._judged = {}, {}, {}, {}
         self._marked = MarkedTrees()
-        self._looked = (-1, {})
+        self._looked, self._looked_at = (-1, {}), float("-inf")
 
     def count_marked(self) -> int:
         """Count the trees whose processes are marked."""
@@ -212,6 +223,7 @@ class TreeRegistry:
 
         Without the lock: what falls into a look may well end trees, on other threads.
         """
+        looked_at = time.monotonic()
         by_thread = children_by_thread(os.getpid())
         for tid in launchers.tids():
             # Whoever was forked there and leads no tree was so by a stranger: an orphan never is.
@@ -236,7 +248,7 @@ class TreeRegistry:
                         logger.warning("OS process %d came as an orphan of unknown tree", os_pid)
                 if judged is not None:
                     found[os_pid] = judged
-        self._judged = found
+        self._judged, self._looked_at = found, looked_at
         return found
 
     def _judge(self, lineage: Lineage) -> _Judged:
