@@ -12,6 +12,7 @@ from processes_kernel import SLEEP, pids_in
 
 from probate import NotOwnedError
 from probate_processes import treeregistry
+from probate_processes.procfs import children_by_thread
 from probate_processes.subreaper import is_subreaper
 
 if TYPE_CHECKING:
@@ -180,13 +181,12 @@ def test_an_account_of_many_trees_takes_one_look_at_the_orphans(
     owners = [manager.spawn(["sh", "-c", script]).pid for _ in range(10)]
     kernel.eventually(lambda: _count_members(trees, owners) == 20, "each has its daemon")
     looks: list[int] = []
-    look = treeregistry.children_by_thread
 
     def count(os_pid: int) -> dict[str, bytes]:
         looks.append(os_pid)
-        return look(os_pid)
+        return children_by_thread(os_pid)
 
-    monkeypatch.setattr(treeregistry, "children_by_thread", count)
+    monkeypatch.setattr("probate_processes.treeregistry.children_by_thread", count)
     monkeypatch.setattr(treeregistry, "_RECENT", 60)
 
     assert _count_members(trees, owners) == 20
