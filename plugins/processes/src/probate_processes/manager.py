@@ -13,7 +13,6 @@ from probate import (
     Outcome,
     OwnershipTable,
     ProcessTerminatedError,
-    add_note,
     current_grace,
     pid_or_current,
 )
@@ -21,7 +20,7 @@ from probate.errors import describe_error
 from probate.process import checked_argv
 from probate.system import Elsewhere, death_watch
 from probate_processes import remains
-from probate_processes.accounting import describe, os_usage
+from probate_processes.accounting import describe, note_shared_files, note_untold, os_usage
 from probate_processes.containment import contain
 from probate_processes.killing import NotPermittedError, kill, reap, reap_if_deserted
 from probate_processes.launch import Start, Stdio, adopt_tree
@@ -273,8 +272,9 @@ class ProcessTreeManager:
                 return
             tree.native.record_exit(tree.leader)
             if reap_if_deserted(tree, self._trees, death_round):
+                tree.untold = self._trees.untold_then()
                 self._finish(tree)
-                if not tree.is_asked or tree.has_outlived_kill:
+                if not (tree.is_asked or tree.untold) or tree.has_outlived_kill:
                     # Over without our doing: there is nothing to account for.
                     self._discard(tree)
             elif tree.has_outlived_kill:
@@ -295,24 +295,16 @@ class ProcessTreeManager:
                     self._kill_failed(tree)
                     if isinstance(error, NotPermittedError):
                         # No later try would be any better.
-                        _note_shared_files(tree)
+                        note_shared_files(tree)
                         self._abandon(tree)
                     raise
-                _note_shared_files(tree)
-                self._note_untold()
+                note_shared_files(tree)
+                tree.untold = self._trees.untold()
                 with tree.lock:
                     self._finish(tree)
                 tree.native.resolve_exited()
+        note_untold(tree)
         return Outcome.RELEASED if tree.is_asked else Outcome.ALREADY_GONE
-
-    def _note_untold(self) -> None:
-        """Say so in the account if some may have been left: those whose tree cannot be told."""
-        if untold := self._trees.untold():
-            count = f"{len(untold)} process{'es' if len(untold) > 1 else ''}"
-            add_note(
-                f"{count} came to this host as orphans and could not be told: of a tree of "
-                f"this host, and nobody knows of which ({', '.join(map(str, untold))})"
-            )
 
     def _kill_failed(self, tree: Tree) -> None:
         """Tell of the leader's death, if it was killed although not all could be."""
@@ -391,9 +383,3 @@ class ProcessTreeManager:
             return [os_pid for os_pid, member in members.items() if not member.has_exited()]
         finally:
             close_all(members)
-
-
-def _note_shared_files(tree: Tree) -> None:
-    """Add to the account what stays in /dev/shm of those who were killed."""
-    if left := tree.shared_files.left():
-        add_note(f"{tree!r} {left}")

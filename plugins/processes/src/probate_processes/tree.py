@@ -70,6 +70,8 @@ class Tree:
         self.is_being_killed = False
         #: What its processes had in /dev/shm when they were killed.
         self.shared_files = SharedFiles()
+        #: Orphans that may have been of it when it ended: nobody can tell.
+        self.untold: list[int] = []
         #: Whether it could not be killed in time, so that nobody but the kernel ends it.
         self.has_outlived_kill = False
         #: When it is looked at again, if so, and after how many seconds.

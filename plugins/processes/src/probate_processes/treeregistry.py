@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import resource
 import threading
@@ -22,8 +21,6 @@ from probate_processes.subreaper import is_subreaper, set_subreaper
 if TYPE_CHECKING:
     from probate import OsProcess
     from probate_processes.tree import Tree
-
-logger = logging.getLogger("probate")
 
 #: Seconds between two searches for orphans that have ended in trees that live on.
 _SWEEP_INTERVAL: Final = 1.0
@@ -198,11 +195,11 @@ class TreeRegistry:
 
         It takes a program that sheds what it was born with on purpose.
         """
-        return [
-            os_pid
-            for os_pid, (lineage, tree) in list(self._look().items())
-            if tree is None and self._is_untold(lineage) and not _is_zombie(lineage)
-        ]
+        return self._untold_of(self._look())
+
+    def untold_then(self) -> list[int]:
+        """List those who were so when it was last looked who had left orphans."""
+        return self._untold_of(self._looked[1])
 
     def forget_parent(self) -> None:
         """Know no trees, in a forked child; it is no subreaper (prctl(2))."""
@@ -243,13 +240,17 @@ class TreeRegistry:
                     judged = None
                 if judged is None and (lineage := Lineage.of_child(os_pid)) is not None:
                     judged = self._judge(lineage)
-                    if judged.tree is None and self._is_untold(lineage):
-                        # Accounts name it as well, but a tree that ends by itself has none.
-                        logger.warning("OS process %d came as an orphan of unknown tree", os_pid)
                 if judged is not None:
                     found[os_pid] = judged
         self._judged, self._looked_at = found, looked_at
         return found
+
+    def _untold_of(self, judged: dict[int, _Judged]) -> list[int]:
+        return [
+            os_pid
+            for os_pid, (lineage, tree) in list(judged.items())
+            if tree is None and self._is_untold(lineage) and not _is_zombie(lineage)
+        ]
 
     def _judge(self, lineage: Lineage) -> _Judged:
         tree = self._known_tree(lineage) or self._marked.tree_of(lineage)
