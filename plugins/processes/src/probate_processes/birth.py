@@ -46,9 +46,8 @@ class Birth:
     """Forks one process, and pins, tags, limits and contains it at once.
 
     With a launcher, on whose thread this runs, it is born with the marks, by vfork(2): its program
-    may run by then. Without, it is marked from outside, by fork(2), which takes longer in a host
-    with much memory, while it has its files to close and its program to open. One that `is_held`
-    waits until all is done.
+    may run by then. One that `is_held` waits until all is done, by fork(2), which takes longer in a
+    host with much memory: without a launcher, it is marked from outside.
     """
 
     def __init__(
@@ -84,8 +83,7 @@ class Birth:
             if self._gate is not None:
                 opened.callback(self._gate.close)
                 options = {**options, "preexec_fn": self._gate.wait}
-            by_vfork = self._launcher is not None
-            self.popen.__init__(self._fork, by_vfork, argv, start_new_session=True, **options)  # type: ignore[misc]
+            self.popen.__init__(self._fork, argv, start_new_session=True, **options)  # type: ignore[misc]
 
     def close_pipes(self) -> None:
         """Close our ends of its streams."""
@@ -135,18 +133,14 @@ class _ForkedElsewhere(_Popen):  # type: ignore[misc,valid-type]  # Popen, if no
     def __init__(
         self,
         fork: Callable[..., int],
-        by_vfork: bool,
         argv: Sequence[str | bytes],
         **options: Any,
     ) -> None:
         self._fork = fork
-        self._by_vfork = by_vfork
         super().__init__(argv, **options)
 
     def _execute_child(self, *arguments: Any) -> None:
         names = {**_execute_child.__globals__, "_fork_exec": self._fork}
-        if not self._by_vfork:
-            names["_USE_VFORK"] = False
         types.FunctionType(_execute_child.__code__, names)(self, *arguments)
 
 

@@ -113,7 +113,10 @@ class Start:
         self._cgroup = Cgroup.create()
         rlimits = limit_tree(self._limits, self._cgroup)
         limits = self._limits
-        is_held = limits is not None and any((limits.cpu, limits.memory, limits.pids))
+        # Without marks from its birth on it would escape by what it does first.
+        is_held = launcher is None or (
+            limits is not None and any((limits.cpu, limits.memory, limits.pids))
+        )
         birth = Birth(mark, launcher, caller, self._cgroup, rlimits, is_held=is_held)
         self._birth = birth
         options = {**self._options, "env": _marked(self._options.get("env"), mark.token)}
