@@ -79,21 +79,21 @@ def strangers(commands: dict[str, list[str]]) -> Iterator[dict[int, bytes]]:
         # Until they are what they will be.
         seen = found
         time.sleep(1 if CHAOS else 0.3)
-    family = {os_pid: started for os_pid, started in found.items() if os_pid not in before}
-    pinned = [OsProcess.open(os_pid) for os_pid in family]
     try:
-        yield family
+        yield {os_pid: started for os_pid, started in found.items() if os_pid not in before}
     finally:
-        for each in pinned:
-            each.send_signal(signal.SIGKILL)
+        # Also those who have come late; of the trees nobody is left by now.
+        while left := living_descendants().keys() - before.keys():
+            for os_pid in left:
+                with suppress(ProcessLookupError), OsProcess.open(os_pid) as process:
+                    process.send_signal(signal.SIGKILL)
+                    while not process.has_exited():
+                        time.sleep(0.01)
+                    if process.os_pid not in {popen.pid for popen in popens}:
+                        with suppress(ChildProcessError):
+                            process.exit_code(reap=True)
         for popen in popens:
             popen.wait()
-        for each in pinned:
-            while not each.has_exited():
-                time.sleep(0.01)
-            with suppress(ChildProcessError):
-                each.exit_code(reap=True)
-            each.close()
 
 
 def end(manager: ProcessManager, process: Process, how: str) -> str:
