@@ -89,11 +89,12 @@ def strangers(commands: dict[str, list[str]]) -> Iterator[dict[int, bytes]]:
                     process.send_signal(signal.SIGKILL)
                     while not process.has_exited():
                         time.sleep(0.01)
-                    if process.os_pid not in {popen.pid for popen in popens}:
-                        with suppress(ChildProcessError):
-                            process.exit_code(reap=True)
         for popen in popens:
             popen.wait()
+        for os_pid in set(children_of(os.getpid())) - before.keys():
+            # Orphans of theirs that came to this host.
+            with suppress(ChildProcessError):
+                os.waitpid(os_pid, os.WNOHANG)
 
 
 def end(manager: ProcessManager, process: Process, how: str) -> str:
