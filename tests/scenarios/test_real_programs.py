@@ -43,6 +43,10 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+#: In the environment of strangers.
+STRANGER: Final = "PROBATE_TEST_STRANGER"
+
+
 def living_descendants() -> dict[int, bytes]:
     """Start times of all that descend from this host, and are no zombies, by pid."""
     found: dict[int, bytes] = {}
@@ -71,6 +75,7 @@ def strangers(commands: dict[str, list[str]]) -> Iterator[dict[int, bytes]]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            env={**os.environ, STRANGER: "1"},
         )
         for name in chosen
     ]
@@ -95,6 +100,28 @@ def strangers(commands: dict[str, list[str]]) -> Iterator[dict[int, bytes]]:
             # Orphans of theirs that came to this host.
             with suppress(ChildProcessError):
                 os.waitpid(os_pid, os.WNOHANG)
+
+
+def named(os_pid: int) -> str:
+    """What it is, if it is still there."""
+    words = Path(f"/proc/{os_pid}/cmdline").read_bytes().split(b"\0")
+    return f"{os_pid}, child of {stat_of(os_pid)[1].decode()}: {words}"
+
+
+def is_strange(os_pid: int, family: dict[int, bytes]) -> bool:
+    """Whether a process comes from a stranger that took its time to start it."""
+    while os_pid not in {0, 1, os.getpid()}:
+        if os_pid in family:
+            return True
+        try:
+            environment = Path(f"/proc/{os_pid}/environ").read_bytes()
+            parent = int(stat_of(os_pid)[1])
+        except OSError:
+            return False
+        if f"{STRANGER}=1".encode() in environment.split(b"\0"):
+            return True
+        os_pid = parent
+    return False
 
 
 def end(manager: ProcessManager, process: Process, how: str) -> str:
@@ -127,11 +154,12 @@ def test_real_programs_end_with_their_trees(
     survivors: list[str] = []
     members = 0
     busy = early.computing_threads() if host == "busy" else nullcontext()
+    here = living_descendants()
     with house(monkeypatch, containment, grace=0.2) as manager:
         # While it is there, orphans come to this host.
         guard = manager.spawn(["sleep", "3000"])
         with strangers(commands) as family, busy:
-            known = {guard.os_pid, *family}
+            known = {guard.os_pid, *family, *here}
             for start in range(0, NUMBER, BATCH):
                 batch = [names[number % len(names)] for number in range(start, start + BATCH)]
                 random.shuffle(batch)
@@ -142,14 +170,14 @@ def test_real_programs_end_with_their_trees(
                 ]
                 # At whatever stage of theirs.
                 time.sleep(random.uniform(0, 1.0 if CHAOS else 0.2))
-                members += len(living_descendants()) - len(family) - 1
+                members += len(living_descendants().keys() - known)
                 for process in random.sample(started, len(started)):
                     how = random.choice(["killed", "terminated", "terminated on a loop"])
                     accounts.append(end(manager, process, how))
                     said = re.findall(r"\d+", accounts[-1])
                     known.update(map(int, said))
-                left = {pid: at for pid, at in living_descendants().items() if pid not in known}
-                survivors += [f"{pid} of {batch}" for pid in left]
+                left = living_descendants().keys() - known
+                survivors += [named(pid) for pid in left if not is_strange(pid, family)]
                 known.update(left)
             touched = family.keys() - living_descendants().keys()
 

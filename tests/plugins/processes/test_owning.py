@@ -178,7 +178,11 @@ def test_an_account_of_many_trees_takes_one_look_at_the_orphans(
 ) -> None:
     """Of 240 trees each looked at the orphans of all, and `probate ps` left the host out."""
     script = "setsid -f sleep 300; exec sleep 300"
-    owners = [manager.spawn(["sh", "-c", script]).pid for _ in range(10)]
+    spawned = [manager.spawn(["sh", "-c", script]) for _ in range(10)]
+    owners = [process.pid for process in spawned]
+    for process in spawned:
+        # That looks, too.
+        kernel.await_containment(process.os_pid or 0)
     kernel.eventually(lambda: _count_members(trees, owners) == 20, "each has its daemon")
     looks: list[int] = []
 
@@ -188,6 +192,7 @@ def test_an_account_of_many_trees_takes_one_look_at_the_orphans(
 
     monkeypatch.setattr("probate_processes.treeregistry.children_by_thread", count)
     monkeypatch.setattr(treeregistry, "_RECENT", 60)
+    monkeypatch.setattr(treeregistry, "_SWEEP_INTERVAL", 60)
 
     assert _count_members(trees, owners) == 20
     assert len(looks) <= 1
