@@ -24,7 +24,9 @@ import pyperf
 from measure import Row, Series
 
 #: Modules of rows, in the order of the table; each has a function `rows`.
-MODULES: Final = ("closing", "bookkeeping", "scale", "workers", "journal", "starting")
+MODULES: Final = (
+    "closing", "bookkeeping", "scale", "workers", "spawning", "trees", "journal", "starting",
+)  # fmt: skip
 
 #: Between these a document has its table.
 _BEGIN: Final = "<!-- table -->"

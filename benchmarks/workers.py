@@ -8,7 +8,6 @@ has killed, and when each pidfd was readable. From then on it is ours, until `on
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import resource
@@ -21,13 +20,11 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from measure import Row, Series
+from spawning import each_way
 
 from probate import ProcessManager
-from probate_processes.cgroup import Cgroup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from probate import Process
 
 ALIVE: Final = 1000
@@ -49,10 +46,6 @@ _REST: Final = 0.5
 
 #: Of how many spawns the median is taken, at each number of workers alive.
 SPAWNS: Final = 15
-
-#: MiB that a host has touched, for what a fork(2) would have to copy the tables of.
-MEMORY: Final = (40, 400)
-PAGE: Final = 4096
 
 _KILLER: Final = """
 import os, select, signal, sys, time
@@ -187,80 +180,6 @@ def spawn_bare() -> float:
     return took
 
 
-def spawn_default() -> float:
-    """The peer: subprocess as it is, by vfork(2), in this host's session."""
-    started = time.perf_counter()
-    popen = subprocess.Popen(WORKER)
-    took = time.perf_counter() - started
-    popen.kill()
-    popen.wait()
-    return took
-
-
-def spawn_alone(manager: ProcessManager) -> float:
-    """Ours: one worker, ended at once."""
-    started = time.perf_counter()
-    worker = manager.spawn(WORKER)
-    took = time.perf_counter() - started
-    worker.terminate()
-    return took
-
-
-def measure_memory(how: str) -> list[Row]:
-    """What a spawn takes in hosts of several sizes, and how much of it until it is contained."""
-    rows = []
-    contained: list[float] = []
-    add = Cgroup.add
-
-    def note_when(cgroup: Cgroup, os_pid: int) -> bool:
-        is_inside = add(cgroup, os_pid)
-        contained.append(time.perf_counter())
-        return is_inside
-
-    Cgroup.add = note_when  # type: ignore[method-assign,assignment]  # to know when
-    try:
-        for mebibytes in MEMORY:
-            ballast = bytearray(mebibytes << 20)
-            ballast[::PAGE] = b"\1" * len(ballast[::PAGE])
-            with ProcessManager.builder().with_grace(0).build() as manager:
-                manager.spawn(WORKER)
-                contained.clear()
-                pairs, until = [], []
-                for _ in range(PAIRS):
-                    started = time.perf_counter()
-                    ours = spawn_alone(manager)
-                    if contained:
-                        until.append(contained[0] - started)
-                        contained.clear()
-                    pairs.append((ours, spawn_default()))
-            del ballast
-            rows += _memory_rows(f"{mebibytes} MiB touched, {how}", pairs, until)
-    finally:
-        Cgroup.add = add  # type: ignore[method-assign]
-    return rows
-
-
-def _memory_rows(where: str, pairs: list[tuple[float, float]], until: list[float]) -> list[Row]:
-    ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-    rows = [
-        Row(
-            f"spawn; {where}",
-            ours,
-            "subprocess.Popen as it is",
-            theirs,
-            statistics.median(a / b for a, b in pairs),
-            target=2.0,
-            note=f"{(ours - theirs) * 1e3:+.2f} ms",
-        )
-    ]
-    if until:
-        inside = statistics.median(until)
-        rows.append(
-            Row(f"until it is contained; {where}", inside, "spawn returns", ours, inside / ours)
-        )
-    return rows
-
-
 def spawn_ours(manager: ProcessManager, crew: Crew) -> float:
     """Ours: one worker more."""
     started = time.perf_counter()
@@ -347,16 +266,6 @@ def _rows(
     ]
 
 
-@contextlib.contextmanager
-def _without_cgroups() -> Iterator[None]:
-    create = Cgroup.create
-    Cgroup.create = lambda: None  # type: ignore[method-assign]  # as on a machine that has none
-    try:
-        yield
-    finally:
-        Cgroup.create = create  # type: ignore[method-assign]
-
-
 def measured() -> tuple[list[Row], list[Series]]:
     """All rows and lines of this module."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -364,17 +273,10 @@ def measured() -> tuple[list[Row], list[Series]]:
     wanted = 4 * ALIVE
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, wanted)), hard))
     try:
-        with _without_cgroups():
-            memory = measure_memory("no cgroup")
-            found = [measure("no cgroup")]
-        if (cgroup := Cgroup.create()) is not None:
-            cgroup.remove()
-            memory += measure_memory("cgroup")
-            found.append(measure("cgroup"))
+        found = each_way(measure)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    rows = [row for each, _ in found for row in each]
-    return rows + memory, [series for _, series in found]
+    return [row for each, _ in found for row in each], [series for _, series in found]
 
 
 def rows() -> list[Row]:

@@ -19,6 +19,7 @@ from probate import (
     ProcessManager,
     ProcessNotFoundError,
     ProcessTerminatedError,
+    ResourceLimits,
     ResourceOrchestrator,
     SchedulingPolicy,
     UnknownKindError,
@@ -205,7 +206,8 @@ def test_what_cannot_be_started_is_an_error_and_leaves_nothing(
 def test_no_descriptors_left_is_an_error_and_leaves_nothing(manager: ProcessManager) -> None:
     """EMFILE at any step of a spawn: an OSError, and as many descriptors free as before."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    kept = manager.spawn(SLEEP)
+    # With a limit it is contained before it runs, and no descriptor is opened for that later.
+    kept = manager.spawn(SLEEP, limits=ResourceLimits(cpu=1000))
     outcomes: set[bool] = set()
     with contextlib.ExitStack() as stack:
         # Somebody to be told from what was spawned, which takes descriptors.

@@ -132,6 +132,25 @@ def cgroups() -> set[str]:
     return found
 
 
+def cgroup(os_pid: int) -> str:
+    """The cgroups of a process, or zombie; empty if it is gone."""
+    try:
+        return Path(f"/proc/{os_pid}/cgroup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def is_contained(os_pid: int) -> bool:
+    """Whether a process, or zombie, is in a cgroup that this host has made."""
+    return f"/probate-{os.getpid()}-" in cgroup(os_pid)
+
+
+def await_containment(os_pid: int) -> None:
+    """Wait until a process is in its cgroup, if this host has any: it comes there by and by."""
+    if cgroups():
+        eventually(lambda: is_contained(os_pid), "it is in its cgroup")
+
+
 def fds() -> list[int]:
     """The open descriptors of this host."""
     return sorted(int(path.name) for path in Path("/proc/self/fd").iterdir())

@@ -159,3 +159,19 @@ def test_one_that_was_never_used_has_nothing_to_end() -> None:
     assert thread.submit(lambda: "used").result(5) == "used"
 
     thread.close()
+
+
+def test_one_for_a_loop_serves_where_no_second_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The one that was to start it does its work."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    thread = CallThread("test-for-a-loop", is_for_loop=True)
+    first, second = (thread.submit(threading.get_ident).result(5) for _ in range(2))
+    thread.close()
+
+    assert first == second != threading.get_ident()

@@ -12,6 +12,7 @@ from core_threads import at_once
 from plugins_things import InlineThingResource, Thing, ThingResource, managed, orchestrate
 
 from probate import CleanupResult, ProcessState, ProcessTerminatedError
+from probate.termination import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -58,6 +59,71 @@ def test_users_on_this_very_loop_get_their_grace() -> None:
 
     assert run(main()).is_success
     assert at_the_end == [0]
+
+
+@pytest.mark.parametrize("kind", [ThingResource, InlineThingResource])
+def test_many_that_begin_at_once_leave_the_loop_its_turns(
+    kind: type[ThingResource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps of all never add up to one long one: with no time for a second, one has each."""
+    monkeypatch.setattr(waiting, "_TURN", 0)
+    plugin = kind()
+    orchestrator = orchestrate(plugin)
+    begun: list[int] = []
+    has_turn, turns = waiting._has_turn, 0
+
+    def count(loop: asyncio.AbstractEventLoop) -> bool:
+        if has := has_turn(loop):
+            begun.append(turns)
+        return has
+
+    monkeypatch.setattr(waiting, "_has_turn", count)
+    for pid in range(10):
+        plugin.give(pid)
+
+    async def main() -> list[CleanupResult]:
+        async def turn() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        ticker = asyncio.create_task(turn())
+        results = await asyncio.gather(*map(orchestrator.cleanup_process_async, range(10)))
+        ticker.cancel()
+        return results
+
+    assert all(result.is_success for result in run(main()))
+    assert len(begun) >= 10
+    assert len(set(begun)) == len(begun)
+
+
+def test_the_loop_waits_for_no_thread_to_start_or_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither takes long alone; but where many are terminated at once, all of them do."""
+    plugin = ThingResource()
+    orchestrator = orchestrate(plugin)
+    waits: list[int] = []
+    start, join = threading.Thread.start, threading.Thread.join
+
+    def note_start(thread: threading.Thread) -> None:
+        waits.append(threading.get_ident())
+        start(thread)
+
+    def note_join(thread: threading.Thread, timeout: float | None = None) -> None:
+        waits.append(threading.get_ident())
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "start", note_start)
+    monkeypatch.setattr(threading.Thread, "join", note_join)
+    for pid in range(10):
+        plugin.give(pid)
+
+    async def main() -> list[CleanupResult]:
+        return await asyncio.gather(*map(orchestrator.cleanup_process_async, range(10)))
+
+    assert all(result.is_success for result in run(main()))
+    assert len(waits) >= 10
+    assert threading.get_ident() not in waits
 
 
 def test_the_sync_form_on_the_loops_own_thread_skips_the_grace() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import processes_kernel as kernel
 import pytest
-from processes_kernel import pids_in
+from processes_kernel import SLEEP, pids_in
+
+from probate_processes.threadmarks import Worn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +91,51 @@ def test_an_inner_host_that_is_killed(
 
     assert result.is_success
     assert not any(each.is_there() for each in members)
+
+
+#: An inner host whose worker has made a login, which takes all marks off but those of its birth.
+INNER_LOGIN = """
+import signal, sys
+import probate_processes.cgroup as cgroups
+from probate import ProcessManager
+cgroups.Cgroup.create = classmethod(lambda cls: None)
+daemon = "(setsid sh -c 'echo $$; exec sleep 300' &); exec sleep 300"
+with ProcessManager.builder().with_grace(0).build() as manager:
+    manager.spawn(["runuser", "-l", "nobody", "-s", "/bin/sh", "-c", daemon])
+    signal.pause()
+"""
+
+
+@pytest.mark.needs_root(reason="a login without a password")
+def test_both_hosts_know_an_orphan_behind_a_login(
+    manager: ProcessManager, trees: ProcessTreeManager, pin: Pin
+) -> None:
+    """It wears the slice of the inner tree and the hint of the outer one; each knows its own."""
+    if shutil.which("runuser") is None:
+        pytest.skip("there is no runuser here")
+    for _ in range(2):
+        # So that the hint is not the first one that any host gives.
+        manager.spawn(SLEEP)
+    owner = manager.create_process("owner")
+    command = [sys.executable, "-c", INNER_LOGIN]
+    child = trees.spawn(owner.pid, command, stdout=subprocess.PIPE)
+    assert child.stdout
+    with child.stdout:
+        daemon = pin(int(child.stdout.readline()))
+    inner, orphan = Worn.by(child.os_pid), Worn.by(daemon.os_pid)
+    if not (inner.slice and inner.hint):
+        pytest.skip("this kernel keeps no hints, or no slices")
+    kernel.eventually(lambda: kernel.parent(daemon.os_pid) == child.os_pid, "it is the inner's")
+
+    assert orphan.hint == inner.hint
+    assert orphan.slice not in {0, inner.slice}
+
+    child.send_signal(signal.SIGKILL)
+    child.exited.result(10)
+    result = manager.terminate_process(owner)
+
+    assert result.is_success
+    assert not daemon.is_there()
 
 
 #: An inner host that has been looked at by the outer one, and then ends its own worker.

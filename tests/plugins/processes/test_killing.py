@@ -14,7 +14,7 @@ import psutil
 import pytest
 from processes_kernel import SLEEP, pids_in
 
-from probate import OsProcess
+from probate import OsProcess, ResourceLimits
 from probate_processes.cgroup import Cgroup
 
 if TYPE_CHECKING:
@@ -82,10 +82,13 @@ def test_a_host_with_one_descriptor_can_still_kill_a_cgroup(
     if containment != "cgroup":
         pytest.skip("there is no cgroup to kill")
     # Watched as well: with nobody left to watch, the watch would give its descriptors back.
-    other = manager.spawn(SLEEP)
+    # With a limit they are contained before they run, and no descriptor is opened for that later.
+    limits = ResourceLimits(cpu=1000)
+    other = manager.spawn(SLEEP, limits=limits)
     owner = manager.create_process("owner")
     script = '(setsid sh -c \'echo $$ >> "$0"; exec sleep 300\' "$0" &); exec sleep 300'
-    child = trees.spawn(owner.pid, ["sh", "-c", script, str(tmp_path / "pids")])
+    argv = ["sh", "-c", script, str(tmp_path / "pids")]
+    child = trees.spawn(owner.pid, argv, limits=limits)
     family = [pin(child.os_pid), pin(*pids_in(tmp_path / "pids"))]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (kernel.fds()[-1] + 3, hard))

@@ -64,7 +64,7 @@ HANDED_ON: dict[str, tuple[Callable[[], object], Callable[[int], object]]] = {
         os.sched_getaffinity,
     ),
     "niceness": (
-        lambda: os.setpriority(os.PRIO_PROCESS, 0, 5),
+        lambda: os.nice(5),
         lambda tid: os.getpriority(os.PRIO_PROCESS, tid),
     ),
     "policy": (

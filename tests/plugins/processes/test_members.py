@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,31 @@ def test_an_orphan_that_nobody_can_tell_is_named(
         manager.terminate_process(process.pid)
 
     assert kernel.is_gone(orphan)
+
+
+def test_an_orphan_that_nobody_can_tell_of_a_tree_that_ends_by_itself(
+    manager: ProcessManager, containment: str, tmp_path: Path, pin: Pin
+) -> None:
+    """Nobody has asked for an account, and yet there is one, which names it."""
+    if containment == "cgroup":
+        pytest.skip("whatever it sheds, it stays in its cgroup")
+    manager.spawn(SLEEP)
+    script = f"{PARENT.splitlines()[1]} exec sleep 300"
+    process = manager.spawn(["sh", "-c", script, str(tmp_path / "pid")])
+    (child,) = pids_in(tmp_path / "pid")
+    kernel.eventually(lambda: kernel.stat(child)[3] == str(child), "it has a session")
+    if Worn.by(child) == UNWORN:
+        pytest.skip("this kernel keeps no marks")
+    shed(child)
+    orphan = pin(child)
+    os.kill(process.os_pid or 0, signal.SIGKILL)
+    result = manager.wait(process.pid, 15)
+
+    assert result.is_success
+    assert [note for note in result.notes if f"({child})" in note and "1 process came" in note]
+    assert kernel.lives(child)
+
+    orphan.send_signal(signal.SIGKILL)
 
 
 @contextlib.contextmanager

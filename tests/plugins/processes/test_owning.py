@@ -11,9 +11,12 @@ import pytest
 from processes_kernel import SLEEP, pids_in
 
 from probate import NotOwnedError
+from probate_processes import treeregistry
+from probate_processes.procfs import children_by_thread
 from probate_processes.subreaper import is_subreaper
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from probate import OsUsage, ProcessManager
@@ -168,3 +171,33 @@ def test_output_can_be_read_after_the_end(
         assert first == b"out\n"
         assert child.stdin.closed
         assert (child.stdout.read(), child.stderr.read()) == (b"", b"err\n")
+
+
+def test_an_account_of_many_trees_takes_one_look_at_the_orphans(
+    trees: ProcessTreeManager, manager: ProcessManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 240 trees each looked at the orphans of all, and `probate ps` left the host out."""
+    script = "setsid -f sleep 300; exec sleep 300"
+    spawned = [manager.spawn(["sh", "-c", script]) for _ in range(10)]
+    owners = [process.pid for process in spawned]
+    for process in spawned:
+        # That looks, too.
+        kernel.await_containment(process.os_pid or 0)
+    kernel.eventually(lambda: _count_members(trees, owners) == 20, "each has its daemon")
+    looks: list[int] = []
+
+    def count(os_pid: int) -> dict[str, bytes]:
+        looks.append(os_pid)
+        return children_by_thread(os_pid)
+
+    monkeypatch.setattr("probate_processes.treeregistry.children_by_thread", count)
+    monkeypatch.setattr(treeregistry, "_RECENT", 60)
+    monkeypatch.setattr(treeregistry, "_SWEEP_INTERVAL", 60)
+
+    assert _count_members(trees, owners) == 20
+    assert len(looks) <= 1
+
+
+def _count_members(trees: ProcessTreeManager, owners: Sequence[int]) -> int:
+    usages = [trees.usage(owner).os for owner in owners]
+    return sum(usage.processes for usage in usages if usage is not None)

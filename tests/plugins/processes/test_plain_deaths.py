@@ -32,6 +32,8 @@ def spawn_parent(manager: ProcessManager, pids: Path, script: str = PARENT) -> P
     """One that leaves an orphan, when all that is to be done at a spawn has been done."""
     process = manager.spawn(["sh", "-c", script, "sh", str(pids)], stdin=subprocess.PIPE)
     assert process.stdin
+    assert process.os_pid
+    kernel.await_containment(process.os_pid)
     process.stdin.write(b"now\n")
     process.stdin.flush()
     return process

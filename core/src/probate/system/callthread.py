@@ -9,7 +9,12 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
-from probate.system.exiting import check_threads_run, join_thread, start_at_exit
+from probate.system.exiting import (
+    check_threads_run,
+    join_thread,
+    start_at_exit,
+    start_call,
+)
 from probate.system.future import Future
 from probate.system.interrupts import fallen_into
 
@@ -23,11 +28,13 @@ class CallThread:
     """Makes calls one after another on one daemon thread, which the first call starts.
 
     For calls that may hang: `abandon` the thread then, and the next call gets a fresh one. It is
-    a daemon, since a hung call must not keep the interpreter from exiting.
+    a daemon, since a hung call must not keep the interpreter from exiting. One that `is_for_loop`
+    keeps the thread of an event loop waiting neither when it starts nor when it ends.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, is_for_loop: bool = False) -> None:
         self._name = name
+        self._is_for_loop = is_for_loop
         self._calls: queue.SimpleQueue[Callable[[], None] | None] | None = None
         self._thread: threading.Thread | None = None
         #: What fell in while a thread was started that makes its call all the same.
@@ -79,6 +86,11 @@ class CallThread:
             self._calls = calls
             return
         thread = threading.Thread(target=_serve, args=(calls,), name=self._name, daemon=True)
+        if self._is_for_loop and start_call(partial(_start_or_serve, thread, calls)):
+            # Not here: `Thread.start` returns when the thread has run, and all that are started in
+            # one turn of the loop would hold it up until the last one has.
+            self._calls, self._thread = calls, None
+            return
         before = sys.exception()
         try:
             thread.start()
@@ -103,11 +115,24 @@ class CallThread:
         self._calls = self._thread = None
 
     def close(self) -> None:
-        """End the thread, which must not be in a call, and wait until it is gone."""
+        """End the thread, which must not be in a call, and wait until it is gone.
+
+        One that is for a loop is not waited for.
+        """
         thread = self._thread
         self.abandon()
         if thread is not None:
             join_thread(thread)
+
+
+def _start_or_serve(
+    thread: threading.Thread, calls: queue.SimpleQueue[Callable[[], None] | None]
+) -> None:
+    try:
+        thread.start()
+    except RuntimeError:
+        # No more can be started, but for this one.
+        _serve(calls)
 
 
 def _serve(calls: queue.SimpleQueue[Callable[[], None] | None]) -> None:

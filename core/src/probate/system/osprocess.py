@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -51,8 +52,11 @@ class OsProcess:
         try:
             made.start_time = start_time_of(os_pid)
             # Not reaped yet, so the pid was its own while the start time was read.
-            if not made.is_there():
-                raise _not_found(os_pid)
+            with contextlib.suppress(PermissionError):
+                signal.pidfd_send_signal(made.fileno(), 0)
+        except ProcessLookupError:
+            made.close()
+            raise _not_found(os_pid) from None
         except BaseException:
             made.close()
             raise

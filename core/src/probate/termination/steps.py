@@ -269,7 +269,8 @@ class Termination:
         if not is_watched or kind.runs_inline(hook, self.pid):
             return _answer(function)
         if self._thread is None:
-            self._thread = CallThread(f"probate-cleanup-{self.pid}")
+            is_for_loop = running_loop() is not None
+            self._thread = CallThread(f"probate-cleanup-{self.pid}", is_for_loop=is_for_loop)
         try:
             future = self._thread.begin(function)
         except RuntimeError:

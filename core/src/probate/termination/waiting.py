@@ -11,9 +11,10 @@ import concurrent.futures
 import contextlib
 import threading
 import time
+import weakref
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, final
 
 from probate.system.callthread import CallThread
 from probate.system.interrupts import Elsewhere
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from probate.hookspecs import AnyFuture
 
 T = TypeVar("T")
+
+#: Seconds of one turn of an event loop in which steps are begun.
+_TURN: Final = 0.002
 
 
 @final
@@ -115,6 +119,11 @@ async def run_async(steps: Generator[Wait, None, T]) -> RunResult[T]:
     interrupt: BaseException | None = None
     while True:
         try:
+            while not _has_turn(loop):  # noqa: ASYNC110  each of these is a turn of the loop
+                await asyncio.sleep(0)
+        except asyncio.CancelledError as error:
+            interrupt = error
+        try:
             futures, timeout, is_grace = next(steps)
         except StopIteration as stop:
             futures = ()  # as in `run`
@@ -138,6 +147,26 @@ async def run_async(steps: Generator[Wait, None, T]) -> RunResult[T]:
                         break
         finally:
             timer.cancel()
+
+
+#: Since when steps have been run in this turn of a loop, by loop.
+_turns: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, float]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _has_turn(loop: asyncio.AbstractEventLoop) -> bool:
+    """Tell whether there is time left for steps in this turn of a loop, so that others get theirs.
+
+    Many terminations that are begun at once would hold it up with the sum of what each takes.
+    """
+    now = time.perf_counter()
+    began = _turns.get(loop)
+    if began is None:
+        _turns[loop] = now
+        loop.call_soon(_turns.pop, loop, None)
+        return True
+    return now - began < _TURN
 
 
 async def run_elsewhere(function: Callable[[], object], fallen: BaseException) -> None:

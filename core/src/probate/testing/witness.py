@@ -24,8 +24,8 @@ _MAP_LINE: Final = re.compile(r"(\S+) (\S{4}) \S+ \S+ (\d+)\s*(.*)")
 _GLIBC_SIGNALS: Final = 0b11 << 31
 
 #: The thread that forks the programs of this host lives as long as the host, like the main one:
-#: so does what it hands on to them (PR_SET_PDEATHSIG, prctl(2)).
-_LAUNCHER: Final = "probate-launch\n"
+#: so does what it hands on to them (PR_SET_PDEATHSIG, prctl(2)). The one that contains them, too.
+_PARKED: Final = {"probate-launch\n", "probate-contain\n"}
 
 #: Seconds that threads which were joined, or set free, get to be gone.
 _THREADS_END: Final = 2.0
@@ -111,7 +111,7 @@ def _threads() -> frozenset[int]:
     found = []
     for task in (_SELF / "task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if (task / "comm").read_text() != _LAUNCHER:
+            if (task / "comm").read_text() not in _PARKED:
                 found.append(int(task.name))
     return frozenset(found)
 

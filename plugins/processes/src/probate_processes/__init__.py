@@ -2,7 +2,8 @@
 
 resource.py      ProcessTreeResource: the kind
 manager.py       ProcessTreeManager: spawns, adopts, ends
-launch.py        starting the leader of a tree, and containing it; or undoing that
+launch.py        starting the leader of a tree, or undoing that
+containment.py   moving a tree into its cgroup, after its start
 birth.py         the fork of one leader, and what is done before anybody else can act
 launcher.py      the parked threads that fork, and what of the calling thread they hand on
 options.py       options of subprocess.Popen: passed on, or refused
@@ -21,7 +22,7 @@ cgroup.py        containment by cgroup v2
 subreaper.py     orphans come to us
 procfs.py        descent and children; processes pinned
 limits.py        limits that the kernel enforces
-accounting.py    what OS processes use
+accounting.py    what OS processes use, and notes for the account
 errors.py        what goes wrong, and nowhere else
 """
 

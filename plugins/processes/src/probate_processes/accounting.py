@@ -1,4 +1,4 @@
-"""What OS processes use, as psutil reads it from the kernel; and what they are called."""
+"""What OS processes use, as psutil reads it; what they are called; notes for the account."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import os
 import shlex
 from typing import TYPE_CHECKING, Final
 
+from probate import add_note
 from probate.system import read_proc, stat_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from probate import OsUsage
+    from probate_processes.tree import Tree
 
 #: How much of a command line a description has room for.
 _WIDTH: Final = 80
@@ -76,3 +78,19 @@ def describe(os_pid: int) -> str:
     with contextlib.suppress(OSError):
         words = read_proc(f"{folder_of(os_pid)}/cmdline").split(b"\0")[:-1]
     return f"{os_pid} {in_words(words)}".rstrip()
+
+
+def note_shared_files(tree: Tree) -> None:
+    """Add to the account what stays in /dev/shm of those who were killed."""
+    if left := tree.shared_files.left():
+        add_note(f"{tree!r} {left}")
+
+
+def note_untold(tree: Tree) -> None:
+    """Say so in the account if some may have been left: those whose tree cannot be told."""
+    if tree.untold:
+        count = f"{len(tree.untold)} process{'es' if len(tree.untold) > 1 else ''}"
+        add_note(
+            f"{count} came to this host as orphans and could not be told: of a tree of this host, "
+            f"and nobody knows of which ({', '.join(map(str, tree.untold))})"
+        )

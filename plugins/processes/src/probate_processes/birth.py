@@ -5,6 +5,7 @@ from __future__ import annotations
 import _posixsubprocess
 import contextlib
 import fcntl
+import operator
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from probate import OsProcess
 from probate_processes.limits import set_rlimits
 from probate_processes.marks import Mark, set_tag
 from probate_processes.procfs import Descent
-from probate_processes.threadmarks import Worn, mark_from_outside
+from probate_processes.threadmarks import mark_from_outside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,9 +46,8 @@ class Birth:
     """Forks one process, and pins, tags, limits and contains it at once.
 
     With a launcher, on whose thread this runs, it is born with the marks, by vfork(2): its program
-    may run by then. Without, it is marked from outside, by fork(2), which takes longer in a host
-    with much memory, while it has its files to close and its program to open. One that `is_held`
-    waits until all is done.
+    may run by then. One that `is_held` waits until all is done, by fork(2), which takes longer in a
+    host with much memory: without a launcher, it is marked from outside.
     """
 
     def __init__(
@@ -72,8 +72,10 @@ class Birth:
         self.os_pids: list[int] = []
         #: None if somebody has reaped it by now, or it could not be pinned.
         self.leader: OsProcess | None = None
+        #: Whether it wore the marks from its first moment on, and so does whatever it forks.
+        self.is_marked = False
         #: Whether it was inside of the cgroup from then on.
-        self.is_contained = False
+        self.is_contained = cgroup is None
 
     def start(self, argv: Sequence[str | bytes], options: dict[str, Any]) -> None:
         """Start a program as subprocess.Popen does. Raises what that raises."""
@@ -81,8 +83,7 @@ class Birth:
             if self._gate is not None:
                 opened.callback(self._gate.close)
                 options = {**options, "preexec_fn": self._gate.wait}
-            by_vfork = self._launcher is not None
-            self.popen.__init__(self._fork, by_vfork, argv, start_new_session=True, **options)  # type: ignore[misc]
+            self.popen.__init__(self._fork, argv, start_new_session=True, **options)  # type: ignore[misc]
 
     def close_pipes(self) -> None:
         """Close our ends of its streams."""
@@ -93,12 +94,12 @@ class Birth:
                     pipe.close()
 
     def _fork(self, *arguments: Any) -> int:
-        calls = starmap(_fork_exec, (arguments,))
+        fork = (_fork_exec, *arguments)
         if self._launcher is not None:
-            self._launcher.fork(calls, self.os_pids, self.mark.worn, self._caller)
+            self._launcher.fork(fork, self.os_pids, self.mark.worn, self._caller)
         else:
             # In one step: no exception comes between the fork and the note of it.
-            self.os_pids.extend(calls)
+            self.os_pids.extend(starmap(operator.call, (fork,)))
         self._settle()
         return self.os_pids[0]
 
@@ -111,13 +112,18 @@ class Birth:
         with contextlib.suppress(ProcessLookupError):
             self.leader = OsProcess.open(os_pid)
         set_rlimits(os_pid, self._rlimits)
-        self.is_contained = self._cgroup is None or self._cgroup.add(os_pid)
+        if self._launcher is not None:
+            self.is_marked = self.mark.is_worn_by(os_pid)
+            if not self.is_marked:
+                with contextlib.suppress(ProcessLookupError):
+                    # It should, unless it has ended, and even then it may: no other will.
+                    self._launcher.is_of_use = Descent.of(os_pid).is_zombie
+        if self._cgroup is not None and (self._gate is not None or not self.is_marked):
+            # At once, since limits of the cgroup are to hold, or nothing else holds it; though it
+            # may take the kernel some milliseconds.
+            self.is_contained = self._cgroup.add(os_pid)
         if self._gate is not None:
             self._gate.open()
-        if self._launcher is not None and not self.mark.is_shown_by(Worn.by(os_pid)):
-            with contextlib.suppress(ProcessLookupError):
-                # It should, unless it has ended, and even then it may: no other will.
-                self._launcher.is_of_use = Descent.of(os_pid).is_zombie
 
 
 @final
@@ -127,18 +133,14 @@ class _ForkedElsewhere(_Popen):  # type: ignore[misc,valid-type]  # Popen, if no
     def __init__(
         self,
         fork: Callable[..., int],
-        by_vfork: bool,
         argv: Sequence[str | bytes],
         **options: Any,
     ) -> None:
         self._fork = fork
-        self._by_vfork = by_vfork
         super().__init__(argv, **options)
 
     def _execute_child(self, *arguments: Any) -> None:
         names = {**_execute_child.__globals__, "_fork_exec": self._fork}
-        if not self._by_vfork:
-            names["_USE_VFORK"] = False
         types.FunctionType(_execute_child.__code__, names)(self, *arguments)
 
 

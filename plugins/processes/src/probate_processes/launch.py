@@ -14,21 +14,14 @@ from probate import OsProcess
 from probate.system import open_pidfd
 from probate_processes.birth import Birth
 from probate_processes.cgroup import Cgroup
-from probate_processes.killing import kill, reap
+from probate_processes.containment import contain, late_containment
+from probate_processes.killing import kill
 from probate_processes.launcher import Caller, launchers
 from probate_processes.limits import limit_tree
 from probate_processes.marks import MARKER, Mark, set_tag
 from probate_processes.native import Child
-from probate_processes.procfs import (
-    Descent,
-    Members,
-    check_proc,
-    close_all,
-    is_descendant,
-    last_os_pid,
-    pin,
-)
-from probate_processes.threadmarks import Worn, mark_from_outside
+from probate_processes.procfs import Descent, check_proc, is_descendant, pin
+from probate_processes.threadmarks import mark_from_outside
 from probate_processes.tree import Tree
 
 if TYPE_CHECKING:
@@ -40,13 +33,10 @@ if TYPE_CHECKING:
     from probate_processes.native import Native
     from probate_processes.treeregistry import TreeRegistry
 
-#: How often those are looked for who were forked before their parent was contained.
-_CONTAIN_PASSES: Final = 8
-#: So many passes without anybody outside prove that nobody is.
-_CLEAN_PASSES: Final = 2
-
 #: Descriptors that are kept free, for a start that is to be undone.
 _RESERVED: Final = 3
+
+_MARKER: Final = MARKER.encode()
 
 Stdio = int | IO[Any] | None
 
@@ -75,6 +65,7 @@ class Start:
         self._cgroup: Cgroup | None = None
         self._birth: Birth | None = None
         self._reserved: list[int] = []
+        self._is_to_be_contained = False
         # To know what holds here, there must be a thread that has tried.
         launchers.first()
         #: What all of it is marked with.
@@ -122,18 +113,29 @@ class Start:
         self._cgroup = Cgroup.create()
         rlimits = limit_tree(self._limits, self._cgroup)
         limits = self._limits
-        is_held = limits is not None and any((limits.cpu, limits.memory, limits.pids))
+        # Without marks from its birth on it would escape by what it does first.
+        is_held = launcher is None or (
+            limits is not None and any((limits.cpu, limits.memory, limits.pids))
+        )
         birth = Birth(mark, launcher, caller, self._cgroup, rlimits, is_held=is_held)
         self._birth = birth
         options = {**self._options, "env": _marked(self._options.get("env"), mark.token)}
         birth.start([os.fspath(argument) for argument in self._argv], options)
         tree = self._book(birth)
-        if not tree.leader.is_there():
+        if birth.leader is None:
             # Somebody else has reaped it, and its pid may be another's by now.
             self._trees.expect_exit(tree)
-        contain(tree, self._trees, has_leader=birth.is_contained)
+        if not birth.is_marked:
+            contain(tree, self._trees, has_leader=birth.is_contained)
+        elif not birth.is_contained:
+            self._is_to_be_contained = True
         self._release_reserve()
         return tree
+
+    def contain(self) -> None:
+        """Have it contained, if that may take long: when nobody waits for the start any more."""
+        if self._is_to_be_contained and self.tree is not None:
+            late_containment.contain(self.tree, self._trees)
 
     def undo(self) -> None:
         """End all that was started. Raises OSError or ReleaseError if not all of it is gone."""
@@ -228,41 +230,12 @@ def adopt_tree(trees: TreeRegistry, native: Native) -> Tree:
     return tree
 
 
-def contain(tree: Tree, trees: TreeRegistry, *, has_leader: bool = False) -> None:
-    """Move the members of a tree into its cgroup, if it has one, and see that all are inside.
-
-    With `has_leader`, that one was inside, and marked, from its first moments on. What is forked
-    inside is born inside; those that were forked just before are looked for until nobody new turns
-    up outside, alive or dead. One that forks outside of it faster than that is moved whenever it
-    is looked at, and marked anyway.
-    """
-    cgroup = tree.cgroup
-    is_marked = tree.mark is not None and tree.mark.is_shown_by(Worn.by(tree.os_pid))
-    if cgroup is None and has_leader and is_marked:
-        # And so is whatever it has forked.
-        return
-    if not has_leader:
-        has_leader = cgroup is None or cgroup.add(tree.os_pid)
-    if has_leader and last_os_pid() == tree.os_pid:
-        # Nobody has been forked since, by whomever.
-        return
-    members: Members = {}
-    clean = 0
-    try:
-        for _ in range(_CONTAIN_PASSES):
-            tree.was_outside = False
-            tree.scan(members, trees.unclaimed_children)
-            # Whoever dies outside may have left somebody there.
-            reap(tree, members)
-            clean = 0 if tree.was_outside else clean + 1
-            if cgroup is None or clean == _CLEAN_PASSES:
-                break
-    finally:
-        close_all(members)
-
-
-def _marked(env: Mapping[str, str] | None, token: bytes) -> dict[str, str]:
+def _marked(env: Mapping[str, str] | None, token: bytes) -> dict[Any, Any]:
     """The environment with the marker added to those of trees that this host is itself in."""
-    env = os.environ if env is None else env
-    outer = env.get(MARKER) or os.environ.get(MARKER)
-    return {**env, MARKER: f"{outer}:{token.decode()}" if outer else token.decode()}
+    if env is None:
+        # As the kernel has it, which takes less time.
+        plain = dict(os.environb)
+        outer = plain.get(_MARKER)
+        return {**plain, _MARKER: b"%b:%b" % (outer, token) if outer else token}
+    within = env.get(MARKER) or os.environ.get(MARKER)
+    return {**env, MARKER: f"{within}:{token.decode()}" if within else token.decode()}

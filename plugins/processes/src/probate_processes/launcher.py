@@ -14,26 +14,33 @@ import _queue
 import _thread
 import contextlib
 import gc
+import operator
 import os
-import signal
+import re
+import sys
 import threading
+from itertools import starmap
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 from probate import forget_in_forked_child
 from probate.system import Elsewhere, read_proc
 from probate_processes.threadmarks import (
+    ALL_SIGNALS,
     SchedAttr,
     ThreadMarks,
+    block_all_signals,
+    call_of_blocking,
     io_priority,
     name_thread,
     shares_files,
+    signal_mask,
     timer_slack,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from probate_processes.threadmarks import Worn
+    from probate_processes.threadmarks import Call, SignalMask, Worn
 
 T = TypeVar("T")
 
@@ -43,32 +50,25 @@ THREAD_NAME: Final = b"probate-launch"
 #: Threads that a host keeps at most. It takes one more for each set of what threads hand on.
 _MOST: Final = 4
 
-#: The lines of /proc/PID/task/TID/status (proc(5)) that say what a child is born with.
-_HANDED_ON: Final = (
-    b"Uid", b"Gid", b"Groups", b"CapInh", b"CapPrm", b"CapEff", b"CapBnd", b"CapAmb", b"NoNewPrivs",
-    b"Seccomp", b"Seccomp_filters", b"Mems_allowed",
-)  # fmt: skip
+#: What of /proc/TID/status (proc(5)) says what a child is born with: ids, groups, capabilities,
+#: NoNewPrivs, Seccomp, what may be speculated on, and Mems_allowed.
+_HANDED_ON: Final = re.compile(
+    rb"\nUid:.*\nGid:.*|\nGroups:.*|\nCapInh:(?:.*\n)*?(?=Cpus_allowed)|\nMems_allowed:.*"
+)
 _NAMESPACES: Final = (
     "cgroup", "ipc", "mnt", "net", "pid_for_children", "time_for_children", "uts",
 )  # fmt: skip
 
-# Without enums for 64 signals at each call, which take longer than the rest.
-_set_mask: Final[Callable[[int, Iterable[int]], set[int]]] = getattr(
-    signal.pthread_sigmask, "__wrapped__", signal.pthread_sigmask
-)
-_ALL_SIGNALS: Final = frozenset(map(int, signal.valid_signals()))
-
 # gevent and the like replace the usual name; a thread that is none would mark its loop's.
-_start_new_thread: Final[Callable[..., int]] = getattr(
+start_new_thread: Final[Callable[..., int]] = getattr(
     _thread, "start_new", _thread.start_new_thread
 )
 
 
 def _handed_on(tid: int) -> tuple[object, ...]:
     """Read what a thread of this host hands on to a child, but for its CPUs and signal mask."""
-    folder = f"/proc/self/task/{tid}"
-    lines = read_proc(f"{folder}/status").splitlines()
-    status = [line for line in lines if line.partition(b":")[0] in _HANDED_ON]
+    folder = f"/proc/{tid}"
+    status = _HANDED_ON.findall(read_proc(f"{folder}/status"))
     try:
         attr = SchedAttr.of(tid)
         scheduled = (attr.policy, attr.flags, attr.nice, attr.priority, attr.runtime)
@@ -93,13 +93,13 @@ class Caller(NamedTuple):
     tid: int
     slack: int
     cpus: set[int]
-    blocked: set[int]
+    blocked: SignalMask
 
     @classmethod
     def here(cls) -> Caller:
         """Look at this thread; no file is opened for it, which an exception would leave open."""
-        cpus, blocked = os.sched_getaffinity(0), _set_mask(signal.SIG_BLOCK, ())
-        return cls(threading.get_native_id(), timer_slack(), cpus, blocked)
+        cpus = os.sched_getaffinity(0)
+        return cls(threading.get_native_id(), timer_slack(), cpus, signal_mask())
 
 
 @final
@@ -115,7 +115,7 @@ class Launcher:
         self._calls: _queue.SimpleQueue[Callable[[], None]] = _queue.SimpleQueue()
         self._ident = 0
         ready: _queue.SimpleQueue[None] = _queue.SimpleQueue()
-        _start_new_thread(self._serve, (ready,))
+        start_new_thread(self._serve, (ready,))
         ready.get()
 
     def call(self, function: Callable[[], T]) -> T:
@@ -138,21 +138,26 @@ class Launcher:
                 # Its traceback has this frame, which must not keep what its callers hold.
                 del interrupt
 
-    def fork(self, calls: Iterable[int], os_pids: list[int], worn: Worn, caller: Caller) -> None:
-        """Extend `os_pids` by `calls`, which fork, marked, on this very thread."""
+    def fork(self, fork: Call, os_pids: list[int], worn: Worn, caller: Caller) -> None:
+        """Extend `os_pids` by what `fork` returns, which forks, marked, on this very thread."""
         if os.sched_getaffinity(0) != caller.cpus:
             os.sched_setaffinity(0, caller.cpus)
-        if gc.isenabled():
-            # So soon, nothing is collected again: no finalizer runs while this thread is marked,
-            # and whatever it would start is not.
-            gc.collect(0)
-        _set_mask(signal.SIG_SETMASK, caller.blocked)
-        take_off = self.marks.put_on(worn)
+        on, off = self.marks.calls(worn)
+        if sys.version_info < (3, 12) and gc.isenabled():
+            # Later ones collect between two bytecodes only.
+            on.append((gc.disable,))
+            off.append((gc.enable,))
+        off.append(call_of_blocking(ALL_SIGNALS))
+        calls = [*on, call_of_blocking(caller.blocked), fork, *off]
+        # All in one step, of C: neither a finalizer nor another thread's code runs between them,
+        # and whatever these would start is not marked.
+        results: list[int] = []
         try:
-            os_pids.extend(calls)
-        finally:
-            take_off()
-            _set_mask(signal.SIG_SETMASK, _ALL_SIGNALS)
+            results.extend(starmap(operator.call, calls))
+        except BaseException:
+            results.extend(starmap(operator.call, off))
+            raise
+        os_pids.append(results[len(on) + 1])
 
     def serves(self, caller: Caller) -> bool:
         """Whether a thread hands on the same."""
@@ -169,7 +174,7 @@ class Launcher:
     def _serve(self, ready: _queue.SimpleQueue[None]) -> None:
         try:
             # It takes no signal that another thread waits for (sigwait(3)).
-            _set_mask(signal.SIG_SETMASK, _ALL_SIGNALS)
+            block_all_signals()
             self.tid = threading.get_native_id()
             self._ident = _thread.get_ident()
             name_thread(THREAD_NAME)
@@ -252,8 +257,8 @@ class Launchers:
 def _is_like_the_main_thread(tid: int) -> bool:
     """Whether a thread is in the namespaces of the main one, and shares its files."""
     main = os.getpid()
-    namespaces = _namespaces(f"/proc/self/task/{tid}")
-    return namespaces == _namespaces(f"/proc/self/task/{main}") and shares_files(tid, main)
+    namespaces = _namespaces(f"/proc/{tid}")
+    return namespaces == _namespaces(f"/proc/{main}") and shares_files(tid, main)
 
 
 #: The launchers of this interpreter, shared by all managers: threads are few.

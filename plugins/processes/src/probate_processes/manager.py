@@ -13,7 +13,6 @@ from probate import (
     Outcome,
     OwnershipTable,
     ProcessTerminatedError,
-    add_note,
     current_grace,
     pid_or_current,
 )
@@ -21,9 +20,10 @@ from probate.errors import describe_error
 from probate.process import checked_argv
 from probate.system import Elsewhere, death_watch
 from probate_processes import remains
-from probate_processes.accounting import describe, os_usage
+from probate_processes.accounting import describe, note_shared_files, note_untold, os_usage
+from probate_processes.containment import contain
 from probate_processes.killing import NotPermittedError, kill, reap, reap_if_deserted
-from probate_processes.launch import Start, Stdio, adopt_tree, contain
+from probate_processes.launch import Start, Stdio, adopt_tree
 from probate_processes.native import Child, native_of
 from probate_processes.options import checked_options
 from probate_processes.procfs import Members, close_all, is_ancestor
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from probate.process import Argument, PopenOptions
     from probate_processes.native import Native
     from probate_processes.stopping import Stop
-    from probate_processes.tree import Tree
+    from probate_processes.tree import Tree, UnclaimedChildren
 
 #: Seconds between two looks at a tree whose end nobody announces, at most.
 _PAUSE: Final = 1.0
@@ -117,6 +117,7 @@ class ProcessTreeManager:
         except BaseException as error:
             self._undo(start, error)
             raise
+        start.contain()
         if tree.is_over:
             # By itself, before it was owned.
             self._discard(tree)
@@ -142,7 +143,7 @@ class ProcessTreeManager:
         Raises NotOwnedError if it is another's.
         """
         tree = self.table.get(pid, self.table.find(pid, process))
-        return self._living(tree)
+        return self._living(tree, self._trees.unclaimed_children)
 
     # -- the kind's hooks ----------------------------------------------------
 
@@ -221,7 +222,9 @@ class ProcessTreeManager:
 
     def usage(self, pid: int) -> ResourceUsage:
         """Account for the OS processes of `pid`, and what they and their descendants use."""
-        living = [os_pid for _, tree in self.table.owned(pid) for os_pid in self._living(tree)]
+        living: list[int] = []
+        for _, tree in self.table.owned(pid):
+            living += self._living(tree, self._trees.recent_unclaimed_children)
         return self.table.usage(pid).model_copy(update={"os": os_usage(living)})
 
     # -- inside --------------------------------------------------------------
@@ -269,8 +272,9 @@ class ProcessTreeManager:
                 return
             tree.native.record_exit(tree.leader)
             if reap_if_deserted(tree, self._trees, death_round):
+                tree.untold = self._trees.untold_then()
                 self._finish(tree)
-                if not tree.is_asked or tree.has_outlived_kill:
+                if not (tree.is_asked or tree.untold) or tree.has_outlived_kill:
                     # Over without our doing: there is nothing to account for.
                     self._discard(tree)
             elif tree.has_outlived_kill:
@@ -291,24 +295,16 @@ class ProcessTreeManager:
                     self._kill_failed(tree)
                     if isinstance(error, NotPermittedError):
                         # No later try would be any better.
-                        _note_shared_files(tree)
+                        note_shared_files(tree)
                         self._abandon(tree)
                     raise
-                _note_shared_files(tree)
-                self._note_untold()
+                note_shared_files(tree)
+                tree.untold = self._trees.untold()
                 with tree.lock:
                     self._finish(tree)
                 tree.native.resolve_exited()
+        note_untold(tree)
         return Outcome.RELEASED if tree.is_asked else Outcome.ALREADY_GONE
-
-    def _note_untold(self) -> None:
-        """Say so in the account if some may have been left: those whose tree cannot be told."""
-        if untold := self._trees.untold():
-            count = f"{len(untold)} process{'es' if len(untold) > 1 else ''}"
-            add_note(
-                f"{count} came to this host as orphans and could not be told: of a tree of "
-                f"this host, and nobody knows of which ({', '.join(map(str, untold))})"
-            )
 
     def _kill_failed(self, tree: Tree) -> None:
         """Tell of the leader's death, if it was killed although not all could be."""
@@ -370,7 +366,7 @@ class ProcessTreeManager:
         if not tree.leader.has_exited():
             return repr(tree)
         with contextlib.suppress(OSError):
-            living = self._living(tree)
+            living = self._living(tree, self._trees.recent_unclaimed_children)
             names = [describe(os_pid) for os_pid in living[:_NAMED]]
             if len(living) > _NAMED:
                 names.append(f"{len(living) - _NAMED} more")
@@ -379,17 +375,11 @@ class ProcessTreeManager:
                 return f"OS {word} {'; '.join(names)}, left by {tree.native!r}"
         return repr(tree)
 
-    def _living(self, tree: Tree) -> list[int]:
+    def _living(self, tree: Tree, unclaimed_children: UnclaimedChildren) -> list[int]:
         self._trees.reap_orphans()
         members: Members = {}
         try:
-            tree.scan(members, self._trees.unclaimed_children)
+            tree.scan(members, unclaimed_children)
             return [os_pid for os_pid, member in members.items() if not member.has_exited()]
         finally:
             close_all(members)
-
-
-def _note_shared_files(tree: Tree) -> None:
-    """Add to the account what stays in /dev/shm of those who were killed."""
-    if left := tree.shared_files.left():
-        add_note(f"{tree!r} {left}")

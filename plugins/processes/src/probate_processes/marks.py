@@ -17,7 +17,16 @@ import resource
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate_processes.procfs import read_of, start_time_of_host
-from probate_processes.threadmarks import FIRST_HINT, HINTS, WIDTH, ThreadMarks, Worn
+from probate_processes.threadmarks import (
+    FIRST_HINT,
+    HINTS,
+    WIDTH,
+    ThreadMarks,
+    Worn,
+    hint_of,
+    slack_of,
+    slice_of,
+)
 
 if TYPE_CHECKING:
     from probate.system import OsProcess
@@ -63,9 +72,15 @@ class Mark(NamedTuple):
         tag = _tags_of(host, started) | number
         return cls(token, tag, _worn(host + number, thread_marks))
 
-    def is_shown_by(self, worn: Worn) -> bool:
-        """Whether a process that wears this has any number of ours."""
-        return any(own and own == other for own, other in zip(self.worn, worn, strict=True))
+    def is_worn_by(self, os_pid: int) -> bool:
+        """Whether a process, or zombie, has any number of ours."""
+        ours = self.worn
+        # What is read fastest comes first.
+        return (
+            (ours.slice != 0 and slice_of(os_pid) == ours.slice)
+            or (ours.hint != 0 and hint_of(os_pid) == ours.hint)
+            or (ours.slack != 0 and slack_of(os_pid) == ours.slack)
+        )
 
 
 def _worn(number: int, thread_marks: ThreadMarks | None) -> Worn:

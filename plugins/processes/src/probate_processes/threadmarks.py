@@ -20,13 +20,11 @@ import contextlib
 import ctypes
 import os
 import platform
+import signal
 import sys
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
 from probate.system import read_proc
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 #: Keeps the interpreter lock: none of these calls waits, and no other code runs between them.
 _libc: Final = ctypes.PyDLL(None, use_errno=True)
@@ -35,6 +33,17 @@ _syscall.restype = ctypes.c_long
 _syscall.argtypes = (ctypes.c_long,) * 6
 _prctl: Final = _libc.prctl
 _prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
+
+#: A function of C, and what it is to be called with.
+Call = tuple[Any, ...]
+
+SignalMask = ctypes.Array[ctypes.c_char]
+#: As large as a sigset_t is (signal(7)).
+_new_mask: Final = ctypes.c_char * 128
+ALL_SIGNALS: Final[SignalMask] = _new_mask()
+_libc.sigfillset(ctypes.byref(ALL_SIGNALS))
+_sigmask: Final = _libc.pthread_sigmask
+_sigmask.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 #: ioprio_set, ioprio_get, sched_setattr, sched_getattr, kcmp, by machine (asm/unistd.h).
 _X86_64: Final = (251, 252, 314, 315, 312)
@@ -106,9 +115,21 @@ class SchedAttr(ctypes.Structure):
 
     def set(self, tid: int, runtime: int) -> None:
         """Have a thread scheduled as before, but with this slice; 0 is the kernel's own."""
-        self.size, self.runtime = ctypes.sizeof(self), runtime
-        self.flags &= _RESET_ON_FORK
-        _call(_sched_setattr, tid, ctypes.addressof(self))
+        attr = self.with_slice(runtime)
+        _call(_sched_setattr, tid, ctypes.addressof(attr))
+
+    def with_slice(self, runtime: int) -> SchedAttr:
+        """Return the same, but with this slice."""
+        attr = SchedAttr.from_buffer_copy(self)
+        attr.size, attr.runtime = ctypes.sizeof(attr), runtime
+        attr.flags &= _RESET_ON_FORK
+        return attr
+
+
+#: The same function, for a structure.
+_set_attr: Final = _libc["syscall"]
+_set_attr.restype = ctypes.c_long
+_set_attr.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.POINTER(SchedAttr), ctypes.c_long)
 
 
 def _call(number: int, first: int, second: int = 0, third: int = 0, fourth: int = 0) -> int:
@@ -141,6 +162,33 @@ def name_thread(name: bytes) -> None:
     """Name this thread, as /proc/PID/task/TID/comm shows it: 15 bytes at most."""
     buffer = ctypes.create_string_buffer(name)
     _prctl(_SET_NAME, ctypes.addressof(buffer), 0, 0, 0)
+
+
+def signal_mask() -> SignalMask:
+    """Read which signals this thread blocks."""
+    mask: SignalMask = _new_mask()
+    _sigmask(signal.SIG_BLOCK, None, ctypes.addressof(mask))
+    return mask
+
+
+def call_of_blocking(mask: SignalMask) -> Call:
+    """Return what has this thread block these signals, and no others, when it is called."""
+    # Not by signal.pthread_sigmask(), which makes an enum of each signal, and a set of them.
+    return _sigmask, signal.SIG_SETMASK, mask, None
+
+
+def block_all_signals() -> None:
+    """Have this thread take no signal, which another one may wait for."""
+    _sigmask(signal.SIG_SETMASK, ALL_SIGNALS, None)
+
+
+def _call_of_set(attr: SchedAttr) -> Call:
+    # The structure itself, which lives as long as this.
+    return _set_attr, _sched_setattr, 0, attr, 0
+
+
+def _call_of_ioprio(value: int) -> Call:
+    return _syscall, _ioprio_set, _WHO_PROCESS, 0, value, 0, 0
 
 
 def timer_slack() -> int:
@@ -227,33 +275,29 @@ class ThreadMarks:
         # One that looks like the kernel's own would be none.
         return found if found % _KERNELS_SLICES else found + WIDTH
 
-    def put_on(self, marks: Worn) -> Callable[[], None]:
-        """Mark this thread; return what takes the marks off. Never raises: a spawn goes on."""
-        undo: list[Callable[[], object]] = []
-        if self.first_slice:
-            with contextlib.suppress(OSError):
-                attr = SchedAttr.of(0)
-                undo.append(lambda: attr.set(0, self._own_slice))
-                attr.set(0, marks.slice)
-        if self.has_hints:
-            raw = io_priority()
-            with contextlib.suppress(OSError):
-                undo.append(lambda: _call(_ioprio_set, _WHO_PROCESS, 0, _without_hint(raw)))
-                _set_hint(0, marks.hint, raw)
+    def calls(self, marks: Worn) -> tuple[list[Call], list[Call]]:
+        """Return what marks this thread when it is called, and what takes the marks off.
+
+        None of it raises: what cannot be put on is not, and a spawn goes on.
+        """
+        on: list[Call] = []
+        off: list[Call] = []
+        with contextlib.suppress(OSError):
+            attr = SchedAttr.of(0)
+            if self.first_slice:
+                on.append(_call_of_set(attr.with_slice(marks.slice)))
+                off.append(_call_of_set(attr.with_slice(self._own_slice)))
+            if self.has_hints:
+                raw = io_priority()
+                on.append(_call_of_ioprio(_with_hint(marks.hint, raw, attr)))
+                off.append(_call_of_ioprio(_without_hint(raw)))
         if self.has_slacks:
-            slack = timer_slack()
-            undo.append(lambda: _prctl(_SET_TIMERSLACK, slack, 0, 0, 0))
-            _prctl(_SET_TIMERSLACK, _SLACK - marks.slack, 0, 0, 0)
+            on.append((_prctl, _SET_TIMERSLACK, _SLACK - marks.slack, 0, 0, 0))
+            off.append((_prctl, _SET_TIMERSLACK, timer_slack(), 0, 0, 0))
         if self.has_late:
-            undo.append(lambda: self._wear_late(False))
-            self._wear_late(True)
-
-        def take_off() -> None:
-            for each in undo:
-                with contextlib.suppress(OSError):
-                    each()
-
-        return take_off
+            on.append((_prctl, _MCE_KILL, _MCE_KILL_SET, 0, 0, 0))
+            off.append((_prctl, _MCE_KILL, 0, 0, 0, 0))
+        return on, off
 
     def _try_slices(self) -> None:
         attr = SchedAttr.of(0)
@@ -275,7 +319,7 @@ class ThreadMarks:
         raw = io_priority()
         if raw >> 3 & 0x3FF:
             return
-        _set_hint(0, FIRST_HINT, raw)
+        _set_hint(0, FIRST_HINT)
         self.has_hints = hint_of(0) == FIRST_HINT
         _call(_ioprio_set, _WHO_PROCESS, 0, _without_hint(raw))
 
@@ -305,19 +349,23 @@ def _mark_thread(tid: int, marks: Worn) -> None:
                 attr.set(tid, marks.slice)
     if marks.hint and not hint_of(tid):
         with contextlib.suppress(OSError):
-            _set_hint(tid, marks.hint, io_priority(tid))
+            _set_hint(tid, marks.hint)
 
 
-def _set_hint(tid: int, hint: int, raw: int) -> None:
-    """Give a thread of this I/O priority a hint, and leave it what its priority comes to."""
+def _set_hint(tid: int, hint: int) -> None:
+    value = _with_hint(hint, io_priority(tid), SchedAttr.of(tid))
+    _call(_ioprio_set, _WHO_PROCESS, tid, value)
+
+
+def _with_hint(hint: int, raw: int, attr: SchedAttr) -> int:
+    """The I/O priority of a thread with a hint, and else with what its priority comes to."""
     io_class, level = raw >> _CLASS_SHIFT, raw & 7
     if not io_class:
         # Derived from how it is scheduled, by the kernel, as long as it has none (ioprio_set(2)).
-        attr = SchedAttr.of(tid)
         io_class, level = _BEST_EFFORT, (attr.nice + 20) // 5
         if attr.policy == _SCHED_IDLE:
             io_class, level = _IDLE, 7
-    _call(_ioprio_set, _WHO_PROCESS, tid, io_class << _CLASS_SHIFT | hint << 3 | level)
+    return io_class << _CLASS_SHIFT | hint << 3 | level
 
 
 def _without_hint(raw: int) -> int:

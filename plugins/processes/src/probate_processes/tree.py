@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 from probate_processes.marks import tag_untagged
 from probate_processes.procfs import Descent, children_of, pin_if
 from probate_processes.sharedmemory import SharedFiles
-from probate_processes.threadmarks import Worn, mark_from_outside
+from probate_processes.threadmarks import mark_from_outside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +70,8 @@ class Tree:
         self.is_being_killed = False
         #: What its processes had in /dev/shm when they were killed.
         self.shared_files = SharedFiles()
+        #: Orphans that may have been of it when it ended: nobody can tell.
+        self.untold: list[int] = []
         #: Whether it could not be killed in time, so that nobody but the kernel ends it.
         self.has_outlived_kill = False
         #: When it is looked at again, if so, and after how many seconds.
@@ -149,7 +151,7 @@ class Tree:
         # It may have been forked before its parent was marked, or have shed that. Dead, it could
         # not be told. Other marks are those of hosts within this tree, who need them.
         tag_untagged(member.os_pid, self.mark.tag)
-        if not self.mark.is_shown_by(Worn.by(member.os_pid)):
+        if not self.mark.is_worn_by(member.os_pid):
             mark_from_outside(member.os_pid, self.mark.worn)
         if self.cgroup is not None and not self.cgroup.has(member.os_pid):
             self.was_outside = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import resource
 import threading
@@ -23,10 +22,11 @@ if TYPE_CHECKING:
     from probate import OsProcess
     from probate_processes.tree import Tree
 
-logger = logging.getLogger("probate")
-
 #: Seconds between two searches for orphans that have ended in trees that live on.
 _SWEEP_INTERVAL: Final = 1.0
+
+#: Seconds for which a look at the children serves who asks for an account.
+_RECENT: Final = 0.1
 
 #: How often it is looked again who the children are, when some were reaped meanwhile.
 _LOOKS: Final = 3
@@ -65,6 +65,8 @@ class TreeRegistry:
         self._most_known = _REMEMBERED
         #: The unclaimed children, by pid, as they were at the last look.
         self._judged: dict[int, _Judged] = {}
+        #: When that was.
+        self._looked_at = float("-inf")
         #: For which round of deaths it was looked last, and what was found.
         self._looked: tuple[int, dict[int, _Judged]] = (-1, {})
         self._swept_at = 0.0
@@ -137,6 +139,12 @@ class TreeRegistry:
         """Find the children that lead no tree, and belong to this one: start times by pid."""
         return _those_of(tree, self._look())
 
+    def recent_unclaimed_children(self, tree: Tree) -> dict[int, int]:
+        """As `unclaimed_children`, by a look that may be a moment old: one for many trees."""
+        if time.monotonic() - self._looked_at > _RECENT:
+            self._look()
+        return _those_of(tree, self._judged)
+
     def has_orphans_of(self, tree: Tree, death_round: int | None) -> bool:
         """Whether a tree, whose leader has exited, may have left orphans; False only if certain.
 
@@ -190,11 +198,11 @@ class TreeRegistry:
 
         It takes a program that sheds what it was born with on purpose.
         """
-        return [
-            os_pid
-            for os_pid, (lineage, tree) in list(self._look().items())
-            if tree is None and self._is_untold(lineage) and not _is_zombie(lineage)
-        ]
+        return self._untold_of(self._look())
+
+    def untold_then(self) -> list[int]:
+        """List those who were so when it was last looked who had left orphans."""
+        return self._untold_of(self._looked[1])
 
     def forget_parent(self) -> None:
         """Know no trees, in a forked child; it is no subreaper (prctl(2))."""
@@ -202,7 +210,7 @@ class TreeRegistry:
         self._users = set()
         self._trees, self._leaderless, self._known, self._judged = {}, {}, {}, {}
         self._marked = MarkedTrees()
-        self._looked = (-1, {})
+        self._looked, self._looked_at = (-1, {}), float("-inf")
 
     def count_marked(self) -> int:
         """Count the trees whose processes are marked."""
@@ -215,6 +223,7 @@ class TreeRegistry:
 
         Without the lock: what falls into a look may well end trees, on other threads.
         """
+        looked_at = time.monotonic()
         by_thread = children_by_thread(os.getpid())
         for tid in launchers.tids():
             # Whoever was forked there and leads no tree was so by a stranger: an orphan never is.
@@ -234,13 +243,17 @@ class TreeRegistry:
                     judged = None
                 if judged is None and (lineage := Lineage.of_child(os_pid)) is not None:
                     judged = self._judge(lineage)
-                    if judged.tree is None and self._is_untold(lineage):
-                        # Accounts name it as well, but a tree that ends by itself has none.
-                        logger.warning("OS process %d came as an orphan of unknown tree", os_pid)
                 if judged is not None:
                     found[os_pid] = judged
-        self._judged = found
+        self._judged, self._looked_at = found, looked_at
         return found
+
+    def _untold_of(self, judged: dict[int, _Judged]) -> list[int]:
+        return [
+            os_pid
+            for os_pid, (lineage, tree) in list(judged.items())
+            if tree is None and self._is_untold(lineage) and not _is_zombie(lineage)
+        ]
 
     def _judge(self, lineage: Lineage) -> _Judged:
         tree = self._known_tree(lineage) or self._marked.tree_of(lineage)
