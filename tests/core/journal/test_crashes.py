@@ -92,17 +92,25 @@ def test_a_sweep_gives_back_what_host_and_reaper_left(state: Path) -> None:
 
 
 def test_a_killed_reaper_is_replaced(state: Path) -> None:
-    """And the new one does what the old one would have."""
-    fixed = f"probate-test-{secrets.token_hex(8)}"
-    with JournalHost(HOLDS, state, "1", fixed) as host:
-        names = host.line().split()
+    """And the new one does what the old one would have; until it is told to, nothing is made."""
+    source = """
+    manager = build()
+    memory = manager.orchestrator["memory"].manager
+    process = manager.create_process("worker")
+    while True:
+        say(memory.create_shared_memory(process.pid, size=4096).name)
+        sys.stdin.readline()
+    """
+    with JournalHost(source, state) as host:
+        names = [host.line()]
         first = reaper_of(host.process.pid)
-        pidfd = os.pidfd_open(first)
         kill_all(first)
-        assert select.select([pidfd], [], [], 30)[0]
-        os.close(pidfd)
         # The dead one is not found: its command line is empty.
         assert reaper_of(host.process.pid) != first
+        assert host.process.stdin is not None
+        host.process.stdin.write("\n")
+        host.process.stdin.flush()
+        names.append(host.line())
 
         host.kill()
         wait_until_gone(*map(shm, names))

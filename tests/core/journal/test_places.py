@@ -290,6 +290,30 @@ def test_a_header_that_makes_no_sense_is_set_aside(tmp_path: Path, header: str) 
     assert all(path.exists() for path in paths)
 
 
+def test_who_is_killed_as_it_removes_a_store_leaves_none_that_seems_whole(tmp_path: Path) -> None:
+    """All was given back, and the next sweep removes what is left of it, which is no host's."""
+    folder, paths = store_with(tmp_path, 2)
+
+    def killed() -> None:
+        orchestrator = ResourceOrchestrator().discover(only=["files"])
+        unlink = os.unlink
+
+        def unlink_one(name: str, *, dir_fd: int | None = None) -> None:
+            unlink(name, dir_fd=dir_fd)
+            if not name.startswith("x"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.unlink = unlink_one  # type: ignore[assignment]  # as shutil calls it
+        sweep(orchestrator, str(folder.parent))
+
+    assert exit_code_of_fork(killed) == -signal.SIGKILL
+    assert not any(path.exists() for path in paths)
+    assert len(list(folder.parent.iterdir())) == 1
+
+    assert swept(folder.parent) == []
+    assert list(folder.parent.iterdir()) == []
+
+
 def test_rows_that_make_no_sense_are_set_aside(tmp_path: Path) -> None:
     """Another state, no identity, no text: all or nothing, so that nothing is half understood."""
     for row in (

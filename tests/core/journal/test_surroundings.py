@@ -223,6 +223,7 @@ def test_a_host_beside_the_first_process_of_a_container_leaves_its_processes(
     state = tmp_path / "state"
     with JournalHost(source, state, by=APART) as host:
         host.line()
+        assert host.line() == "dead"
         (account,) = swept(state, "processes")
         if account.state is HostState.UNKNOWN:
             pytest.skip("processes have no handles before Linux 6.14")

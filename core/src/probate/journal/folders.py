@@ -28,6 +28,9 @@ PREFIX: Final = "host-"
 NEW_PREFIX: Final = "new-"
 _MAKING: Final = 3600.0
 
+#: And while it is removed: who is killed in the midst of that leaves none that seems whole.
+_GONE_PREFIX: Final = "gone-"
+
 #: In such a folder: who the host is; the lock of whoever settles; what could not be given back.
 HEADER: Final = "host.json"
 LOCK: Final = "lock"
@@ -151,9 +154,19 @@ def host_folders(where: str | None = None) -> Iterator[Path]:
         yield from sorted(place.glob(f"{PREFIX}*"))
 
 
+def remove_host_folder(folder: Path) -> None:
+    """Remove the folder of a host, of which nothing is left: at once, for all who look for it."""
+    gone = folder.with_name(f"{_GONE_PREFIX}{folder.name}")
+    with suppress(OSError):
+        folder = folder.rename(gone)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_unfinished(where: str | None = None) -> None:
-    """Remove the folders of hosts that died as they made them: there is nothing in them."""
+    """Remove the folders of hosts that died as they made them, or others as they removed them."""
     for place in places(where):
+        for folder in place.glob(f"{_GONE_PREFIX}*"):
+            shutil.rmtree(folder, ignore_errors=True)
         for folder in place.glob(f"{NEW_PREFIX}*"):
             with suppress(OSError):
                 if time.time() - folder.stat().st_mtime > _MAKING:

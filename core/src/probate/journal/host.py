@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, final
 from pydantic_core import to_json
 
 from probate.errors import JournalNotArmedError
-from probate.journal.folders import HEADER, host_folders, make_host_folder, read_json
+from probate.journal.folders import (
+    HEADER,
+    host_folders,
+    make_host_folder,
+    read_json,
+    remove_host_folder,
+)
 from probate.journal.handles import seconds_since_boot
 from probate.journal.header import header_of_this_host, is_dead
 from probate.journal.hostreaper import host_reaper
@@ -145,7 +151,8 @@ class HostJournal:
             loan.reaper.settled(str(folder))
             loan.give_back()
         store.close()
-        shutil.rmtree(str(folder), ignore_errors=True)
+        if folder is not None:
+            remove_host_folder(folder)
 
     def note_owner(self, description: Mapping[str, Any]) -> int:
         """Note who owns things, or may; return the number of its row.

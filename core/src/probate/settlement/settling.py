@@ -10,7 +10,6 @@ import concurrent.futures
 import fcntl
 import json
 import os
-import shutil
 import sys
 import time
 from contextlib import contextmanager, suppress
@@ -18,7 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from probate.errors import ReleaseError, describe_error
-from probate.journal.folders import HEADER, KEPT, LOCK, read_json, write_json
+from probate.journal.folders import (
+    HEADER,
+    KEPT,
+    LOCK,
+    read_json,
+    remove_host_folder,
+    write_json,
+)
 from probate.journal.header import VERSION, is_dead
 from probate.journal.quarantine import quarantine_name
 from probate.journal.store import read_rows
@@ -127,7 +133,7 @@ def forget(folder: Path, number: int) -> bool:
         if left:
             write_json(folder / KEPT, left)
         else:
-            shutil.rmtree(folder)
+            remove_host_folder(folder)
     return True
 
 
@@ -326,7 +332,7 @@ def _keep(folder: Path, rows: list[_Row], account: HostAccount) -> None:
     if kept:
         write_json(folder / KEPT, kept)
     else:
-        shutil.rmtree(folder)
+        remove_host_folder(folder)
 
 
 def _set_aside(folder: Path, text: str, *, dry_run: bool) -> HostAccount:
