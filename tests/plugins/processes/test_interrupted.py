@@ -14,7 +14,8 @@ import processes_kernel as kernel
 import pytest
 from children import exit_code_of_fork
 
-from probate import OsProcess, PidfdUnavailableError, ProcessManager
+from probate import PidfdUnavailableError, ProcessManager
+from probate.system import open_pidfd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,15 +149,14 @@ def test_one_that_is_reaped_before_it_can_be_pinned(
     manager: ProcessManager, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its status is unknown, its daemon is ended, and it is settled at once."""
-    open_one = OsProcess.open
     reaped: list[int] = []
 
-    def open_late(os_pid: int) -> OsProcess:
+    def open_late(os_pid: int) -> int:
         if not reaped and kernel.parent(os_pid) == os.getpid():
             reaped.append(os.waitpid(os_pid, 0)[0])
-        return open_one(os_pid)
+        return open_pidfd(os_pid)
 
-    monkeypatch.setattr(OsProcess, "open", open_late)
+    monkeypatch.setattr("probate_processes.birth.open_pidfd", open_late)
     process = manager.spawn(["sh", "-c", "(setsid sleep 300 &); exit 3"])
     manager.wait(process.pid, 15)
 
@@ -187,17 +187,16 @@ def test_a_program_that_cannot_be_pinned_is_ended_with_its_children(
     manager: ProcessManager, trees: ProcessTreeManager, monkeypatch: pytest.MonkeyPatch, mark: str
 ) -> None:
     """All descriptors were taken in the moment of the fork: the error is raised, nothing lives."""
-    open_one = OsProcess.open
     refused: list[int] = []
 
-    def refuse_once(os_pid: int) -> OsProcess:
+    def refuse_once(os_pid: int) -> int:
         if not refused and kernel.parent(os_pid) == os.getpid():
             refused.append(os_pid)
             raise OSError(24, "Too many open files")
-        return open_one(os_pid)
+        return open_pidfd(os_pid)
 
     owner = manager.create_process("owner")
-    monkeypatch.setattr(OsProcess, "open", refuse_once)
+    monkeypatch.setattr("probate_processes.birth.open_pidfd", refuse_once)
     with pytest.raises(OSError, match="Too many open files"):
         trees.spawn(owner.pid, FAMILY)
 

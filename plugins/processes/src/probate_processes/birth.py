@@ -14,6 +14,7 @@ from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import OsProcess
+from probate.system import open_pidfd, start_time_of
 from probate_processes.limits import set_rlimits
 from probate_processes.marks import Mark, set_tag
 from probate_processes.procfs import Descent
@@ -84,6 +85,7 @@ class Birth:
                 opened.callback(self._gate.close)
                 options = {**options, "preexec_fn": self._gate.wait}
             self.popen.__init__(self._fork, argv, start_new_session=True, **options)  # type: ignore[misc]
+        self._note_start_time()
 
     def close_pipes(self) -> None:
         """Close our ends of its streams."""
@@ -110,7 +112,7 @@ class Birth:
             mark_from_outside(os_pid, self.mark.worn)
         # Somebody who reaps every child, or ignores SIGCHLD, may have left us nothing to pin.
         with contextlib.suppress(ProcessLookupError):
-            self.leader = OsProcess.open(os_pid)
+            self.leader = OsProcess(os_pid, 0, open_pidfd(os_pid))
         set_rlimits(os_pid, self._rlimits)
         if self._launcher is not None:
             self.is_marked = self.mark.is_worn_by(os_pid)
@@ -124,6 +126,16 @@ class Birth:
             self.is_contained = self._cgroup.add(os_pid)
         if self._gate is not None:
             self._gate.open()
+
+    def _note_start_time(self) -> None:
+        """Complete what pins it, now that its program runs: before, the kernel makes us wait."""
+        if self.leader is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self.leader.start_time = start_time_of(self.leader.os_pid)
+        if not self.leader.is_there():
+            self.leader.close()
+            self.leader = None
 
 
 @final
