@@ -72,8 +72,6 @@ class Row(NamedTuple):
             made = make()
             try:
                 self.confirm(made)
-                if self.named.publish is not None:
-                    self.named.publish(made)
             except BaseException:
                 undo(made)
                 raise
@@ -171,8 +169,7 @@ class HostJournal:
         """
         self.arm()
         row = Row(self, next(self._numbers), kind, owner, named)
-        if named.publish is None:
-            self.write(row, "intent", {"uid": os.geteuid(), **named.before})
+        self.write(row, "intent", {"uid": os.geteuid(), **named.before})
         return row
 
     def write(self, row: Row, state: str, identity: Mapping[str, Any]) -> None:

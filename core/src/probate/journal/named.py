@@ -21,26 +21,13 @@ class Named(NamedTuple, Generic[M]):
     `before` is known before it is made: its name, at least. `after` is called with what was made,
     and returns what tells it from any other that may have its name by then. Both are JSON values.
     A name that nobody else can have chosen is said so by `"is_random": True` in `before`: then even
-    what was never confirmed is given back. What can be made without a name (open(2), O_TMPFILE)
-    gets it by `publish`, once it has been noted what it is: then nothing is ever in doubt.
+    what was never confirmed is given back.
     """
 
     #: For accounts, such as "shared memory /x".
     description: str
     before: Mapping[str, Any]
     after: Callable[[M], Mapping[str, Any]]
-    publish: Callable[[M], object] | None = None
-
-    def make(self, make: Callable[[], M], undo: Callable[[Any], object]) -> M:
-        """Make the thing where no journal is kept; `undo` it if it cannot get its name."""
-        made = make()
-        if self.publish is not None:
-            try:
-                self.publish(made)
-            except BaseException:
-                undo(made)
-                raise
-        return made
 
 
 def random_path(folder: str, prefix: str, suffix: str = "") -> str:

@@ -143,8 +143,7 @@ class OwnershipTable(OwnershipQueries[T]):
         undo = self.releaser.choose(release)
         with self._by_owner.under_way(), self._by_owner.admitted(pid, self.kind, nbytes) as held:
             row = self._intend(pid, named)
-            maker = row or named
-            made = make() if maker is None else maker.make(make, undo)
+            made = make() if row is None else row.make(make, undo)
             try:
                 _, is_owned = self._record(pid, cast("T", made), nbytes, held, row)
             except BaseException:
