@@ -149,8 +149,9 @@ def test_a_wrong_setting_is_one_line_and_exit_2(
     assert said in ran.stderr
 
 
-def test_a_reader_who_has_seen_enough_is_no_error(tmp_path: Path) -> None:
-    """Exit 1 without a word, as click does."""
+@pytest.mark.parametrize("is_set", [False, True])
+def test_a_reader_who_has_seen_enough_is_no_error(tmp_path: Path, is_set: bool) -> None:
+    """Exit 1 without a word, as click does; with click, if anything is set, and without."""
     reader, writer = os.pipe()
     os.close(reader)
     ran = subprocess.run(
@@ -158,6 +159,8 @@ def test_a_reader_who_has_seen_enough_is_no_error(tmp_path: Path) -> None:
         stdout=writer,
         stderr=subprocess.PIPE,
         cwd=tmp_path,
+        # What writes at once fails at once; here it is to fail in the end.
+        env={"PROBATE_GRACE": "1"} if is_set else {},
         timeout=60,
         check=False,
     )

@@ -13,6 +13,7 @@ import pytest
 
 from probate import OsProcess, death_watch
 from probate_processes.cgroup import Cgroup
+from probate_processes.containment import late_containment
 from probate_processes.subreaper import is_subreaper
 
 if TYPE_CHECKING:
@@ -58,6 +59,14 @@ def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     assert left == set()
     assert kernel.cgroups() == set()
     assert not is_subreaper()
+
+
+@pytest.fixture
+def manager(manager: ProcessManager) -> Iterator[ProcessManager]:
+    """As everywhere; closed, and with nothing going on that a start has begun."""
+    yield manager
+    manager.close()
+    late_containment.join()
 
 
 @pytest.fixture

@@ -83,9 +83,10 @@ def test_a_spawn_that_an_exception_falls_into(
     assert owner.pid not in trees.table
 
 
-# What falls in between a socket and its name leaves it to be collected: closed, with a warning.
+# What falls in between a socket, or a file, and its name leaves it to be collected: closed, with a
+# warning.
 @pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+    "ignore:Exception ignored in. <(socket|_io.FileIO):pytest.PytestUnraisableExceptionWarning"
 )
 def test_a_handler_that_ends_everything_in_the_middle_of_a_spawn(mark: str) -> None:
     """A service closes its manager when it is told to stop, and goes: neither hangs."""

@@ -87,3 +87,8 @@ def _run() -> tuple[int, str]:
         return error.exit_code, error.format_message()
     except click.Abort:
         return 130, "interrupted"
+    except SystemExit as error:
+        # What click makes of a closed pipe.
+        if isinstance(error.__context__, BrokenPipeError):
+            raise error.__context__ from None
+        return int(error.code or 0), ""

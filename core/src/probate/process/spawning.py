@@ -79,6 +79,17 @@ class _Schedules(Protocol):
         """Wait until its thread has ended, if nothing is on the queue."""
 
 
+class _Starts(Protocol):
+    """Starts OS processes: what is needed here of the manager of kind `processes`."""
+
+    @property
+    def spawn(self) -> Callable[..., OsChild]:
+        """Return what starts one, for a pid."""
+
+    def join_if_idle(self) -> object:
+        """Wait until nothing is under way that was begun by a start."""
+
+
 @final
 class Spawner:
     """Spawns for one manager, and has it terminate each process whose OS process has exited."""
@@ -93,6 +104,7 @@ class Spawner:
         self._manager = manager
         self._withdraw = withdraw
         self._schedules: _Schedules | None = None
+        self._starts: _Starts | None = None
         self._termination_thread = TerminationThread()
         self._status = StatusSocket(lambda: report(manager.orchestrator, manager.list_processes()))
         self._has_status = has_status
@@ -119,7 +131,8 @@ class Spawner:
         Without a parent it belongs to the process that is current here, if that is this manager's.
         """
         checked = checked_argv(argv)
-        start: Callable[..., OsChild] = self._manager.orchestrator[PROCESSES].manager.spawn
+        starts: _Starts = self._manager.orchestrator[PROCESSES].manager
+        self._starts = starts
         scheduled = {key: options.pop(key) for key in ("priority", "weight") if key in options}
         if scheduled and self._schedules is None:
             raise ValueError(
@@ -132,7 +145,7 @@ class Spawner:
             parent = current if current.is_managed_by(self._manager) else None
         process = self._manager.create_process(name, parent, key=key, limits=limits)
         try:
-            child = start(process.pid, checked, limits=limits, **options)
+            child = starts.spawn(process.pid, checked, limits=limits, **options)
             process.set_child(child)
             if self._schedules is not None:
                 self._schedules.add(process.pid, child.os_pid, **scheduled)
@@ -153,8 +166,9 @@ class Spawner:
         if self._has_status:
             self._has_status = False
             self._status.close()
-        if self._schedules is not None:
-            self._schedules.join_if_idle()
+        for each in (self._schedules, self._starts):
+            if each is not None:
+                each.join_if_idle()
         death_watch.join_if_idle()
 
     def _let_go(self) -> None:

@@ -7,6 +7,7 @@ import errno
 import os
 import select
 import signal
+from io import FileIO
 from typing import TYPE_CHECKING, Final, Self, final
 
 from probate.errors import PidfdUnavailableError
@@ -190,14 +191,13 @@ def start_time_of(os_pid: int) -> int:
 
 def read_proc(path: str) -> bytes:
     """Read a whole file of /proc, with as few system calls as it takes. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = os.read(fd, _PIECE)
+    # An object, and not its number: an exception of a signal handler that falls in just when it is
+    # open would leave that open for good.
+    with FileIO(path) as file:
+        text: bytes = file.read(_PIECE)
         # A short read is not the end: some files are handed out by the page (seq_file).
-        while piece := os.read(fd, _PIECE):
+        while piece := file.read(_PIECE):
             text += piece
-    finally:
-        os.close(fd)
     return text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _queue
+import _thread
 import logging
 import threading
 from typing import TYPE_CHECKING, Final, final
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from probate_processes.tree import Tree
     from probate_processes.treeregistry import TreeRegistry
 
+    #: A tree to be contained, or a lock to be released by then. Not of `threading`, which gevent
+    #: and others replace.
+    _Task = tuple[Tree, TreeRegistry] | _thread.LockType
+
 logger = logging.getLogger("probate")
 
 #: As the kernel has it, for whoever looks at the threads of a host.
@@ -26,6 +31,9 @@ THREAD_NAME: Final = b"probate-contain"
 _PASSES: Final = 8
 #: So many passes without anybody outside prove that nobody is.
 _CLEAN_PASSES: Final = 2
+
+#: Seconds that whoever waits for the thread waits at most.
+_PATIENCE: Final = 5.0
 
 
 def contain(tree: Tree, trees: TreeRegistry, *, has_leader: bool = False) -> None:
@@ -68,14 +76,14 @@ class LateContainment:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._queue: _queue.SimpleQueue[tuple[Tree, TreeRegistry]] | None = None
+        self._queue: _queue.SimpleQueue[_Task] | None = None
         forget_in_forked_child(self)
 
     def contain(self, tree: Tree, trees: TreeRegistry) -> None:
         """Have a tree contained soon; at once, where no thread can be started."""
         with self._lock:
             if self._queue is None:
-                queue: _queue.SimpleQueue[tuple[Tree, TreeRegistry]] = _queue.SimpleQueue()
+                queue: _queue.SimpleQueue[_Task] = _queue.SimpleQueue()
                 try:
                     start_new_thread(_serve, (queue,))
                 except RuntimeError:
@@ -84,19 +92,30 @@ class LateContainment:
                 self._queue = queue
         self._queue.put((tree, trees))
 
+    def join(self) -> None:
+        """Wait until all are contained, or over, that were to be by now."""
+        if self._queue is not None:
+            is_served = _thread.allocate_lock()
+            is_served.acquire()
+            self._queue.put(is_served)
+            is_served.acquire(timeout=_PATIENCE)
+
     def forget_parent(self) -> None:
         """Have no thread, in a forked child."""
         self._lock = threading.RLock()
         self._queue = None
 
 
-def _serve(queue: _queue.SimpleQueue[tuple[Tree, TreeRegistry]]) -> None:
+def _serve(queue: _queue.SimpleQueue[_Task]) -> None:
     block_all_signals()
     name_thread(THREAD_NAME)
     while True:
-        tree, trees = queue.get()
-        _contain_living(tree, trees)
-        del tree, trees
+        task = queue.get()
+        if isinstance(task, tuple):
+            _contain_living(*task)
+        else:
+            task.release()
+        del task
 
 
 def _contain_living(tree: Tree, trees: TreeRegistry) -> None:

@@ -21,7 +21,7 @@ from probate.process import checked_argv
 from probate.system import Elsewhere, death_watch
 from probate_processes import remains
 from probate_processes.accounting import describe, note_shared_files, note_untold, os_usage
-from probate_processes.containment import contain
+from probate_processes.containment import contain, late_containment
 from probate_processes.killing import NotPermittedError, kill, reap, reap_if_deserted
 from probate_processes.launch import Start, Stdio, adopt_tree
 from probate_processes.native import Child, native_of
@@ -144,6 +144,10 @@ class ProcessTreeManager:
         """
         tree = self.table.get(pid, self.table.find(pid, process))
         return self._living(tree, self._trees.unclaimed_children)
+
+    def join_if_idle(self) -> None:
+        """Wait until nothing goes on that a start has begun: for a process manager that closes."""
+        late_containment.join()
 
     # -- the kind's hooks ----------------------------------------------------
 
