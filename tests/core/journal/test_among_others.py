@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from children import exit_code_of_fork
 from journal_hosts import wait_until_gone, wait_while
 
@@ -96,3 +97,16 @@ def test_what_a_user_has_in_the_same_folder_is_left_alone(tmp_path: Path) -> Non
     assert [row.outcome for row in account.rows] == ["released"]
     assert sorted(tmp_path.iterdir()) == sorted(own)
     assert [len(list(folder.iterdir())) for folder in own] == [102] * 4
+
+
+def test_a_store_that_is_full_says_so_and_loses_nothing(tmp_path: Path) -> None:
+    """By the limit, not by what LMDB says of the commit; there is room again when rows go."""
+    manager = ProcessManager.builder().with_journal(tmp_path / "state", reaper=False).build()
+    with manager:
+        first = manager.create_process("first", key="1" * (40 << 20))
+        with pytest.raises(OSError, match=r"no room in the journal: .* at most 64 MiB"):
+            manager.create_process("second", key="2" * (40 << 20))
+        assert [each.pid for each in manager.list_processes()] == [first.pid]
+
+        first.terminate()
+        manager.create_process("third", key="3" * (1 << 20))

@@ -163,7 +163,9 @@ class Store:
                     self._transaction = None
                     transaction.commit()
         except self._error as error:
-            raise _explained(error, self._environment.path()) from error
+            # What could not be written is why it could not be committed.
+            first = error.__context__ if isinstance(error.__context__, self._error) else error
+            raise _explained(first, self._environment.path()) from error
 
 
 def _explained(error: Exception, folder: str) -> OSError:
@@ -171,6 +173,9 @@ def _explained(error: Exception, folder: str) -> OSError:
     for number, mend in _MENDS.items():
         if os.strerror(number) in str(error):
             return OSError(number, f"{os.strerror(number)} for the journal: {mend}", folder)
+    if "MDB_MAP_FULL" in str(error):
+        most = f"the rows of one host take at most {_MOST_BYTES >> 20} MiB"
+        return OSError(errno.ENOSPC, f"no room in the journal: {most}", folder)
     return OSError(f"the journal cannot be written: {error}")
 
 
