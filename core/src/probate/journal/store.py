@@ -139,7 +139,15 @@ class Store:
 
     def _is_open(self) -> bool:
         """Tell whether its numbers still mean its file."""
-        return all(map(self._is_at, self._numbers))
+        file = self._status
+        try:
+            for number in self._numbers:
+                now = os.fstat(number)
+                if now.st_ino != file.st_ino or now.st_dev != file.st_dev:
+                    return False
+        except OSError:
+            return False
+        return True
 
     def _is_at(self, number: int) -> bool:
         try:
