@@ -72,6 +72,24 @@ def test_the_reaper_gives_back_what_a_killed_host_held(state: Path, count: int) 
         assert sorted(each.name for each in state.iterdir()) == ["accounts"]
 
 
+def test_the_reaper_of_a_host_that_ignores_sigchld_settles_all_its_journals(tmp_path: Path) -> None:
+    """What is ignored stays so through execve(2), and wait(2) has nobody to wait for then."""
+    source = """
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    managers = []
+    for number in range(3):
+        sys.argv[1] += str(number)
+        managers.append(build())
+        memory = managers[-1].orchestrator["memory"].manager
+        say(memory.create_shared_memory(managers[-1].create_process("worker").pid, size=4096).name)
+    sys.stdin.read()
+    """
+    with JournalHost(source, tmp_path / "state") as host:
+        paths = [shm(host.line()) for _ in range(3)]
+        host.kill()
+        wait_until_gone(*paths)
+
+
 def test_a_sweep_gives_back_what_host_and_reaper_left(state: Path) -> None:
     """Both killed at a time; a dry run says the same, and touches nothing."""
     fixed = f"probate-test-{secrets.token_hex(8)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -15,7 +16,7 @@ import pytest
 import seccomp
 from attackers import STRANGER, new_folder
 from children import exit_code_of_fork
-from journal_hosts import JournalHost, kill_all, reaper_of, wait_until_gone, wait_while
+from journal_hosts import PATIENCE, JournalHost, kill_all, reaper_of, wait_until_gone, wait_while
 from journal_stores import dead_store, row_of
 
 from probate import ResourceOrchestrator
@@ -342,3 +343,44 @@ def test_in_a_sticky_folder_nobody_else_moves_ours(act: str) -> None:
         os.close(pin)
         os.close(folder)
         assert [each.name for each in place.iterdir()] == ["theirs"]
+
+
+#: Imports all but the standard library from a relative entry of sys.path; leaves where it is.
+LEAVES = """
+import os, sys
+entry, state, path, then = sys.argv[1:]
+sys.path[:] = [entry, *(each for each in sys.path if "packages" not in each and "lib" in each)]
+import lmdb
+from probate import ProcessManager
+manager = ProcessManager.builder().with_journal(state).build()
+files = manager.orchestrator["files"].manager
+if then == "gone":
+    os.mkdir("gone")
+    os.chdir("gone")
+    os.rmdir("../gone")
+else:
+    os.chdir("/")
+files.mkfifo(manager.create_process("worker").pid, path)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("entry", ["", "all"], ids=["current", "relative"])
+@pytest.mark.parametrize("then", ["moves", "gone"])
+def test_a_host_that_has_left_its_folder_is_settled(tmp_path: Path, entry: str, then: str) -> None:
+    """Its reaper finds what it has imported from there, whatever is the current folder by now."""
+    folder, path = tmp_path / "all", tmp_path / "fifo"
+    folder.mkdir()
+    for each in (Path(each) for each in sys.path):
+        if each.name == "site-packages" or list(each.glob("probate*/__init__.py")):
+            for found in each.iterdir():
+                if not (folder / found.name).is_symlink():
+                    (folder / found.name).symlink_to(found)
+    ended = subprocess.run(
+        [sys.executable, "-S", "-c", LEAVES, entry, tmp_path / "state", path, then],
+        cwd=tmp_path if entry else folder,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    wait_until_gone(path)

@@ -506,6 +506,21 @@ def test_a_timer_is_called_once_when_its_time_has_come(watch: DeathWatch, pipes:
     assert called[1][1] - since >= 0.1
 
 
+@pytest.mark.parametrize("seconds", [30 * 86_400.0, 1e12, float("inf")])
+def test_a_timer_for_a_far_day_ends_no_watch(
+    watch: DeathWatch, pipes: Pipes, seconds: float
+) -> None:
+    """More milliseconds than poll(2) takes, such as of a lease for a month: all others are told."""
+    timer = watch.call_later(seconds, lambda: None)
+    for pipe in (pipes(), pipes()):
+        told = threading.Event()
+        watch.watch(pipe[0], told.set)
+        os.write(pipe[1], b"x")
+        assert told.wait(PATIENCE)
+
+    watch.cancel(timer)
+
+
 def test_a_cancelled_timer_keeps_no_thread(watch: DeathWatch) -> None:
     """Nor a descriptor: nobody waits for a moment that nobody wants."""
     before = KernelView.take()

@@ -31,6 +31,13 @@ _MAKING: Final = 3600.0
 #: And while it is removed: who is killed in the midst of that leaves none that seems whole.
 _GONE_PREFIX: Final = "gone-"
 
+#: What makes it unique, for glob: a user's own folder, named as the place for stores, may have a
+#: `new-project` in it.
+_NONCE: Final = "[0-9a-f]" * 16
+
+#: The folders of hosts, for glob.
+HOSTS: Final = f"{PREFIX}{_NONCE}"
+
 #: In such a folder: who the host is; the lock of whoever settles; what could not be given back.
 HEADER: Final = "host.json"
 LOCK: Final = "lock"
@@ -124,12 +131,7 @@ def make_host_folder(header: object, where: str | None = None) -> Path:
             _check_above(place)
             place.mkdir(0o700, parents=not place.is_relative_to(_LOGINS), exist_ok=True)
             check_private(place)
-            nonce = secrets.token_hex(8)
-            new = place.resolve() / f"{NEW_PREFIX}{nonce}"
-            new.mkdir(0o700)
-            (new / LOCK).touch(0o600)
-            write_json(new / HEADER, header)
-            folder = new.rename(new.with_name(f"{PREFIX}{nonce}"))
+            folder = _make_whole(place.resolve(), header)
         except OSError as error:
             problems.append(f"{place}: {error.strerror or error}")
         else:
@@ -138,6 +140,19 @@ def make_host_folder(header: object, where: str | None = None) -> Path:
         f"no folder for the journal can be used ({'; '.join(problems)}); name one by "
         "PROBATE_STATE or with_journal(path)"
     )
+
+
+def _make_whole(place: Path, header: object) -> Path:
+    nonce = secrets.token_hex(8)
+    new = place / f"{NEW_PREFIX}{nonce}"
+    new.mkdir(0o700)
+    try:
+        (new / LOCK).touch(0o600)
+        write_json(new / HEADER, header)
+        return new.rename(place / f"{PREFIX}{nonce}")
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
 
 
 def places(where: str | None = None) -> Iterator[Path]:
@@ -151,7 +166,7 @@ def places(where: str | None = None) -> Iterator[Path]:
 def host_folders(where: str | None = None) -> Iterator[Path]:
     """Return the folders of all hosts of this user, dead or alive."""
     for place in places(where):
-        yield from sorted(place.glob(f"{PREFIX}*"))
+        yield from sorted(place.glob(HOSTS))
 
 
 def remove_host_folder(folder: Path) -> None:
@@ -165,9 +180,9 @@ def remove_host_folder(folder: Path) -> None:
 def remove_unfinished(where: str | None = None) -> None:
     """Remove the folders of hosts that died as they made them, or others as they removed them."""
     for place in places(where):
-        for folder in place.glob(f"{_GONE_PREFIX}*"):
+        for folder in place.glob(f"{_GONE_PREFIX}{HOSTS}"):
             shutil.rmtree(folder, ignore_errors=True)
-        for folder in place.glob(f"{NEW_PREFIX}*"):
+        for folder in place.glob(f"{NEW_PREFIX}{_NONCE}"):
             with suppress(OSError):
                 if time.time() - folder.stat().st_mtime > _MAKING:
                     shutil.rmtree(folder)

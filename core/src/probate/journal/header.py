@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from probate.journal.handles import (
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 #: The format of rows and header, and the oldest version that can read it.
 VERSION: Final = 1
+
+#: The folder that this package is in.
+_HOME: Final = str(Path(__file__).parents[2])
 
 
 def header_of_this_host() -> dict[str, Any]:
@@ -45,8 +50,24 @@ def header_of_this_host() -> dict[str, Any]:
         "at": seconds_since_boot(),
         "command": sys.orig_argv,
         "executable": sys.executable,
-        "path": [os.path.abspath(each) for each in sys.path],  # noqa: PTH100  as they are
+        "path": _import_path(),
     }
+
+
+def _import_path() -> list[str]:
+    """Return what this OS process can import from, wherever it has gone to since it began.
+
+    The last is where this package is, if only a relative entry says so.
+    """
+    found: list[str] = []
+    # What is no string is nothing to the import system either.
+    for entry in (*(each for each in sys.path if isinstance(each, str)), _HOME):
+        # A finder knows where its entry was when something was first imported from it.
+        path = getattr(sys.path_importer_cache.get(entry), "path", entry)
+        # There may be no current folder any more.
+        with suppress(FileNotFoundError):
+            found.append(os.path.abspath(path))  # noqa: PTH100  not resolved
+    return list(dict.fromkeys(found))
 
 
 def _handle_of(os_pid: int) -> str | None:

@@ -237,20 +237,29 @@ class HostJournal:
         self._store, self.folder = store, folder
 
     def _move(self, old: Store) -> None:
-        """Go on in another folder, with all rows: ours is gone, such as at the end of a login."""
+        """Go on in another folder, with all rows.
+
+        Ours is gone, such as at the end of a login, or somebody has closed its file.
+        """
         lost, loan = self.folder, self._loan
         folder = make_host_folder(header_of_this_host(), self._path)
         try:
-            old.copy_to(str(folder))
-            self._store, self.folder = Store(str(folder)), folder
+            self._store, self.folder = old.copy_to(str(folder)), folder
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         old.close()
-        logger.warning("the journal's folder %s has gone; it goes on in %s", lost, folder)
+        logger.warning("the journal in %s was removed or closed; it goes on in %s", lost, folder)
         if loan is not None and self._is_watched():
             loan.reaper.settled(str(lost))
-            loan.reaper.settle(str(folder), self._program(_SETTLER))
+            try:
+                loan.reaper.settle(str(folder), self._program(_SETTLER))
+            except BaseException:
+                # It does not know of this one.
+                self._loan = None
+                raise
+        if lost is not None:
+            remove_host_folder(lost)
 
     def _borrow_reaper(self) -> ReaperLoan:
         try:

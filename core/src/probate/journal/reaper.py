@@ -42,6 +42,8 @@ def main() -> None:
     """Guard until the host is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
+    # A host that ignores it hands that down, and there would be no child to wait for (wait(2)).
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # The child of a dead parent is nobody's descendant: who kills the host's tree does not find it.
     if os.fork():
         os._exit(0)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 #: The most bytes that the rows of one host take: some 200,000.
 _MOST_BYTES: Final = 1 << 26
@@ -23,6 +24,9 @@ _MOST_BYTES: Final = 1 << 26
 #: What LMDB calls its file, which begins with two pages that are there before any row.
 _FILE: Final = "data.mdb"
 _BEGUN: Final = 8192
+
+#: Standard error's number, the last that means the same to all programs.
+_LAST_STREAM: Final = 2
 
 #: What to do where a row cannot be written.
 _MENDS: Final = {
@@ -32,6 +36,24 @@ _MENDS: Final = {
     # Of less than was to be written, LMDB says no more.
     errno.EIO: "make room, or raise `ulimit -f`",
 }
+
+
+#: Environments whose numbers are not theirs any more. They are never finalised.
+_lost: Final[list[Any]] = []
+
+
+@contextmanager
+def _above_standard_streams() -> Iterator[None]:
+    """Keep what is opened from getting the numbers 0 to 2, which others write to by these."""
+    taken: list[int] = []
+    try:
+        while (fd := os.open(os.devnull, os.O_RDWR)) <= _LAST_STREAM:
+            taken.append(fd)
+        os.close(fd)
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
 
 
 def _key(number: int) -> bytes:
@@ -51,9 +73,10 @@ class Store:
         self._error: type[Exception] = lmdb.Error
         # No locks of LMDB's own: there is one writer, and who reads it is a host's successor.
         try:
-            self._environment: Any = lmdb.open(
-                folder, map_size=_MOST_BYTES, sync=False, metasync=False, lock=False, mode=0o600
-            )
+            with _above_standard_streams():
+                self._environment: Any = lmdb.open(
+                    folder, map_size=_MOST_BYTES, sync=False, metasync=False, lock=False, mode=0o600
+                )
         except lmdb.Error as error:
             raise OSError(f"no store can be made in {folder}: {error}") from error
         self._lock = threading.RLock()
@@ -62,6 +85,9 @@ class Store:
         # No other file has its number while it is open.
         self._path = os.path.join(folder, _FILE)  # noqa: PTH118  a string, for each look
         self._status = os.stat(self._path)  # noqa: PTH116  as above
+        # LMDB tells nobody which numbers it has.
+        open_ones = map(int, os.listdir("/proc/self/fd"))  # noqa: PTH208  names are what is needed
+        self._numbers = [each for each in open_ones if self._is_at(each)]
 
     def put(self, number: int, row: bytes) -> None:
         """Write a row; it is there for whoever comes after when this has returned."""
@@ -77,29 +103,62 @@ class Store:
             return [bytes(row) for _, row in transaction.cursor()]
 
     def is_there(self) -> bool:
-        """Tell whether its file can be found still: others may have removed or covered it."""
+        """Tell whether its file can be found still: others may have removed or covered it.
+
+        Or closed it here, by its number, which may be another file's by now.
+        """
         try:
-            return os.path.samestat(os.stat(self._path), self._status)  # noqa: PTH116  as above
+            at_path = os.stat(self._path)  # noqa: PTH116  as above
         except PermissionError:
             # This process is another user by now (setuid(2)), and its reaper, which finds it, not.
-            return True
+            return self._is_open()
         except OSError:
             return False
+        return os.path.samestat(at_path, self._status) and self._is_open()
 
-    def copy_to(self, folder: str) -> None:
-        """Copy all rows into a new folder, also if the file has gone. Raises OSError."""
-        try:
-            with self._lock:
-                self._environment.copy(folder)
-        except self._error as error:
-            raise OSError(f"no store can be made in {folder}: {error}") from error
+    def copy_to(self, folder: str) -> Store:
+        """Return a new store with all rows, also if the file has gone. Raises OSError."""
+        # By the map: LMDB's own copy asks the number how large the file is.
+        with self._lock, self._environment.begin() as rows:
+            new = Store(folder)
+            try:
+                new._write(lambda transaction: transaction.cursor().putmulti(rows.cursor()))
+            except BaseException:
+                new.close()
+                raise
+        return new
 
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:
-            self._environment.close()
+            if self._is_open():
+                self._environment.close()
+            else:
+                # It would close what is another's.
+                _lost.append(self._environment)
+
+    def _is_open(self) -> bool:
+        """Tell whether its numbers still mean its file."""
+        file = self._status
+        try:
+            for number in self._numbers:
+                now = os.fstat(number)
+                if now.st_ino != file.st_ino or now.st_dev != file.st_dev:
+                    return False
+        except OSError:
+            return False
+        return True
+
+    def _is_at(self, number: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(number), self._status)
+        except OSError:
+            return False
 
     def _write(self, act: Callable[[Any], object]) -> None:
+        if not self._is_open():
+            # LMDB would write into whatever has the number now.
+            raise OSError(errno.EBADF, "somebody has closed the journal, by its number", self._path)
         try:
             with self._lock:
                 if self._transaction is not None:
@@ -112,7 +171,9 @@ class Store:
                     self._transaction = None
                     transaction.commit()
         except self._error as error:
-            raise _explained(error, self._environment.path()) from error
+            # What could not be written is why it could not be committed.
+            first = error.__context__ if isinstance(error.__context__, self._error) else error
+            raise _explained(first, self._environment.path()) from error
 
 
 def _explained(error: Exception, folder: str) -> OSError:
@@ -120,6 +181,9 @@ def _explained(error: Exception, folder: str) -> OSError:
     for number, mend in _MENDS.items():
         if os.strerror(number) in str(error):
             return OSError(number, f"{os.strerror(number)} for the journal: {mend}", folder)
+    if "MDB_MAP_FULL" in str(error):
+        most = f"the rows of one host take at most {_MOST_BYTES >> 20} MiB"
+        return OSError(errno.ENOSPC, f"no room in the journal: {most}", folder)
     return OSError(f"the journal cannot be written: {error}")
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from probate.errors import ReleaseError, describe_error
 from probate.journal.folders import (
     HEADER,
+    HOSTS,
     KEPT,
     LOCK,
     read_json,
@@ -155,7 +156,7 @@ def save_account(place: Path, account: HostAccount) -> None:
     accounts = place / ACCOUNTS
     accounts.mkdir(0o700, exist_ok=True)
     write_json(accounts / f"{Path(account.store).name}.json", account.model_dump(mode="json"))
-    by_age = sorted(accounts.glob("*.json"), key=lambda each: each.stat().st_mtime)
+    by_age = sorted(accounts.glob(f"{HOSTS}.json"), key=lambda each: each.stat().st_mtime)
     for old in by_age[:-_MOST_ACCOUNTS]:
         old.unlink(missing_ok=True)
 

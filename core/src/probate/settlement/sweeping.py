@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probate.errors import describe_error
-from probate.journal.folders import host_folders, places, read_json, remove_unfinished
+from probate.journal.folders import HOSTS, host_folders, places, read_json, remove_unfinished
 from probate.settlement.account import HostAccount, HostState
 from probate.settlement.otheruser import call_as
 from probate.settlement.settling import ACCOUNTS, forget, settle, settle_and_save
@@ -71,7 +71,7 @@ def read_accounts(where: str | None = None, *, keep: bool = False) -> list[HostA
     """Return the accounts that nobody has read yet, of what reapers have settled."""
     found: list[HostAccount] = []
     for place in places(where):
-        for path in sorted((place / ACCOUNTS).glob("*.json")):
+        for path in sorted((place / ACCOUNTS).glob(f"{HOSTS}.json")):
             with suppress(OSError, ValueError):
                 account = HostAccount.model_validate(read_json(path))
                 if not keep:

@@ -17,6 +17,9 @@ from probate.system.log import logger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: Seconds that it waits for a timer at a time: poll(2) takes no more milliseconds than an int.
+_MOST_SECONDS: Final = 86_400.0
+
 
 @final
 class Timer:
@@ -180,11 +183,12 @@ class DeathWatch:
             return self._epoll is epoll
 
     def _time_left(self) -> float | None:
-        """Return the milliseconds until the next timer; None if there is none."""
+        """Return the milliseconds until the next look at the timers; None if there are none."""
         with self._lock:
             if not self._timers:
                 return None
-            return max(0.0, min(each.at for each in self._timers) - time.monotonic()) * 1000
+            left = min(each.at for each in self._timers) - time.monotonic()
+            return min(max(0.0, left), _MOST_SECONDS) * 1000
 
     def _take(self, epoll: select.epoll, wake: int) -> tuple[str, Callable[[], object]] | None:
         """Take one descriptor that is ready, or timer that is due, with its callback, if any is."""
