@@ -52,7 +52,7 @@ class JournalOptions(NamedTuple):
 
 def _journal_by_default() -> JournalOptions | None:
     """Return what the variable PROBATE_JOURNAL says. Raises ValueError for what is neither."""
-    said = os.environ.get("PROBATE_JOURNAL", "on")
+    said = os.environ.get("PROBATE_JOURNAL") or "on"
     if said.lower() not in _SWITCH:
         raise ValueError(f"PROBATE_JOURNAL must be on or off, got {said!r}")
     # What it is made of is Linux's.
