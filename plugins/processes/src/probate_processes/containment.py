@@ -128,6 +128,13 @@ def _contain_living(tree: Tree, trees: TreeRegistry) -> None:
         except Exception:
             # Where descriptors are short, its marks must do.
             logger.warning("%r is not contained in its cgroup", tree, exc_info=True)
+        _remove_if_over(tree)
+
+
+def _remove_if_over(tree: Tree) -> None:
+    """Remove the cgroup of a tree that has ended by itself while somebody was moved there."""
+    if tree.is_over and tree.cgroup is not None:
+        tree.cgroup.remove()
 
 
 #: Of this interpreter, shared by all managers.
