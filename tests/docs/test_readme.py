@@ -56,7 +56,11 @@ def test_a_program_can_be_pasted_and_run(program: str, printed: str, tmp_path: P
         check=False,
     )
 
-    assert re.sub(r"(127\.0\.0\.1:)\d+", r"\1...", ran.stdout) == printed
+    allowed = {printed}
+    if "send_signal" in program:
+        # On a busy machine the worker may be killed before it has started anything.
+        allowed.add(printed.replace("2 resources", "1 resources"))
+    assert re.sub(r"(127\.0\.0\.1:)\d+", r"\1...", ran.stdout) in allowed
     assert ran.returncode == 0, ran.stderr
 
 

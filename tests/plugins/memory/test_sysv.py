@@ -253,8 +253,11 @@ def test_key_mode_and_private_segments(manager: ProcessManager, memory: MemoryMa
 #: kernel.shm_next_id, which needs CAP_CHECKPOINT_RESTORE there): else ids come round after
 #: some four million segments. An ordinary user gets it with a user namespace (namespaces(7)).
 _RECYCLED_ID = """
-import ctypes, sysv_ipc
+import ctypes, sysv_ipc, warnings
 from pathlib import Path
+
+# From 3.12 on a fork warns of the thread that watches over the reaper.
+warnings.simplefilter("ignore", DeprecationWarning)
 
 CLONE_NEWIPC, CLONE_NEWUSER = 0x08000000, 0x10000000
 NEXT_ID = Path("/proc/sys/kernel/shm_next_id")
