@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, final
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def random_path(folder: str, prefix: str, suffix: str = "") -> str:
 
     For what is to be made there by a system call that fails if it is taken all the same.
     """
-    return os.path.join(folder, f"{prefix}{secrets.token_hex(8)}{suffix}")  # noqa: PTH118  a string
+    return os.path.join(folder, f"{prefix}{os.urandom(8).hex()}{suffix}")  # noqa: PTH118  a string
 
 
 def new_file(path: str) -> int:

@@ -11,10 +11,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import secrets
 import stat
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from typing import TYPE_CHECKING, Final, final
 
 from probate.errors import BusyResourceError, RefusedResourceError
@@ -39,6 +37,9 @@ _NO_FLAGS: Final = {errno.EINVAL, errno.ENOSYS}
 
 def quarantine_name(row: str) -> str:
     """Return what the quarantine of a row is called, which nobody can guess who has not that."""
+    # Imported here: it takes as long as half of a kind.
+    from hashlib import sha256
+
     return f".probate-{sha256(row.encode()).hexdigest()[:16]}"
 
 
@@ -48,7 +49,7 @@ class Quarantine:
 
     def __init__(self, folder: int, name: str | None) -> None:
         self._folder = folder
-        self._name = name or f".probate-{secrets.token_hex(8)}"
+        self._name = name or f".probate-{os.urandom(8).hex()}"
 
     def remove(self, name: str, pin: int, *, is_folder: bool) -> Outcome:
         """Remove a name of the folder if it still is what `pin` refers to; put back what is not.

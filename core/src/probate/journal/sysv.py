@@ -15,7 +15,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import secrets
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, final
@@ -71,7 +70,7 @@ def with_sysv_key(key: int | None, make: Callable[[int], M]) -> M:
     if key is not None:
         return make(key)
     while True:
-        drawn = secrets.randbits(_KEY_BITS)
+        drawn = int.from_bytes(os.urandom(4)) >> (32 - _KEY_BITS)
         if drawn != _PRIVATE:
             with suppress(FileExistsError):
                 return make(drawn)

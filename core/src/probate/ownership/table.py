@@ -104,7 +104,7 @@ class OwnershipTable(OwnershipQueries[T]):
         admission = by_owner.admission
         revocations = 0 if admission is None else admission.revocations
         is_free = admission is None or pid in admission.unlimited
-        if nbytes or named is not None or not (is_free and self._is_plain):
+        if nbytes or named or not (is_free and self._is_plain):
             with by_owner.admitted(pid, self.kind, nbytes) as reservation:
                 row = self._intend(pid, named)
                 if row is not None:
@@ -202,24 +202,26 @@ class OwnershipTable(OwnershipQueries[T]):
         or the id was never issued.
         """
         holdings = self._by_owner.get(pid)
-        if holdings is not None and (self._sites or not self._is_plain):
+        if holdings is None:
+            self._check_released(pid, resource_id)
+            return None
+        is_plain = self._is_plain
+        if self._sites or not is_plain:
             found = holdings.get(resource_id)
             if found is not None:
                 # Before it is taken out: should an interrupt come in between, it is still owned.
                 self._forget(resource_id, found)
-        resource = None if holdings is None else holdings.pop(resource_id, None)
-        if holdings is None or resource is None:
-            # Ids ascend: one that was issued, and that nobody owns, has been released.
-            if self._by_owner.owner_of(resource_id) is None and 0 < resource_id < next(_ids):
-                return None
-            raise self._not_owned(pid, resource_id)
+        resource = holdings.pop(resource_id, None)
+        if resource is None:
+            self._check_released(pid, resource_id)
+            return None
         if holdings.sizes:
             holdings.take_sizes((resource_id,))
         if not holdings:
             self._by_owner.drop_if_empty(pid, holdings)
-        if self._rows and (row := self._rows.pop(resource_id, None)) is not None:
-            row.delete()
-        if not self._is_plain:
+        if not is_plain:
+            if (row := self._rows.pop(resource_id, None)) is not None:
+                row.delete()
             self.releaser.forget(resource)
         return resource
 
@@ -300,6 +302,13 @@ class OwnershipTable(OwnershipQueries[T]):
 
     # -- inside --------------------------------------------------------------
 
+    def _check_released(self, pid: int, resource_id: ResourceId) -> None:
+        """Raise NotOwnedError unless an id was issued, and nobody owns it any more."""
+        # Ids ascend: one that was issued, and that nobody owns, has been released.
+        if self._by_owner.owner_of(resource_id) is None and 0 < resource_id < next(_ids):
+            return
+        raise self._not_owned(pid, resource_id)
+
     def _intend(self, pid: int, named: Named[Any] | None) -> Row | None:
         """Note in the journal, where there is one, that a thing is about to be made."""
         if named is None or self.admission is None or (journal := self.admission.journal) is None:
@@ -320,6 +329,7 @@ class OwnershipTable(OwnershipQueries[T]):
         resource_id = next(_ids)
         try:
             if row is not None:
+                self._is_plain = False
                 self._rows[resource_id] = row
             self._index.claim(self, pid, resource, resource_id, is_new=is_new)
             self.releaser.note_here(resource)

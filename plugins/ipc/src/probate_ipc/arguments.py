@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from typing import Final
 
 from probate.system import checked_int
@@ -14,7 +13,7 @@ _LARGEST_KEY: Final = 2**31 - 1
 
 def name_or_new(name: str | None) -> str:
     """Check a POSIX name; None is one that nobody else has. Raises TypeError or ValueError."""
-    return f"/probate-{secrets.token_hex(8)}" if name is None else checked_name(name)
+    return f"/probate-{os.urandom(8).hex()}" if name is None else checked_name(name)
 
 
 def checked_name(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
+import os
 from functools import partial
 from multiprocessing.shared_memory import ShareableList, SharedMemory
 from operator import attrgetter
@@ -116,7 +116,7 @@ class MemoryManager:
                 raise
 
         while True:
-            called = wanted or f"{_NAME_PREFIX}{secrets.token_hex(8)}"
+            called = wanted or f"{_NAME_PREFIX}{os.urandom(8).hex()}"
             before = {"path": path_of(called), "is_random": wanted is None}
             named = Named(f"shared memory {called}", before, PosixSegment.identity)
             try:
