@@ -29,9 +29,13 @@ if TYPE_CHECKING:
     from probate.settlement import HostAccount
 
 #: Seconds that a host gets to begin, and its reaper to settle.
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 20.0
 
-_PROGRAM: Final = "from probate.cli.demo.mortal import main; main()"
+#: As in the demo itself: before anything is imported that starts threads.
+_PROGRAM: Final = (
+    "from probate.cli.lack import prepare_address_space; prepare_address_space(); "
+    "from probate.cli.demo.mortal import main; main()"
+)
 
 _REAPER: Final = b"probate/journal/reaper.py"
 
