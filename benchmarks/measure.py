@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 #: How many pairs make a median.
 PAIRS: Final = 41
@@ -87,6 +87,16 @@ def compare(
     mine, other = (statistics.median(column) for column in zip(*samples, strict=True))
     lower, middle, upper = statistics.quantiles(ratios, n=4)
     return Row(what, mine, peer, other, middle, target=target, quartiles=(lower, upper), note=note)
+
+
+def print_rows(rows: Iterable[Row]) -> None:
+    """Print rows that are measured in milliseconds, a line each, and whether they hold."""
+    for row in rows:
+        verdict = {None: "", True: "holds", False: "MISSED"}[row.holds]
+        print(
+            f"{row.what:58} {row.ours * 1e3:8.2f} ms {row.theirs * 1e3:8.2f} ms "
+            f"{row.ratio:6.2f}x {verdict:6}  {row.peer} {row.note}"
+        )
 
 
 def loop(function: Callable[[], object], number: int) -> Callable[[], float]:

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from measure import Row
+from measure import Row, print_rows
 
 from probate import ProcessManager
 from probate_processes.cgroup import Cgroup
@@ -137,9 +137,4 @@ def rows() -> list[Row]:
 
 
 if __name__ == "__main__":
-    for row in rows():
-        verdict = {None: "", True: "holds", False: "MISSED"}[row.holds]
-        print(
-            f"{row.what:58} {row.ours * 1e3:8.2f} ms {row.theirs * 1e3:8.2f} ms "
-            f"{row.ratio:6.2f}x {verdict:6}  {row.peer} {row.note}"
-        )
+    print_rows(rows())

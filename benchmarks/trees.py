@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from measure import Row, no_collector
+from measure import Row, no_collector, print_rows
 from spawning import each_way
 
 from probate import ProcessManager
@@ -113,9 +113,4 @@ def rows() -> list[Row]:
 
 
 if __name__ == "__main__":
-    for row in rows():
-        verdict = {None: "", True: "holds", False: "MISSED"}[row.holds]
-        print(
-            f"{row.what:58} {row.ours * 1e3:8.2f} ms {row.theirs * 1e3:8.2f} ms "
-            f"{row.ratio:6.2f}x {verdict:6}  {row.peer}"
-        )
+    print_rows(rows())

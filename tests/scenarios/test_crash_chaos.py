@@ -53,11 +53,8 @@ class Victims:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            stream.close()
-        self._process.kill()
-        self._process.wait()
+        with self._process:
+            self._process.kill()
 
     def start(self, seed: int, *, has_reaper: bool) -> int:
         """Fork a host; return its pid."""

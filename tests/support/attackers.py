@@ -77,11 +77,9 @@ class Attacker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait(PATIENCE)
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            stream.close()
+        with self._process:
+            self._process.kill()
+            self._process.wait(PATIENCE)
 
     def is_alive(self) -> bool:
         """Whether it attacks still."""

@@ -82,12 +82,10 @@ class Decoys:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for stream in (self._user.stdin, self._user.stdout):
-            assert stream is not None
-            stream.close()
         for program in (self._program, self._user):
-            program.kill()
-            program.wait(PATIENCE)
+            with program:
+                program.kill()
+                program.wait(PATIENCE)
         for each in self._sockets:
             each.close()
         for path in {*self._files, *self._successors}:

@@ -11,7 +11,7 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, Any, Self, final
 
-from reapers import is_reaper
+from reapers import reapers_of
 
 from probate.journal.folders import HEADER, host_folders, read_json
 
@@ -93,30 +93,13 @@ class JournalHost:
 
 
 def reaper_of(host: int) -> int:
-    """The pid of the reaper that watches a host: no child of anybody's, but it has its pidfd."""
+    """The pid of the reaper that watches a host."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        for name in os.listdir("/proc"):  # noqa: PTH208  names are what is needed
-            if name.isdigit() and _watches(name, host):
-                return int(name)
+        if len(found := reapers_of(host)) == 1:
+            return found.pop()
         time.sleep(0.01)
     raise AssertionError("no reaper watches it")
-
-
-def _watches(os_pid: str, host: int) -> bool:
-    if not is_reaper(os_pid):
-        return False
-    try:
-        # The forked one, and not the one that forks it.
-        if int(os.getsid(int(os_pid))) == int(os_pid):
-            return False
-        for fd in os.listdir(f"/proc/{os_pid}/fdinfo"):  # noqa: PTH208  as above
-            with open(f"/proc/{os_pid}/fdinfo/{fd}") as file:
-                if any(line.split() == ["Pid:", str(host)] for line in file):
-                    return True
-    except (OSError, ValueError):
-        pass
-    return False
 
 
 def wait_until_gone(*paths: Path | str) -> None:

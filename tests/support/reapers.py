@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -13,6 +14,19 @@ def is_reaper(os_pid: int | str) -> bool:
 def is_helper(os_pid: int | str) -> bool:
     """Whether this is a reaper, or the program that settles after its host."""
     return is_reaper(os_pid) or b"probate.settlement" in _command(os_pid)
+
+
+def reapers_of(host_pid: int) -> set[int]:
+    """The OS processes to which a living host has pidfds, and that are reapers."""
+    found = set()
+    for info in Path(f"/proc/{host_pid}/fdinfo").iterdir():
+        # Others come and go meanwhile.
+        with suppress(FileNotFoundError):
+            for line in info.read_text().splitlines():
+                name, _, pid = line.partition(":\t")
+                if name == "Pid" and is_reaper(pid.strip()):
+                    found.add(int(pid))
+    return found
 
 
 def _command(os_pid: int | str) -> bytes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from journal_hosts import JournalHost, reaper_of, wait_until_gone
+from reapers import reapers_of
 
 from probate import ProcessManager, ResourceOrchestrator
 from probate.journal.folders import host_folders
@@ -160,19 +161,6 @@ sys.stdin.read()
         assert found.line() == "closed"
         assert select.select([reaper], [], [], 30)[0]
         os.close(reaper)
-
-
-def reapers_of(host_pid: int) -> set[int]:
-    """The OS processes to which a host has pidfds, and that are reapers."""
-    found = set()
-    for info in Path(f"/proc/{host_pid}/fdinfo").iterdir():
-        lines = dict(
-            line.split(":\t", 1) for line in info.read_text().splitlines() if ":\t" in line
-        )
-        pid = lines.get("Pid", "-1").strip()
-        if int(pid) > 0 and b"journal/reaper.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            found.add(int(pid))
-    return found
 
 
 def test_a_dead_host_says_which_processes_it_had(state: Path) -> None:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, final
 
+from probate.journal.reaper import MOST_BYTES
 from probate.system.deathwatch import death_watch
 from probate.system.descriptor import OwnedDescriptor
 
@@ -24,9 +25,6 @@ _STARTING: Final = 15.0
 
 #: Seconds that it gets to take a request, and to end; it needs some microseconds.
 _PATIENCE: Final = 5.0
-
-#: Bytes of a request at most, as the reaper has it.
-_MOST_BYTES: Final = 1 << 13
 
 _PROGRAM: Final = Path(__file__).with_name("reaper.py")
 
@@ -121,7 +119,7 @@ class Reaper:
 
     def _ask(self, what: bytes, value: object) -> None:
         request = what + json.dumps(value).encode()
-        if len(request) > _MOST_BYTES:
+        if len(request) > MOST_BYTES:
             raise OSError(f"the reaper takes no request of {len(request)} bytes")
         self._socket.send(request)
 

@@ -32,7 +32,7 @@ import sys
 _INTRODUCTION = 10
 
 #: The most bytes of a request: a program with its arguments, of which one is a path.
-_MOST_BYTES = 1 << 13
+MOST_BYTES = 1 << 13
 
 #: PIDFD_SIGNAL_PROCESS_GROUP, include/uapi/linux/pidfd.h.
 _PROCESS_GROUP = 1 << 2
@@ -103,7 +103,7 @@ def serve(host: socket.socket, guarded: dict[bytes, int], programs: dict[str, li
     """Take all requests that are there; tell whether more may come."""
     while True:
         try:
-            request, descriptors, _, _ = socket.recv_fds(host, _MOST_BYTES, 1)
+            request, descriptors, _, _ = socket.recv_fds(host, MOST_BYTES, 1)
         except BlockingIOError:
             return True
         except OSError:

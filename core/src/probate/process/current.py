@@ -56,9 +56,14 @@ def working_for(process: Process) -> Iterator[Process]:
     try:
         yield process
     finally:
-        # As in ProcessScope.
-        with contextlib.suppress(ValueError):
-            _current.reset(token)
+        _reset(token)
+
+
+def _reset(token: Token[Process | None]) -> None:
+    # Left in another context than it was entered in (an async generator that its loop
+    # finalises, another thread): there is nothing to reset there (PEP 567).
+    with contextlib.suppress(ValueError):
+        _current.reset(token)
 
 
 @final
@@ -107,10 +112,7 @@ class ProcessScope:
     def _leave(self) -> Process:
         if self._process is None or self._token is None:
             raise RuntimeError("the scope was never entered")
-        # Left in another context than it was entered in (an async generator that its loop
-        # finalises, another thread): there is nothing to reset there (PEP 567).
-        with contextlib.suppress(ValueError):
-            _current.reset(self._token)
+        _reset(self._token)
         return self._process
 
 
