@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, final
 
@@ -135,10 +136,12 @@ class Reservation:
 class HoldingsByOwner(Generic[T]):
     """Keeps the holdings of all owners of one table. Resources are never None."""
 
-    __slots__ = ("_by_pid", "_locks", "_transfer_lock", "admission", "get")
+    __slots__ = ("_by_pid", "_idle", "_locks", "_transfer_lock", "admission", "get")
 
     def __init__(self) -> None:
         self._by_pid: dict[int, Holdings[T]] = {}
+        #: Whose holdings may be empty and are kept: one, two while one is being dropped.
+        self._idle: deque[int] = deque()
         #: The holdings of a pid, None if it has none; the dict's own method.
         self.get: Callable[[int], Holdings[T] | None] = self._by_pid.get
         # Reentrant, as all locks here: a signal handler may terminate processes while its thread
@@ -296,6 +299,24 @@ class HoldingsByOwner(Generic[T]):
             with self._transfer_lock:
                 # The transfer is over now; what it left is seen at the next look.
                 pass
+
+    def rest(self, pid: int) -> None:
+        """Keep the holdings of `pid`, which are empty, until another's are.
+
+        Who has given back its only resource often has another soon: a request, an iteration.
+        """
+        idle = self._idle
+        if pid in idle:
+            return
+        idle.append(pid)
+        while len(idle) > 1:
+            try:
+                before = idle.popleft()
+            except IndexError:
+                # Other threads have dropped them all.
+                return
+            if (holdings := self.get(before)) is not None:
+                self.drop_if_empty(before, holdings)
 
     def put_back(self, pid: int, kept: Iterable[tuple[ResourceId, T, int]]) -> None:
         """Reinstate what was taken out and could not be released, given oldest first."""

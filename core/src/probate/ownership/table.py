@@ -218,7 +218,7 @@ class OwnershipTable(OwnershipQueries[T]):
         if holdings.sizes:
             holdings.take_sizes((resource_id,))
         if not holdings:
-            self._by_owner.drop_if_empty(pid, holdings)
+            self._by_owner.rest(pid)
         if not is_plain:
             if (row := self._rows.pop(resource_id, None)) is not None:
                 row.delete()
@@ -267,7 +267,7 @@ class OwnershipTable(OwnershipQueries[T]):
         cleanup = self._unfinished.get(pid)
         if cleanup is None:
             holdings = self._by_owner.get(pid)
-            if holdings is None:
+            if not holdings and (holdings is None or self._by_owner.drop_if_empty(pid, holdings)):
                 return models.NOTHING
             cleanup = Cleanup(
                 self.kind, self.describe, holdings, self._index, self._sites, self._rows
