@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
 from probate.errors import RefusedResourceError
@@ -16,18 +15,19 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @final
-@dataclass(slots=True)
 class _Level:
     """One folder on the way down: its name, what it is, and which folders are left in it."""
 
-    name: str
-    status: os.stat_result
-    folders: list[str]
-    is_kept: bool = False
+    __slots__ = ("folders", "is_kept", "name", "status")
+
+    def __init__(self, name: str, status: os.stat_result, folders: list[str]) -> None:
+        self.name = name
+        self.status = status
+        self.folders = folders
+        self.is_kept = False
 
 
 @final
-@dataclass(slots=True)
 class TreeRemoval:
     """What came of the removal of all that is in a folder.
 
@@ -36,9 +36,10 @@ class TreeRemoval:
     bytes in a path, and moving a part of it away meanwhile leads nobody elsewhere.
     """
 
-    errors: list[OSError] = field(default_factory=list)
-    #: Paths of what is mounted in it, which was left alone.
-    mounts: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.errors: list[OSError] = []
+        #: Paths of what is mounted in it, which was left alone.
+        self.mounts: list[str] = []
 
     def empty(self, fd: int) -> bool:
         """Remove all that is in an open folder; False if anything is left. Closes `fd`."""

@@ -9,7 +9,7 @@ kinds `files` and `sockets`.
 
 from __future__ import annotations
 
-from multiprocessing.connection import Connection, Listener
+import sys
 
 import posix_ipc
 import sysv_ipc
@@ -47,12 +47,14 @@ def handle_on(resource: object, *, is_owner: bool) -> Handle | None:
 def _handle_on(resource: object, *, is_owner: bool) -> Handle | None:
     if isinstance(resource, Handle):
         return resource
-    if isinstance(resource, Connection):
-        return ConnectionHandle(resource)
-    if isinstance(resource, Listener):
-        if listening_socket(resource) is None:
-            raise _closed(resource)
-        return ListenerHandle(resource)
+    # What nobody has imported, nobody has made anything of.
+    if (connection := sys.modules.get("multiprocessing.connection")) is not None:
+        if isinstance(resource, connection.Connection):
+            return ConnectionHandle(resource)
+        if isinstance(resource, connection.Listener):
+            if listening_socket(resource) is None:
+                raise _closed(resource)
+            return ListenerHandle(resource)
     if isinstance(resource, posix_ipc.MessageQueue):
         if resource.mqd == -1:
             raise _closed(resource)

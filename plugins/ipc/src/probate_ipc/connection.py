@@ -6,8 +6,7 @@ import contextlib
 import os
 import socket
 import stat
-from multiprocessing.connection import Connection, Listener
-from typing import Final, Self, final
+from typing import TYPE_CHECKING, Final, Self, final
 
 from probate import BusyResourceError, Outcome
 from probate.system import (
@@ -18,6 +17,9 @@ from probate.system import (
     unlink_if_same,
 )
 from probate_ipc.handle import Handle
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection, Listener
 
 _IN_PIPE: Final = "a thread is blocked in it, which nothing but the other end of its pipe wakes"
 _SHARED: Final = (
@@ -32,6 +34,9 @@ def new_pair(*, duplex: bool) -> tuple[Connection, Connection]:
     Both sorts are socket pairs, never pipes: shutdown(2) wakes whoever is blocked in one, in
     this process or another. Raises OSError.
     """
+    # Here, since it takes longer than the rest of this kind.
+    from multiprocessing.connection import Connection
+
     first, second = socket.socketpair()
     return (
         Connection(first.detach(), readable=True, writable=duplex),

@@ -7,16 +7,14 @@ import mmap
 import os
 import stat
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import NamedTuple, final
 
 from probate.system import checked_int
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class FileSpan:
+class FileSpan(NamedTuple):
     """So many bytes of a file, from an offset on."""
 
     path: str

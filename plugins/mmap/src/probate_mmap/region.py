@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 #: proc(5). Of this very process, so that an address means the same.
 _MAPS: Final = "/proc/self/maps"
@@ -14,8 +13,7 @@ _SHARED_ANONYMOUS: Final = "/dev/zero (deleted)"
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(NamedTuple):
     """One mapped region. `offset` is in bytes; `device` a device number, as in `st_dev`."""
 
     path: str | None

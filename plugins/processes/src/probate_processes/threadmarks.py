@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import platform
 import signal
 import sys
 from typing import Any, Final, NamedTuple, final
@@ -53,7 +52,7 @@ _NUMBERS: Final = {
 }  # fmt: skip
 _NONE: Final = -1
 _ioprio_set, _ioprio_get, _sched_setattr, _sched_getattr, _kcmp = (
-    _NUMBERS.get(platform.machine(), (_NONE,) * 5) if sys.maxsize > 1 << 32 else (_NONE,) * 5
+    _NUMBERS.get(os.uname().machine, (_NONE,) * 5) if sys.maxsize > 1 << 32 else (_NONE,) * 5
 )
 
 _SCHED_OTHER: Final = 0

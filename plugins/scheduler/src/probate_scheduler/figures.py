@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from probate import SchedulingPolicy
 
@@ -27,37 +26,29 @@ class EntryState(StrEnum):
     REMOVED = "removed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """What has been counted and timed. Times are seconds of wall-clock time."""
-
-    #: Time slices given.
-    slices: int = 0
-    #: How often one was stopped in favour of another.
-    switches: int = 0
-    #: Not stopped by anybody, as far as was noticed.
-    run_seconds: float = 0.0
-    #: Stopped, waiting for its turn.
-    waited_seconds: float = 0.0
-    #: Paused, or held by others.
-    paused_seconds: float = 0.0
-
-
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntryStatistics(Figures):
-    """One OS process on the run queue, since it was added."""
+class EntryStatistics(NamedTuple):
+    """One OS process on the run queue, since it was added. Times are seconds of wall-clock time."""
 
     os_pid: int
     priority: int
     weight: int
     state: EntryState
+    #: Time slices given.
+    slices: int
+    #: How often it was stopped in favour of another.
+    switches: int
+    #: Not stopped by anybody, as far as was noticed.
+    run_seconds: float
+    #: Stopped, waiting for its turn.
+    waited_seconds: float
+    #: Paused, or held by others.
+    paused_seconds: float
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SchedulerStatistics(Figures):
-    """The whole run queue, with the figures of those that have left it."""
+class SchedulerStatistics(NamedTuple):
+    """The whole run queue, and the sums of all entries, with those that have left it."""
 
     policy: SchedulingPolicy
     #: Seconds of one time slice.
@@ -66,9 +57,18 @@ class SchedulerStatistics(Figures):
     slots: int
     #: How many are on the queue.
     entries: int
+    slices: int
+    switches: int
+    run_seconds: float
+    waited_seconds: float
+    paused_seconds: float
 
 
-def sum_of(all_figures: Iterable[Figures]) -> dict[str, Any]:
-    """The sums, by name."""
-    each = list(all_figures)
-    return {field.name: sum(getattr(f, field.name) for f in each) for field in fields(Figures)}
+#: What is counted and timed.
+_SUMMED: Final = ("slices", "switches", "run_seconds", "waited_seconds", "paused_seconds")
+
+
+def sums_of(entries: Iterable[EntryStatistics], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sums, by name, with those `before`."""
+    each = list(entries)
+    return {name: sum((getattr(e, name) for e in each), before.get(name, 0)) for name in _SUMMED}

@@ -17,7 +17,7 @@ import os
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import Outcome
 from probate.journal import host_reaper
@@ -25,13 +25,14 @@ from probate.system import death_watch, forget_in_forked_child, start_thread
 from probate_scheduler.dispatcher import Dispatch, Dispatcher
 from probate_scheduler.entry import OPEN_END, RunQueueEntry
 from probate_scheduler.errors import ReaperUnavailableError
-from probate_scheduler.figures import EntryStatistics, Figures, SchedulerStatistics, sum_of
+from probate_scheduler.figures import SchedulerStatistics, sums_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from probate import SchedulingPolicy
     from probate.journal import Reaper, ReaperLoan
+    from probate_scheduler.figures import EntryStatistics
 
 logger = logging.getLogger("probate")
 
@@ -69,7 +70,7 @@ class RunQueue:
         #: When, on the monotonic clock, somebody may be stopped again after a failure.
         self._slicing_from = 0.0
         #: The sums of those that have left.
-        self._left = Figures()
+        self._left: dict[str, Any] = {}
 
     def forget_parent(self) -> None:
         """Schedule nothing, in a forked child; the parent's processes are the parent's."""
@@ -122,7 +123,7 @@ class RunQueue:
                 with contextlib.suppress(PermissionError):
                     entry.resume()
             finally:
-                self._left = Figures(**sum_of([self._left, entry.statistics()]))
+                self._left = sums_of([entry.statistics()], self._left)
                 entry.is_removed = True
                 self._entries.pop(entry.number, None)
                 self._unguard(entry)
@@ -204,7 +205,7 @@ class RunQueue:
                 quantum=self._dispatcher.quantum,
                 slots=self._dispatcher.slots,
                 entries=len(entries),
-                **sum_of([self._left, *entries]),
+                **sums_of(entries, self._left),
             )
 
     def join_if_idle(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 from probate_signals.signums import name_of
@@ -12,13 +11,15 @@ if TYPE_CHECKING:
 
 
 @final
-@dataclass(frozen=True, slots=True, eq=False)
 class Handler:
     """A function registered for a signal. The same function may be registered many times."""
 
-    pid: int
-    signum: int
-    function: HandlerFunction
+    __slots__ = ("function", "pid", "signum")
+
+    def __init__(self, pid: int, signum: int, function: HandlerFunction) -> None:
+        self.pid = pid
+        self.signum = signum
+        self.function = function
 
     def __str__(self) -> str:
         name = getattr(self.function, "__qualname__", None) or repr(self.function)
@@ -26,26 +27,30 @@ class Handler:
 
 
 @final
-@dataclass(slots=True, eq=False)
 class Blocked:
     """A signal that is queued for its process instead of being delivered."""
 
-    pid: int
-    signum: int
-    #: Whether one that the kernel delivered is queued: a second is the same one (signal(7)).
-    has_arrival: bool = False
+    __slots__ = ("has_arrival", "pid", "signum")
+
+    def __init__(self, pid: int, signum: int) -> None:
+        self.pid = pid
+        self.signum = signum
+        #: Whether one that the kernel delivered is queued: a second is the same one (signal(7)).
+        self.has_arrival = False
 
     def __str__(self) -> str:
         return f"{name_of(self.signum)} blocked"
 
 
 @final
-@dataclass(frozen=True, slots=True, eq=False)
 class Pending:
     """A signal that waits for its process to unblock it."""
 
-    pid: int
-    signum: int
+    __slots__ = ("pid", "signum")
+
+    def __init__(self, pid: int, signum: int) -> None:
+        self.pid = pid
+        self.signum = signum
 
     def __str__(self) -> str:
         return f"{name_of(self.signum)} pending"
