@@ -5,11 +5,13 @@ Of POSIX segments tests/core/journal/test_crashes.py says the same.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import subprocess
 import sys
 import textwrap
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +21,7 @@ from journal_hosts import JournalHost, kill_all, reaper_of, wait_while
 from sysv_kernel import create, has_id, ids_by_key, remove
 
 from probate import ResourceOrchestrator
+from probate.journal import sysv
 from probate.settlement import read_accounts, sweep
 
 if TYPE_CHECKING:
@@ -178,23 +181,28 @@ def test_a_successor_of_the_key_is_left_alone(state: Path, key: int) -> None:
         assert found == b"theirs"
 
 
+@contextlib.contextmanager
+def attached(made: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Have another OS process attach a segment, until it is killed."""
+    source = (
+        "import sys, sysv_ipc; s = sysv_ipc.attach(int(sys.argv[1])); print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", source, str(made)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as user:
+        assert user.stdout is not None
+        assert user.stdout.readline() == b"\n"
+        try:
+            yield user
+        finally:
+            user.kill()
+
+
 def test_a_segment_that_is_attached_is_kept_until_it_is_not(state: Path, key: int) -> None:
     """REFUSED, with how many are attached, and tried again by the next sweep."""
-    source = """
-    import sys, sysv_ipc
-    segment = sysv_ipc.attach(int(sys.argv[1]))
-    print(flush=True)
-    sys.stdin.read()
-    """
     with JournalHost(HOLDS, state, str(key)) as host:
         (made,) = json.loads(host.line())
-        with subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(source), str(made)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        ) as user:
-            assert user.stdout is not None
-            assert user.stdout.readline() == b"\n"
+        with attached(made):
             kill_with_reaper(host)
             for tries in (1, 2):
                 (account,) = swept(state)
@@ -202,9 +210,26 @@ def test_a_segment_that_is_attached_is_kept_until_it_is_not(state: Path, key: in
                 assert (row.outcome, row.tries) == ("refused", tries)
                 assert row.text == "still attached by 1"
                 assert there([made]) == [made]
-            user.kill()
 
         (account,) = swept(state)
+        assert [row.outcome for row in account.rows] == ["released"]
+        assert there([made]) == []
+
+
+def test_who_is_about_to_be_gone_is_waited_for(
+    state: Path, key: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory of a dead host may outlast it for a moment, while others read its maps."""
+    monkeypatch.setattr(sysv, "_LINGERING", 20.0)
+    monkeypatch.setattr(sysv, "_waited_at", float("-inf"))
+    with JournalHost(HOLDS, state, str(key)) as host:
+        (made,) = json.loads(host.line())
+        with attached(made) as user:
+            kill_with_reaper(host)
+            leaving = threading.Timer(0.2, user.kill)
+            leaving.start()
+            (account,) = swept(state)
+            leaving.join()
         assert [row.outcome for row in account.rows] == ["released"]
         assert there([made]) == []
 

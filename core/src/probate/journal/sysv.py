@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, final
@@ -48,6 +49,13 @@ _IPC_RMID: Final = 0
 
 #: Bit of a segment's mode: it has been removed, and goes with the last who is attached.
 _SHM_DEST: Final = 0o1000
+
+#: Seconds for which the memory of a dead process is waited for, and for which no further such wait
+#: is needed; and between two looks.
+_LINGERING: Final = 0.1
+_WAIT_SERVES: Final = 1.0
+_PAUSE: Final = 0.005
+_waited_at = float("-inf")
 
 
 @final
@@ -141,9 +149,26 @@ def reclaim_sysv(record: ResourceRecord, dry_run: bool) -> Outcome:
         return Outcome.ALREADY_GONE
     if found["uid"] != identity["uid"]:
         raise RefusedResourceError(f"it belongs to user {found['uid']}")
-    if attaches := found.get("nattch"):
+    if attaches := _attaches(which, found):
         raise RefusedResourceError(f"still attached by {attaches}")
     return Outcome.RELEASED if dry_run else _remove(which, found[_IDS[which]])
+
+
+def _attaches(which: SysvSort, found: Mapping[str, int]) -> int:
+    """Return how many have a segment attached; not who is dead, but whose memory lingers.
+
+    Whoever reads its /proc/PID/maps just then keeps that for a moment. Of one host it is one
+    memory, so that one wait serves for all its segments.
+    """
+    global _waited_at  # noqa: PLW0603  the latest, of this process
+    attaches = found.get("nattch", 0)
+    now = time.monotonic()
+    if attaches and now - _waited_at > _WAIT_SERVES:
+        while attaches and time.monotonic() - now < _LINGERING:
+            time.sleep(_PAUSE)
+            attaches = (sysv_status(which, found[_IDS[which]]) or {}).get("nattch", 0)
+        _waited_at = time.monotonic()
+    return attaches
 
 
 def _find_confirmed(which: SysvSort, identity: Mapping[str, Any]) -> dict[str, int] | None:
