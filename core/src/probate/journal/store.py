@@ -197,13 +197,15 @@ def read_rows(folder: str) -> list[tuple[int, bytes]]:
     import lmdb
 
     try:
-        if (Path(folder) / _FILE).stat().st_size < _BEGUN:
-            return []
+        nbytes = (Path(folder) / _FILE).stat().st_size
     except FileNotFoundError:
         return []
+    if nbytes < _BEGUN:
+        return []
     try:
+        # No more address space than it takes: who reads may have been given little.
         with (
-            lmdb.open(folder, map_size=_MOST_BYTES, readonly=True, lock=False) as environment,
+            lmdb.open(folder, map_size=nbytes, readonly=True, lock=False) as environment,
             environment.begin() as transaction,
         ):
             return [(int.from_bytes(key, "big"), bytes(row)) for key, row in transaction.cursor()]
