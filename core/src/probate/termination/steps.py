@@ -19,7 +19,7 @@ from probate.models import CleanupFailure, CleanupResult, CleanupStats, Leak, ac
 from probate.outcome import Outcome
 from probate.system.callthread import CallThread
 from probate.system.future import Future
-from probate.system.interrupts import fell_in
+from probate.system.interrupts import Elsewhere, fell_in
 from probate.system.loops import giving_up_after, running_loop
 from probate.termination.hookcall import calling_hook
 from probate.termination.waiting import Wait
@@ -267,7 +267,11 @@ class Termination:
         # Without a deadline nothing is left behind, but a loop that runs here must not be blocked.
         is_watched = self._deadline is not None or running_loop() is not None
         if not is_watched or kind.runs_inline(hook, self.pid):
-            return _answer(function)
+            answer = _answer(function)
+            if isinstance(answer.error, RecursionError):
+                # Perhaps of this thread's stack alone: then it comes to its end on another.
+                answer = _answer(Elsewhere(function).result)
+            return answer
         if self._thread is None:
             is_for_loop = running_loop() is not None
             self._thread = CallThread(f"probate-cleanup-{self.pid}", is_for_loop=is_for_loop)
