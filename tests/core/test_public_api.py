@@ -161,8 +161,8 @@ def test_the_exception_tree_is_as_drawn() -> None:
 #: Rooms of the core, lowest first: each imports only from those before it, and its own.
 ROOMS = [
     "version", "outcome", "ordering", "errors", "system", "models", "journal", "hookspecs",
-    "ownership", "plugins", "termination", "orchestrator", "settlement", "settings", "process",
-    "testing", "cli", "__main__",
+    "ownership", "plugins", "termination", "orchestrator", "settlement", "settings", "run",
+    "process", "testing", "cli", "__main__",
 ]  # fmt: skip
 
 

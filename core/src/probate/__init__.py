@@ -15,6 +15,7 @@
     journal/          what this host has made by name, noted so that it outlives the host
     settlement/       settles the estates of hosts that have died
     process/          owners, their tree, their manager
+    run/              runs any command, and settles what its tree leaves
     system/           what the kernel and the interpreter offer
     cli/              the `probate` command (extra: cli)
     testing/          what the kernel says, for tests
