@@ -14,8 +14,9 @@ from processes_kernel import pids_in
 from spawn_sleepers import next_os_pid, sleeper, successor, wait_for_exit
 
 from probate import OsProcess
+from probate.system import set_tag, tag_of
 from probate_processes.lineage import Lineage
-from probate_processes.marks import Mark, set_tag, tag_of
+from probate_processes.marks import Mark
 from probate_processes.native import native_of
 from probate_processes.procfs import Members, close_all
 from probate_processes.tree import Tree

@@ -23,6 +23,7 @@ exiting.py     threads while the interpreter exits
 interrupts.py  exceptions that fall in from outside, and a way to go on; threads started whole
 loops.py       calls on the event loop that a thing belongs to
 transport.py   BoundTransport: a transport of an event loop, closed where it belongs
+tagging.py     numbers that a process hands on to all that it starts
 tree.py        TreeRemoval: all that is in a folder, through no link, never across a mount
 trustedfile.py small files, read only if nobody else can have written them
 lazy.py        modules and names imported when first used
@@ -83,6 +84,11 @@ if TYPE_CHECKING:
     from probate.system.polling import polled as polled
     from probate.system.sharing import all_sharers_of as all_sharers_of
     from probate.system.sharing import sharers_of as sharers_of
+    from probate.system.tagging import set_tag as set_tag
+    from probate.system.tagging import tag_for as tag_for
+    from probate.system.tagging import tag_maker as tag_maker
+    from probate.system.tagging import tag_of as tag_of
+    from probate.system.tagging import tag_untagged as tag_untagged
     from probate.system.transport import BoundTransport as BoundTransport
     from probate.system.transport import is_transport as is_transport
     from probate.system.transport import is_transport_class as is_transport_class
@@ -117,6 +123,7 @@ _HOMES: Final = by_name(
         "probate.system.osprocess": "OsProcess open_pidfd read_proc start_time_of stat_of",
         "probate.system.polling": "objects_above polled",
         "probate.system.sharing": "all_sharers_of sharers_of",
+        "probate.system.tagging": "set_tag tag_for tag_maker tag_of tag_untagged",
         "probate.system.transport": (
             "BoundTransport is_transport is_transport_class loop_of parts_of transport_of"
         ),

@@ -14,9 +14,8 @@ from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import OsProcess
-from probate.system import open_pidfd, start_time_of
+from probate.system import open_pidfd, set_tag, start_time_of
 from probate_processes.limits import set_rlimits
-from probate_processes.marks import Mark, set_tag
 from probate_processes.procfs import Descent
 from probate_processes.threadmarks import mark_from_outside
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from probate_processes.cgroup import Cgroup
     from probate_processes.launcher import Caller, Launcher
     from probate_processes.limits import Rlimits
+    from probate_processes.marks import Mark
 
 # gevent replaces it, by one that forks in its own ways.
 _Popen: Final[type[subprocess.Popen[Any]]] = (

@@ -11,14 +11,14 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final, final
 
 from probate import OsProcess
-from probate.system import open_pidfd
+from probate.system import open_pidfd, set_tag
 from probate_processes.birth import Birth
 from probate_processes.cgroup import Cgroup
 from probate_processes.containment import contain, late_containment
 from probate_processes.killing import kill
 from probate_processes.launcher import Caller, launchers
 from probate_processes.limits import limit_tree
-from probate_processes.marks import MARKER, Mark, set_tag
+from probate_processes.marks import MARKER, Mark
 from probate_processes.native import Child
 from probate_processes.procfs import Descent, check_proc, is_descendant, pin
 from probate_processes.threadmarks import mark_from_outside

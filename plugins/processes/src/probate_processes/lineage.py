@@ -6,7 +6,8 @@ import functools
 import os
 from typing import final
 
-from probate_processes.marks import UNWORN, tag_of, tokens_of
+from probate.system import tag_of
+from probate_processes.marks import UNWORN, tokens_of
 from probate_processes.procfs import Descent, cgroup_of
 from probate_processes.threadmarks import Worn, is_late
 

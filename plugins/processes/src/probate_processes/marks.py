@@ -9,13 +9,11 @@ resets it.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-import re
-import resource
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+from probate.system import tag_for, tag_maker
 from probate_processes.procfs import read_of, start_time_of_host
 from probate_processes.threadmarks import (
     FIRST_HINT,
@@ -34,14 +32,7 @@ if TYPE_CHECKING:
 #: The environment variable that marks what descends from a spawned process.
 MARKER: Final = "PROBATE_TREE"
 
-#: Not among the constants of the module `resource` (asm-generic/resource.h).
-_RLIMIT_LOCKS: Final = 10
-#: The highest limit that is not "unlimited", with room for arithmetic.
-_TAG_MAX: Final = (1 << 62) - 1
-#: The lowest bits number the trees of one host; its pid, of 22 bits at most, stands above.
-_NUMBER_BITS: Final = 32
 _numbers: Final = itertools.count(1)
-_TAG: Final = re.compile(rb"^Max file locks +(\d+)", re.MULTILINE)
 
 #: No number that a thread could give.
 UNWORN: Final = Worn(0, 0, 0)
@@ -69,7 +60,7 @@ class Mark(NamedTuple):
         # Of two hosts, the pids tell them apart; of those who had one pid, their start times.
         started = start_time_of_host(host)
         token = b"%d-%d-%d" % (host, started, number)
-        tag = _tags_of(host, started) | number
+        tag = tag_for(host, started, number)
         return cls(token, tag, _worn(host + number, thread_marks))
 
     def is_worn_by(self, os_pid: int) -> bool:
@@ -93,47 +84,9 @@ def _worn(number: int, thread_marks: ThreadMarks | None) -> Worn:
     )
 
 
-def tag_maker(tag: int) -> int:
-    """What all tags have in common that one host gives."""
-    return tag >> _NUMBER_BITS
-
-
 def tag_maker_of(host: OsProcess) -> int:
     """As `tag_maker`, of the tags of this very process, should it be a host of its own."""
-    return tag_maker(_tags_of(host.os_pid, host.start_time))
-
-
-def _tags_of(host: int, started: int) -> int:
-    return (started << 54 | host << _NUMBER_BITS) & _TAG_MAX
-
-
-def set_tag(os_pid: int, tag: int) -> None:
-    """Tag a process, and all that it forks from now on. It may be gone, or another user's."""
-    # ValueError where the hard limit was lowered, below any tag: the others must do then.
-    with contextlib.suppress(OSError, ValueError):
-        _, hard = resource.prlimit(os_pid, _RLIMIT_LOCKS)
-        resource.prlimit(os_pid, _RLIMIT_LOCKS, (tag, hard))
-
-
-def tag_untagged(os_pid: int, tag: int) -> None:
-    """As `set_tag`, unless it has another limit than this host, and so a tag already."""
-    with contextlib.suppress(OSError, ValueError):
-        soft, _ = resource.prlimit(os_pid, _RLIMIT_LOCKS)
-        if soft == resource.prlimit(0, _RLIMIT_LOCKS)[0]:
-            set_tag(os_pid, tag)
-
-
-def tag_of(os_pid: int) -> int | None:
-    """Read the tag of a process, or zombie; None if it has none."""
-    try:
-        soft, _ = resource.prlimit(os_pid, _RLIMIT_LOCKS)
-        return None if soft == resource.RLIM_INFINITY else soft
-    except ProcessLookupError:
-        return None
-    except OSError:
-        # Another user's, whose limits may be read all the same.
-        match = _TAG.search(read_of(os_pid, "limits") or b"")
-        return None if match is None else int(match[1])
+    return tag_maker(tag_for(host.os_pid, host.start_time))
 
 
 def tokens_of(os_pid: int) -> frozenset[bytes]:

@@ -6,7 +6,8 @@ import os
 from collections import defaultdict
 from typing import TYPE_CHECKING, final
 
-from probate_processes.marks import UNWORN, tag_maker, tag_maker_of
+from probate.system import tag_maker
+from probate_processes.marks import UNWORN, tag_maker_of
 
 if TYPE_CHECKING:
     from probate_processes.lineage import Lineage

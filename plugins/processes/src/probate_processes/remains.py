@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, final
 
 from probate import Outcome, RefusedResourceError
 from probate.journal import Named, boot_id, is_process_dead, pid_namespace
+from probate.system import tag_of
 from probate_processes.cgroup import Cgroup
 from probate_processes.killing import kill
-from probate_processes.marks import tag_of, tokens_of
+from probate_processes.marks import tokens_of
 from probate_processes.procfs import (
     Descent,
     cgroup_of,

@@ -6,7 +6,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, final
 
-from probate_processes.marks import tag_untagged
+from probate.system import tag_untagged
 from probate_processes.procfs import Descent, children_of, pin_if
 from probate_processes.sharedmemory import SharedFiles
 from probate_processes.threadmarks import mark_from_outside
