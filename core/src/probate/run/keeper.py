@@ -1,0 +1,203 @@
+"""Keeper: the process outside of the tree that settles what a run leaves, as its front has it.
+
+The front starts it before the command, and tells it when that has started and ended. It is nobody's
+child, in a session of its own: who kills the front's tree does not find it. If it dies, the front
+holds what a new one needs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import socket
+import warnings
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Self, final
+
+from probate.errors import ProbateError
+from probate.run.account import RunAccount
+from probate.run.messages import read_text, receive, send
+from probate.run.serving import RunFacts, serve
+from probate.run.tree import RUN_VARIABLE, RunTree
+from probate.system.osprocess import start_time_of
+from probate.system.tagging import set_tag, tag_for
+
+if TYPE_CHECKING:
+    from probate.run.options import RunOptions
+
+#: Seconds that a keeper gets to be ready, on however busy a machine.
+_STARTING: Final = 15.0
+
+#: PR_SET_CHILD_SUBREAPER (prctl(2)).
+_SET_SUBREAPER: Final = 36
+
+
+@final
+class KeeperNotStartedError(ProbateError):
+    """Raised when nobody would settle what a command leaves: it is not started then."""
+
+
+@final
+class Keeper:
+    """Speaks with the keeper of one run, for its front. For one thread."""
+
+    def __init__(self, facts: RunFacts) -> None:
+        self._facts = facts
+        self._channel: socket.socket | None = None
+        #: Refers to the keeper's OS process: readable when that has died.
+        self.pidfd = -1
+        #: What has started, as the keeper was told: its pid, and our pidfd of it.
+        self._command: tuple[int, int] | None = None
+        self._notes: list[str] = []
+
+    @classmethod
+    def start(cls, options: RunOptions) -> Self:
+        """Start a keeper; when this returns, it watches over this process.
+
+        Orphans of the command come to this process from now on. Raises KeeperNotStartedError.
+        """
+        front = os.getpid()
+        started = start_time_of(front)
+        keeper = cls(
+            RunFacts(front, os.urandom(8).hex(), tag_for(front, started), options),
+        )
+        keeper._launch()
+        return keeper
+
+    # -- the command ---------------------------------------------------------
+
+    def before_exec(self) -> None:
+        """Mark this process, a forked child that is about to become the command, as the run's.
+
+        It marks `os.environ`, too, which the command is to get.
+        """
+        set_tag(os.getpid(), self._facts.tag)
+        os.environ[RUN_VARIABLE] = self._facts.nonce
+
+    def started(self, os_pid: int, pidfd: int) -> None:
+        """Tell the keeper that the command runs, or was forked, as this OS process."""
+        self._command = os_pid, os.dup(pidfd)
+        self._tell({"started": os_pid}, pidfd)
+
+    def ended(self, status: int) -> RunAccount:
+        """Tell that the command has ended with this status (waitpid(2)); wait until it is settled.
+
+        A keeper that has died is replaced, once; if none can be had, this process ends what it
+        sees of the tree.
+        """
+        for _ in range(2):
+            if self._is_over() and not self.revive():
+                break
+            try:
+                return self._settled(status)
+            except OSError:
+                self._close()
+        tree = RunTree(self._facts.front, self._facts.nonce, self._facts.tag)
+        settled = tree.end(0)
+        self._notes.append("what was made by a name is left: `probate sweep` settles it")
+        return RunAccount(tuple(settled), tuple(self._notes))
+
+    def revive(self) -> bool:
+        """Start a new keeper in the place of one that has died; tell whether there is one again."""
+        if not self._is_over():
+            return True
+        self._close()
+        try:
+            self._launch()
+            if self._command is not None:
+                self._tell({"started": self._command[0]}, self._command[1])
+        except KeeperNotStartedError as error:
+            self._notes.append(str(error))
+            return False
+        self._notes.append("the keeper was killed; another one has taken over")
+        return True
+
+    # -- inside --------------------------------------------------------------
+
+    def _launch(self) -> None:
+        """Start a keeper, and wait until it is ready. Raises KeeperNotStartedError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Else it would come to us as an orphan, and be of our tree.
+        _set_subreaper(False)
+        try:
+            with theirs:
+                _fork_twice(lambda: serve(theirs, self._facts))
+            ours.settimeout(_STARTING)
+            message, descriptors = receive(ours)
+            if not message or not descriptors:
+                raise OSError(str(message.get("problem", "it ended at once")))
+        except OSError as error:
+            ours.close()
+            raise KeeperNotStartedError(
+                f"no keeper could be started ({error}), and nobody would settle what the command "
+                "leaves: try again, or start it without probate run"
+            ) from error
+        finally:
+            _set_subreaper(True)
+        ours.settimeout(None)
+        self._channel, self.pidfd = ours, descriptors[0]
+
+    def _settled(self, status: int) -> RunAccount:
+        channel = self._channel
+        if channel is None:
+            raise OSError("there is no keeper")
+        send(channel, {"ended": status})
+        poll = select.poll()
+        poll.register(channel.fileno(), select.POLLIN)
+        poll.register(self.pidfd, select.POLLIN)
+        while True:
+            events = dict(poll.poll())
+            # What it has said before it died counts.
+            if channel.fileno() in events:
+                message, descriptors = receive(channel)
+                if not message:
+                    raise OSError("the keeper has died")
+                if "account" in message:
+                    account = RunAccount.from_json(read_text(descriptors[0]))
+                    self._close()
+                    return account._replace(notes=(*self._notes, *account.notes))
+            elif self.pidfd in events:
+                raise OSError("the keeper has died")
+
+    def _tell(self, message: dict[str, Any], *descriptors: int) -> None:
+        # Should it have died, whoever polls its pidfd starts another one.
+        with suppress(OSError):
+            if self._channel is not None:
+                send(self._channel, message, *descriptors)
+
+    def _is_over(self) -> bool:
+        if self._channel is None:
+            return True
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            os.close(self.pidfd)
+            self._channel, self.pidfd = None, -1
+
+
+def _fork_twice(work: Any) -> None:
+    """Have a grandchild, which is nobody's child, in a session of its own, do work and end.
+
+    Raises OSError.
+    """
+    with warnings.catch_warnings():
+        # The other threads of a host are not missed: it touches nothing of theirs.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        middle = os.fork()
+    if middle == 0:
+        try:
+            os.setsid()
+            if os.fork() == 0:
+                work()
+        finally:
+            os._exit(0)
+    os.waitpid(middle, 0)
+
+
+def _set_subreaper(flag: bool) -> None:
+    ctypes.CDLL(None).prctl(_SET_SUBREAPER, ctypes.c_ulong(flag), 0, 0, 0)

@@ -1,0 +1,47 @@
+"""What front and keeper tell each other, by a SOCK_SEQPACKET socket: JSON, and descriptors."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import Any, Final
+
+#: The most bytes of a message, and the most descriptors.
+_MOST_BYTES: Final = 1 << 14
+_MOST_DESCRIPTORS: Final = 4
+
+
+def send(channel: socket.socket, message: dict[str, Any], *descriptors: int) -> None:
+    """Send a message, which has no more than some thousand bytes. Raises OSError."""
+    socket.send_fds(channel, [json.dumps(message).encode()], list(descriptors))
+
+
+def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Receive a message; one without anything at the end. Raises OSError, also for nonsense."""
+    text, descriptors, _, _ = socket.recv_fds(channel, _MOST_BYTES, _MOST_DESCRIPTORS)
+    if not text:
+        return {}, descriptors
+    try:
+        message = json.loads(text)
+    except ValueError as error:
+        raise OSError(f"what was received is no message: {error}") from error
+    return message, descriptors
+
+
+def send_text(channel: socket.socket, name: str, text: str) -> None:
+    """Send a text of any length, in a file that is in memory. Raises OSError."""
+    fd = os.memfd_create(name)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(text.encode())
+        send(channel, {name: True}, fd)
+    finally:
+        os.close(fd)
+
+
+def read_text(fd: int) -> bytes:
+    """Read a text that was sent, and close its file."""
+    with open(fd, "rb") as file:
+        file.seek(0)
+        return file.read()

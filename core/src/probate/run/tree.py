@@ -1,0 +1,237 @@
+"""The OS processes of a run: found by what they cannot shed, and ended to the last."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple, final
+
+from probate.run.account import SettledThing
+from probate.system.osprocess import OsProcess, read_proc, stat_of
+from probate.system.tagging import tag_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: The environment variable that has the nonce of the innermost run.
+RUN_VARIABLE: Final = "PROBATE_RUN"
+
+#: Seconds that what was killed gets to be gone: the kernel has memory to free.
+_KILL_TIME: Final = 2.0
+
+#: How many looks in a row must find nobody.
+_EMPTY_LOOKS: Final = 2
+
+#: Of those that were pinned as they made something, the dead are let go of at so many.
+_MANY: Final = 256
+
+#: Where state, parent and start time stand in /proc/PID/stat, after the name (proc(5)).
+_STATE, _PARENT, _START = 0, 1, 19
+
+
+@final
+class _Seen(NamedTuple):
+    parent: int
+    start_time: int
+
+
+@final
+class RunTree:
+    """The processes of one run, but for its front and its keeper.
+
+    Of the tree is whoever has made something under our filter; who descends from one that is; who
+    bears the tag that the command was started with; and who has the nonce in its environment, if
+    it is under a filter as well, or, where there is none, came to the front as an orphan. The
+    nonce alone may have been carried to a stranger (sbatch, at).
+    """
+
+    def __init__(self, front: int, nonce: str, tag: int) -> None:
+        self._front = front
+        self._marker = f"{RUN_VARIABLE}={nonce}".encode()
+        self._tag = tag
+        #: Whether the tree runs under our filter.
+        self.has_filter = False
+        #: By pid: all members that are known, dead ones included for a while.
+        self._members: dict[int, OsProcess] = {}
+        self._notified: set[int] = set()
+        #: Who has the nonce, and nothing else.
+        self.unsure: set[int] = set()
+
+    def pin(self, os_pid: int) -> None:
+        """Note a process that stands still in a call that our filter has noticed."""
+        known = self._members.get(os_pid)
+        if known is None or known.has_exited():
+            with suppress(OSError):
+                self._members[os_pid] = OsProcess.open(os_pid)
+                self._notified.add(os_pid)
+            if len(self._members) > _MANY:
+                self._let_go_of_dead()
+
+    def scan(self) -> bool:
+        """Find members that are not known yet; tell whether there were any."""
+        everyone = _everyone()
+        for own in (self._front, os.getpid()):
+            everyone.pop(own, None)
+        found = [pid for pid, seen in everyone.items() if self._is_marked(pid, seen)]
+        found += self._alive()
+        new = False
+        done: set[int] = set()
+        while found:
+            os_pid = found.pop()
+            if os_pid in done:
+                continue
+            done.add(os_pid)
+            new |= self._add(os_pid, everyone.get(os_pid))
+            found += [pid for pid, seen in everyone.items() if seen.parent == os_pid]
+        self.unsure.difference_update(done)
+        return new
+
+    def end(self, grace: float) -> list[SettledThing]:
+        """End all of it, and say who that was. With a grace, they are asked to stop first."""
+        self.scan()
+        ended = {os_pid: _name_of(os_pid) for os_pid in self._alive()}
+        if ended and grace > 0:
+            self._ask(time.monotonic() + grace, ended)
+        empty = 0
+        over = time.monotonic() + _KILL_TIME
+        while empty < _EMPTY_LOOKS and time.monotonic() < over:
+            if not self.scan() and not self._alive():
+                empty += 1
+                continue
+            empty = 0
+            self._freeze(over)
+            for os_pid in self._alive():
+                ended.setdefault(os_pid, _name_of(os_pid))
+                self._signal(os_pid, signal.SIGKILL)
+            self._wait(over)
+        left = set(self._alive())
+        return [self._thing(pid, name, is_left=pid in left) for pid, name in ended.items()]
+
+    # -- who -----------------------------------------------------------------
+
+    def _is_marked(self, os_pid: int, seen: _Seen) -> bool:
+        if tag_of(os_pid) == self._tag:
+            return True
+        try:
+            has_nonce = self._marker in read_proc(f"/proc/{os_pid}/environ").split(b"\0")
+        except OSError:
+            return False
+        if not has_nonce:
+            return False
+        if seen.parent == self._front or (self.has_filter and _is_filtered(os_pid)):
+            return True
+        self.unsure.add(os_pid)
+        return False
+
+    def _add(self, os_pid: int, seen: _Seen | None) -> bool:
+        known = self._members.get(os_pid)
+        if seen is None or (known is not None and known.start_time == seen.start_time):
+            return False
+        try:
+            process = OsProcess.open(os_pid)
+        except (OSError, ValueError):
+            return False
+        if process.start_time != seen.start_time:
+            # Another has its pid by now, and was not judged.
+            process.close()
+            return False
+        self._members[os_pid] = process
+        self._notified.discard(os_pid)
+        return True
+
+    def _alive(self) -> list[int]:
+        return [pid for pid, each in list(self._members.items()) if not each.has_exited()]
+
+    def _let_go_of_dead(self) -> None:
+        for os_pid, member in list(self._members.items()):
+            if member.has_exited():
+                del self._members[os_pid]
+                self._notified.discard(os_pid)
+
+    # -- ending --------------------------------------------------------------
+
+    def _ask(self, over: float, ended: dict[int, str]) -> None:
+        """Ask all to stop, also those that are started meanwhile, until none is left."""
+        asked: set[int] = set()
+        while (alive := self._alive()) and time.monotonic() < over:
+            for os_pid in alive:
+                ended.setdefault(os_pid, _name_of(os_pid))
+                if os_pid not in asked:
+                    asked.add(os_pid)
+                    self._signal(os_pid, signal.SIGTERM)
+                    # One that is stopped sees no signal but this.
+                    self._signal(os_pid, signal.SIGCONT)
+            self._wait(over, any_one=True)
+            self.scan()
+
+    def _freeze(self, over: float) -> None:
+        """Stop all, until nobody new is found: what is stopped does not fork."""
+        frozen: set[int] = set()
+        while time.monotonic() < over:
+            for os_pid in self._alive():
+                if os_pid not in frozen:
+                    frozen.add(os_pid)
+                    self._signal(os_pid, signal.SIGSTOP)
+            if not self.scan():
+                return
+
+    def _signal(self, os_pid: int, number: int) -> None:
+        # Another user's, by a program that changes its user: it is reported as left.
+        with suppress(OSError):
+            self._members[os_pid].send_signal(number)
+
+    def _wait(self, over: float, *, any_one: bool = False) -> None:
+        """Wait until all of the living have exited, or one has; or it is over."""
+        poll = select.poll()
+        left = {self._members[os_pid].fileno() for os_pid in self._alive()}
+        for fd in left:
+            poll.register(fd, select.POLLIN)
+        while left and (seconds := over - time.monotonic()) > 0:
+            for fd, _ in poll.poll(seconds * 1000):
+                poll.unregister(fd)
+                left.discard(fd)
+                if any_one:
+                    return
+
+    def _thing(self, os_pid: int, name: str, *, is_left: bool) -> SettledThing:
+        return SettledThing(
+            "processes",
+            f"OS process {os_pid}{f' ({name})' if name else ''}",
+            os_pid,
+            "notified" if os_pid in self._notified else "made",
+            "failed" if is_left else "released",
+            "it could not be killed: another user's, or held up in the kernel" if is_left else "",
+        )
+
+
+def _everyone() -> dict[int, _Seen]:
+    """Return all that live, by pid; not those that wait to be reaped."""
+    found: dict[int, _Seen] = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208  names are what is needed
+        if name.isdigit():
+            with suppress(ProcessLookupError):
+                fields = stat_of(int(name))
+                if fields[_STATE] not in (b"Z", b"X"):
+                    found[int(name)] = _Seen(int(fields[_PARENT]), int(fields[_START]))
+    return found
+
+
+def _is_filtered(os_pid: int) -> bool:
+    """Tell whether a process is under a filter of system calls (proc(5), Seccomp)."""
+    with suppress(OSError):
+        return b"\nSeccomp:\t2\n" in read_proc(f"/proc/{os_pid}/status")
+    return False
+
+
+def _name_of(os_pid: int) -> str:
+    with suppress(OSError):
+        return os.fsdecode(read_proc(f"/proc/{os_pid}/comm").strip())
+    return ""
+
+
+def names_of(members: Iterable[int]) -> str:
+    """Name OS processes for people."""
+    return ", ".join(f"{os_pid} ({_name_of(os_pid)})" for os_pid in sorted(members))

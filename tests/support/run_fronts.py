@@ -1,0 +1,139 @@
+"""A front in its smallest form: it has no terminal and no signals, only the keeper of its run."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self, final
+
+from probate.run.account import RunAccount
+from probate.system import read_proc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+#: Seconds for which anything is waited for, on however busy a machine.
+PATIENCE = 30.0
+
+_FRONT = """
+import json, os, select, sys
+from probate.run.keeper import Keeper
+from probate.run.options import RunOptions
+
+def tell_keeper():
+    fields = dict(line.split(":", 1) for line in open(f"/proc/self/fdinfo/{keeper.pidfd}"))
+    print("KEEPER", fields["Pid"].strip(), flush=True)
+
+options = json.loads(sys.argv[1])
+keeper = Keeper.start(RunOptions(tuple(sys.argv[2:]), **options))
+tell_keeper()
+child = os.fork()
+if child == 0:
+    keeper.before_exec()
+    os.execvp(sys.argv[2], sys.argv[2:])
+pidfd = os.pidfd_open(child)
+keeper.started(child, pidfd)
+while True:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(keeper.pidfd, select.POLLIN)
+    if pidfd in dict(poll.poll()):
+        break
+    keeper.revive()
+    tell_keeper()
+_, status = os.waitpid(child, 0)
+account = keeper.ended(status)
+print("ACCOUNT", account.to_json(), flush=True)
+print("STATUS", status, flush=True)
+"""
+
+
+@final
+class RunFront:
+    """Runs a command under a keeper, in an OS process of its own; killed at the end, as is all."""
+
+    def __init__(
+        self,
+        *command: str,
+        state: Path,
+        by: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        """`by` is a command that starts it; the options are those of `RunOptions`."""
+        self.process = subprocess.Popen(
+            [*by, sys.executable, "-c", _FRONT, json.dumps(options), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "PROBATE_STATE": str(state), **(environment or {})},
+        )
+        assert self.process.stdout is not None
+        self._out = self.process.stdout
+        #: The pids of its keepers, the newest last.
+        self.keepers: list[int] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait(PATIENCE)
+        wait_for_end(*self.keepers)
+        self._out.close()
+
+    @property
+    def keeper(self) -> int:
+        """The keeper's pid."""
+        return self.keepers[-1]
+
+    def line(self) -> str:
+        """Return what the command says next."""
+        while True:
+            assert select.select([self._out], [], [], PATIENCE)[0], "nothing was said"
+            line = self._out.readline().decode().strip()
+            if not line.startswith("KEEPER "):
+                return line
+            self.keepers.append(int(line.removeprefix("KEEPER ")))
+
+    def account(self) -> RunAccount:
+        """Wait until all is settled; return what the front was told."""
+        while not (line := self.line()).startswith("ACCOUNT "):
+            assert line or self.process.poll() is None, "there is no account"
+        account = RunAccount.from_json(line.removeprefix("ACCOUNT "))
+        self.process.wait(PATIENCE)
+        return account
+
+    def kill(self) -> None:
+        """Kill the front, and nothing else."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(PATIENCE)
+
+
+def wait_until(holds: Callable[[], object], what: str = "it never came") -> None:
+    """Wait until something holds, which nobody tells of."""
+    over = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < over, what
+        time.sleep(0.005)
+
+
+def is_alive(os_pid: int) -> bool:
+    """Whether an OS process lives, and is no zombie."""
+    try:
+        return read_proc(f"/proc/{os_pid}/stat").rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
+
+
+def wait_for_end(*os_pids: int) -> None:
+    """Wait until OS processes have ended."""
+    wait_until(lambda: not any(map(is_alive, os_pids)), f"of {os_pids}, some live on")
