@@ -5,6 +5,7 @@ lack.py    what there is not enough of, and how to mend that
 listing.py `probate plugins`
 output.py  tables: rich at a terminal, columns of plain text elsewhere
 ps.py      `probate ps`
+run.py     `probate run`, without click
 sweep.py   `probate sweep`
 demo/      `probate demo`
 """
@@ -61,6 +62,11 @@ def _open_standard_streams() -> None:
 
 def _run() -> tuple[int, str]:
     """Return the exit code, and what to complain of; nothing if all is well."""
+    if sys.argv[1:2] == ["run"]:
+        from probate.cli.run import HELP, run_command
+
+        if (code := run_command(sys.argv[2:])) != HELP:
+            return code, ""
     if "demo" in sys.argv[1:]:
         from probate.cli.lack import prepare_address_space
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from probate.cli.listing import list_plugins
 from probate.cli.output import printable
 from probate.errors import ProbateError, UnknownKindError
+from probate.run.options import OPTIONS, RunOptions
 from probate.version import __version__
 
 if TYPE_CHECKING:
@@ -141,6 +142,45 @@ def demo(verbose: bool, as_json: bool, disable: str | None) -> None:
     else:
         print_screen(report)
     raise SystemExit(not report.is_success)
+
+
+@app.command(
+    short_help="Run any command, and give back what it leaves.",
+    context_settings={"allow_interspersed_args": False},
+)
+@click.argument("argv", metavar="[--] COMMAND [ARGUMENT]...", nargs=-1, type=click.Path())
+def run(argv: tuple[str, ...], **values: Any) -> None:
+    """Run any command, and give back what it leaves when it ends, however it does.
+
+    Its processes, and what they have made by name and not given back: shared memory, semaphores,
+    message queues, unix sockets, FIFOs, and temporary files after an abnormal end. Never what is
+    in use, what others have made, or data. What was given back, and what was left and why, is
+    told on standard error; nothing is told of nothing.
+
+    The command has the very streams, terminal and signals that it would have. Exits as the
+    command does, with 128 and the number of the signal that ended it, 127 if there is no such
+    command, 126 if it cannot be run, and 125 if it was not started for another reason.
+    """
+    from probate.cli.run import run_with
+
+    if not argv:
+        raise click.UsageError("there is no command to run")
+    raise SystemExit(run_with(RunOptions(argv, **values)))
+
+
+run.params += [
+    click.Option(
+        [each.name],
+        metavar=each.metavar or None,
+        is_flag=each.is_flag,
+        type=click.Choice(each.choices) if each.choices else None,
+        multiple=each.may_repeat,
+        help=each.help,
+        # What is not said is what RunOptions has.
+        default=getattr(RunOptions(()), each.field),
+    )
+    for each in OPTIONS
+]
 
 
 def _settings(disable: str | None) -> Settings:

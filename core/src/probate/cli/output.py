@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+from importlib.util import find_spec
 from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple, final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import TextIO
 
 #: What stands between two columns: of plain text, and at a terminal.
 _GAP = "  "
@@ -21,8 +24,9 @@ def print_table(
     totals: Sequence[Sequence[str]] = (),
     *,
     width: int | None = None,
+    file: TextIO | None = None,
 ) -> None:
-    """Print `rows` below their headings, and `totals` below a line.
+    """Print `rows` below their headings, and `totals` below a line, to `file` or standard output.
 
     Columns whose heading ends in # are of numbers, and stand at the right. What is wider than the
     terminal, or than `width` elsewhere, is printed in parts below each other, each with the first
@@ -32,21 +36,29 @@ def print_table(
         _Column(heading.rstrip("#"), heading.endswith("#"), list(map(printable, cells)))
         for heading, *cells in zip(headings, *rows, *totals, strict=True)
     ]
-    is_terminal = sys.stdout.isatty()
+    file = sys.stdout if file is None else file
+    is_terminal = file.isatty() and find_spec("rich") is not None
     if is_terminal:
-        width = shutil.get_terminal_size().columns
+        width = _width_of(file)
     for index, part in enumerate(_parts(columns, width, can_wrap=is_terminal)):
         if index:
-            print()  # noqa: T201  it is a command's output
+            print(file=file)
         if is_terminal:
-            _print_rich(_wrapped(part, width), len(rows))
+            _print_rich(_wrapped(part, width), len(rows), file)
         else:
-            _print_plain(part, len(rows))
+            _print_plain(part, len(rows), file)
 
 
 def printable(text: str) -> str:
     """`text` with whatever a terminal may take for a command in backslashes."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def _width_of(file: TextIO) -> int:
+    """Return how many columns a terminal has; COLUMNS in the environment goes before."""
+    if file is sys.stdout or os.environ.get("COLUMNS"):
+        return shutil.get_terminal_size().columns
+    return os.get_terminal_size(file.fileno()).columns or 80
 
 
 @final
@@ -111,13 +123,13 @@ def _wrapped(columns: list[_Column], width: int | None) -> list[_Column]:
     return wrapped
 
 
-def _print_plain(columns: Sequence[_Column], row_count: int) -> None:
+def _print_plain(columns: Sequence[_Column], row_count: int, file: TextIO) -> None:
     def print_line(cells: Sequence[str]) -> None:
         padded = [
             cell.rjust(each.width) if each.is_number else cell.ljust(each.width)
             for cell, each in zip(cells, columns, strict=True)
         ]
-        print(_GAP.join(padded).rstrip())  # noqa: T201  it is a command's output
+        print(_GAP.join(padded).rstrip(), file=file)
 
     print_line([each.heading for each in columns])
     for index, cells in enumerate(zip(*(each.cells for each in columns), strict=True)):
@@ -126,7 +138,7 @@ def _print_plain(columns: Sequence[_Column], row_count: int) -> None:
         print_line(cells)
 
 
-def _print_rich(columns: Sequence[_Column], row_count: int) -> None:
+def _print_rich(columns: Sequence[_Column], row_count: int, file: TextIO) -> None:
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -139,4 +151,4 @@ def _print_rich(columns: Sequence[_Column], row_count: int) -> None:
         if index == row_count:
             table.add_section()
         table.add_row(*map(escape, cells))
-    Console(highlight=False).print(table)
+    Console(file=file, highlight=False).print(table)

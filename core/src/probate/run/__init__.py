@@ -1,11 +1,16 @@
 """Runs a command that knows nothing of Probate, and settles what its tree leaves.
 
-options.py  what is said before the command
-keeper.py   Keeper: the process that settles, as its front has it
-serving.py  that process
-messages.py what the two tell each other
-tree.py     the OS processes of a run: found, and ended
-account.py  what became of what was left
+options.py      what is said before the command
+front.py        the process that is seen in its place, and waits for it
+launching.py    the command's own process, until it is the command
+signalqueue.py  all signals that come to the front, and from whom
+groupwitness.py which of them went to the whole process group
+terminal.py     stopping with the command, and the terminal as it was
+keeper.py       Keeper: the process that settles, as its front has it
+serving.py      that process
+messages.py     what the two tell each other
+tree.py         the OS processes of a run: found, and ended
+account.py      what became of what was left
 
 All of it is private, and imports little: what starts a command is waited for.
 """

@@ -6,13 +6,13 @@ import json
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 #: How long a text is, at most: the program has chosen it.
 _WIDTH: Final = 1024
 
-#: How many things are named in one line; of more, only how many they are.
-_NAMED: Final = 3
+#: How many things are told in one line; of more, it says how many they are.
+FEW: Final = 3
 
 #: What was given back, as `probate.Outcome` says it; all else is still there.
 _GONE: Final = ("released", "already gone")
@@ -60,7 +60,9 @@ class RunAccount(NamedTuple):
         return json.dumps(
             {
                 "settled": [
-                    {name: bounded(value) for name, value in thing._asdict().items()}
+                    thing._replace(
+                        description=bounded(thing.description), text=bounded(thing.text)
+                    )._asdict()
                     for thing in self.settled
                 ],
                 "notes": [bounded(note) for note in self.notes],
@@ -77,25 +79,24 @@ class RunAccount(NamedTuple):
         )
 
     def summary(self) -> str:
-        """Say in a line what was given back and how much is still there; empty if nothing was."""
-        gone = [thing for thing in self.settled if not thing.is_kept]
-        kept = [thing for thing in self.settled if thing.is_kept]
-        parts = []
-        if gone:
-            parts.append(f"gave back {_named(thing.description for thing in gone)}")
-        if kept:
-            parts.append(f"left {_named(f'{each.description} ({each.text})' for each in kept)}")
-        return "; ".join(parts)
+        """Say in one line what was given back, and what is still there; empty if there is nothing.
+
+        Few things are named, and why each is still there; more are counted.
+        """
+        gone = [each.description for each in self.settled if not each.is_kept]
+        kept = [f"{each.description} ({each.text})" for each in self.settled if each.is_kept]
+        are_few = len(self.settled) <= FEW
+        return "; ".join(
+            f"{what} {', '.join(map(bounded, texts)) if are_few else _counted(texts)}"
+            for what, texts in (("gave back", gone), ("left", kept))
+            if texts
+        )
 
 
-def bounded(value: object) -> object:
-    """Cut a text that is too long; return all else as it is."""
-    if isinstance(value, str) and len(value) > _WIDTH:
-        return f"{value[: _WIDTH - 3]}..."
-    return value
+def bounded(text: str) -> str:
+    """Cut a text that is too long."""
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
 
 
-def _named(texts: Iterable[str]) -> str:
-    named = [str(bounded(text)) for text in texts]
-    more = f", and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    return ", ".join(named[:_NAMED]) + more
+def _counted(texts: Sequence[str]) -> str:
+    return f"{len(texts)} thing{'s' if len(texts) > 1 else ''}"

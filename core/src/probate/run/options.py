@@ -55,6 +55,11 @@ class Option(NamedTuple):
         """The field of `RunOptions` that it sets."""
         return self.name.removeprefix("--").replace("-", "_")
 
+    @property
+    def is_flag(self) -> bool:
+        """Whether it takes no value."""
+        return not self.metavar and not self.choices
+
 
 OPTIONS: Final = (
     Option("--grace", "Seconds that whoever is left gets to stop; 5 if not said.", "SECONDS"),
@@ -83,16 +88,20 @@ OPTIONS: Final = (
 )
 
 
-@final
 class RunUsageError(ProbateError):
     """Raised when what is said to `probate run` cannot be understood; nothing is started then."""
+
+
+@final
+class HelpAskedError(RunUsageError):
+    """Raised when there is a --help among the options, which the command line then prints."""
 
 
 def parse(arguments: Sequence[str]) -> RunOptions:
     """Read what stands behind `probate run`: options, then the command, with or without `--`.
 
     As env(1) and timeout(1), it takes the first word that is no option for the command, whose own
-    options follow it. Raises RunUsageError.
+    options follow it. Raises RunUsageError, and HelpAskedError for --help.
     """
     found: dict[str, Any] = {}
     keep: list[str] = []
@@ -103,9 +112,11 @@ def parse(arguments: Sequence[str]) -> RunOptions:
         if word == "--" or word == "-" or not word.startswith("-"):
             start = at + (word == "--")
             break
+        if word in {"-h", "--help"}:
+            raise HelpAskedError("help was asked for")
         name, has_value, value = word.partition("=")
         option = _option(name)
-        if not (option.metavar or option.choices):
+        if option.is_flag:
             if has_value:
                 raise RunUsageError(f"{name} takes no value")
             found[option.field] = True

@@ -1,0 +1,215 @@
+"""The front: the process that is seen in the place of a command, and waits for it.
+
+It is in the session, the process group and at the terminal that it was started in, and so is the
+command. It copies nothing: the command has the very streams. The keeper, a process apart, settles
+what is left, also when this one is dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import select
+import signal
+from typing import TYPE_CHECKING, Final, NamedTuple, final
+
+from probate.run.groupwitness import GroupWitness
+from probate.run.keeper import Keeper
+from probate.run.launching import Command
+from probate.run.signalqueue import Arrived, SignalQueue
+from probate.run.terminal import Terminal, stop_as
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from probate.run.account import RunAccount
+    from probate.run.options import RunOptions
+
+#: PR_SET_DUMPABLE (prctl(2)).
+_SET_DUMPABLE: Final = 4
+
+#: What a terminal has killed a command with, if that was us as well.
+_KEYS: Final = (signal.SIGINT, signal.SIGQUIT)
+
+
+@final
+class Ended(NamedTuple):
+    """Says how a command has ended."""
+
+    #: As waitpid(2) has it.
+    status: int
+    #: Why it was never run; empty if it was.
+    failure: str
+    #: What became of what it had left.
+    account: RunAccount
+    #: Whether the signal that it ended by had come from the terminal, to us as well.
+    is_by_key: bool
+
+    @property
+    def code(self) -> int:
+        """The exit status: the command's, or 128 and the number of the signal that ended it."""
+        code = os.waitstatus_to_exitcode(self.status)
+        return code if code >= 0 else 128 - code
+
+
+def run(options: RunOptions) -> Ended:
+    """Run a command to its end, and settle what it has left.
+
+    From here on, signals no longer act on this process, which has no other threads. Raises
+    OSError and KeeperNotStartedError if nothing was started.
+    """
+    ignored = [
+        number
+        for number in (signal.SIGINT, signal.SIGCHLD)
+        if signal.getsignal(number) is signal.SIG_IGN
+    ]
+    # Whoever ignores it has no children to wait for (wait(2)).
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    inherited = _inherited_descriptors()
+    signals = SignalQueue()
+    keeper = Keeper.start(options)
+    terminal = Terminal()
+    witness = GroupWitness()
+    early = list(signals.read())
+    command = Command.launch(
+        options.argv,
+        blocked=signals.mask_before,
+        ignored=ignored,
+        before_exec=keeper.before_exec,
+    )
+    keeper.started(command.os_pid, command.pidfd)
+    _let_go(inherited)
+    front = _Front(keeper, command, signals, witness)
+    for arrived in early:
+        # The command was not there yet.
+        if arrived.number != signal.SIGCHLD:
+            front.pass_on(arrived.number)
+    status = front.wait()
+    witness.close()
+    if os.WIFSIGNALED(status):
+        terminal.restore()
+    account = keeper.ended(status)
+    _reap()
+    is_by_key = os.WIFSIGNALED(status) and os.WTERMSIG(status) in front.keys
+    return Ended(status, command.failure, account, is_by_key)
+
+
+def die_of(status: int) -> None:
+    """End by the signal that a command has ended by, without a core: it has left its own.
+
+    So a shell that runs a loop ends it as well when somebody presses Ctrl-C.
+    """
+    number = os.WTERMSIG(status)
+    ctypes.CDLL(None).prctl(_SET_DUMPABLE, ctypes.c_ulong(0), 0, 0, 0)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+
+
+@final
+class _Front:
+    """Waits for a command: stops when it stops, and passes on what is sent to us in its place."""
+
+    def __init__(
+        self, keeper: Keeper, command: Command, signals: SignalQueue, witness: GroupWitness
+    ) -> None:
+        self._keeper = keeper
+        self._command = command
+        self._signals = signals
+        self._witness = witness
+        #: Which keys have been pressed at the terminal.
+        self.keys: Final[set[int]] = set()
+
+    def wait(self) -> int:
+        """Return the status that the command has ended with."""
+        poll = select.poll()
+        poll.register(self._signals, select.POLLIN)
+        keeper = self._keeper.pidfd
+        poll.register(keeper, select.POLLIN)
+        while True:
+            for number, _ in poll.poll():
+                if number == keeper:
+                    poll.unregister(keeper)
+                    keeper = self._keeper.pidfd if self._keeper.revive() else -1
+                    if keeper >= 0:
+                        poll.register(keeper, select.POLLIN)
+                    continue
+                for arrived in self._signals.read():
+                    self._take(arrived)
+                # One signal may stand for several children.
+                if (status := self._reap()) is not None:
+                    return status
+
+    def pass_on(self, number: int) -> None:
+        """Signal the command; it may have ended."""
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(self._command.pidfd, number)
+
+    def _take(self, arrived: Arrived) -> None:
+        if arrived.number == signal.SIGCHLD:
+            return
+        if not arrived.is_of_a_process:
+            if arrived.number in _KEYS:
+                self.keys.add(arrived.number)
+            # The kernel tells the group in the foreground; and the leader of a session alone, if
+            # the terminal is gone.
+            if arrived.number == signal.SIGHUP and not self._is_in_our_group():
+                self.pass_on(arrived.number)
+        elif arrived.sender != self._command.os_pid and not self._witness.has_seen(arrived):
+            self.pass_on(arrived.number)
+
+    def _is_in_our_group(self) -> bool:
+        with contextlib.suppress(OSError):
+            return os.getpgid(self._command.os_pid) == os.getpgrp()
+        return True
+
+    def _reap(self) -> int | None:
+        """Wait for all children that have changed; return the command's status if it has ended."""
+        stopped_by = 0
+        for os_pid, status in _changes():
+            if os_pid != self._command.os_pid:
+                continue
+            stopped_by = os.WSTOPSIG(status) if os.WIFSTOPPED(status) else 0
+            if not os.WIFSTOPPED(status) and not os.WIFCONTINUED(status):
+                return status
+        if stopped_by:
+            stop_as(stopped_by)
+        return None
+
+
+def _changes() -> Iterable[tuple[int, int]]:
+    """Wait for children that have ended, stopped or been continued: also for adopted orphans."""
+    with contextlib.suppress(ChildProcessError):
+        while (change := os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED))[0]:
+            yield change
+
+
+def _reap() -> None:
+    """Wait for all who have ended."""
+    for _ in _changes():
+        pass
+
+
+def _inherited_descriptors() -> list[int]:
+    """Return the numbers above the standard streams that a command is to have."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  numbers
+        number = int(name)
+        # The one that is looked with is closed by now.
+        with contextlib.suppress(OSError):
+            if number > 2 and not fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
+                found.append(number)
+    return found
+
+
+def _let_go(inherited: Iterable[int]) -> None:
+    """Hold nothing of the command but standard error: whoever reads waits for its end alone."""
+    for number in inherited:
+        with contextlib.suppress(OSError):
+            os.close(number)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.close(nothing)

@@ -1,0 +1,121 @@
+"""The command's own process: forked, and become the command as if nobody stood in between."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from typing import TYPE_CHECKING, Final, NoReturn, final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+#: What env(1) and the shells exit with for a command that there is not, or cannot be run.
+NOT_FOUND: Final = 127
+NOT_EXECUTABLE: Final = 126
+
+#: And timeout(1) and others, when it is they who failed.
+NOT_STARTED: Final = 125
+
+#: What Python ignores from its start on (the documentation of `signal`), and commands do not.
+_IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+@final
+class Command:
+    """A child of ours that is the command, or is about to be."""
+
+    __slots__ = ("_failure", "os_pid", "pidfd")
+
+    def __init__(self, os_pid: int, failure: int) -> None:
+        self.os_pid: Final = os_pid
+        # Nobody has waited for it yet: the number is its own.
+        self.pidfd: Final = os.pidfd_open(os_pid)
+        self._failure: Final = failure
+
+    @classmethod
+    def launch(
+        cls,
+        argv: Sequence[str],
+        *,
+        blocked: Iterable[int],
+        ignored: Iterable[int],
+        before_exec: Callable[[], object],
+    ) -> Command:
+        """Start a command with these signals blocked and ignored. Raises OSError.
+
+        `before_exec` is called in the child, with all signals blocked; what it raises is what the
+        command could not be run for.
+        """
+        reader, writer = os.pipe()
+        os_pid = os.fork()
+        if os_pid == 0:
+            _become(argv, writer, blocked, ignored, before_exec)
+        os.close(writer)
+        os.set_blocking(reader, False)
+        return cls(os_pid, reader)
+
+    @property
+    def failure(self) -> str:
+        """Why it has ended without having become the command; empty if it became it."""
+        try:
+            return os.read(self._failure, 1 << 12).decode(errors="replace")
+        except BlockingIOError:
+            # A child that it has forked meanwhile holds it open.
+            return ""
+
+
+def _become(
+    argv: Sequence[str],
+    failure: int,
+    blocked: Iterable[int],
+    ignored: Iterable[int],
+    before_exec: Callable[[], object],
+) -> NoReturn:
+    code = NOT_STARTED
+    try:
+        before_exec()
+        code = NOT_EXECUTABLE
+        _remove_coerced_locale()
+        for number in (*_IGNORED_BY_PYTHON, signal.SIGINT, signal.SIGCHLD):
+            is_ignored = number in ignored
+            signal.signal(number, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        execute(argv)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            code = NOT_FOUND
+        os.write(failure, f"{argv[0]}: {error.strerror}".encode(errors="surrogateescape"))
+    except BaseException as error:
+        os.write(failure, f"{argv[0]}: {type(error).__name__}: {error}".encode(errors="replace"))
+    finally:
+        os._exit(code)
+
+
+def execute(argv: Sequence[str]) -> NoReturn:
+    """Become a command as execvp(3) does: what is in no known format is a script of the shell's.
+
+    Python's own does not know that. Raises OSError.
+    """
+    name, denied = argv[0], None
+    folders = [""] if "/" in name else os.get_exec_path()
+    for path in (os.path.join(folder, name) for folder in folders if name):  # noqa: PTH118
+        try:
+            os.execv(path, list(argv))  # noqa: S606  it is what is to be run
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError as error:
+            denied = error
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+            os.execv("/bin/sh", ["sh", path, *argv[1:]])  # noqa: S606  as execvp(3) has it
+    raise denied or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _remove_coerced_locale() -> None:
+    """Take out LC_CTYPE if Python has put it there, for a locale that is none (PEP 538)."""
+    if "LC_CTYPE" in os.environ:
+        with open("/proc/self/environ", "rb") as file:
+            if not any(each.startswith(b"LC_CTYPE=") for each in file.read().split(b"\0")):
+                del os.environ["LC_CTYPE"]
