@@ -97,20 +97,27 @@ def execute(argv: Sequence[str]) -> NoReturn:
 
     Python's own does not know that. Raises OSError.
     """
-    name, denied = argv[0], None
-    folders = [""] if "/" in name else os.get_exec_path()
-    for path in (os.path.join(folder, name) for folder in folders if name):  # noqa: PTH118
+    name = argv[0]
+    if "/" in name:
+        _execute_file(name, argv)
+    denied = None
+    for folder in os.get_exec_path() if name else []:
         try:
-            os.execv(path, list(argv))  # noqa: S606  it is what is to be run
+            _execute_file(f"{folder or '.'}/{name}", argv)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except PermissionError as error:
             denied = error
-        except OSError as error:
-            if error.errno != errno.ENOEXEC:
-                raise
-            os.execv("/bin/sh", ["sh", path, *argv[1:]])  # noqa: S606  as execvp(3) has it
     raise denied or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _execute_file(path: str, argv: Sequence[str]) -> NoReturn:
+    try:
+        os.execv(path, list(argv))  # noqa: S606  it is what is to be run
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        os.execv("/bin/sh", ["sh", path, *argv[1:]])  # noqa: S606  as execvp(3) has it
 
 
 def _remove_coerced_locale() -> None:

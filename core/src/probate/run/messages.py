@@ -20,6 +20,9 @@ def send(channel: socket.socket, message: dict[str, Any], *descriptors: int) -> 
 def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Receive a message; one without anything at the end. Raises OSError, also for nonsense."""
     text, descriptors, _, _ = socket.recv_fds(channel, _MOST_BYTES, _MOST_DESCRIPTORS)
+    for fd in descriptors:
+        # Python's function takes flags, such as MSG_CMSG_CLOEXEC, and does not heed them.
+        os.set_inheritable(fd, False)
     if not text:
         return {}, descriptors
     try:
