@@ -136,29 +136,34 @@ class _Front:
                     if keeper >= 0:
                         poll.register(keeper, select.POLLIN)
                     continue
-                for arrived in self._signals.read():
-                    self._take(arrived)
+                arrived = list(self._signals.read())
                 # One signal may stand for several children.
                 if (status := self._reap()) is not None:
                     return status
+                self._take(arrived)
 
     def pass_on(self, number: int) -> None:
         """Signal the command; it may have ended."""
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self._command.pidfd, number)
 
-    def _take(self, arrived: Arrived) -> None:
-        if arrived.number == signal.SIGCHLD:
-            return
-        if not arrived.is_of_a_process:
-            if arrived.number in _KEYS:
-                self.keys.add(arrived.number)
-            # The kernel tells the group in the foreground; and the leader of a session alone, if
-            # the terminal is gone.
-            if arrived.number == signal.SIGHUP and not self._is_in_our_group():
-                self.pass_on(arrived.number)
-        elif arrived.sender != self._command.os_pid and not self._witness.has_seen(arrived):
-            self.pass_on(arrived.number)
+    def _take(self, arrived: Iterable[Arrived]) -> None:
+        sent = []
+        for each in arrived:
+            if each.number == signal.SIGCHLD or each.sender == self._command.os_pid:
+                continue
+            if each.is_of_a_process:
+                sent.append(each)
+            elif each.number in _KEYS:
+                self.keys.add(each.number)
+            elif each.number == signal.SIGHUP and not self._is_in_our_group():
+                # The terminal is gone, of which only the leader of the session is told.
+                self.pass_on(each.number)
+        if sent:
+            seen_by_group = self._witness.seen()
+            for each in sent:
+                if (each.number, each.sender) not in seen_by_group:
+                    self.pass_on(each.number)
 
     def _is_in_our_group(self) -> bool:
         with contextlib.suppress(OSError):
@@ -169,6 +174,8 @@ class _Front:
         """Wait for all children that have changed; return the command's status if it has ended."""
         stopped_by = 0
         for os_pid, status in _changes():
+            if os_pid == self._witness.os_pid and os.WIFSTOPPED(status):
+                self._witness.carry_on()
             if os_pid != self._command.os_pid:
                 continue
             stopped_by = os.WSTOPSIG(status) if os.WIFSTOPPED(status) else 0

@@ -11,10 +11,14 @@ import contextlib
 import os
 import select
 import signal
+import struct
 from typing import TYPE_CHECKING, Final, NoReturn, final
 
 if TYPE_CHECKING:
-    from probate.run.signalqueue import Arrived
+    from collections.abc import Iterator
+
+#: Number and sender of a signal; what it says begins with one of nobody, so as to be something.
+_SEEN: Final = struct.Struct("Ii")
 
 #: Seconds that it gets for an answer.
 _PATIENCE: Final = 0.2
@@ -24,33 +28,35 @@ _PATIENCE: Final = 0.2
 class GroupWitness:
     """A child that only looks which signals come to it. It ends when we do, or close it."""
 
-    __slots__ = ("_answers", "_pidfd", "_questions")
+    __slots__ = ("_answers", "_pidfd", "_questions", "os_pid")
 
     def __init__(self) -> None:
         """Start it; all signals are blocked. Raises OSError."""
         questions, self._questions = os.pipe()
         self._answers, answers = os.pipe()
-        os_pid = os.fork()
-        if os_pid == 0:
+        self.os_pid: Final = os.fork()
+        if self.os_pid == 0:
             _look(questions, answers)
         os.close(questions)
         os.close(answers)
-        self._pidfd: Final = os.pidfd_open(os_pid)
+        self._pidfd: Final = os.pidfd_open(self.os_pid)
 
-    def has_seen(self, signal_: Arrived) -> bool:
-        """Tell whether the witness, and so each member of the group, has got the same one."""
+    def seen(self) -> set[tuple[int, int]]:
+        """Return number and sender of what has come to it, and so to each member of the group."""
         with contextlib.suppress(OSError):
             # Whoever signals a group holds a lock meanwhile that this waits for: when it returns,
             # all members have got it (kernel/signal.c, kill_pgrp; kernel/sys.c, setpgid).
             os.setpgid(0, os.getpgrp())
         with contextlib.suppress(OSError):
-            # It may have been stopped with the group, and we continued without it.
-            signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
             os.write(self._questions, b"?")
             if select.select([self._answers], [], [], _PATIENCE)[0]:
-                seen = os.read(self._answers, select.PIPE_BUF).decode().split()
-                return f"{signal_.number}:{signal_.sender}" in seen
-        return False
+                return set(_SEEN.iter_unpack(os.read(self._answers, select.PIPE_BUF)))
+        return set()
+
+    def carry_on(self) -> None:
+        """Continue it: it was stopped with the group, and we go on."""
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
 
     def close(self) -> None:
         """End it, and wait until it is gone."""
@@ -73,14 +79,13 @@ def _look(questions: int, answers: int) -> NoReturn:
         os.closerange(low + 1, high)
         os.closerange(high + 1, os.sysconf("SC_OPEN_MAX"))
         while os.read(questions, 1):
-            os.write(answers, " ".join(_seen()).encode() or b" ")
+            os.write(answers, _SEEN.pack(0, 0) + b"".join(_seen()))
     finally:
         os._exit(0)
 
 
-def _seen() -> list[str]:
-    seen = []
+def _seen() -> Iterator[bytes]:
     everything = signal.valid_signals()
     while (info := signal.sigtimedwait(everything, 0)) is not None:
-        seen.append(f"{info.si_signo}:{info.si_pid}")
-    return seen
+        if info.si_pid != os.getppid():
+            yield _SEEN.pack(info.si_signo, info.si_pid)
