@@ -16,6 +16,7 @@ written out.
                                 tables' answer
     `observe`        optional   what a foreign OS process holds             the asking thread
     `reclaim`        optional   release a named thing whose owner has died  the reclaiming process
+    `noticed`        optional   what a supervised program makes by a name   the settling process
 
 A hook thread is one that can be left behind when the hook hangs at the deadline; one for each
 termination, so its hooks run one after another. A hook marked with `runs_inline` promises not to
@@ -24,7 +25,8 @@ run on the ending thread, unless that is an event loop's.
 
 `observe` is specified for plugins to implement, and nobody calls it in this release. `reclaim` is
 called for what stands in the journal of a host that has died: `probate.journal.Named` says what a
-kind notes there.
+kind notes there; and for what a command that `probate run` has run has left, which `noticed` turns
+into records.
 
 The orchestrator calls each resource plugin on its own, so that one failure never ends a call
 for all. Plugins that only wrap hooks (timing, audit, tracing) are observers: they take part in
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     import psutil
 
+    from probate.journal.notice import Notice
     from probate.models import CleanupStats, ResourceRecord, ResourceUsage
     from probate.ordering import Ordering
     from probate.outcome import Outcome, ResourceId
@@ -168,6 +171,17 @@ def reclaim(record: ResourceRecord, dry_run: bool) -> Outcome:  # type: ignore[e
     machine it was made in. A dry run does all but the release itself. A
     ReleaseError says why something is left; what is still in use is REFUSED. Called in a process
     that owns nothing, when the host is dead, and with a deadline.
+    """
+
+
+@_hookspec(firstresult=True)
+def noticed(notice: Notice) -> ResourceRecord | None:
+    """Tell what a program that knows nothing of Probate makes; return None if not of this kind.
+
+    The kernel has said, before the thing was made, who is about to make it and under which name;
+    `notice.record` makes a record of it, which `reclaim` gets when the program has ended. What only
+    may be of this kind is not claimed. Called in a process that owns nothing, and not while the
+    program waits.
     """
 
 

@@ -269,6 +269,11 @@ class ResourceRecord(_Frozen):
     identity: Mapping[str, Any] = Field(default_factory=dict)
     #: Whether it was only about to be made when its owner died.
     state: Literal["intent", "confirmed"] = "confirmed"
+    #: How it is known whose it is: made by a kind; noticed by the kernel as it was made; seen to be
+    #: held; or by its name alone. Only on the first two is anything removed.
+    evidence: Literal["made", "notified", "held", "name"] = "made"
+    #: Whether it may be what a program was run for, so that it goes only if that did not end well.
+    holds_data: bool = False
 
 
 @final

@@ -15,6 +15,8 @@ quarantine.py  where it is moved, out of everybody's reach, for that
 mounts.py      which file system it is on, and whether that is there still
 users.py       who still uses it
 bound.py       which live sockets are bound to which paths
+notice.py      Notice: what the kernel says of a program that is about to make something by name
+policy.py      what may be given back on which evidence
 sysv.py        finding System V queues, semaphores and segments again, and removing them
 
 Public: plugins import these names from here. Each is loaded when it is first used.
@@ -34,12 +36,14 @@ if TYPE_CHECKING:
     from probate.journal.handles import open_process as open_process
     from probate.journal.handles import pid_namespace as pid_namespace
     from probate.journal.handles import process_handle as process_handle
+    from probate.journal.handles import queue_handle as queue_handle
     from probate.journal.header import is_process_dead as is_process_dead
     from probate.journal.hostreaper import ReaperLoan as ReaperLoan
     from probate.journal.hostreaper import host_reaper as host_reaper
     from probate.journal.named import Named as Named
     from probate.journal.named import new_file as new_file
     from probate.journal.named import random_path as random_path
+    from probate.journal.notice import Notice as Notice
     from probate.journal.pinned import name_asked_for as name_asked_for
     from probate.journal.pinned import path_identity as path_identity
     from probate.journal.pinned import reclaim_path as reclaim_path
@@ -59,11 +63,13 @@ _HOMES: Final = by_name(
     {
         "probate.journal.arming": "Reaper",
         "probate.journal.handles": (
-            "boot_id file_handle ipc_namespace open_process pid_namespace process_handle"
+            "boot_id file_handle ipc_namespace open_process pid_namespace process_handle "
+            "queue_handle"
         ),
         "probate.journal.hostreaper": "ReaperLoan host_reaper",
         "probate.journal.header": "is_process_dead",
         "probate.journal.named": "Named new_file random_path",
+        "probate.journal.notice": "Notice",
         "probate.journal.pinned": "name_asked_for path_identity reclaim_path",
         "probate.journal.sysv": "SysvIdentity SysvSort may_be_there reclaim_sysv sysv_named "
         "sysv_status with_sysv_key",

@@ -69,6 +69,15 @@ def file_handle(fd: int) -> str | None:
     return None
 
 
+def queue_handle(mqd: int) -> str:
+    """Return the file handle of an open POSIX queue; or its inode number.
+
+    That is drawn from a counter for the whole kernel, so it does as well before Linux 6.5, where
+    a queue has no handle. Raises OSError.
+    """
+    return file_handle(mqd) or f"inode:{os.fstat(mqd).st_ino}"
+
+
 def birth_time(fd: int) -> int | None:
     """Return when a file was made, in ns since the epoch; None if its file system forgets.
 

@@ -33,13 +33,21 @@ _HOME: Final = str(Path(__file__).parents[2])
 
 def header_of_this_host() -> dict[str, Any]:
     """Return the header of a store that this OS process makes."""
+    return header_of(os.getpid())
+
+
+def header_of(os_pid: int) -> dict[str, Any]:
+    """Return the header of a store that is made for an OS process, from which this was forked.
+
+    Raises ProcessLookupError.
+    """
     return {
         "version": VERSION,
         "readable_since": VERSION,
         "boot": boot_id(),
-        "pid": os.getpid(),
-        "start": start_time_of(os.getpid()),
-        "handle": _handle_of(os.getpid()),
+        "pid": os_pid,
+        "start": start_time_of(os_pid),
+        "handle": _handle_of(os_pid),
         "pid_namespace": pid_namespace(),
         # With it, the kernel kills all in its pid namespace (pid_namespaces(7)).
         "init": _handle_of(1),

@@ -58,7 +58,7 @@ def path_identity(path: str, fd: int | None = None) -> dict[str, Any]:
     Raises OSError.
     """
     parent, name = os.path.split(path)
-    folder = _folder(parent)
+    folder = folder_of(parent)
     pin = os.open(path, _PATH_ONLY | os.O_NOFOLLOW) if fd is None else fd
     try:
         return {
@@ -85,7 +85,7 @@ def name_asked_for(path: str) -> dict[str, Any]:
 
 
 @final
-class _Folder(NamedTuple):
+class Folder(NamedTuple):
     """What is known of a folder, while it is the same."""
 
     device: int
@@ -98,11 +98,12 @@ class _Folder(NamedTuple):
 
 
 #: By the paths that they were asked for by. There are few that things are made in.
-_folders: Final[dict[str, _Folder]] = {}
+_folders: Final[dict[str, Folder]] = {}
 _MOST_FOLDERS: Final = 256
 
 
-def _folder(path: str) -> _Folder:
+def folder_of(path: str) -> Folder:
+    """Return what is known of the folder that is at a path now. Raises OSError."""
     status = os.stat(path)  # noqa: PTH116  it is a string
     known = _folders.get(path)
     if known is None or (known.device, known.inode) != (status.st_dev, status.st_ino):
@@ -111,7 +112,7 @@ def _folder(path: str) -> _Folder:
         fd = os.open(path, _PATH_ONLY | os.O_DIRECTORY)
         try:
             real = os.readlink(f"/proc/self/fd/{fd}")
-            known = _Folder(
+            known = Folder(
                 status.st_dev,
                 status.st_ino,
                 real.rstrip("/"),

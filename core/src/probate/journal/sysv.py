@@ -112,6 +112,15 @@ def _after(identity: Callable[[M], SysvIdentity], made: M) -> dict[str, Any]:
     }
 
 
+def sysv_identity(which: SysvSort, id_: int) -> dict[str, Any]:
+    """Return what tells an object that this process has just made. Raises OSError."""
+    found = sysv_status(which, id_)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, f"{which} id {id_} is gone")
+    made = SysvIdentity(id_, found["key"], (found["cuid"], found["cgid"]), found["ctime"])
+    return {"which": which, "key": found["key"], "is_random": False, **_after(lambda _: made, None)}
+
+
 def sysv_status(which: SysvSort, id_: int) -> dict[str, int] | None:
     """Return what the kernel says of a System V object, by its columns; None if there is none.
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import psutil
 
     from probate.hookspecs import AnyFuture
+    from probate.journal.notice import Notice
     from probate.models import CleanupStats, ResourceRecord, ResourceUsage
     from probate.ordering import Ordering
     from probate.outcome import Outcome, ResourceId
@@ -43,6 +44,7 @@ class ResourceKind:
         usage: Callable[[int], ResourceUsage] | None = None,
         observe: Callable[[psutil.Process], Iterable[ResourceRecord]] | None = None,
         reclaim: Callable[[ResourceRecord, bool], Outcome] | None = None,
+        noticed: Callable[[Notice], ResourceRecord | None] | None = None,
         may_block: bool | Callable[[int], bool] = True,
     ) -> None:
         if cleanup is None and table.releaser.function is None:
@@ -63,6 +65,7 @@ class ResourceKind:
             "usage": usage or table.usage,
             "observe": observe,
             "reclaim": reclaim,
+            "noticed": noticed,
         }
         self._may_block = may_block
 
@@ -120,6 +123,11 @@ class ResourceKind:
     def reclaim(self, record: ResourceRecord, dry_run: bool) -> Outcome:
         """Release a named thing whose owner has died."""
         return self._call("reclaim", record, dry_run)  # type: ignore[no-any-return]  # as it was given
+
+    @hookimpl
+    def noticed(self, notice: Notice) -> ResourceRecord | None:
+        """Tell what a supervised program is about to make, if it is of this kind."""
+        return self._call("noticed", notice)  # type: ignore[no-any-return]  # as it was given
 
     def _call(self, hook: str, *args: object) -> Any:
         function = self._functions[hook]

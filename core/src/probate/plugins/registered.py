@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class RegisteredKind:
     """Calls the hooks of one resource plugin.
 
-    `cleanup`, `quiesce`, `adopt`, `usage` and `reclaim` reach this plugin and all observers, but no
-    other resource plugin; what is called directly, and `holds`, the plugin alone.
+    `cleanup`, `quiesce`, `adopt`, `usage`, `reclaim` and `noticed` reach this plugin and all
+    observers, but no other resource plugin; what is called directly, and `holds`, the plugin alone.
     """
 
     kind: str
@@ -48,6 +48,7 @@ class RegisteredKind:
         self.adopt = manager.subset_hook_caller("adopt", others)
         self.usage = manager.subset_hook_caller("usage", others)
         self.reclaim = manager.subset_hook_caller("reclaim", others)
+        self.noticed = manager.subset_hook_caller("noticed", others)
 
     @property
     def implements_quiesce(self) -> bool:

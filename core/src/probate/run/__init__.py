@@ -9,7 +9,14 @@ terminal.py     stopping with the command, and the terminal as it was
 keeper.py       Keeper: the process that settles, as its front has it
 serving.py      that process
 messages.py     what the two tell each other
+filter.py       the filter of system calls that a command runs under
+notices.py      what it holds, and what that is about to make
+onbehalf.py     System V objects, made for who asks for them
+made.py         what was about to be made, and what is there now
+watching.py     Watch: what becomes of what is noticed
+rows.py         what was made, in the journal
 tree.py         the OS processes of a run: found, and ended
+ending.py       the end of a run
 account.py      what became of what was left
 
 All of it is private, and imports little: what starts a command is waited for.

@@ -8,6 +8,7 @@ holds what a new one needs.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import select
 import socket
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, final
 from probate.errors import ProbateError
 from probate.run.account import RunAccount
 from probate.run.messages import read_text, receive, send
-from probate.run.serving import RunFacts, serve
+from probate.run.serving import PAGES, RunFacts, serve
 from probate.run.tree import RUN_VARIABLE, RunTree
 from probate.system.osprocess import start_time_of
 from probate.system.tagging import set_tag, tag_for
@@ -50,6 +51,9 @@ class Keeper:
         #: What has started, as the keeper was told: its pid, and our pidfd of it.
         self._command: tuple[int, int] | None = None
         self._notes: list[str] = []
+        self._from_child, self._to_front = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        #: A duplicate of the listener, for as long as somebody may make calls that are held.
+        self._listener = -1
 
     @classmethod
     def start(cls, options: RunOptions) -> Self:
@@ -60,7 +64,13 @@ class Keeper:
         front = os.getpid()
         started = start_time_of(front)
         keeper = cls(
-            RunFacts(front, os.urandom(8).hex(), tag_for(front, started), options),
+            RunFacts(
+                front,
+                os.urandom(8).hex(),
+                tag_for(front, started),
+                options,
+                mmap.mmap(-1, PAGES),
+            ),
         )
         keeper._launch()
         return keeper
@@ -74,10 +84,28 @@ class Keeper:
         """
         set_tag(os.getpid(), self._facts.tag)
         os.environ[RUN_VARIABLE] = self._facts.nonce
+        if self._facts.options.observe == "none":
+            return
+        from probate.run.filter import ObservationUnavailableError, install
+
+        try:
+            listener = install(allow_setuid=self._facts.options.allow_setuid)
+        except ObservationUnavailableError as error:
+            self._tell({"note": str(error)})
+            return
+        # This process has them until it executes the command, whose calls are held until then.
+        send(self._to_front, {"listener": True}, listener)
+        self._tell({"listener": True}, listener)
+        os.close(listener)
 
     def started(self, os_pid: int, pidfd: int) -> None:
         """Tell the keeper that the command runs, or was forked, as this OS process."""
         self._command = os_pid, os.dup(pidfd)
+        self._to_front.close()
+        # The end, if the child has none, or is none any more.
+        with suppress(OSError), self._from_child:
+            _, descriptors = receive(self._from_child)
+            self._listener = descriptors[0] if descriptors else -1
         self._tell({"started": os_pid}, pidfd)
 
     def ended(self, status: int) -> RunAccount:
@@ -122,7 +150,7 @@ class Keeper:
         _set_subreaper(False)
         try:
             with theirs:
-                _fork_twice(lambda: serve(theirs, self._facts))
+                _fork_twice(lambda: serve(theirs, self._facts, self._listener))
             ours.settimeout(_STARTING)
             message, descriptors = receive(ours)
             if not message or not descriptors:

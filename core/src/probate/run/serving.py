@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import resource
 import select
 import signal
 import threading
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+from probate.errors import describe_error
 from probate.run.account import RunAccount
+from probate.run.ending import end_run
 from probate.run.messages import receive, send, send_text
-from probate.run.tree import RunTree, names_of
+from probate.run.tree import RunTree
 
 if TYPE_CHECKING:
+    import mmap
     import socket
 
+    from probate.run.account import SettledThing
     from probate.run.options import RunOptions
+
+#: The bytes of the memory that front and keeper share, and where it says where the store is.
+PAGES: Final = 8192
+_STORE_AT: Final = 4096
 
 #: PR_SET_NAME (prctl(2)).
 _SET_NAME: Final = 15
@@ -26,12 +36,12 @@ _SET_NAME: Final = 15
 #: Standard error's number.
 _LAST_STREAM: Final = 2
 
-#: Signals after which whoever is left is asked to stop, as after an exit.
-_ASKED: Final = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
-
 #: What the kernel or a terminal may send, and no keeper ends of.
 _IGNORED: Final = (
-    *_ASKED,
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
     signal.SIGPIPE,
     signal.SIGTSTP,
     signal.SIGTTIN,
@@ -49,20 +59,38 @@ class RunFacts(NamedTuple):
     nonce: str
     tag: int
     options: RunOptions
+    #: Memory that they share. First the call that was received last; then, where its store is.
+    page: mmap.mmap
+
+    @property
+    def store(self) -> str:
+        """Where the store is; nothing before there is one."""
+        length = int.from_bytes(self.page[_STORE_AT : _STORE_AT + 2], "little")
+        return os.fsdecode(self.page[_STORE_AT + 2 : _STORE_AT + 2 + length])
+
+    def set_store(self, path: str) -> None:
+        """Say where the store is, to keepers to come."""
+        text = os.fsencode(path)
+        self.page[_STORE_AT + 2 : _STORE_AT + 2 + len(text)] = text
+        # It counts when its length is there.
+        self.page[_STORE_AT : _STORE_AT + 2] = len(text).to_bytes(2, "little")
 
 
-def serve(channel: socket.socket, facts: RunFacts) -> None:
-    """Be the keeper: serve until all is settled, and never return."""
+def serve(channel: socket.socket, facts: RunFacts, listener: int) -> None:
+    """Be the keeper: serve until all is settled, and never return.
+
+    `listener` is what a keeper before has served, or -1.
+    """
     try:
         front = os.pidfd_open(facts.front)
-        _settle_in({channel.fileno(), front})
+        _settle_in({channel.fileno(), front, listener})
         own = os.pidfd_open(os.getpid())
         send(channel, {"armed": True}, own)
         os.close(own)
-        Serving(channel, front, facts).run()
+        Serving(channel, front, facts).run(listener)
     except BaseException as error:
         with suppress(OSError):
-            send(channel, {"problem": f"{type(error).__name__}: {error}"})
+            send(channel, {"problem": describe_error(error)})
     finally:
         os._exit(0)
 
@@ -72,10 +100,14 @@ class Serving:
     """Serves one run: its front, and what the kernel notices of its tree."""
 
     def __init__(self, channel: socket.socket, front: int, facts: RunFacts) -> None:
+        # Imported here, and not before the fork: the command is started meanwhile.
+        from probate.run.watching import Watch
+
         self._channel = channel
         self._front = front
         self._facts = facts
         self._tree = RunTree(facts.front, facts.nonce, facts.tag)
+        self._watch = Watch(self._tree, facts.options)
         self._notes: list[str] = []
         self._poll = select.poll()
         self._settling: threading.Thread | None = None
@@ -83,12 +115,19 @@ class Serving:
         #: Readable when all is settled.
         self._done = os.eventfd(0)
 
-    def run(self) -> None:
+    def run(self, listener: int) -> None:
         """Serve until all is settled."""
+        watch, facts = self._watch, self._facts
+        watch.open(facts.front, facts.store)
+        if watch.rows.folder is not None:
+            facts.set_store(str(watch.rows.folder))
         for fd in (self._channel.fileno(), self._front, self._done):
             self._poll.register(fd, select.POLLIN)
+        if listener >= 0:
+            self._listen(listener)
         while True:
-            events = [fd for fd, _ in self._poll.poll()]
+            events = dict(self._poll.poll(self._pause()))
+            self._serve_listener(events)
             if self._channel.fileno() in events:
                 self._hear()
             elif self._front in events:
@@ -97,8 +136,26 @@ class Serving:
                 self._settle(None)
             if self._done in events:
                 break
+        watch.rows.close()
         with suppress(OSError):
             send_text(self._channel, "account", self._account.to_json())
+
+    def _pause(self) -> float | None:
+        """Return the milliseconds until something is to be looked for; None for never."""
+        due = self._watch.rows.due
+        return None if math.isinf(due) else max(0.0, due - time.monotonic()) * 1000
+
+    def _serve_listener(self, events: dict[int, int]) -> None:
+        listener = self._watch.listener
+        happened = 0 if listener is None else events.get(listener.fd, 0)
+        if happened & select.POLLIN:
+            self._watch.serve()
+            return
+        # Nobody waits for an answer.
+        self._watch.rows.look()
+        if happened and listener is not None:
+            # Nobody is under the filter any more.
+            self._poll.unregister(listener.fd)
 
     def _hear(self) -> None:
         try:
@@ -112,9 +169,18 @@ class Serving:
             self._poll.unregister(self._front)
             self._settle(message["ended"])
         elif "started" in message:
-            self._tree.pin(message["started"])
+            with suppress(OSError):
+                self._watch.note_command(message["started"], self._facts.tag)
+        elif "note" in message:
+            self._notes.append(message["note"])
+        elif "listener" in message:
+            self._listen(descriptors.pop(0))
         for fd in descriptors:
             os.close(fd)
+
+    def _listen(self, listener: int) -> None:
+        self._watch.listen(listener, self._facts.page)
+        self._poll.register(listener, select.POLLIN)
 
     def _settle(self, status: int | None) -> None:
         """Settle, on a thread, while the tree is served; without a status, the front is dead."""
@@ -123,23 +189,14 @@ class Serving:
             self._settling.start()
 
     def _end(self, status: int | None) -> None:
-        settled: list[Any] = []
+        things: list[SettledThing] = []
+        notes: list[str] = []
         try:
-            settled += self._tree.end(self._facts.options.grace if _is_gentle(status) else 0)
-            if self._tree.unsure:
-                who = names_of(self._tree.unsure)
-                self._notes.append(f"has the environment of the run alone, and was left: {who}")
+            things, notes = end_run(self._tree, self._watch, self._facts.options, status)
         except Exception as error:
-            self._notes.append(f"settling has failed: {type(error).__name__}: {error}")
-        self._account = RunAccount(tuple(settled), tuple(self._notes))
+            notes = [f"settling has failed, and a sweep tries again: {describe_error(error)}"]
+        self._account = RunAccount(tuple(things), (*self._notes, *notes))
         os.eventfd_write(self._done, 1)
-
-
-def _is_gentle(status: int | None) -> bool:
-    """Tell whether whoever is left is to be asked to stop, before it is killed."""
-    if status is None:
-        return False
-    return not os.WIFSIGNALED(status) or os.WTERMSIG(status) in _ASKED
 
 
 def _settle_in(kept: set[int]) -> None:

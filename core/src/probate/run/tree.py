@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -9,6 +10,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+from probate.journal.policy import is_of_tree
 from probate.run.account import SettledThing
 from probate.system.osprocess import OsProcess, read_proc, stat_of
 from probate.system.tagging import tag_of
@@ -42,10 +44,7 @@ class _Seen(NamedTuple):
 class RunTree:
     """The processes of one run, but for its front and its keeper.
 
-    Of the tree is whoever has made something under our filter; who descends from one that is; who
-    bears the tag that the command was started with; and who has the nonce in its environment, if
-    it is under a filter as well, or, where there is none, came to the front as an orphan. The
-    nonce alone may have been carried to a stranger (sbatch, at).
+    Who is of the tree is said in `probate.journal.policy`.
     """
 
     def __init__(self, front: int, nonce: str, tag: int) -> None:
@@ -60,15 +59,25 @@ class RunTree:
         #: Who has the nonce, and nothing else.
         self.unsure: set[int] = set()
 
-    def pin(self, os_pid: int) -> None:
-        """Note a process that stands still in a call that our filter has noticed."""
-        known = self._members.get(os_pid)
-        if known is None or known.has_exited():
-            with suppress(OSError):
-                self._members[os_pid] = OsProcess.open(os_pid)
-                self._notified.add(os_pid)
-            if len(self._members) > _MANY:
-                self._let_go_of_dead()
+    def pin(self, tid: int) -> int:
+        """Note the process of a thread that stands still in a call that our filter has noticed.
+
+        Return its pid. Raises OSError if it is gone, or cannot be pinned.
+        """
+        known = self._members.get(tid)
+        if known is not None and not known.has_exited():
+            return tid
+        try:
+            process = OsProcess.open(tid)
+        except ProcessLookupError:
+            # Another than its first thread.
+            os_pid = _process_of(tid)
+            return self.pin(os_pid) if os_pid != tid else tid
+        self._members[tid] = process
+        self._notified.add(tid)
+        if len(self._members) > _MANY:
+            self._let_go_of_dead()
+        return tid
 
     def scan(self) -> bool:
         """Find members that are not known yet; tell whether there were any."""
@@ -113,18 +122,21 @@ class RunTree:
     # -- who -----------------------------------------------------------------
 
     def _is_marked(self, os_pid: int, seen: _Seen) -> bool:
-        if tag_of(os_pid) == self._tag:
+        if is_of_tree(has_tag=tag_of(os_pid) == self._tag):
             return True
         try:
             has_nonce = self._marker in read_proc(f"/proc/{os_pid}/environ").split(b"\0")
         except OSError:
             return False
-        if not has_nonce:
-            return False
-        if seen.parent == self._front or (self.has_filter and _is_filtered(os_pid)):
-            return True
-        self.unsure.add(os_pid)
-        return False
+        is_member = is_of_tree(
+            has_nonce=has_nonce,
+            is_filtered=has_nonce and _is_filtered(os_pid),
+            has_run_filter=self.has_filter,
+            is_orphan=seen.parent == self._front,
+        )
+        if has_nonce and not is_member:
+            self.unsure.add(os_pid)
+        return is_member
 
     def _add(self, os_pid: int, seen: _Seen | None) -> bool:
         known = self._members.get(os_pid)
@@ -217,6 +229,15 @@ def _everyone() -> dict[int, _Seen]:
                 if fields[_STATE] not in (b"Z", b"X"):
                     found[int(name)] = _Seen(int(fields[_PARENT]), int(fields[_START]))
     return found
+
+
+def _process_of(tid: int) -> int:
+    """Return the pid of a thread's process. Raises ProcessLookupError."""
+    try:
+        lines = read_proc(f"/proc/{tid}/status").splitlines()
+    except FileNotFoundError:
+        raise ProcessLookupError(errno.ESRCH, f"no thread {tid}") from None
+    return next(int(line.split()[1]) for line in lines if line.startswith(b"Tgid:"))
 
 
 def _is_filtered(os_pid: int) -> bool:

@@ -1,6 +1,7 @@
 """Settles the estates of hosts that have died, from their journals.
 
 settling.py  settles one dead host: from its rows to an account
+rows.py      what a store tells of, made into records
 sweeping.py  settles all that have died
 otheruser.py work of root's for another user, as that user
 apart.py     calls in a child that may die of them

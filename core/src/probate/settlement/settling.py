@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import fcntl
-import json
 import os
 import sys
 import time
@@ -27,24 +26,31 @@ from probate.journal.folders import (
     write_json,
 )
 from probate.journal.header import VERSION, is_dead
-from probate.journal.quarantine import quarantine_name
-from probate.journal.store import read_rows
+from probate.journal.policy import reason_to_leave
 from probate.journal.users import look_again
-from probate.models import ResourceRecord
 from probate.orchestrator import ResourceOrchestrator, registry_of
 from probate.outcome import Outcome, checked_outcome
 from probate.settlement.account import HostAccount, HostState, OwnerAccount, RowAccount
-from probate.settlement.apart import call_apart
+from probate.settlement.rows import (
+    NONSENSE,
+    OF_HOST,
+    OF_PLACE,
+    Row,
+    printable,
+    row_of,
+    rows_of,
+    with_kinds,
+)
 from probate.system.callthread import CallThread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from probate.models import ResourceRecord
     from probate.plugins.registered import RegisteredKind
 
-#: Seconds that one thing's release gets, and that reading a store gets.
+#: Seconds that one thing's release gets.
 _ALLOWANCE: Final = 30.0
-_READING: Final = 10.0
 
 #: What is busy is tried again after so many seconds each.
 _RETRIES: Final = (0.1, 0.4, 1.5)
@@ -54,22 +60,6 @@ _MOST_ACCOUNTS: Final = 100
 
 #: The folder beside those of hosts that they are in.
 ACCOUNTS: Final = "accounts"
-
-#: What comes of reading what is not as it should be.
-_NONSENSE: Final = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
-
-#: What the header says for all rows, and `reclaim` finds in each identity; and what follows from
-#: where the row is.
-_OF_HOST: Final = ("boot", "network_namespace", "mount_namespace", "init")
-_OF_PLACE: Final = "quarantine"
-
-
-@final
-class _Row(NamedTuple):
-    number: int
-    record: ResourceRecord
-    owner: OwnerAccount
-    tries: int
 
 
 def settle(
@@ -89,7 +79,7 @@ def settle(
         is_dead_host = is_dead(header)
         facts = {"store": str(folder), "pid": header["pid"], "command": tuple(header["command"])}
         living = HostAccount(**facts, state=HostState.ALIVE)
-    except _NONSENSE as error:
+    except NONSENSE as error:
         text = f"its header cannot be read: {describe_error(error)}"
         return _set_aside(folder, text, dry_run=dry_run)
     if is_dead_host is None:
@@ -101,27 +91,80 @@ def settle(
         if not is_ours:
             return HostAccount(**facts, state=HostState.BEING_SETTLED)
         try:
-            owners, rows = _rows_of(folder, header)
+            found = rows_of(folder)
+            results = settle_rows(folder.name, header, found, orchestrator, dry_run=dry_run)
         except ValueError as error:
             return _set_aside(folder, str(error), dry_run=dry_run)
-        if orchestrator is None:
-            orchestrator = _with_kinds({row.record.kind for row in rows})
-        results = _give_back(rows, folder.name, orchestrator, dry_run=dry_run)
-        account = HostAccount(
-            **facts,
-            state=HostState.SETTLED,
-            owners=tuple(owners),
-            rows=tuple(results),
-            is_dry_run=dry_run,
-        )
+        text = ""
         if not dry_run:
             try:
-                _keep(folder, rows, account)
+                _keep(folder, results)
             except OSError as error:
                 # The rows are as they were: the next one finds that most of it is gone.
                 text = f"what is kept could not be noted: {describe_error(error)}"
-                account = account.model_copy(update={"text": text})
-    return account
+        return HostAccount(
+            **facts,
+            state=HostState.SETTLED,
+            owners=results.owners,
+            rows=results.rows,
+            text=text,
+            is_dry_run=dry_run,
+        )
+
+
+@final
+class Results(NamedTuple):
+    """What became of the rows of a store."""
+
+    #: Whom the host had.
+    owners: tuple[OwnerAccount, ...]
+    rows: tuple[RowAccount, ...]
+    #: Those of them that are tried again: what is left for good is not among them.
+    tried: tuple[Row, ...]
+
+
+def settle_rows(
+    host: str,
+    header: dict[str, Any],
+    found: list[tuple[int, dict[str, Any]]],
+    orchestrator: ResourceOrchestrator | None = None,
+    *,
+    policy: str = "crash",
+    dry_run: bool = False,
+) -> Results:
+    """Give back what the rows of a host tell of; the caller has the lock of their store.
+
+    `policy` is the `settle` of `reason_to_leave`. Raises ValueError if the rows cannot be read.
+    """
+    owned = [(number, row) for number, row in found if "process" not in row]
+    if orchestrator is None:
+        orchestrator = with_kinds(owned)
+    try:
+        ended = {number for number, row in found if row.get("ended")}
+        owners = {
+            number: OwnerAccount.model_validate(row["process"])
+            for number, row in found
+            if "process" in row
+        }
+        rows = [
+            made
+            for number, row in owned
+            if (made := row_of(host, number, row, owners, header, orchestrator)) is not None
+        ]
+    except NONSENSE as error:
+        raise ValueError(f"its rows cannot be read: {describe_error(error)}") from error
+    reasons = {
+        number: reason_to_leave(
+            record.evidence,
+            holds_data=record.holds_data,
+            ended_normally=owner in ended,
+            settle=policy,
+        )
+        for number, record, owner, _, _ in rows
+    }
+    results = _give_back(rows, reasons, host, orchestrator, dry_run=dry_run)
+    tried = tuple(row for row in rows if not reasons[row.number])
+    return Results(tuple(owners.values()), tuple(results), tried)
 
 
 def forget(folder: Path, number: int) -> bool:
@@ -184,90 +227,29 @@ def _lock(folder: Path) -> Iterator[bool]:
         os.close(fd)
 
 
-# -- rows --------------------------------------------------------------------
-
-
-def _rows_of(folder: Path, header: dict[str, Any]) -> tuple[list[OwnerAccount], list[_Row]]:
-    """Return whom the host had, and what is still to be given back.
-
-    Raises ValueError if it cannot be read; OSError.
-    """
-    found = None if (folder / KEPT).exists() else _read_apart(str(folder))
-    host = folder.name
-    try:
-        if found is None:
-            kept = read_json(folder / KEPT)
-            owners = [OwnerAccount.model_validate(each["owner"]) for each in kept]
-            pairs = zip(kept, owners, strict=True)
-            return [], [_row(host, each["number"], each, owner, header) for each, owner in pairs]
-        by_number = {
-            number: OwnerAccount.model_validate(row["process"])
-            for number, row in found
-            if "process" in row
-        }
-        things = [(number, row) for number, row in found if number not in by_number]
-        nobody = OwnerAccount(pid=0)
-        return list(by_number.values()), [
-            _row(host, number, row, by_number.get(row["owner"], nobody), header)
-            for number, row in things
-        ]
-    except _NONSENSE as error:
-        raise ValueError(f"its rows cannot be read: {describe_error(error)}") from error
-
-
-def _row(
-    host: str, number: int, row: dict[str, Any], owner: OwnerAccount, header: dict[str, Any]
-) -> _Row:
-    # What was confirmed says where it was made; of an intent, it is where its host began.
-    identity = {"ipc_namespace": header.get("ipc_namespace"), **row["identity"]}
-    identity |= {each: header.get(each) for each in _OF_HOST}
-    identity[_OF_PLACE] = quarantine_name(f"{host}:{number}")
-    record = ResourceRecord(
-        kind=row["kind"],
-        description=_printable(row["description"]),
-        os_pid=header["pid"],
-        identity=identity,
-        state=row["state"],
-    )
-    return _Row(number, record, owner, row.get("tries", 0))
-
-
-def _printable(text: str) -> str:
-    """Write out the bytes of a path that are no text, which accounts and terminals refuse."""
-    return text.encode(errors="backslashreplace").decode()
-
-
-def _read_apart(folder: str) -> list[tuple[int, dict[str, Any]]]:
-    """Read a store in a child, which may die of it. Raises ValueError if it does, or cannot."""
-
-    def read() -> list[tuple[int, Any]]:
-        return [(number, json.loads(row)) for number, row in read_rows(folder)]
-
-    try:
-        return [(number, row) for number, row in call_apart(read, _READING)]
-    except ChildProcessError as error:
-        raise ValueError(f"its store is damaged: its reader {error}") from error
-
-
-def _with_kinds(kinds: set[str]) -> ResourceOrchestrator:
-    from probate.plugins import discovery
-
-    return ResourceOrchestrator().discover(kinds & {each.kind for each in discovery.scan()})
-
-
 def _give_back(
-    rows: list[_Row], host: str, orchestrator: ResourceOrchestrator, *, dry_run: bool
+    rows: list[Row],
+    reasons: dict[int, str],
+    host: str,
+    orchestrator: ResourceOrchestrator,
+    *,
+    dry_run: bool,
 ) -> list[RowAccount]:
-    """Have each thing released: in the order of the kinds, and of one kind the newest first."""
+    """Have each thing released: in the order of the kinds, and of one kind the newest first.
+
+    But for those that there are reasons to leave.
+    """
     registry = registry_of(orchestrator)
     places = {kind: place for place, kind in enumerate(registry.order())}
     rows = sorted(rows, key=lambda row: (places.get(row.record.kind, len(places)), -row.number))
     thread = CallThread("probate-reclaim")
     look_again()
     results: list[RowAccount] = []
-    for number, record, owner, tries in rows:
-        outcome, text = Outcome.REFUSED, f"kind {record.kind!r} is not installed here"
-        if (kind := registry.get(record.kind)) is not None:
+    for number, record, _, owner, tries in rows:
+        outcome = Outcome.REFUSED
+        text = reasons[number] or f"kind {record.kind!r} is not installed here"
+        kind = registry.get(record.kind)
+        if kind is not None and not reasons[number]:
             outcome, text = _reclaim(thread, kind, record, dry_run=dry_run)
         results.append(
             RowAccount(
@@ -276,7 +258,7 @@ def _give_back(
                 description=record.description,
                 owner=owner,
                 outcome=outcome,
-                text=_printable(text),
+                text=printable(text),
                 tries=tries + 1,
             )
         )
@@ -308,9 +290,9 @@ def _reclaim(
     return outcome, text
 
 
-def _keep(folder: Path, rows: list[_Row], account: HostAccount) -> None:
+def _keep(folder: Path, results: Results) -> None:
     """Keep what could not be given back; remove a store of which nothing is left."""
-    results = {int(row.row.rpartition(":")[2]): row for row in account.kept}
+    kept_ones = {int(row.row.rpartition(":")[2]): row for row in results.rows if row.is_kept}
     kept = [
         {
             "number": number,
@@ -318,17 +300,18 @@ def _keep(folder: Path, rows: list[_Row], account: HostAccount) -> None:
             "description": record.description,
             "owner": owner.model_dump(),
             "state": record.state,
+            "evidence": record.evidence,
             "identity": {
                 key: value
                 for key, value in record.identity.items()
-                if key not in {*_OF_HOST, _OF_PLACE}
+                if key not in {*OF_HOST, OF_PLACE}
             },
             "tries": tries + 1,
-            "outcome": results[number].outcome,
-            "text": results[number].text,
+            "outcome": kept_ones[number].outcome,
+            "text": kept_ones[number].text,
         }
-        for number, record, owner, tries in rows
-        if number in results
+        for number, record, _, owner, tries in results.tried
+        if number in kept_ones
     ]
     if kept:
         write_json(folder / KEPT, kept)

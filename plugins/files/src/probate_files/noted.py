@@ -6,14 +6,19 @@ import errno
 import os
 import stat
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from probate.journal import Named, reclaim_path, users_of_file, users_of_folder
 from probate_files.temporary import TemporaryFolder
 
 if TYPE_CHECKING:
     from probate import Outcome, ResourceRecord
+    from probate.journal import Notice
     from probate_files.entry import Entry
+
+
+#: Where POSIX shared memory and semaphores are (shm_overview(7)).
+_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108  compared
 
 
 def noted(what: str, path: str, *, is_random: bool = False) -> Named[Any]:
@@ -27,6 +32,21 @@ def noted_if_named(entry: Entry) -> Named[Any] | None:
         return None
     what = "folder" if isinstance(entry, TemporaryFolder) else "file"
     return noted(f"temporary {what}", os.path.abspath(pin.path))  # noqa: PTH100  as in arguments
+
+
+def noticed(notice: Notice) -> ResourceRecord | None:
+    """Say of a FIFO, and of what is right in a folder for temporary files, what it is.
+
+    A program may have written its result into a temporary file and handed on the name.
+    """
+    if notice.call == "mknod":
+        return notice.record("files", f"FIFO {notice.name}")
+    if notice.call == "mkdir" and notice.is_temporary:
+        return notice.record("files", f"temporary folder {notice.name}", holds_data=True)
+    # There it is shared memory.
+    if notice.call == "open" and notice.is_temporary and notice.folder != _SHARED_MEMORY:
+        return notice.record("files", f"temporary file {notice.name}", holds_data=True)
+    return None
 
 
 def reclaim(record: ResourceRecord, dry_run: bool) -> Outcome:

@@ -6,7 +6,7 @@ from typing import final
 
 from probate import Ordering, ResourceKind
 from probate_files.manager import FileManager
-from probate_files.noted import reclaim
+from probate_files.noted import noticed, reclaim
 
 
 @final
@@ -23,4 +23,5 @@ class FileResource(ResourceKind):
             cleanup=m.cleanup,
             may_block=m.may_block,
             reclaim=reclaim,
+            noticed=noticed,
         )

@@ -13,7 +13,7 @@ import posix_ipc
 import sysv_ipc
 
 from probate import BusyResourceError, Outcome
-from probate.journal import file_handle, ipc_namespace
+from probate.journal import ipc_namespace, queue_handle
 from probate.system import OwnedDescriptor, checked_int
 from probate_ipc import limits, sysv
 from probate_ipc import native as kernel
@@ -178,7 +178,7 @@ class PosixQueue(MessageQueue[posix_ipc.MessageQueue]):
     def lasting_identity(self) -> dict[str, Any]:
         """Return what tells it from a later one of its name when this OS process is dead."""
         return {
-            "handle": handle_of(self.native),
+            "handle": queue_handle(self.native.mqd),
             "uid": os.fstat(self.native.mqd).st_uid,
             "ipc_namespace": ipc_namespace(),
         }
@@ -294,15 +294,6 @@ class SysvQueue(MessageQueue[sysv_ipc.MessageQueue], sysv.SysvObject[sysv_ipc.Me
 def _open(name: str) -> posix_ipc.MessageQueue:
     with kernel.looking_up(f"POSIX queue {name!r}"):
         return posix_ipc.MessageQueue(name)
-
-
-def handle_of(native: posix_ipc.MessageQueue) -> str:
-    """Return the file handle of an open queue (name_to_handle_at(2)); or its inode number.
-
-    That is drawn from a counter for the whole kernel, so it does as well before Linux 6.5, where
-    a queue has no handle.
-    """
-    return file_handle(native.mqd) or f"inode:{os.fstat(native.mqd).st_ino}"
 
 
 def _inode(native: posix_ipc.MessageQueue) -> tuple[int, int]:

@@ -15,17 +15,19 @@ from probate import Outcome, RefusedResourceError
 from probate.journal import (
     Named,
     may_be_there,
+    queue_handle,
     reclaim_path,
     reclaim_sysv,
     sysv_named,
     users_of_file,
 )
 from probate_ipc import native as kernel
-from probate_ipc.messagequeue import PosixQueue, SysvQueue, handle_of
+from probate_ipc.messagequeue import PosixQueue, SysvQueue
 from probate_ipc.semaphore import PosixSemaphore, SysvSemaphore, path_of
 
 if TYPE_CHECKING:
     from probate import ResourceRecord
+    from probate.journal import Notice
     from probate_ipc.handle import Handle
 
 S = TypeVar("S", SysvQueue, SysvSemaphore)
@@ -62,6 +64,23 @@ def named_of(handle: Handle) -> Named[Any] | None:
     return None
 
 
+def noticed(notice: Notice) -> ResourceRecord | None:
+    """Say of queues and semaphores what they are.
+
+    sem_open(3) makes a file of some other name, and links it to the wanted one.
+    """
+    if notice.call == "mq_open":
+        return notice.record("ipc", f"{PosixQueue.sort} {notice.name!r}")
+    if notice.call in ("open", "link") and notice.name.startswith(path_of("")):
+        name = f"/{notice.name.removeprefix(path_of(''))}"
+        return notice.record("ipc", f"{PosixSemaphore.sort} {name!r}")
+    if notice.call == "msgget":
+        return notice.record("ipc", f"{SysvQueue.sort} {notice.name}")
+    if notice.call == "semget":
+        return notice.record("ipc", f"{SysvSemaphore.sort} {notice.name}")
+    return None
+
+
 def reclaim(record: ResourceRecord, dry_run: bool) -> Outcome:
     """Remove a queue or semaphore whose owner has died.
 
@@ -89,7 +108,7 @@ def _reclaim_queue(record: ResourceRecord, dry_run: bool) -> Outcome:
     try:
         status = os.fstat(queue.mqd)
         if "handle" in identity:
-            if handle_of(queue) != identity["handle"]:
+            if queue_handle(queue.mqd) != identity["handle"]:
                 return Outcome.ALREADY_GONE
         elif not identity["is_random"]:
             raise RefusedResourceError("its owner died as it made it, and the name was not its own")

@@ -6,7 +6,7 @@ from typing import final
 
 from probate import Ordering, ResourceKind
 from probate_ipc.manager import IpcManager
-from probate_ipc.named import reclaim
+from probate_ipc.named import noticed, reclaim
 
 
 @final
@@ -25,4 +25,5 @@ class IpcResource(ResourceKind):
             adopt=m.adopt,
             cleanup=m.cleanup,
             reclaim=reclaim,
+            noticed=noticed,
         )

@@ -7,6 +7,7 @@ allocation.py    private memory
 posixsegment.py  POSIX shared memory as owner or as user: unlinking, closing
 untracked.py     SharedMemory that the interpreter's resource tracker knows nothing of
 tracker.py       taking a segment off that tracker's list
+noticing.py      what the kernel has noticed of a program that makes shared memory
 sysvsegment.py   SysV segments as owner or as user: detaching, removing
 sysv.py          sysv_ipc, with the exceptions of the os module
 wiping.py        zeros to write over what is to be given back

@@ -6,6 +6,7 @@ from typing import final
 
 from probate import Ordering, ResourceKind
 from probate_memory.manager import MemoryManager
+from probate_memory.noticing import noticed
 
 
 @final
@@ -21,4 +22,5 @@ class MemoryResource(ResourceKind):
             adopt=m.adopt,
             cleanup=m.cleanup,
             reclaim=m.reclaim,
+            noticed=noticed,
         )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from probate import OsProcess, ResourceRecord
+    from probate.journal import Notice
     from probate_processes.marks import Mark
     from probate_processes.procfs import Members
     from probate_processes.stopping import Stopping
@@ -56,6 +57,14 @@ def _identity_of(tree: Tree) -> dict[str, Any]:
         "cgroup": None if cgroup is None else [str(cgroup.folder), cgroup.path],
         **_marks_of(tree.mark),
     }
+
+
+def noticed(notice: Notice) -> ResourceRecord | None:
+    """Say of a supervised process what it is: its command, or one that has left the session."""
+    if notice.call not in ("exec", "setsid"):
+        return None
+    found = notice._replace(identity={"host_cgroup": None, "host_start": 0, **notice.identity})
+    return found.record("processes", f"OS process {notice.os_pid} {notice.name}".rstrip())
 
 
 def reclaim(record: ResourceRecord, dry_run: bool) -> Outcome:

@@ -6,7 +6,7 @@ from typing import final
 
 from probate import Ordering, ResourceKind
 from probate_processes.manager import ProcessTreeManager
-from probate_processes.remains import reclaim
+from probate_processes.remains import noticed, reclaim
 
 
 @final
@@ -22,4 +22,5 @@ class ProcessTreeResource(ResourceKind):
             adopt=m.adopt,
             usage=m.usage,
             reclaim=reclaim,
+            noticed=noticed,
         )

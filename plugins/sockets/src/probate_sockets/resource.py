@@ -6,6 +6,7 @@ from typing import final
 
 from probate import Ordering, ResourceKind
 from probate_sockets.manager import SocketManager
+from probate_sockets.unix import noticed
 
 
 @final
@@ -22,4 +23,5 @@ class SocketResource(ResourceKind):
             cleanup=m.cleanup,
             may_block=False,
             reclaim=m.reclaim,
+            noticed=noticed,
         )

@@ -11,11 +11,15 @@ import errno
 import os
 import socket
 import stat
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from probate.journal import path_identity
 from probate.system import read_proc, unlink_if_same
 from probate_sockets.address import is_abstract
+
+if TYPE_CHECKING:
+    from probate import ResourceRecord
+    from probate.journal import Notice
 
 #: Seconds that a probe waits for a server that may be overloaded; it counts as alive then.
 _PROBE_TIMEOUT: Final = 1.0
@@ -43,6 +47,13 @@ def listen(path: str, backlog: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def noticed(notice: Notice) -> ResourceRecord | None:
+    """Say of what a supervised program binds to a path that it is a unix socket."""
+    if notice.call != "bind":
+        return None
+    return notice.record("sockets", f"unix socket {notice.name}")
 
 
 def bound_path(sock: Any) -> BoundPath | None:

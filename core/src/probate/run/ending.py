@@ -1,0 +1,97 @@
+"""The end of a run: its processes, then what they have left by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from probate.run.account import SettledThing
+from probate.run.tree import names_of
+
+if TYPE_CHECKING:
+    from probate.run.options import RunOptions
+    from probate.run.tree import RunTree
+    from probate.run.watching import Watch
+
+#: Signals after which whoever is left is asked to stop, as after an exit.
+_ASKED: Final = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
+
+#: A shell exits so, and a signal's number more, when what it ran was killed (sh(1)).
+_KILLED: Final = 128
+
+
+def end_run(
+    tree: RunTree, watch: Watch, options: RunOptions, status: int | None
+) -> tuple[list[SettledThing], list[str]]:
+    """End all of a run, give back what it left, and say what became of it.
+
+    `status` is how its command has ended (waitpid(2)); None if nobody knows.
+    """
+    things = tree.end(options.grace if _is_asked(status) else 0)
+    notes: list[str] = []
+    if tree.unsure:
+        notes.append(f"has the environment of the run alone, and was left: {names_of(tree.unsure)}")
+    rows = watch.rows
+    rows.drop_processes(watch.owner)
+    if _has_ended_by_itself(status):
+        rows.mark_ended(watch.owner)
+    rows.look(at_all=True)
+    rows.drop_gone()
+    found = rows.of(watch.owner)
+    if len(found) > 1:
+        things += _settle(watch, found, options.settle, is_saved=status is None)
+    return things, [*watch.notes, *notes]
+
+
+def _settle(
+    watch: Watch, found: list[tuple[int, dict[str, object]]], policy: str, *, is_saved: bool
+) -> list[SettledThing]:
+    # Imported here: there is nothing to settle, most often.
+    from probate.settlement.account import HostAccount, HostState
+    from probate.settlement.settling import save_account, settle_rows
+
+    rows = watch.rows
+    header = rows.header
+    host = "run" if rows.folder is None else rows.folder.name
+    results = settle_rows(host, header, found, policy=policy)
+    kept = {row.row for row in results.rows if row.is_kept}
+    tried = {row.number for row in results.tried if f"{host}:{row.number}" in kept}
+    rows.drop(number for number, _ in found if number not in tried)
+    if is_saved and rows.folder is not None:
+        account = HostAccount(
+            store=str(rows.folder),
+            pid=header["pid"],
+            command=tuple(header["command"]),
+            state=HostState.SETTLED,
+            owners=results.owners,
+            rows=results.rows,
+        )
+        with suppress(OSError):
+            save_account(rows.folder.parent, account)
+    makers = {f"{host}:{number}": row["notice"][1] for number, row in found if "notice" in row}  # type: ignore[index]  # as `Notice.to_row` has it
+    return [
+        SettledThing(
+            row.kind,
+            row.description,
+            makers[row.row],
+            "notified",
+            str(row.outcome),
+            row.text,
+        )
+        for row in results.rows
+        if row.outcome != "already gone"
+    ]
+
+
+def _is_asked(status: int | None) -> bool:
+    """Tell whether whoever is left is to be asked to stop, before it is killed."""
+    if status is None:
+        return False
+    return not os.WIFSIGNALED(status) or os.WTERMSIG(status) in _ASKED
+
+
+def _has_ended_by_itself(status: int | None) -> bool:
+    """Tell whether a command has ended as it wanted to, whatever its exit status says of it."""
+    return status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status) <= _KILLED

@@ -1,0 +1,200 @@
+"""What the kernel says of a tree that is looked on: calls that are held until they are answered.
+
+See seccomp_unotify(2). The text of a path is in the memory of whoever calls, and may change while
+it is read; so it tells what may be made, and what was made is looked at when the call has returned.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple, final
+
+from probate.run.filter import native
+
+if TYPE_CHECKING:
+    import mmap
+
+#: SECCOMP_IOCTL_NOTIF_*, linux/seccomp.h.
+_RECEIVE: Final = 0xC0502100
+_SEND: Final = 0xC0182101
+_IS_HELD: Final = 0x40082102
+_SET_FLAGS: Final = 0x40082104
+#: Whoever is answered runs at once, on the processor that answers: Linux 6.6.
+_WAKE_AT_ONCE: Final = 1
+
+#: `struct seccomp_notif`: id, pid, flags; number, architecture, instruction, arguments.
+_NOTIFICATION: Final = struct.Struct("=QIIiIQ6Q")
+_EMPTY: Final = bytes(_NOTIFICATION.size)
+#: `struct seccomp_notif_resp`: id, value, error, flags.
+_RESPONSE: Final = struct.Struct("=QqiI")
+_ID: Final = struct.Struct("=Q")
+_CONTINUE: Final = 1
+
+#: A path is no longer than that (PATH_MAX), and memory comes in pages of no less.
+_PAGE: Final = 4096
+
+#: AT_FDCWD, AF_UNIX, and the most bytes of a `struct sockaddr_un`.
+_CURRENT_FOLDER: Final = -100
+_AF_UNIX: Final = 1
+_MOST_ADDRESS: Final = 110
+
+#: What each call is called here; and which of its arguments are the folder, the path, the flags.
+_PATHS: Final = {
+    "open": ("open", None, 0, 1),
+    "openat": ("open", 0, 1, 2),
+    "openat2": ("open", 0, 1, None),
+    "mkdir": ("mkdir", None, 0, None),
+    "mkdirat": ("mkdir", 0, 1, None),
+    "mknod": ("mknod", None, 0, None),
+    "mknodat": ("mknod", 0, 1, None),
+    "link": ("link", None, 1, None),
+    "linkat": ("link", 2, 3, None),
+}
+
+
+@final
+class Held(NamedTuple):
+    """A call that is held."""
+
+    id: int
+    #: The thread that calls.
+    tid: int
+    #: Its name; nothing for one of a 32-bit program.
+    call: str
+    arguments: tuple[int, ...]
+
+
+@final
+class Listener:
+    """Receives the calls that the filter holds, and answers them.
+
+    The last one received is in `page`, which the keeper shares with its front: should it die
+    before it has answered, another keeper finds it there.
+    """
+
+    def __init__(self, fd: int, page: mmap.mmap) -> None:
+        self.fd = fd
+        self._page = page
+        architecture = native()
+        self._audit = architecture.audit
+        self._names = {number: call for call, number in architecture.numbers.items()}
+        with suppress(OSError):
+            fcntl.ioctl(fd, _SET_FLAGS, _WAKE_AT_ONCE)
+
+    def receive(self) -> Held | None:
+        """Return the next call; None if whoever made it has been killed. Raises OSError."""
+        self._page[: len(_EMPTY)] = _EMPTY
+        try:
+            # It is more than a kilobyte: the kernel writes into it, and not into a copy.
+            fcntl.ioctl(self.fd, _RECEIVE, self._page, True)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINTR):
+                return None
+            raise
+        return self._in_page()
+
+    def unanswered(self) -> Held | None:
+        """Return the call that a keeper before had received, if it is held still."""
+        held = self._in_page()
+        return held if held.id and self.is_held(held.id) else None
+
+    def is_held(self, id_: int) -> bool:
+        """Tell whether a call is held still: then all that was read of its caller was its own."""
+        try:
+            fcntl.ioctl(self.fd, _IS_HELD, _ID.pack(id_))
+        except OSError:
+            return False
+        return True
+
+    def let_go(self, id_: int) -> None:
+        """Have a call go on; it may be gone."""
+        self._respond(id_, 0, _CONTINUE)
+
+    def answer(self, id_: int, value: int) -> None:
+        """Have a call return a value, without being made; it may be gone."""
+        self._respond(id_, value, 0)
+
+    def _respond(self, id_: int, value: int, flags: int) -> None:
+        with suppress(OSError):
+            fcntl.ioctl(self.fd, _SEND, _RESPONSE.pack(id_, value, 0, flags))
+
+    def _in_page(self) -> Held:
+        id_, tid, _, number, audit, _, *arguments = _NOTIFICATION.unpack_from(self._page)
+        call = self._names.get(number, "") if audit == self._audit else ""
+        return Held(id_, tid, call, tuple(arguments))
+
+
+@final
+class Attempt(NamedTuple):
+    """What a call is about to make: a path, or the name of a queue."""
+
+    call: str
+    #: Absolute, as the caller sees it.
+    name: str
+    flags: int = 0
+
+
+def attempt_of(held: Held) -> Attempt | None:
+    """Read what a call that is held is about to make; None if that has no name.
+
+    Raises OSError if it cannot be read.
+    """
+    tid, arguments = held.tid, held.arguments
+    if held.call == "bind":
+        path = _bound_path(tid, arguments[1], arguments[2])
+        return None if path is None else Attempt("bind", _absolute(tid, _CURRENT_FOLDER, path))
+    if held.call == "mq_open":
+        return Attempt("mq_open", f"/{_text(tid, arguments[0])}", arguments[1])
+    if held.call not in _PATHS:
+        return None
+    call, folder, path_at, flags_at = _PATHS[held.call]
+    flags = arguments[flags_at] & 0xFFFFFFFF if flags_at is not None else 0
+    if held.call == "openat2":
+        # `struct open_how` begins with the flags.
+        (flags,) = struct.unpack("=Q", _memory(tid, arguments[2], 8))
+        if not flags & os.O_CREAT or not flags & (os.O_EXCL | os.O_NOFOLLOW):
+            return None
+    number = _CURRENT_FOLDER if folder is None else ctypes.c_int(arguments[folder]).value
+    return Attempt(call, _absolute(tid, number, _text(tid, arguments[path_at])), flags)
+
+
+def _absolute(tid: int, folder: int, path: str) -> str:
+    if path.startswith("/"):
+        return path
+    where = "cwd" if folder == _CURRENT_FOLDER else f"fd/{folder}"
+    return f"{os.readlink(f'/proc/{tid}/{where}')}/{path}"
+
+
+def _bound_path(tid: int, address: int, length: int) -> str | None:
+    """Return the path that a socket is about to be bound to; None if it is of another family.
+
+    Or has a name that no file has (unix(7)).
+    """
+    raw = _memory(tid, address, min(length & 0xFFFFFFFF, _MOST_ADDRESS))
+    if int.from_bytes(raw[:2], "little") != _AF_UNIX:
+        return None
+    path = raw[2:].partition(b"\0")[0]
+    return os.fsdecode(path) if path else None
+
+
+def _text(tid: int, address: int) -> str:
+    room = _PAGE - address % _PAGE
+    text = _memory(tid, address, room)
+    if b"\0" not in text:
+        text += _memory(tid, address + room, _PAGE)
+    return os.fsdecode(text.partition(b"\0")[0])
+
+
+def _memory(tid: int, address: int, size: int) -> bytes:
+    fd = os.open(f"/proc/{tid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(fd, size, address)
+    except OverflowError as error:
+        raise OSError(errno.EFAULT, "no address of a program") from error
+    finally:
+        os.close(fd)
