@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, final
 
+from probate.journal.store import read_rows
 from probate.run.account import RunAccount
 from probate.system import read_proc
 
@@ -34,11 +35,15 @@ def tell_keeper():
 options = json.loads(sys.argv[1])
 keeper = Keeper.start(RunOptions(tuple(sys.argv[2:]), **options))
 tell_keeper()
+reading, writing = os.pipe()
 child = os.fork()
 if child == 0:
+    os.read(reading, 1)
     keeper.before_exec()
     os.execvp(sys.argv[2], sys.argv[2:])
 pidfd = os.pidfd_open(child)
+print("COMMAND", child, flush=True)
+os.write(writing, b".")
 keeper.started(child, pidfd)
 while True:
     poll = select.poll()
@@ -64,7 +69,7 @@ class RunFront:
         *command: str,
         state: Path,
         by: Sequence[str] = (),
-        environment: dict[str, str] | None = None,
+        cwd: Path | None = None,
         **options: Any,
     ) -> None:
         """`by` is a command that starts it; the options are those of `RunOptions`."""
@@ -73,8 +78,12 @@ class RunFront:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             bufsize=0,
-            env={**os.environ, "PROBATE_STATE": str(state), **(environment or {})},
+            env={**os.environ, "PROBATE_STATE": str(state)},
+            cwd=cwd,
         )
+        self.state = state
+        #: The pid of the command.
+        self.command = 0
         assert self.process.stdout is not None
         self._out = self.process.stdout
         #: The pids of its keepers, the newest last.
@@ -100,9 +109,12 @@ class RunFront:
         while True:
             assert select.select([self._out], [], [], PATIENCE)[0], "nothing was said"
             line = self._out.readline().decode().strip()
-            if not line.startswith("KEEPER "):
+            if line.startswith("KEEPER "):
+                self.keepers.append(int(line.removeprefix("KEEPER ")))
+            elif line.startswith("COMMAND "):
+                self.command = int(line.removeprefix("COMMAND "))
+            else:
                 return line
-            self.keepers.append(int(line.removeprefix("KEEPER ")))
 
     def account(self) -> RunAccount:
         """Wait until all is settled; return what the front was told."""
@@ -111,6 +123,20 @@ class RunFront:
         account = RunAccount.from_json(line.removeprefix("ACCOUNT "))
         self.process.wait(PATIENCE)
         return account
+
+    def wait_for_rows(self, count: int) -> None:
+        """Wait until so many things that were made are in the journal, each as what it is."""
+        wait_until(lambda: sum(row["state"] == "confirmed" for row in self.rows()) >= count)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of things that are in the journal now."""
+        (folder,) = self.state.glob("host-*")
+        rows = [json.loads(row) for _, row in read_rows(str(folder))]
+        return [row for row in rows if row.get("notice", ["exec"])[0] not in ("exec", "setsid")]
+
+    def wait_for_keeper(self) -> None:
+        """Wait until the keeper has ended."""
+        wait_for_end(self.keeper)
 
     def kill(self) -> None:
         """Kill the front, and nothing else."""

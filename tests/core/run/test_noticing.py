@@ -1,0 +1,285 @@
+"""What a program makes by name is given back when it has died, and nothing that is not its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import run_things
+from run_fronts import RunFront
+from run_things import THINGS, is_there
+
+from probate.settlement import read_accounts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from probate.run.account import RunAccount
+
+#: Makes what it is asked for, says what it has made, and waits.
+_MAKES = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+import run_things
+name = sys.argv[2]
+print("\\n".join(getattr(run_things, each)(name) for each in sys.argv[3:]), flush=True)
+"""
+WAITS = _MAKES + "time.sleep(1000)"
+ENDS = _MAKES + "os._exit(0)"
+
+SUPPORT = str(Path(run_things.__file__).parent)
+
+
+@pytest.fixture
+def name() -> str:
+    return f"probate-test-{secrets.token_hex(8)}"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for temporary files, in which nobody else makes any."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+def program(source: str, name: str, *things: Callable[[str], str]) -> list[str]:
+    return [sys.executable, "-c", source, SUPPORT, name, *(each.__name__ for each in things)]
+
+
+def settled(account: RunAccount) -> dict[str, tuple[str, str]]:
+    """Kind and outcome by description, of what was made by name."""
+    return {
+        each.description: (each.kind, each.outcome)
+        for each in account.settled
+        if each.kind != "processes"
+    }
+
+
+def test_all_that_a_killed_program_has_made_is_given_back(
+    tmp_path: Path, place: Path, name: str
+) -> None:
+    """Of each kind, whether it had a name, a key or nothing; the account says whose it was."""
+    with RunFront(*program(WAITS, name, *THINGS), state=tmp_path / "state", cwd=place) as front:
+        made = [front.line() for _ in THINGS]
+        assert all(map(is_there, made))
+        os.kill(front.command, signal.SIGKILL)
+        account = front.account()
+
+        assert [thing for thing in made if is_there(thing)] == []
+        kinds = sorted(kind for kind, _ in settled(account).values())
+        # The folder that the relative socket is in.
+        assert kinds == sorted([*THINGS.values(), "files"])
+        assert {outcome for _, outcome in settled(account).values()} == {"released"}
+        assert {each.os_pid for each in account.settled} == {front.command}
+        assert account.notes == ()
+        assert not list((tmp_path / "state").glob("host-*"))
+
+
+def test_what_the_program_itself_gives_back_is_not_told_of(tmp_path: Path, name: str) -> None:
+    source = _MAKES + f"os.unlink('/dev/shm/{name}'); time.sleep(0.1); os._exit(0)"
+    with RunFront(*program(source, name, run_things.shm), state=tmp_path) as front:
+        assert front.account().is_empty
+
+
+@pytest.mark.parametrize(("policy", "is_left"), [("crash", True), ("all", False)])
+def test_temporary_files_of_a_program_that_ended_by_itself(
+    tmp_path: Path, place: Path, name: str, policy: str, is_left: bool
+) -> None:
+    """Their names may have been handed on, so they are left and told of; all else is given back."""
+    things = [run_things.temporary_file, run_things.temporary_folder, run_things.shm]
+    with RunFront(*program(ENDS, name, *things), state=tmp_path / "s", settle=policy) as front:
+        made = [front.line() for _ in things]
+        account = front.account()
+
+        assert [is_there(thing) for thing in made] == [is_left, is_left, False]
+        texts = {each.text for each in account.settled if each.kind == "files"}
+        assert [("--settle all" in text) for text in texts] == [is_left]
+        assert not list((tmp_path / "s").glob("host-*"))
+
+
+def test_a_program_that_was_killed_leaves_no_temporary_files(
+    tmp_path: Path, place: Path, name: str
+) -> None:
+    """Also if a shell says so, by its exit status."""
+    command = program(WAITS, name, run_things.temporary_file)
+    shell = ["sh", "-c", '"$@"; exit $?', "sh", *command]
+    with RunFront(*shell, state=tmp_path / "state") as front:
+        made = front.line()
+        (child,) = Path(f"/proc/{front.command}/task/{front.command}/children").read_text().split()
+        os.kill(int(child), signal.SIGKILL)
+        front.account()
+
+        assert not is_there(made)
+
+
+def test_what_is_only_reported_is_left(tmp_path: Path, name: str) -> None:
+    with RunFront(*program(ENDS, name, run_things.shm), state=tmp_path, settle="report") as front:
+        made = front.line()
+        account = front.account()
+        try:
+            assert is_there(made)
+            assert [each.outcome for each in account.settled] == ["refused"]
+            assert "--settle report" in account.settled[0].text
+            assert not list(tmp_path.glob("host-*"))
+        finally:
+            run_things.remove(made)
+
+
+def test_what_is_to_be_kept_is_left(tmp_path: Path, name: str) -> None:
+    things = [run_things.shm, run_things.semaphore, run_things.queue]
+    keep = [f"/dev/shm/{name}", f"sem.{name[:-4]}*", f"/{name}"]
+    with RunFront(*program(ENDS, name, *things), state=tmp_path, keep=keep) as front:
+        made = [front.line() for _ in things]
+        account = front.account()
+        try:
+            assert all(map(is_there, made))
+            assert account.is_empty
+        finally:
+            for each in made:
+                run_things.remove(each)
+
+
+def test_what_was_there_before_is_left(tmp_path: Path, place: Path, name: str) -> None:
+    """Though the program opens it as it would make it."""
+    things = [run_things.shm, run_things.semaphore, run_things.queue]
+    before = [each(name) for each in things]
+    key = secrets.randbits(30) | 1
+    ids = [run_things.libc.msgget(key, 0o1600), run_things.libc.semget(key, 1, 0o1600)]
+    source = _MAKES + textwrap.dedent(
+        f"""
+        assert run_things.libc.msgget({key}, 0o1600) == {ids[0]}
+        assert run_things.libc.semget({key}, 1, 0o1600) == {ids[1]}
+        assert run_things.libc.msgget({key}, 0o3600) == -1
+        try:
+            run_things.unix(name)
+        except OSError:
+            print("in use", flush=True)
+        time.sleep(1000)
+        """
+    )
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"{place}/{name}.sock")
+    listener.close()
+    before += [f"msg:{ids[0]}", f"sem:{ids[1]}", f"{place}/{name}.sock"]
+    try:
+        with RunFront(*program(source, name, *things), state=tmp_path / "s") as front:
+            assert [front.line() for _ in range(4)] == [*before[:3], "in use"]
+            os.kill(front.command, signal.SIGKILL)
+            account = front.account()
+
+            assert all(map(is_there, before))
+            assert settled(account) == {}
+    finally:
+        for each in before:
+            run_things.remove(each)
+
+
+def test_what_others_use_is_left_and_tried_again_later(tmp_path: Path, name: str) -> None:
+    """A segment that somebody outside has open; the next sweep gives it back."""
+    from probate import ResourceOrchestrator
+    from probate.settlement import sweep
+
+    with RunFront(*program(WAITS, name, run_things.shm), state=tmp_path) as front:
+        made = front.line()
+        with open(made):
+            reading, writing = os.pipe()
+            user = os.fork()
+            if user == 0:
+                os.read(reading, 1)
+                os._exit(0)
+            os.kill(front.command, signal.SIGKILL)
+            account = front.account()
+        try:
+            assert settled(account) == {f"shared memory {name}": ("memory", "refused")}
+            assert str(user) in account.settled[-1].text.split(" by ")[1].split(", ")
+            assert is_there(made)
+        finally:
+            os.write(writing, b".")
+            os.waitpid(user, 0)
+        (host,) = sweep(ResourceOrchestrator().discover(only=["memory"]), str(tmp_path))
+
+        assert [str(row.outcome) for row in host.rows] == ["released"]
+        assert not is_there(made)
+
+
+def test_ordinary_files_are_never_touched(tmp_path: Path, place: Path, name: str) -> None:
+    """Neither what is not in a folder for temporary files, nor what anybody opens there plainly."""
+    source = _MAKES + textwrap.dedent(
+        f"""
+        os.mkdir("{tmp_path}/folder")
+        for path in ("{tmp_path}/lock", "{tmp_path}/folder/lock"):
+            os.open(path, os.O_CREAT | os.O_EXCL, 0o600)
+        open("{place}/result", "w").close()
+        os.mkfifo("{tmp_path}/folder/fifo")
+        os.link("{place}/result", "{place}/linked")
+        print("made", flush=True)
+        time.sleep(1000)
+        """
+    )
+    with RunFront(*program(source, name), state=tmp_path / "s", settle="all") as front:
+        while front.line() != "made":
+            pass
+        os.kill(front.command, signal.SIGKILL)
+        account = front.account()
+
+        left = {each.relative_to(tmp_path) for each in tmp_path.rglob("*") if "s" not in each.parts}
+        wanted = {"folder", "lock", "folder/lock", "tmp", "tmp/result", "tmp/linked"}
+        assert {*map(str, left)} - {"s"} == wanted
+        assert settled(account) == {f"FIFO {tmp_path}/folder/fifo": ("files", "released")}
+
+
+def test_what_was_replaced_by_another_is_left(tmp_path: Path, name: str) -> None:
+    """It has the name, and nothing else of it."""
+    with RunFront(*program(WAITS, name, run_things.shm), state=tmp_path) as front:
+        made = front.line()
+        front.wait_for_rows(1)
+        Path(made).unlink()
+        Path(made).touch()
+        try:
+            os.kill(front.command, signal.SIGKILL)
+            account = front.account()
+
+            assert is_there(made)
+            assert settled(account) == {}
+        finally:
+            Path(made).unlink()
+
+
+def test_nobody_looks_on_if_that_is_said(tmp_path: Path, name: str) -> None:
+    """Processes are ended, and nothing is given back."""
+    command = program(WAITS, name, run_things.shm)
+    with RunFront(*command, state=tmp_path, observe="none") as front:
+        made = front.line()
+        status = Path(f"/proc/{front.command}/status").read_text()
+        assert "Seccomp:\t0" in status
+        assert "NoNewPrivs:\t0" in status
+        os.kill(front.command, signal.SIGKILL)
+        account = front.account()
+
+        assert is_there(made)
+        run_things.remove(made)
+        assert account.is_empty
+
+
+def test_the_account_of_a_front_that_was_killed_is_kept_for_a_sweep(
+    tmp_path: Path, name: str
+) -> None:
+    """It is told by `probate sweep`, once."""
+    with RunFront(*program(WAITS, name, run_things.shm), state=tmp_path) as front:
+        made = front.line()
+        front.kill()
+        front.wait_for_keeper()
+
+        assert not is_there(made)
+        (host,) = read_accounts(str(tmp_path))
+        assert [row.description for row in host.rows] == [f"shared memory {name}"]
+        assert host.pid == front.process.pid
