@@ -11,6 +11,8 @@ from probate.run.account import SettledThing
 from probate.run.tree import names_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from probate.run.options import RunOptions
     from probate.run.tree import RunTree
     from probate.run.watching import Watch
@@ -23,16 +25,19 @@ _KILLED: Final = 128
 
 
 def end_run(
-    tree: RunTree, watch: Watch, options: RunOptions, status: int | None
+    tree: RunTree, watched: Callable[[], Watch | None], options: RunOptions, status: int | None
 ) -> tuple[list[SettledThing], list[str]]:
     """End all of a run, give back what it left, and say what became of it.
 
-    `status` is how its command has ended (waitpid(2)); None if nobody knows.
+    `watched` returns the watch, if anything was noticed; `status` is how the command has ended
+    (waitpid(2)), None if nobody knows.
     """
     things = tree.end(options.grace if _is_asked(status) else 0)
     notes: list[str] = []
     if tree.unsure:
         notes.append(f"has the environment of the run alone, and was left: {names_of(tree.unsure)}")
+    if (watch := watched()) is None:
+        return things, notes
     rows = watch.rows
     rows.drop_processes(watch.owner)
     if _has_ended_by_itself(status):

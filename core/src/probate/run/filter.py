@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import stat
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple, final
@@ -190,10 +189,11 @@ def program(architecture: Architecture, rules: list[Rule]) -> list[Step]:
 
 def native() -> Architecture:
     """Return the architecture of this machine. Raises ObservationUnavailableError."""
-    found = _ARCHITECTURES.get(platform.machine())
+    machine = os.uname().machine
+    found = _ARCHITECTURES.get(machine)
     if found is None or struct.calcsize("P") != 8:
         raise ObservationUnavailableError(
-            f"the system calls of {platform.machine()} are not known here: what the command makes "
+            f"the system calls of {machine} are not known here: what the command makes "
             "by a name is not seen"
         )
     return found

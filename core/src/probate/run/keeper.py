@@ -20,7 +20,7 @@ from probate.errors import ProbateError
 from probate.run.account import RunAccount
 from probate.run.messages import read_text, receive, send
 from probate.run.serving import PAGES, RunFacts, serve
-from probate.run.tree import RUN_VARIABLE, RunTree
+from probate.run.tree import RUN_VARIABLE
 from probate.system.osprocess import start_time_of
 from probate.system.tagging import set_tag, tag_for
 
@@ -66,6 +66,7 @@ class Keeper:
         keeper = cls(
             RunFacts(
                 front,
+                started,
                 os.urandom(8).hex(),
                 tag_for(front, started),
                 options,
@@ -121,7 +122,7 @@ class Keeper:
                 return self._settled(status)
             except OSError:
                 self._close()
-        tree = RunTree(self._facts.front, self._facts.nonce, self._facts.tag)
+        tree = self._facts.tree()
         settled = tree.end(0)
         self._notes.append("what was made by a name is left: `probate sweep` settles it")
         return RunAccount(tuple(settled), tuple(self._notes))
@@ -151,6 +152,9 @@ class Keeper:
         try:
             with theirs:
                 _fork_twice(lambda: serve(theirs, self._facts, self._listener))
+            if self._facts.options.observe != "none":
+                # While the keeper gets ready: the child needs it.
+                import probate.run.filter  # noqa: F401  as above
             ours.settimeout(_STARTING)
             message, descriptors = receive(ours)
             if not message or not descriptors:

@@ -15,7 +15,7 @@ import shutil
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from probate.journal.folders import HEADER, LOCK, make_host_folder, read_json, remove_host_folder
 from probate.journal.handles import pid_namespace, seconds_since_boot
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Seconds after a call was let go that its thing is looked for: it may be late on a busy machine.
-_LOOKS: Final = (0.002, 0.02, 0.2, 2.0)
+_LOOKS: Final = (0.02, 0.2, 2.0)
+
+#: How many are looked for before it is seen whether somebody waits for an answer.
+_AT_A_TIME: Final = 16
 
 #: At so many rows it is looked what has gone again, and whenever they have doubled.
 _MANY: Final = 512
@@ -40,10 +43,21 @@ _OF_PROCESSES: Final = ("exec", "setsid")
 
 
 @final
-class _Due(NamedTuple):
-    at: float
-    number: int
-    look: int
+class _Row:
+    """One row: whose it is, and what it tells of."""
+
+    __slots__ = ("is_noted", "is_waiting", "looks", "notice", "owner", "since")
+
+    def __init__(self, owner: int, notice: Notice, *, is_noted: bool = True) -> None:
+        self.owner = owner
+        self.notice = notice
+        #: Whether it stands in the store.
+        self.is_noted = is_noted
+        #: When its call was let go, and how often what that made was looked for since.
+        self.since = time.monotonic()
+        self.looks = 0
+        #: Whether it will be looked for.
+        self.is_waiting = False
 
 
 @final
@@ -56,8 +70,11 @@ class RunRows:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
-        self._rows: dict[int, tuple[int, Notice]] = {}
-        self._due: list[_Due] = []
+        self._rows: dict[int, _Row] = {}
+        #: Those of what has a name that only one thing has.
+        self._by_name: dict[str, int] = {}
+        #: When to look, and for which.
+        self._due: list[tuple[float, int]] = []
         self._many = _MANY
         self._store: Store | None = None
         self._owners: dict[int, dict[str, Any]] = {}
@@ -65,7 +82,6 @@ class RunRows:
         self.folder: Path | None = None
         #: What the store says of the front.
         self.header: dict[str, Any] = {}
-        self._unnoted: set[int] = set()
         #: Why rows cannot be written; nothing if they can.
         self.problem = ""
 
@@ -91,7 +107,10 @@ class RunRows:
         self._use(folder)
         for number, row in found:
             if NOTICE in row:
-                self._rows[number] = row["owner"], Notice.from_row(row)
+                notice = Notice.from_row(row)
+                self._rows[number] = _Row(row["owner"], notice)
+                if "born_since" in notice.identity or notice.call == "mq_open":
+                    self._by_name[notice.name] = number
                 self._look_later(number)
             else:
                 self._owners[number] = row
@@ -114,7 +133,7 @@ class RunRows:
 
     def has_command(self, owner: int) -> bool:
         """Tell whether it is noted which OS process a command is."""
-        return any(each == owner and notice.call == "exec" for each, notice in self._rows.values())
+        return any(row.owner == owner and row.notice.call == "exec" for row in self._rows.values())
 
     def intend(self, owner: int, notice: Notice, *, is_noted: bool = True) -> None:
         """Note what is about to be made; or what was, if it is known for certain.
@@ -122,12 +141,17 @@ class RunRows:
         What is not to be given back by anybody is not noted in the store.
         """
         with self._lock:
-            number = next(self._numbers)
-            self._rows[number] = owner, notice
-            if not is_noted:
-                self._unnoted.add(number)
+            is_new = notice.state == "intent"
+            # What had the name before has gone: the name was free.
+            number = self._by_name.get(notice.name, 0) if is_new else 0
+            before = self._rows.get(number)
+            row = _Row(owner, notice, is_noted=is_noted)
+            row.is_waiting = before is not None and before.is_waiting
+            number = number or next(self._numbers)
+            self._rows[number] = row
             self._write(number)
-            if notice.state == "intent":
+            if is_new:
+                self._by_name[notice.name] = number
                 self._look_later(number)
             if len(self._rows) > self._many:
                 self.drop_gone()
@@ -136,24 +160,32 @@ class RunRows:
     @property
     def due(self) -> float:
         """When something is to be looked for, by time.monotonic(); infinity for never."""
-        return self._due[0].at if self._due else float("inf")
+        return self._due[0][0] if self._due else float("inf")
 
     def look(self, *, at_all: bool = False) -> None:
-        """Look for what is due, or for one of it; or for all that is not confirmed yet."""
+        """Look for some of what is due; or for all that is not confirmed yet."""
         with self._lock:
             now = time.monotonic()
-            while self._due and (at_all or self._due[0].at <= now):
-                due = heapq.heappop(self._due)
-                if due.number in self._rows:
-                    self._confirm(due, is_last=at_all)
-                if not at_all:
-                    return
+            count = 0
+            while self._due and (at_all or (self._due[0][0] <= now and count < _AT_A_TIME)):
+                _, number = heapq.heappop(self._due)
+                count += 1
+                if (row := self._rows.get(number)) is None:
+                    continue
+                row.is_waiting = False
+                if row.notice.state == "confirmed":
+                    continue
+                if row.since + _LOOKS[row.looks] > now and not at_all:
+                    # Its name has been given again since.
+                    self._look_later(number)
+                else:
+                    self._confirm(number, row, is_last=at_all)
 
     def drop_gone(self) -> None:
         """Let go of what has gone again."""
         with self._lock:
-            for number, (_, notice) in list(self._rows.items()):
-                if notice.state == "confirmed" and not _may_be_there(notice):
+            for number, row in list(self._rows.items()):
+                if row.notice.state == "confirmed" and not _may_be_there(row.notice):
                     self._drop(number)
 
     def of(self, owner: int) -> list[tuple[int, dict[str, Any]]]:
@@ -162,9 +194,9 @@ class RunRows:
             return [
                 (owner, self._owners.get(owner, {"process": {"pid": owner}})),
                 *(
-                    (number, notice.to_row(owner, 0.0))
-                    for number, (each, notice) in self._rows.items()
-                    if each == owner and notice.call not in _OF_PROCESSES
+                    (number, row.notice.to_row(owner, 0.0))
+                    for number, row in self._rows.items()
+                    if row.owner == owner and row.notice.call not in _OF_PROCESSES
                 ),
             ]
 
@@ -177,8 +209,8 @@ class RunRows:
     def drop_processes(self, owner: int) -> None:
         """Let go of the rows of a command's processes, which have ended."""
         with self._lock:
-            for number, (each, notice) in list(self._rows.items()):
-                if each == owner and notice.call in _OF_PROCESSES:
+            for number, row in list(self._rows.items()):
+                if row.owner == owner and row.notice.call in _OF_PROCESSES:
                     self._drop(number)
 
     def close(self) -> None:
@@ -197,36 +229,44 @@ class RunRows:
         self.folder = folder
 
     def _look_later(self, number: int) -> None:
-        heapq.heappush(self._due, _Due(time.monotonic() + _LOOKS[0], number, 0))
+        row = self._rows[number]
+        if not row.is_waiting:
+            row.is_waiting = True
+            heapq.heappush(self._due, (row.since + _LOOKS[row.looks], number))
 
-    def _confirm(self, due: _Due, *, is_last: bool) -> None:
-        owner, notice = self._rows[due.number]
+    def _confirm(self, number: int, row: _Row, *, is_last: bool) -> None:
         try:
-            found = identity_of(notice)
+            found = identity_of(row.notice)
         except OSError:
             # It stays as it is: whoever settles it says why it cannot be looked at.
             return
+        row.looks += 1
         if found:
-            notice = notice._replace(identity={**notice.identity, **found}, state="confirmed")
-            self._rows[due.number] = owner, notice
-            self._write(due.number)
-        elif found is None and due.look + 1 < len(_LOOKS) and not is_last:
-            at = time.monotonic() + _LOOKS[due.look + 1]
-            heapq.heappush(self._due, _Due(at, due.number, due.look + 1))
+            identity = {**row.notice.identity, **found}
+            row.notice = row.notice._replace(identity=identity, state="confirmed")
+            self._write(number)
+        elif found is None and row.looks < len(_LOOKS) and not is_last:
+            self._look_later(number)
         else:
-            self._drop(due.number)
+            self._drop(number)
 
     def _drop(self, number: int) -> None:
-        if self._rows.pop(number, None) is not None and self._store is not None:
+        row = self._rows.pop(number, None)
+        if row is None:
+            return
+        if self._by_name.get(row.notice.name) == number:
+            del self._by_name[row.notice.name]
+        if self._store is not None and row.is_noted:
             with suppress(OSError):
                 self._store.delete(number)
 
     def _write(self, number: int) -> None:
-        owner, notice = self._rows[number]
-        self._put(number, notice.to_row(owner, seconds_since_boot()))
+        row = self._rows[number]
+        if row.is_noted:
+            self._put(number, row.notice.to_row(row.owner, seconds_since_boot()))
 
     def _put(self, number: int, row: dict[str, Any]) -> None:
-        if self._store is not None and number not in self._unnoted:
+        if self._store is not None:
             try:
                 self._store.put(number, json.dumps(row).encode())
             except OSError as error:

@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 
     from probate.run.account import SettledThing
     from probate.run.options import RunOptions
+    from probate.run.watching import Watch
 
 #: The bytes of the memory that front and keeper share, and where it says where the store is.
 PAGES: Final = 8192
 _STORE_AT: Final = 4096
+
+#: Milliseconds after which it is worth the while to note a command in the journal.
+_MOMENT: Final = 30.0
 
 #: PR_SET_NAME (prctl(2)).
 _SET_NAME: Final = 15
@@ -56,11 +60,17 @@ class RunFacts(NamedTuple):
     """What is known of a run before its command starts, to its front and each of its keepers."""
 
     front: int
+    #: When the front was started, in clock ticks since boot.
+    started: int
     nonce: str
     tag: int
     options: RunOptions
     #: Memory that they share. First the call that was received last; then, where its store is.
     page: mmap.mmap
+
+    def tree(self) -> RunTree:
+        """Return the tree, of which nobody is known yet."""
+        return RunTree(self.front, self.started, self.nonce, self.tag)
 
     @property
     def store(self) -> str:
@@ -100,14 +110,14 @@ class Serving:
     """Serves one run: its front, and what the kernel notices of its tree."""
 
     def __init__(self, channel: socket.socket, front: int, facts: RunFacts) -> None:
-        # Imported here, and not before the fork: the command is started meanwhile.
-        from probate.run.watching import Watch
-
         self._channel = channel
         self._front = front
         self._facts = facts
-        self._tree = RunTree(facts.front, facts.nonce, facts.tag)
-        self._watch = Watch(self._tree, facts.options)
+        self._tree = facts.tree()
+        #: As soon as there is something to watch, or the command has run for a moment.
+        self._watch: Watch | None = None
+        self._command = 0
+        self._listener = -1
         self._notes: list[str] = []
         self._poll = select.poll()
         self._settling: threading.Thread | None = None
@@ -117,17 +127,14 @@ class Serving:
 
     def run(self, listener: int) -> None:
         """Serve until all is settled."""
-        watch, facts = self._watch, self._facts
-        watch.open(facts.front, facts.store)
-        if watch.rows.folder is not None:
-            facts.set_store(str(watch.rows.folder))
         for fd in (self._channel.fileno(), self._front, self._done):
             self._poll.register(fd, select.POLLIN)
         if listener >= 0:
             self._listen(listener)
         while True:
             events = dict(self._poll.poll(self._pause()))
-            self._serve_listener(events)
+            if not events or self._listener in events:
+                self._serve_watch(events.get(self._listener, 0))
             if self._channel.fileno() in events:
                 self._hear()
             elif self._front in events:
@@ -136,26 +143,45 @@ class Serving:
                 self._settle(None)
             if self._done in events:
                 break
-        watch.rows.close()
+        if self._watch is not None:
+            self._watch.rows.close()
         with suppress(OSError):
             send_text(self._channel, "account", self._account.to_json())
 
     def _pause(self) -> float | None:
-        """Return the milliseconds until something is to be looked for; None for never."""
+        """Return the milliseconds until something is to be done unasked; None for never."""
+        if self._watch is None:
+            return _MOMENT if self._settling is None else None
         due = self._watch.rows.due
         return None if math.isinf(due) else max(0.0, due - time.monotonic()) * 1000
 
-    def _serve_listener(self, events: dict[int, int]) -> None:
-        listener = self._watch.listener
-        happened = 0 if listener is None else events.get(listener.fd, 0)
+    def _serve_watch(self, happened: int) -> None:
+        if self._watch is None:
+            self._watch = self._start_watch()
         if happened & select.POLLIN:
             self._watch.serve()
             return
         # Nobody waits for an answer.
         self._watch.rows.look()
-        if happened and listener is not None:
+        if happened:
             # Nobody is under the filter any more.
-            self._poll.unregister(listener.fd)
+            self._poll.unregister(self._listener)
+            self._listener = -1
+
+    def _start_watch(self) -> Watch:
+        # Imported here: a command that has ended in a moment needs none of it.
+        from probate.run.watching import Watch
+
+        facts = self._facts
+        watch = Watch(self._tree, facts.options)
+        watch.open(facts.front, facts.store)
+        if watch.rows.folder is not None:
+            facts.set_store(str(watch.rows.folder))
+        if self._command:
+            watch.note_command(self._command, facts.tag)
+        if self._listener >= 0:
+            watch.listen(self._listener, facts.page)
+        return watch
 
     def _hear(self) -> None:
         try:
@@ -169,8 +195,9 @@ class Serving:
             self._poll.unregister(self._front)
             self._settle(message["ended"])
         elif "started" in message:
-            with suppress(OSError):
-                self._watch.note_command(message["started"], self._facts.tag)
+            self._command = message["started"]
+            if self._watch is not None:
+                self._watch.note_command(self._command, self._facts.tag)
         elif "note" in message:
             self._notes.append(message["note"])
         elif "listener" in message:
@@ -179,7 +206,10 @@ class Serving:
             os.close(fd)
 
     def _listen(self, listener: int) -> None:
-        self._watch.listen(listener, self._facts.page)
+        self._listener = listener
+        self._tree.has_filter = True
+        if self._watch is not None:
+            self._watch.listen(listener, self._facts.page)
         self._poll.register(listener, select.POLLIN)
 
     def _settle(self, status: int | None) -> None:
@@ -192,7 +222,7 @@ class Serving:
         things: list[SettledThing] = []
         notes: list[str] = []
         try:
-            things, notes = end_run(self._tree, self._watch, self._facts.options, status)
+            things, notes = end_run(self._tree, lambda: self._watch, self._facts.options, status)
         except Exception as error:
             notes = [f"settling has failed, and a sweep tries again: {describe_error(error)}"]
         self._account = RunAccount(tuple(things), (*self._notes, *notes))

@@ -47,8 +47,10 @@ class RunTree:
     Who is of the tree is said in `probate.journal.policy`.
     """
 
-    def __init__(self, front: int, nonce: str, tag: int) -> None:
+    def __init__(self, front: int, started: int, nonce: str, tag: int) -> None:
         self._front = front
+        #: When the front was started, in clock ticks since boot: nobody older is of the tree.
+        self._started = started
         self._marker = f"{RUN_VARIABLE}={nonce}".encode()
         self._tag = tag
         #: Whether the tree runs under our filter.
@@ -81,7 +83,7 @@ class RunTree:
 
     def scan(self) -> bool:
         """Find members that are not known yet; tell whether there were any."""
-        everyone = _everyone()
+        everyone = _everyone(self._started)
         for own in (self._front, os.getpid()):
             everyone.pop(own, None)
         found = [pid for pid, seen in everyone.items() if self._is_marked(pid, seen)]
@@ -219,15 +221,16 @@ class RunTree:
         )
 
 
-def _everyone() -> dict[int, _Seen]:
-    """Return all that live, by pid; not those that wait to be reaped."""
+def _everyone(since: int) -> dict[int, _Seen]:
+    """Return all that live and are no older, by pid; not those that wait to be reaped."""
     found: dict[int, _Seen] = {}
     for name in os.listdir("/proc"):  # noqa: PTH208  names are what is needed
         if name.isdigit():
             with suppress(ProcessLookupError):
                 fields = stat_of(int(name))
-                if fields[_STATE] not in (b"Z", b"X"):
-                    found[int(name)] = _Seen(int(fields[_PARENT]), int(fields[_START]))
+                seen = _Seen(int(fields[_PARENT]), int(fields[_START]))
+                if fields[_STATE] not in (b"Z", b"X") and seen.start_time >= since:
+                    found[int(name)] = seen
     return found
 
 

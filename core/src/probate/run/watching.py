@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
@@ -69,15 +70,16 @@ class Watch:
 
     def note_command(self, os_pid: int, tag: int) -> None:
         """Note which OS process the command is."""
-        self._tree.pin(os_pid)
-        if not self.rows.has_command(self.owner):
-            name = self._options.argv[0]
-            self.rows.intend(self.owner, notice_of_process("exec", os_pid, name, tag))
+        # It may have ended, and been reaped, already.
+        with suppress(OSError):
+            self._tree.pin(os_pid)
+            if not self.rows.has_command(self.owner):
+                name = self._options.argv[0]
+                self.rows.intend(self.owner, notice_of_process("exec", os_pid, name, tag))
 
     def listen(self, fd: int, page: mmap.mmap) -> None:
         """Serve a listener from now on; first, what a keeper before has not answered."""
         self.listener = Listener(fd, page)
-        self._tree.has_filter = True
         if (held := self.listener.unanswered()) is not None:
             self._handle(self.listener, held)
 
