@@ -25,12 +25,17 @@ PATIENCE = 30.0
 
 _FRONT = """
 import json, os, select, sys
+
+def print(*words):
+    # At once, though others write there, too.
+    os.write(1, " ".join(map(str, words)).encode() + b"\\n")
+
 from probate.run.keeper import Keeper
 from probate.run.options import RunOptions
 
 def tell_keeper():
     fields = dict(line.split(":", 1) for line in open(f"/proc/self/fdinfo/{keeper.pidfd}"))
-    print("KEEPER", fields["Pid"].strip(), flush=True)
+    print("KEEPER", fields["Pid"].strip())
 
 options = json.loads(sys.argv[1])
 keeper = Keeper.start(RunOptions(tuple(sys.argv[2:]), **options))
@@ -42,7 +47,7 @@ if child == 0:
     keeper.before_exec()
     os.execvp(sys.argv[2], sys.argv[2:])
 pidfd = os.pidfd_open(child)
-print("COMMAND", child, flush=True)
+print("COMMAND", child)
 os.write(writing, b".")
 keeper.started(child, pidfd)
 while True:
@@ -55,8 +60,8 @@ while True:
     tell_keeper()
 _, status = os.waitpid(child, 0)
 account = keeper.ended(status)
-print("ACCOUNT", account.to_json(), flush=True)
-print("STATUS", status, flush=True)
+print("ACCOUNT", account.to_json())
+print("STATUS", status)
 """
 
 
@@ -88,6 +93,8 @@ class RunFront:
         self._out = self.process.stdout
         #: The pids of its keepers, the newest last.
         self.keepers: list[int] = []
+        self._said: list[str] = []
+        self.pidfd = os.pidfd_open(self.process.pid)
 
     def __enter__(self) -> Self:
         return self
@@ -96,30 +103,56 @@ class RunFront:
         with suppress(ProcessLookupError):
             self.process.kill()
         self.process.wait(PATIENCE)
-        wait_for_end(*self.keepers)
+        wait_for_end(*self.all_keepers())
         self._out.close()
+        os.close(self.pidfd)
 
     @property
     def keeper(self) -> int:
         """The keeper's pid."""
-        return self.keepers[-1]
+        return self.wait_for_keepers(1)
 
     def line(self) -> str:
-        """Return what the command says next."""
-        while True:
-            assert select.select([self._out], [], [], PATIENCE)[0], "nothing was said"
-            line = self._out.readline().decode().strip()
-            if line.startswith("KEEPER "):
-                self.keepers.append(int(line.removeprefix("KEEPER ")))
-            elif line.startswith("COMMAND "):
-                self.command = int(line.removeprefix("COMMAND "))
-            else:
-                return line
+        """Return what the command says next; nothing at the end."""
+        while not self._said:
+            if not self._take():
+                return ""
+        return self._said.pop(0)
+
+    def _take(self) -> bool:
+        """Read a line; return whether there was one."""
+        assert select.select([self._out], [], [], PATIENCE)[0], "nothing was said"
+        line = self._out.readline().decode().strip()
+        if line.startswith("KEEPER "):
+            self.keepers.append(int(line.removeprefix("KEEPER ")))
+        elif line.startswith("COMMAND "):
+            self.command = int(line.removeprefix("COMMAND "))
+        elif line:
+            self._said.append(line)
+        return bool(line)
+
+    def wait_for_command(self) -> int:
+        """Return the pid of the command, as soon as it has one."""
+        while not self.command:
+            assert self._take()
+        return self.command
+
+    def wait_for_keepers(self, count: int) -> int:
+        """Return the pid of the newest keeper, as soon as there were so many."""
+        while len(self.keepers) < count:
+            assert self._take()
+        return self.keepers[-1]
+
+    def all_keepers(self) -> list[int]:
+        """Return the pids of all keepers that a front has had which is dead."""
+        while select.select([self._out], [], [], 0)[0] and self._take():
+            pass
+        return self.keepers
 
     def account(self) -> RunAccount:
         """Wait until all is settled; return what the front was told."""
         while not (line := self.line()).startswith("ACCOUNT "):
-            assert line or self.process.poll() is None, "there is no account"
+            assert line, "there is no account"
         account = RunAccount.from_json(line.removeprefix("ACCOUNT "))
         self.process.wait(PATIENCE)
         return account

@@ -29,7 +29,8 @@ import os, sys, time
 sys.path.insert(0, sys.argv[1])
 import run_things
 name = sys.argv[2]
-print("\\n".join(getattr(run_things, each)(name) for each in sys.argv[3:]), flush=True)
+made = [getattr(run_things, each)(name) for each in sys.argv[3:]]
+os.write(1, "".join(f"{each}\\n" for each in made).encode())
 """
 WAITS = _MAKES + "time.sleep(1000)"
 ENDS = _MAKES + "os._exit(0)"

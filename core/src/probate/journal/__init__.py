@@ -9,6 +9,7 @@ header.py      what a store says of its host, and whether that is dead
 handles.py     names of files and OS processes that no later one gets again
 arming.py      Reaper: a small process that outlives this host
 hostreaper.py  the one of this host, lent to all that need one
+programs.py    the programs that settle what dead hosts have left
 reaper.py      that process: stdlib only, it becomes the program that settles
 pinned.py      removing what a dead owner has left by name, and nothing else
 quarantine.py  where it is moved, out of everybody's reach, for that
@@ -16,6 +17,7 @@ mounts.py      which file system it is on, and whether that is there still
 users.py       who still uses it
 bound.py       which live sockets are bound to which paths
 notice.py      Notice: what the kernel says of a program that is about to make something by name
+made.py        what was about to be made, and what is there now
 policy.py      what may be given back on which evidence
 sysv.py        finding System V queues, semaphores and segments again, and removing them
 

@@ -11,24 +11,20 @@ import itertools
 import json
 import os
 import shutil
-import sys
 import threading
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
 
 from pydantic_core import to_json
 
 from probate.errors import JournalNotArmedError
 from probate.journal.folders import (
-    HEADER,
-    host_folders,
     make_host_folder,
-    read_json,
     remove_host_folder,
 )
 from probate.journal.handles import seconds_since_boot
-from probate.journal.header import header_of_this_host, is_dead
+from probate.journal.header import header_of_this_host
 from probate.journal.hostreaper import host_reaper
+from probate.journal.programs import sees_dead_hosts, settler, sweeper
 from probate.journal.store import Store
 from probate.system.forking import forget_in_forked_child
 from probate.system.log import logger
@@ -41,15 +37,6 @@ if TYPE_CHECKING:
     from probate.journal.named import Named
 
 M = TypeVar("M")
-
-#: Programs, for whom the first argument is the folder of a store, with all that its host can
-#: import from: what the reaper becomes when the host has died; and what it starts at once, where
-#: there are stores of hosts whose reapers have died, too.
-_PATH: Final = (
-    "import json, sys; sys.path[:] = json.load(open(sys.argv[1] + '/" + HEADER + "'))['path']; "
-)
-_SETTLER: Final = _PATH + "from probate.settlement.settling import main; main()"
-_SWEEPER: Final = _PATH + "from probate.settlement.sweeping import main; main()"
 
 
 @final
@@ -253,7 +240,7 @@ class HostJournal:
         if loan is not None and self._is_watched():
             loan.reaper.settled(str(lost))
             try:
-                loan.reaper.settle(str(folder), self._program(_SETTLER))
+                loan.reaper.settle(str(folder), settler(folder))
             except BaseException:
                 # It does not know of this one.
                 self._loan = None
@@ -270,23 +257,14 @@ class HostJournal:
                 ", where the next sweep does its work"
             ) from error
         try:
-            loan.reaper.settle(str(self.folder), self._program(_SETTLER))
-            if self._sees_dead_hosts():
-                loan.reaper.run(self._program(_SWEEPER))
+            if (folder := self.folder) is not None:
+                loan.reaper.settle(str(folder), settler(folder))
+                if sees_dead_hosts(folder, self._path):
+                    loan.reaper.run(sweeper(folder))
         except BaseException:
             loan.give_back()
             raise
         return loan
-
-    def _program(self, source: str) -> list[str]:
-        return [sys.executable, "-I", "-S", "-c", source, str(self.folder)]
-
-    def _sees_dead_hosts(self) -> bool:
-        for folder in host_folders(self._path):
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                if folder != self.folder and is_dead(read_json(folder / HEADER)):
-                    return True
-        return False
 
     def _reaper_died(self, loan: ReaperLoan) -> None:
         """Have another one watch at once. The thread of the death watch calls it, for a moment."""

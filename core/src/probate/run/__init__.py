@@ -12,7 +12,7 @@ messages.py     what the two tell each other
 filter.py       the filter of system calls that a command runs under
 notices.py      what it holds, and what that is about to make
 onbehalf.py     System V objects, made for who asks for them
-made.py         what was about to be made, and what is there now
+intents.py      whether that is anything to be given back
 watching.py     Watch: what becomes of what is noticed
 rows.py         what was made, in the journal
 tree.py         the OS processes of a run: found, and ended

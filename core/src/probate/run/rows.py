@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, final
 from probate.journal.folders import HEADER, LOCK, make_host_folder, read_json, remove_host_folder
 from probate.journal.handles import pid_namespace, seconds_since_boot
 from probate.journal.header import header_of
+from probate.journal.made import identity_of, is_there
 from probate.journal.notice import NOTICE, Notice
 from probate.journal.store import Store, read_rows
-from probate.run.made import identity_of, is_there
 from probate.system.osprocess import start_time_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 #: Seconds after a call was let go that its thing is looked for: it may be late on a busy machine.
 _LOOKS: Final = (0.02, 0.2, 2.0)
+
+#: Seconds that the lock of a store gets to be free.
+_LOCKING: Final = 5.0
 
 #: How many are looked for before it is seen whether somebody waits for an answer.
 _AT_A_TIME: Final = 16
@@ -224,7 +227,16 @@ class RunRows:
 
     def _use(self, folder: Path) -> None:
         self._lock_fd = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        over = time.monotonic() + _LOCKING
+        while True:
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                # A child of the keeper before has it, and ends.
+                if time.monotonic() > over:
+                    raise
+                time.sleep(_LOOKS[0])
         self._store = Store(str(folder))
         self.folder = folder
 

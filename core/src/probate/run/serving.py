@@ -163,6 +163,7 @@ class Serving:
             return
         # Nobody waits for an answer.
         self._watch.rows.look()
+        self._watch.sweep_others()
         if happened:
             # Nobody is under the filter any more.
             self._poll.unregister(self._listener)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 from probate.journal.notice import Notice
+from probate.journal.programs import sees_dead_hosts, sweeper
+from probate.journal.reaper import start
 from probate.journal.sysv import sysv_identity
-from probate.run.made import notice_of, temporary_folders
+from probate.run.intents import notice_of, temporary_folders
 from probate.run.notices import Listener, attempt_of
 from probate.run.onbehalf import SORTS, key_of, make_for
 from probate.run.rows import RunRows, notice_of_process
@@ -42,6 +44,7 @@ class Watch:
         self._temporary = temporary_folders()
         self.rows = RunRows()
         self.listener: Listener | None = None
+        self._has_swept = False
         #: The number of the row of the command.
         self.owner = 0
         #: What is to be said of whom, once each.
@@ -76,6 +79,13 @@ class Watch:
             if not self.rows.has_command(self.owner):
                 name = self._options.argv[0]
                 self.rows.intend(self.owner, notice_of_process("exec", os_pid, name, tag))
+
+    def sweep_others(self) -> None:
+        """Have it settled what dead hosts have left, if there are any; once."""
+        folder = self.rows.folder
+        if folder is not None and not self._has_swept and sees_dead_hosts(folder):
+            start(sweeper(folder))
+        self._has_swept = True
 
     def listen(self, fd: int, page: mmap.mmap) -> None:
         """Serve a listener from now on; first, what a keeper before has not answered."""

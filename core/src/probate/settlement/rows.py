@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from probate.errors import describe_error
 from probate.journal.folders import KEPT, read_json
+from probate.journal.handles import boot_id, ipc_namespace
+from probate.journal.made import seen_again
 from probate.journal.notice import NOTICE, Notice
 from probate.journal.quarantine import quarantine_name
 from probate.journal.store import read_rows
@@ -75,7 +77,7 @@ def row_of(
     )
     record: ResourceRecord | None
     if NOTICE in row:
-        record = _noticed(orchestrator, Notice.from_row({**row, "identity": identity}))
+        record = _noticed(orchestrator, _seen(Notice.from_row({**row, "identity": identity})))
         if record is None:
             return None
     else:
@@ -90,8 +92,21 @@ def row_of(
     return Row(number, record, owner if isinstance(owner, int) else 0, account, row.get("tries", 0))
 
 
-def _noticed(orchestrator: ResourceOrchestrator, notice: Notice) -> ResourceRecord | None:
+def _seen(notice: Notice) -> Notice | None:
+    """Return a notice with what was made since it was noted; None if that was nothing."""
+    identity = notice.identity
+    if identity["boot"] != boot_id() or identity["ipc_namespace"] != ipc_namespace():
+        # It is gone, or not seen from here.
+        return notice
+    with suppress(OSError):
+        return seen_again(notice)
+    return notice
+
+
+def _noticed(orchestrator: ResourceOrchestrator, notice: Notice | None) -> ResourceRecord | None:
     """Ask all kinds whose a noticed thing is; None if nobody knows it."""
+    if notice is None:
+        return None
     registry = registry_of(orchestrator)
     for name in registry.order():
         kind = registry.get(name)

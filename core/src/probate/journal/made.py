@@ -1,7 +1,7 @@
-"""What a program is about to make, and what it has made: looked for where it says.
+"""What was about to be made, and what is there now: for notices of programs that are supervised.
 
 A name that was free before, and is not after a call that fails where it is taken, was made by
-that call.
+that call. So it is looked for where the notice says.
 """
 
 from __future__ import annotations
@@ -13,19 +13,12 @@ import stat
 from typing import TYPE_CHECKING, Any, Final
 
 from probate.journal.handles import birth_time, ipc_namespace, libc, queue_handle
-from probate.journal.notice import Notice
-from probate.journal.pinned import folder_of, name_asked_for, path_identity
-from probate.run.onbehalf import is_in_our_ipc
+from probate.journal.pinned import path_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from probate.run.notices import Attempt
-
-#: Where POSIX shared memory and semaphores are (shm_overview(7)).
-SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108  as above
-
-_TEMPORARY: Final = ("/tmp", "/var/tmp", SHARED_MEMORY)  # noqa: S108  looked at, not used
+    from probate.journal.notice import Notice
 
 _PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -39,51 +32,24 @@ _IS_MADE_BY: Final[dict[str, Callable[[int], bool]]] = {
 }
 
 
-def temporary_folders() -> frozenset[str]:
-    """Return the folders for temporary files, without links."""
-    wanted = (*_TEMPORARY, os.environ.get("TMPDIR", ""))
-    return frozenset(os.path.realpath(each) for each in wanted if each)
+def seen_again(notice: Notice) -> Notice | None:
+    """Look for what a notice says was about to be made, by a program that is dead by now.
 
-
-def notice_of(tid: int, os_pid: int, attempt: Attempt, temporary: frozenset[str]) -> Notice | None:
-    """Return the notice of what is about to be made; None if it is nothing that is given back.
-
-    Ordinary files and folders never are, nor is what has a name that is taken already, or is made
-    where it is not seen from here. Raises OSError.
+    Return the notice with what it was made to be; None if nothing was made. Raises OSError if it
+    cannot be looked at.
     """
-    uid = os.stat(f"/proc/{tid}").st_uid  # noqa: PTH116  a string, for each call
-    if attempt.call == "mq_open":
-        if not is_in_our_ipc(tid) or _has_queue(attempt.name):
-            return None
-        identity: dict[str, Any] = {"queue": attempt.name, "is_random": False, "uid": uid}
-        return Notice("mq_open", os_pid, attempt.name, identity, attempt.flags)
-    parent, name = os.path.split(attempt.name.rstrip("/"))
-    if name in ("", ".", ".."):
+    if notice.state == "confirmed" or notice.call not in (*_IS_MADE_BY, "mq_open"):
+        return notice
+    found = identity_of(notice)
+    if not found:
         return None
-    folder = folder_of(parent)
-    theirs = os.stat(f"/proc/{tid}/root{parent}")  # noqa: PTH116  as above
-    if (theirs.st_dev, theirs.st_ino) != (folder.device, folder.inode):
-        return None
-    is_temporary = folder.path in temporary
-    if attempt.call in ("open", "mkdir", "link") and not is_temporary:
-        return None
-    if (
-        attempt.call == "open"
-        and not attempt.flags & os.O_EXCL
-        and folder.path != os.path.realpath(SHARED_MEMORY)
-    ):
-        return None
-    path = f"{folder.path}/{name}"
-    if os.path.lexists(path):
-        return None
-    identity = {**name_asked_for(path), "uid": uid}
-    return Notice(attempt.call, os_pid, path, identity, attempt.flags, is_temporary)
+    return notice._replace(identity={**notice.identity, **found}, state="confirmed")
 
 
 def is_there(notice: Notice) -> bool:
     """Tell whether there is anything by the name of a notice."""
     if notice.call == "mq_open":
-        return _has_queue(notice.name)
+        return has_queue(notice.name)
     return os.path.lexists(notice.name) if notice.call in _IS_MADE_BY else True
 
 
@@ -130,7 +96,8 @@ def _identity_of_queue(notice: Notice) -> Mapping[str, Any] | None:
         os.close(mqd)
 
 
-def _has_queue(name: str) -> bool:
+def has_queue(name: str) -> bool:
+    """Tell whether there is a POSIX queue of that name, with its slash."""
     mqd = _open_queue(name)
     if mqd is not None and mqd >= 0:
         os.close(mqd)

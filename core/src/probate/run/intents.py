@@ -1,0 +1,60 @@
+"""What a program is about to make, and whether that is anything to be given back."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from probate.journal.made import has_queue
+from probate.journal.notice import Notice
+from probate.journal.pinned import folder_of, name_asked_for
+from probate.run.onbehalf import is_in_our_ipc
+
+if TYPE_CHECKING:
+    from probate.run.notices import Attempt
+
+#: Where POSIX shared memory and semaphores are (shm_overview(7)).
+SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108  as above
+
+_TEMPORARY: Final = ("/tmp", "/var/tmp", SHARED_MEMORY)  # noqa: S108  looked at, not used
+
+
+def temporary_folders() -> frozenset[str]:
+    """Return the folders for temporary files, without links."""
+    wanted = (*_TEMPORARY, os.environ.get("TMPDIR", ""))
+    return frozenset(os.path.realpath(each) for each in wanted if each)
+
+
+def notice_of(tid: int, os_pid: int, attempt: Attempt, temporary: frozenset[str]) -> Notice | None:
+    """Return the notice of what is about to be made; None if it is nothing that is given back.
+
+    Ordinary files and folders never are, nor is what has a name that is taken already, or is made
+    where it is not seen from here. Raises OSError.
+    """
+    uid = os.stat(f"/proc/{tid}").st_uid  # noqa: PTH116  a string, for each call
+    if attempt.call == "mq_open":
+        if not is_in_our_ipc(tid) or has_queue(attempt.name):
+            return None
+        identity: dict[str, Any] = {"queue": attempt.name, "is_random": False, "uid": uid}
+        return Notice("mq_open", os_pid, attempt.name, identity, attempt.flags)
+    parent, name = os.path.split(attempt.name.rstrip("/"))
+    if name in ("", ".", ".."):
+        return None
+    folder = folder_of(parent)
+    theirs = os.stat(f"/proc/{tid}/root{parent}")  # noqa: PTH116  as above
+    if (theirs.st_dev, theirs.st_ino) != (folder.device, folder.inode):
+        return None
+    is_temporary = folder.path in temporary
+    if attempt.call in ("open", "mkdir", "link") and not is_temporary:
+        return None
+    if (
+        attempt.call == "open"
+        and not attempt.flags & os.O_EXCL
+        and folder.path != os.path.realpath(SHARED_MEMORY)
+    ):
+        return None
+    path = f"{folder.path}/{name}"
+    if os.path.lexists(path):
+        return None
+    identity = {**name_asked_for(path), "uid": uid}
+    return Notice(attempt.call, os_pid, path, identity, attempt.flags, is_temporary)
