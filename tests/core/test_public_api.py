@@ -86,10 +86,11 @@ def test_every_hook_is_documented(hook: str) -> None:
 
 
 def test_the_required_hooks_are_hooks() -> None:
-    """And the eight of the contract are all that there are."""
+    """And the nine of the contract are all that there are."""
     assert set(hookspecs.REQUIRED_HOOKS) < set(HOOKS)
     assert HOOKS == [
         "ordering", "has_resources", "cleanup", "quiesce", "adopt", "observe", "reclaim", "usage",
+        "noticed",
     ]  # fmt: skip
 
 

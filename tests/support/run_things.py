@@ -20,6 +20,9 @@ libc.shmat.restype = ctypes.c_void_p
 CREATE = 0o1000
 EXCLUSIVE = 0o2000
 
+#: One message of eight bytes: all queues of a user are limited together (RLIMIT_MSGQUEUE).
+_SMALL = (ctypes.c_long * 8)(0, 1, 8)
+
 _kept: list[object] = []
 
 
@@ -48,7 +51,7 @@ def semaphore(name: str) -> str:
 
 
 def queue(name: str) -> str:
-    checked(libc.mq_open(f"/{name}".encode(), os.O_CREAT | os.O_RDWR, 0o600, None))
+    checked(libc.mq_open(f"/{name}".encode(), os.O_CREAT | os.O_RDWR, 0o600, _SMALL))
     return f"mq:/{name}"
 
 

@@ -174,6 +174,14 @@ def reclaim(record: ResourceRecord, dry_run: bool) -> Outcome:  # type: ignore[e
     """
 
 
+@_hookspec
+def usage(pid: int) -> ResourceUsage:  # type: ignore[empty-body]  # a specification has no body
+    """Tell how many resources `pid` owns, of how many bytes, and describe each.
+
+    If it is absent, the tables answer.
+    """
+
+
 @_hookspec(firstresult=True)
 def noticed(notice: Notice) -> ResourceRecord | None:
     """Tell what a program that knows nothing of Probate makes; return None if not of this kind.
@@ -182,12 +190,4 @@ def noticed(notice: Notice) -> ResourceRecord | None:
     `notice.record` makes a record of it, which `reclaim` gets when the program has ended. What only
     may be of this kind is not claimed. Called in a process that owns nothing, and not while the
     program waits.
-    """
-
-
-@_hookspec
-def usage(pid: int) -> ResourceUsage:  # type: ignore[empty-body]  # a specification has no body
-    """Tell how many resources `pid` owns, of how many bytes, and describe each.
-
-    If it is absent, the tables answer.
     """

@@ -24,9 +24,9 @@ from probate import (
     ResourceRecord,
 )
 from probate.journal import path_identity, quarantine, reclaim_path
-from probate.journal.handles import libc
 from probate.journal.quarantine import quarantine_name
 from probate.settlement.settling import settle
+from probate.system.clib import libc
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 from run_fronts import RunFront, is_alive, wait_for_end, wait_until
 
 from probate import ResourceOrchestrator
@@ -26,6 +25,7 @@ import ctypes, itertools, os, socket, sys
 libc = ctypes.CDLL(None, use_errno=True)
 libc.sem_open.restype = ctypes.c_void_p
 name, place = sys.argv[1:]
+small = (ctypes.c_long * 8)(0, 1, 8)
 if len(sys.argv[1]) % 2:
     os.fork()
 else:
@@ -40,7 +40,7 @@ for number in itertools.count():
     each = f"{name}-{os.getpid()}-{number}"
     os.close(os.open(f"/dev/shm/{each}", os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     made(libc.sem_open(f"/{each}".encode(), os.O_CREAT, 0o600, 1))
-    os.close(made(libc.mq_open(f"/{each}".encode(), os.O_CREAT | os.O_RDWR, 0o600, None)))
+    os.close(made(libc.mq_open(f"/{each}".encode(), os.O_CREAT | os.O_RDWR, 0o600, small)))
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{place}/{each}")
     os.mkfifo(f"{place}/{each}-fifo")
@@ -61,20 +61,8 @@ import time; time.sleep(1000)
 
 def left_of(name: str, place: Path) -> list[str]:
     """What is there still by that name."""
-    folders = ["/dev/shm", "/tmp", place]
-    return [str(path) for folder in folders for path in Path(folder).glob(f"*{name}*")]
-
-
-@pytest.fixture
-def name() -> str:
-    return f"probate-test-{secrets.token_hex(8)}"
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    folder = tmp_path / "place"
-    folder.mkdir()
-    return folder
+    folders = [Path("/dev/shm"), Path("/tmp"), place]
+    return [str(path) for folder in folders for path in folder.glob(f"*{name}*")]
 
 
 def busy(name: str, place: Path) -> list[str]:

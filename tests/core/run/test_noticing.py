@@ -39,17 +39,10 @@ SUPPORT = str(Path(run_things.__file__).parent)
 
 
 @pytest.fixture
-def name() -> str:
-    return f"probate-test-{secrets.token_hex(8)}"
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def temporary(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for temporary files, in which nobody else makes any."""
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    return folder
+    monkeypatch.setenv("TMPDIR", str(place))
+    return place
 
 
 def program(source: str, name: str, *things: Callable[[str], str]) -> list[str]:
@@ -66,10 +59,10 @@ def settled(account: RunAccount) -> dict[str, tuple[str, str]]:
 
 
 def test_all_that_a_killed_program_has_made_is_given_back(
-    tmp_path: Path, place: Path, name: str
+    tmp_path: Path, temporary: Path, name: str
 ) -> None:
     """Of each kind, whether it had a name, a key or nothing; the account says whose it was."""
-    with RunFront(*program(WAITS, name, *THINGS), state=tmp_path / "state", cwd=place) as front:
+    with RunFront(*program(WAITS, name, *THINGS), state=tmp_path / "state", cwd=temporary) as front:
         made = [front.line() for _ in THINGS]
         assert all(map(is_there, made))
         os.kill(front.command, signal.SIGKILL)
@@ -93,7 +86,7 @@ def test_what_the_program_itself_gives_back_is_not_told_of(tmp_path: Path, name:
 
 @pytest.mark.parametrize(("policy", "is_left"), [("crash", True), ("all", False)])
 def test_temporary_files_of_a_program_that_ended_by_itself(
-    tmp_path: Path, place: Path, name: str, policy: str, is_left: bool
+    tmp_path: Path, temporary: Path, name: str, policy: str, is_left: bool
 ) -> None:
     """Their names may have been handed on, so they are left and told of; all else is given back."""
     things = [run_things.temporary_file, run_things.temporary_folder, run_things.shm]
@@ -108,7 +101,7 @@ def test_temporary_files_of_a_program_that_ended_by_itself(
 
 
 def test_a_program_that_was_killed_leaves_no_temporary_files(
-    tmp_path: Path, place: Path, name: str
+    tmp_path: Path, temporary: Path, name: str
 ) -> None:
     """Also if a shell says so, by its exit status."""
     command = program(WAITS, name, run_things.temporary_file)
@@ -149,7 +142,7 @@ def test_what_is_to_be_kept_is_left(tmp_path: Path, name: str) -> None:
                 run_things.remove(each)
 
 
-def test_what_was_there_before_is_left(tmp_path: Path, place: Path, name: str) -> None:
+def test_what_was_there_before_is_left(tmp_path: Path, temporary: Path, name: str) -> None:
     """Though the program opens it as it would make it."""
     things = [run_things.shm, run_things.semaphore, run_things.queue]
     before = [each(name) for each in things]
@@ -168,9 +161,9 @@ def test_what_was_there_before_is_left(tmp_path: Path, place: Path, name: str) -
         """
     )
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(f"{place}/{name}.sock")
+    listener.bind(f"{temporary}/{name}.sock")
     listener.close()
-    before += [f"msg:{ids[0]}", f"sem:{ids[1]}", f"{place}/{name}.sock"]
+    before += [f"msg:{ids[0]}", f"sem:{ids[1]}", f"{temporary}/{name}.sock"]
     try:
         with RunFront(*program(source, name, *things), state=tmp_path / "s") as front:
             assert [front.line() for _ in range(4)] == [*before[:3], "in use"]
@@ -212,16 +205,16 @@ def test_what_others_use_is_left_and_tried_again_later(tmp_path: Path, name: str
         assert not is_there(made)
 
 
-def test_ordinary_files_are_never_touched(tmp_path: Path, place: Path, name: str) -> None:
+def test_ordinary_files_are_never_touched(tmp_path: Path, temporary: Path, name: str) -> None:
     """Neither what is not in a folder for temporary files, nor what anybody opens there plainly."""
     source = _MAKES + textwrap.dedent(
         f"""
         os.mkdir("{tmp_path}/folder")
         for path in ("{tmp_path}/lock", "{tmp_path}/folder/lock"):
             os.open(path, os.O_CREAT | os.O_EXCL, 0o600)
-        open("{place}/result", "w").close()
+        open("{temporary}/result", "w").close()
         os.mkfifo("{tmp_path}/folder/fifo")
-        os.link("{place}/result", "{place}/linked")
+        os.link("{temporary}/result", "{temporary}/linked")
         print("made", flush=True)
         time.sleep(1000)
         """
@@ -232,9 +225,9 @@ def test_ordinary_files_are_never_touched(tmp_path: Path, place: Path, name: str
         os.kill(front.command, signal.SIGKILL)
         account = front.account()
 
-        left = {each.relative_to(tmp_path) for each in tmp_path.rglob("*") if "s" not in each.parts}
-        wanted = {"folder", "lock", "folder/lock", "tmp", "tmp/result", "tmp/linked"}
-        assert {*map(str, left)} - {"s"} == wanted
+        left = {str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*")}
+        assert {each for each in left if each[0] != "s"} == {"folder", "lock", "folder/lock"}
+        assert {each.name for each in temporary.iterdir()} == {"result", "linked"}
         assert settled(account) == {f"FIFO {tmp_path}/folder/fifo": ("files", "released")}
 
 

@@ -15,7 +15,9 @@ import os
 import struct
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from probate.system.clib import libc
 
 _AT_EMPTY_PATH: Final = 0x1000
 
@@ -36,12 +38,6 @@ _FIRST_IPC_NAMESPACE: Final = f"inode:{0xEFFFFFFF}"
 _STATX_BTIME: Final = 0x800
 _STATX_SIZE: Final = 256
 _STATX_BTIME_AT: Final = 80
-
-
-@functools.cache
-def libc() -> Any:
-    """Return the C library, whose calls leave errno to `ctypes.get_errno`."""
-    return ctypes.CDLL(None, use_errno=True)
 
 
 def _handle(fd: int, flag: int = 0) -> str | None:

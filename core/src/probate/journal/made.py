@@ -12,8 +12,9 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, Final
 
-from probate.journal.handles import birth_time, ipc_namespace, libc, queue_handle
+from probate.journal.handles import birth_time, ipc_namespace, queue_handle
 from probate.journal.pinned import path_identity
+from probate.system.clib import libc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from probate.errors import RefusedResourceError
-from probate.journal.handles import boot_id, libc, mount_namespace
+from probate.journal.handles import boot_id, mount_namespace
+from probate.system.clib import libc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

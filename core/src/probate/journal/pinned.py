@@ -19,10 +19,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from probate.errors import RefusedResourceError
-from probate.journal.handles import birth_time, file_handle, libc, seconds_since_boot
+from probate.journal.handles import birth_time, file_handle, seconds_since_boot
 from probate.journal.mounts import file_system_of, has_file_system_gone
 from probate.journal.quarantine import Quarantine
 from probate.outcome import Outcome
+from probate.system.clib import libc
 from probate.system.tree import TreeRemoval
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, final
 
 from probate.errors import BusyResourceError, RefusedResourceError
-from probate.journal.handles import file_handle, libc
+from probate.journal.handles import file_handle
 from probate.outcome import Outcome
+from probate.system.clib import libc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

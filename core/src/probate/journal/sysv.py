@@ -21,9 +21,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, final
 
 from probate.errors import RefusedResourceError
-from probate.journal.handles import boot_id, ipc_namespace, is_lasting_namespace, libc
+from probate.journal.handles import boot_id, ipc_namespace, is_lasting_namespace
 from probate.journal.named import Named
 from probate.outcome import Outcome
+from probate.system.clib import libc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

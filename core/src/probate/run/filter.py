@@ -15,7 +15,7 @@ import struct
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate.errors import ProbateError
-from probate.journal.handles import libc
+from probate.system.clib import libc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,6 +21,7 @@ from probate.run.account import RunAccount
 from probate.run.messages import read_text, receive, send
 from probate.run.serving import PAGES, RunFacts, serve
 from probate.run.tree import RUN_VARIABLE
+from probate.system.clib import libc
 from probate.system.osprocess import start_time_of
 from probate.system.tagging import set_tag, tag_for
 
@@ -232,4 +233,4 @@ def _fork_twice(work: Any) -> None:
 
 
 def _set_subreaper(flag: bool) -> None:
-    ctypes.CDLL(None).prctl(_SET_SUBREAPER, ctypes.c_ulong(flag), 0, 0, 0)
+    libc().prctl(_SET_SUBREAPER, ctypes.c_ulong(flag), 0, 0, 0)

@@ -12,8 +12,8 @@ import functools
 import os
 from typing import TYPE_CHECKING, Final
 
-from probate.journal.handles import libc
 from probate.run.filter import IPC_CREAT, IPC_PRIVATE
+from probate.system.clib import libc
 from probate.system.osprocess import read_proc
 
 if TYPE_CHECKING:

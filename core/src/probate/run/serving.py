@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import resource
@@ -18,6 +17,7 @@ from probate.run.account import RunAccount
 from probate.run.ending import end_run
 from probate.run.messages import receive, send, send_text
 from probate.run.tree import RunTree
+from probate.system.clib import libc
 
 if TYPE_CHECKING:
     import mmap
@@ -249,4 +249,4 @@ def _settle_in(kept: set[int]) -> None:
         if int(name) > _LAST_STREAM and int(name) not in kept:
             with suppress(OSError):
                 os.close(int(name))
-    ctypes.CDLL(None).prctl(_SET_NAME, b"probate-keeper", 0, 0, 0)
+    libc().prctl(_SET_NAME, b"probate-keeper", 0, 0, 0)

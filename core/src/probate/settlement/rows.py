@@ -14,12 +14,13 @@ from probate.journal.notice import NOTICE, Notice
 from probate.journal.quarantine import quarantine_name
 from probate.journal.store import read_rows
 from probate.models import ResourceRecord
-from probate.orchestrator import ResourceOrchestrator, registry_of
 from probate.settlement.account import OwnerAccount
 from probate.settlement.apart import call_apart
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from probate.plugins.registry import PluginRegistry
 
 #: Seconds that reading a store gets.
 _READING: Final = 10.0
@@ -61,7 +62,7 @@ def row_of(
     row: dict[str, Any],
     owners: dict[int, OwnerAccount],
     header: dict[str, Any],
-    orchestrator: ResourceOrchestrator,
+    registry: PluginRegistry,
 ) -> Row | None:
     """Make of a row what is to be given back; None if it tells of nothing that any kind knows."""
     # What was confirmed says where it was made; of an intent, it is where its host began.
@@ -77,7 +78,7 @@ def row_of(
     )
     record: ResourceRecord | None
     if NOTICE in row:
-        record = _noticed(orchestrator, _seen(Notice.from_row({**row, "identity": identity})))
+        record = _noticed(registry, _seen(Notice.from_row({**row, "identity": identity})))
         if record is None:
             return None
     else:
@@ -103,11 +104,10 @@ def _seen(notice: Notice) -> Notice | None:
     return notice
 
 
-def _noticed(orchestrator: ResourceOrchestrator, notice: Notice | None) -> ResourceRecord | None:
+def _noticed(registry: PluginRegistry, notice: Notice | None) -> ResourceRecord | None:
     """Ask all kinds whose a noticed thing is; None if nobody knows it."""
     if notice is None:
         return None
-    registry = registry_of(orchestrator)
     for name in registry.order():
         kind = registry.get(name)
         # One that fails is no reason to ask no other.
@@ -133,14 +133,3 @@ def _read_apart(folder: str) -> list[tuple[int, dict[str, Any]]]:
         return [(number, row) for number, row in call_apart(read, _READING)]
     except ChildProcessError as error:
         raise ValueError(f"its store is damaged: its reader {error}") from error
-
-
-def with_kinds(rows: list[tuple[int, dict[str, Any]]]) -> ResourceOrchestrator:
-    """Load the kinds that rows are of."""
-    from probate.plugins import discovery
-
-    if any(NOTICE in row for _, row in rows):
-        # Whose it is, each of them may know.
-        return ResourceOrchestrator().discover()
-    kinds = {row["kind"] for _, row in rows}
-    return ResourceOrchestrator().discover(kinds & {each.kind for each in discovery.scan()})

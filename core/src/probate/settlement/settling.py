@@ -26,6 +26,7 @@ from probate.journal.folders import (
     write_json,
 )
 from probate.journal.header import VERSION, is_dead
+from probate.journal.notice import NOTICE
 from probate.journal.policy import reason_to_leave
 from probate.journal.users import look_again
 from probate.orchestrator import ResourceOrchestrator, registry_of
@@ -39,7 +40,6 @@ from probate.settlement.rows import (
     printable,
     row_of,
     rows_of,
-    with_kinds,
 )
 from probate.system.callthread import CallThread
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from probate.models import ResourceRecord
     from probate.plugins.registered import RegisteredKind
+    from probate.plugins.registry import PluginRegistry
 
 #: Seconds that one thing's release gets.
 _ALLOWANCE: Final = 30.0
@@ -138,7 +139,8 @@ def settle_rows(
     """
     owned = [(number, row) for number, row in found if "process" not in row]
     if orchestrator is None:
-        orchestrator = with_kinds(owned)
+        orchestrator = _with_kinds(owned)
+    registry = registry_of(orchestrator)
     try:
         ended = {number for number, row in found if row.get("ended")}
         owners = {
@@ -149,7 +151,7 @@ def settle_rows(
         rows = [
             made
             for number, row in owned
-            if (made := row_of(host, number, row, owners, header, orchestrator)) is not None
+            if (made := row_of(host, number, row, owners, header, registry)) is not None
         ]
     except NONSENSE as error:
         raise ValueError(f"its rows cannot be read: {describe_error(error)}") from error
@@ -162,7 +164,7 @@ def settle_rows(
         )
         for number, record, owner, _, _ in rows
     }
-    results = _give_back(rows, reasons, host, orchestrator, dry_run=dry_run)
+    results = _give_back(rows, reasons, host, registry, dry_run=dry_run)
     tried = tuple(row for row in rows if not reasons[row.number])
     return Results(tuple(owners.values()), tuple(results), tried)
 
@@ -227,11 +229,21 @@ def _lock(folder: Path) -> Iterator[bool]:
         os.close(fd)
 
 
+def _with_kinds(rows: list[tuple[int, dict[str, Any]]]) -> ResourceOrchestrator:
+    from probate.plugins import discovery
+
+    if any(NOTICE in row for _, row in rows):
+        # Whose it is, each of them may know.
+        return ResourceOrchestrator().discover()
+    kinds = {row["kind"] for _, row in rows}
+    return ResourceOrchestrator().discover(kinds & {each.kind for each in discovery.scan()})
+
+
 def _give_back(
     rows: list[Row],
     reasons: dict[int, str],
     host: str,
-    orchestrator: ResourceOrchestrator,
+    registry: PluginRegistry,
     *,
     dry_run: bool,
 ) -> list[RowAccount]:
@@ -239,7 +251,6 @@ def _give_back(
 
     But for those that there are reasons to leave.
     """
-    registry = registry_of(orchestrator)
     places = {kind: place for place, kind in enumerate(registry.order())}
     rows = sorted(rows, key=lambda row: (places.get(row.record.kind, len(places)), -row.number))
     thread = CallThread("probate-reclaim")
