@@ -40,7 +40,7 @@ types: $(VENV)/.installed-dev ## mypy --strict alone
 
 .PHONY: chaos
 chaos: $(VENV)/.installed-dev ## more kills, more hostility, more rounds
-	@PROBATE_CHAOS=1 $(BIN)/python -m pytest -q --timeout 600 tests/plugins/processes tests/scenarios tests/core/journal
+	@PROBATE_CHAOS=1 $(BIN)/python -m pytest -q --timeout 600 tests/plugins/processes tests/scenarios tests/core/journal tests/core/run
 
 # make bench JSON=file also writes the rows there.
 .PHONY: bench

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 #: Seconds for which anything is waited for, on however busy a machine.
 PATIENCE = 30.0
 
-_FRONT = """
+#: The program of such a front: options as JSON, and the command.
+FRONT = """
 import json, os, select, sys
 
 def print(*words):
@@ -79,7 +80,7 @@ class RunFront:
     ) -> None:
         """`by` is a command that starts it; the options are those of `RunOptions`."""
         self.process = subprocess.Popen(
-            [*by, sys.executable, "-c", _FRONT, json.dumps(options), *command],
+            [*by, sys.executable, "-c", FRONT, json.dumps(options), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -87,8 +88,8 @@ class RunFront:
             cwd=cwd,
         )
         self.state = state
-        #: The pid of the command.
-        self.command = 0
+        #: The pids of the command, and of those of runs within it.
+        self.commands: list[int] = []
         assert self.process.stdout is not None
         self._out = self.process.stdout
         #: The pids of its keepers, the newest last.
@@ -112,6 +113,11 @@ class RunFront:
         """The keeper's pid."""
         return self.wait_for_keepers(1)
 
+    @property
+    def command(self) -> int:
+        """The pid of the command."""
+        return self.wait_for_command()
+
     def line(self) -> str:
         """Return what the command says next; nothing at the end."""
         while not self._said:
@@ -126,16 +132,16 @@ class RunFront:
         if line.startswith("KEEPER "):
             self.keepers.append(int(line.removeprefix("KEEPER ")))
         elif line.startswith("COMMAND "):
-            self.command = int(line.removeprefix("COMMAND "))
+            self.commands.append(int(line.removeprefix("COMMAND ")))
         elif line:
             self._said.append(line)
         return bool(line)
 
     def wait_for_command(self) -> int:
         """Return the pid of the command, as soon as it has one."""
-        while not self.command:
+        while not self.commands:
             assert self._take()
-        return self.command
+        return self.commands[0]
 
     def wait_for_keepers(self, count: int) -> int:
         """Return the pid of the newest keeper, as soon as there were so many."""
@@ -151,11 +157,16 @@ class RunFront:
 
     def account(self) -> RunAccount:
         """Wait until all is settled; return what the front was told."""
-        while not (line := self.line()).startswith("ACCOUNT "):
-            assert line, "there is no account"
-        account = RunAccount.from_json(line.removeprefix("ACCOUNT "))
+        account = self.inner_account()
         self.process.wait(PATIENCE)
         return account
+
+    def inner_account(self) -> RunAccount:
+        """Wait until a run within the run is settled; return what its front was told."""
+        while not (line := self.line()).startswith("ACCOUNT "):
+            assert line, "there is no account"
+        assert self.line().startswith("STATUS ")
+        return RunAccount.from_json(line.removeprefix("ACCOUNT "))
 
     def wait_for_rows(self, count: int) -> None:
         """Wait until so many things that were made are in the journal, each as what it is."""

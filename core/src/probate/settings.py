@@ -48,7 +48,9 @@ _PREFIX: Final = "PROBATE_"
 
 #: Variables of that prefix that are no settings: the mark of a tree of OS processes, and what
 #: makes the tests of this repository more thorough.
-MARKS: Final = frozenset({"PROBATE_TREE", "PROBATE_CHAOS", "PROBATE_STATE"})
+MARKS: Final = frozenset(
+    {"PROBATE_TREE", "PROBATE_RUN", "PROBATE_KEEPER", "PROBATE_CHAOS", "PROBATE_STATE"}
+)
 
 #: The files, and the table of ours in each.
 _FILES: Final[dict[str, tuple[str, ...]]] = {

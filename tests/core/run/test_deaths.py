@@ -11,13 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from run_fronts import RunFront, is_alive, wait_for_end, wait_until
 
 from probate import ResourceOrchestrator
 from probate.settlement import HostState, sweep
 
 #: How often all is killed at random.
-ROUNDS = int(os.environ.get("PROBATE_CHAOS_RUNS", "50"))
+ROUNDS = int(os.environ.get("N", "1000")) if os.environ.get("PROBATE_CHAOS") else 50
 
 #: Makes things of all sorts without a pause, and gives back every other one; says when it begins.
 BUSY = """
@@ -130,6 +131,7 @@ def test_the_next_run_gives_back_what_all_have_left(tmp_path: Path, place: Path,
         after.account()
 
 
+@pytest.mark.timeout(3600 if os.environ.get("PROBATE_CHAOS") else 240)
 def test_random_deaths(tmp_path: Path, place: Path, tell: object) -> None:
     """At any moment, of any of them: after it, and a sweep, nothing is left, and nobody hangs."""
     state = tmp_path / "state"

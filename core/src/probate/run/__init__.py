@@ -6,8 +6,10 @@ launching.py    the command's own process, until it is the command
 signalqueue.py  all signals that come to the front, and from whom
 groupwitness.py which of them went to the whole process group
 terminal.py     stopping with the command, and the terminal as it was
+facts.py        what is known of a run before its command starts
 keeper.py       Keeper: the process that settles, as its front has it
 serving.py      that process
+served.py       ServedRun: one run, as that has it
 messages.py     what the two tell each other
 filter.py       the filter of system calls that a command runs under
 notices.py      what it holds, and what that is about to make

@@ -7,14 +7,13 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from probate.run.account import SettledThing
+from probate.run.account import RunAccount, SettledThing
 from probate.run.tree import names_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from probate.run.options import RunOptions
-    from probate.run.tree import RunTree
+    from probate.run.served import ServedRun
     from probate.run.watching import Watch
 
 #: Signals after which whoever is left is asked to stop, as after an exit.
@@ -25,29 +24,38 @@ _KILLED: Final = 128
 
 
 def end_run(
-    tree: RunTree, watched: Callable[[], Watch | None], options: RunOptions, status: int | None
-) -> tuple[list[SettledThing], list[str]]:
+    run: ServedRun,
+    inner: Iterable[ServedRun],
+    watched: Callable[[], Watch | None],
+    status: int | None,
+) -> RunAccount:
     """End all of a run, give back what it left, and say what became of it.
 
-    `watched` returns the watch, if anything was noticed; `status` is how the command has ended
-    (waitpid(2)), None if nobody knows.
+    What runs within it have left that have not ended by then goes with it. `watched` returns the
+    watch, if anything was noticed; `status` is how the command has ended (waitpid(2)), None if
+    nobody knows.
     """
-    things = tree.end(options.grace if _is_asked(status) else 0)
-    notes: list[str] = []
-    if tree.unsure:
-        notes.append(f"has the environment of the run alone, and was left: {names_of(tree.unsure)}")
-    if (watch := watched()) is None:
-        return things, notes
-    rows = watch.rows
-    rows.drop_processes(watch.owner)
-    if _has_ended_by_itself(status):
-        rows.mark_ended(watch.owner)
-    rows.look(at_all=True)
-    rows.drop_gone()
-    found = rows.of(watch.owner)
-    if len(found) > 1:
-        things += _settle(watch, found, options.settle, is_saved=status is None)
-    return things, [*watch.notes, *notes]
+    things = run.tree.end(run.facts.options.grace if _is_asked(status) else 0)
+    if run.tree.unsure:
+        who = names_of(run.tree.unsure)
+        run.note(f"has the environment of the run alone, and was left: {who}")
+    if (watch := watched()) is not None:
+        rows = watch.rows
+        for each in inner:
+            if each.settling is not None:
+                each.settling.join()
+            rows.hand_over(each.owner, run.owner)
+        rows.drop_processes(run.owner)
+        if _has_ended_by_itself(status):
+            rows.mark_ended(run.owner)
+        rows.look(at_all=True)
+        rows.drop_gone()
+        found = rows.of(run.owner)
+        if len(found) > 1:
+            things += _settle(watch, found, run.facts.options.settle, is_saved=status is None)
+        if rows.problem:
+            run.note(f"not all was noted in the journal: {rows.problem}")
+    return RunAccount(tuple(things), tuple(run.notes.values()))
 
 
 def _settle(

@@ -8,22 +8,22 @@ holds what a new one needs.
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
 import select
 import socket
+import struct
 import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
 from probate.errors import ProbateError
 from probate.run.account import RunAccount
+from probate.run.facts import KEEPER_VARIABLE, RunFacts, SharedPage
 from probate.run.messages import read_text, receive, send
-from probate.run.serving import PAGES, RunFacts, serve
+from probate.run.serving import CREDENTIALS, serve
 from probate.run.tree import RUN_VARIABLE
 from probate.system.clib import libc
-from probate.system.osprocess import start_time_of
-from probate.system.tagging import set_tag, tag_for
+from probate.system.tagging import set_tag
 
 if TYPE_CHECKING:
     from probate.run.options import RunOptions
@@ -46,9 +46,14 @@ class Keeper:
 
     def __init__(self, facts: RunFacts) -> None:
         self._facts = facts
+        self._page = SharedPage()
         self._channel: socket.socket | None = None
         #: Refers to the keeper's OS process: readable when that has died.
         self.pidfd = -1
+        #: The name of the socket by which runs within a run join it.
+        self._joining_name = f"probate-run-{facts.nonce}"
+        #: That of ours; None if this run has joined another.
+        self._joining: socket.socket | None = None
         #: What has started, as the keeper was told: its pid, and our pidfd of it.
         self._command: tuple[int, int] | None = None
         self._notes: list[str] = []
@@ -58,23 +63,21 @@ class Keeper:
 
     @classmethod
     def start(cls, options: RunOptions) -> Self:
-        """Start a keeper; when this returns, it watches over this process.
+        """Start a keeper, or join that of the run that this process is of, if it looks on.
 
-        Orphans of the command come to this process from now on. Raises KeeperNotStartedError.
+        When this returns, it watches over this process, to which orphans of the command come from
+        now on. Raises KeeperNotStartedError.
         """
-        front = os.getpid()
-        started = start_time_of(front)
-        keeper = cls(
-            RunFacts(
-                front,
-                started,
-                os.urandom(8).hex(),
-                tag_for(front, started),
-                options,
-                mmap.mmap(-1, PAGES),
-            ),
-        )
-        keeper._launch()
+        keeper = cls(RunFacts.of_this_process(options))
+        outer = os.environ.get(KEEPER_VARIABLE)
+        if outer is not None and options.observe != "none" and keeper._has_joined(outer):
+            return keeper
+        joining = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # It has no path: nothing is left of it, whoever is killed.
+        joining.bind(f"\0{keeper._joining_name}")
+        joining.listen()
+        keeper._joining = joining
+        keeper._launch(joining)
         return keeper
 
     # -- the command ---------------------------------------------------------
@@ -86,6 +89,10 @@ class Keeper:
         """
         set_tag(os.getpid(), self._facts.tag)
         os.environ[RUN_VARIABLE] = self._facts.nonce
+        if self._joining is None:
+            # It is under the filter of the run that this one is in.
+            return
+        os.environ.pop(KEEPER_VARIABLE, None)
         if self._facts.options.observe == "none":
             return
         from probate.run.filter import ObservationUnavailableError, install
@@ -95,6 +102,7 @@ class Keeper:
         except ObservationUnavailableError as error:
             self._tell({"note": str(error)})
             return
+        os.environ[KEEPER_VARIABLE] = self._joining_name
         # This process has them until it executes the command, whose calls are held until then.
         send(self._to_front, {"listener": True}, listener)
         self._tell({"listener": True}, listener)
@@ -134,7 +142,10 @@ class Keeper:
             return True
         self._close()
         try:
-            self._launch()
+            if self._joining is not None:
+                self._launch(self._joining)
+            elif not self._has_joined(self._joining_name):
+                raise KeeperNotStartedError("the keeper of the run that this one is in has died")
             if self._command is not None:
                 self._tell({"started": self._command[0]}, self._command[1])
         except KeeperNotStartedError as error:
@@ -145,14 +156,41 @@ class Keeper:
 
     # -- inside --------------------------------------------------------------
 
-    def _launch(self) -> None:
+    def _has_joined(self, name: str) -> bool:
+        """Join the run whose keeper has a socket of this name; tell whether that could be done."""
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        channel.settimeout(_STARTING)
+        try:
+            channel.connect(f"\0{name}")
+            user = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS)
+            if struct.unpack("3i", user)[1] != os.geteuid():
+                raise PermissionError("the run that this one is in is another user's")
+            own = os.pidfd_open(os.getpid())
+            try:
+                send(channel, {"join": self._facts.to_json()}, own)
+            finally:
+                os.close(own)
+            message, descriptors = receive(channel)
+            if not message.get("observes"):
+                raise OSError("nobody looks on there")
+        except OSError:
+            # What follows is as in no other run: the kernel says why nobody may look on.
+            channel.close()
+            return False
+        channel.settimeout(None)
+        self._joining_name = name
+        self._channel, self.pidfd = channel, descriptors[0]
+        _set_subreaper(True)
+        return True
+
+    def _launch(self, joining: socket.socket) -> None:
         """Start a keeper, and wait until it is ready. Raises KeeperNotStartedError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Else it would come to us as an orphan, and be of our tree.
         _set_subreaper(False)
         try:
             with theirs:
-                _fork_twice(lambda: serve(theirs, self._facts, self._listener))
+                _fork_twice(lambda: serve(theirs, joining, self._facts, self._page, self._listener))
             if self._facts.options.observe != "none":
                 # While the keeper gets ready: the child needs it.
                 import probate.run.filter  # noqa: F401  as above

@@ -101,11 +101,8 @@ class RunRows:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    def take_over(self, folder: Path) -> int:
-        """Go on with the store of a keeper that has died; return the number of the command's row.
-
-        Raises OSError, ValueError.
-        """
+    def take_over(self, folder: Path) -> None:
+        """Go on with the store of a keeper that has died. Raises OSError, ValueError."""
         found = [(number, json.loads(row)) for number, row in read_rows(str(folder))]
         self._use(folder)
         for number, row in found:
@@ -119,20 +116,29 @@ class RunRows:
                 self._owners[number] = row
         self._numbers = itertools.count(max((number for number, _ in found), default=0) + 1)
         self.header = read_json(folder / HEADER)
-        return min(self._owners)
 
-    def add_owner(self, name: str) -> int:
-        """Note a command; return the number of its row."""
+    def owner(self, name: str, key: str) -> int:
+        """Return the number of the row of the command that has this key; it is noted if new."""
+        for number, row in self._owners.items():
+            if row["process"]["key"] == key:
+                return number
         number = next(self._numbers)
-        self._owners[number] = {"process": {"pid": number, "name": name}}
+        self._owners[number] = {"process": {"pid": number, "name": name, "key": key}}
         self._put(number, self._owners[number])
         return number
 
+    def hand_over(self, owner: int, to: int) -> None:
+        """Have all that a command has made be another's."""
+        with self._lock:
+            for number, row in self._rows.items():
+                if row.owner == owner:
+                    row.owner = to
+                    self._write(number)
+
     def mark_ended(self, owner: int) -> None:
         """Note that a command has ended by itself: its data is left, whoever settles."""
-        row = self._owners.setdefault(owner, {"process": {"pid": owner}})
-        row["ended"] = True
-        self._put(owner, row)
+        self._owners[owner]["ended"] = True
+        self._put(owner, self._owners[owner])
 
     def has_command(self, owner: int) -> bool:
         """Tell whether it is noted which OS process a command is."""
@@ -195,7 +201,7 @@ class RunRows:
         """Return the row of a command, and those of things, not of processes, that it has made."""
         with self._lock:
             return [
-                (owner, self._owners.get(owner, {"process": {"pid": owner}})),
+                (owner, self._owners[owner]),
                 *(
                     (number, row.notice.to_row(owner, 0.0))
                     for number, row in self._rows.items()

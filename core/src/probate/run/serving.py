@@ -7,29 +7,29 @@ import os
 import resource
 import select
 import signal
+import socket
+import struct
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, final
 
 from probate.errors import describe_error
 from probate.run.account import RunAccount
 from probate.run.ending import end_run
-from probate.run.messages import receive, send, send_text
-from probate.run.tree import RunTree
+from probate.run.facts import RunFacts
+from probate.run.messages import receive, send
+from probate.run.served import ServedRun
 from probate.system.clib import libc
 
 if TYPE_CHECKING:
-    import mmap
-    import socket
+    from collections.abc import Callable
 
-    from probate.run.account import SettledThing
-    from probate.run.options import RunOptions
+    from probate.run.facts import SharedPage
     from probate.run.watching import Watch
 
-#: The bytes of the memory that front and keeper share, and where it says where the store is.
-PAGES: Final = 8192
-_STORE_AT: Final = 4096
+#: The bytes of a `struct ucred`: pid, user, group (unix(7)).
+CREDENTIALS: Final = 12
 
 #: Milliseconds after which it is worth the while to note a command in the journal.
 _MOMENT: Final = 30.0
@@ -55,49 +55,19 @@ _IGNORED: Final = (
 )
 
 
-@final
-class RunFacts(NamedTuple):
-    """What is known of a run before its command starts, to its front and each of its keepers."""
-
-    front: int
-    #: When the front was started, in clock ticks since boot.
-    started: int
-    nonce: str
-    tag: int
-    options: RunOptions
-    #: Memory that they share. First the call that was received last; then, where its store is.
-    page: mmap.mmap
-
-    def tree(self) -> RunTree:
-        """Return the tree, of which nobody is known yet."""
-        return RunTree(self.front, self.started, self.nonce, self.tag)
-
-    @property
-    def store(self) -> str:
-        """Where the store is; nothing before there is one."""
-        length = int.from_bytes(self.page[_STORE_AT : _STORE_AT + 2], "little")
-        return os.fsdecode(self.page[_STORE_AT + 2 : _STORE_AT + 2 + length])
-
-    def set_store(self, path: str) -> None:
-        """Say where the store is, to keepers to come."""
-        text = os.fsencode(path)
-        self.page[_STORE_AT + 2 : _STORE_AT + 2 + len(text)] = text
-        # It counts when its length is there.
-        self.page[_STORE_AT : _STORE_AT + 2] = len(text).to_bytes(2, "little")
-
-
-def serve(channel: socket.socket, facts: RunFacts, listener: int) -> None:
+def serve(
+    channel: socket.socket, joining: socket.socket, facts: RunFacts, page: SharedPage, listener: int
+) -> None:
     """Be the keeper: serve until all is settled, and never return.
 
-    `listener` is what a keeper before has served, or -1.
+    By `joining` come the fronts of runs within the run; `listener` is what a keeper before has
+    served, or -1.
     """
     try:
         front = os.pidfd_open(facts.front)
-        _settle_in({channel.fileno(), front, listener})
-        own = os.pidfd_open(os.getpid())
-        send(channel, {"armed": True}, own)
-        os.close(own)
-        Serving(channel, front, facts).run(listener)
+        _settle_in({channel.fileno(), joining.fileno(), front, listener})
+        _send_armed(channel)
+        Serving(ServedRun(channel, front, facts), joining, page).run(listener)
     except BaseException as error:
         with suppress(OSError):
             send(channel, {"problem": describe_error(error)})
@@ -105,129 +75,205 @@ def serve(channel: socket.socket, facts: RunFacts, listener: int) -> None:
         os._exit(0)
 
 
+def _send_armed(channel: socket.socket, **more: bool) -> None:
+    own = os.pidfd_open(os.getpid())
+    try:
+        send(channel, {"armed": True, **more}, own)
+    finally:
+        os.close(own)
+
+
 @final
 class Serving:
-    """Serves one run: its front, and what the kernel notices of its tree."""
+    """Serves a run, and those within it: their fronts, and what the kernel notices of the tree."""
 
-    def __init__(self, channel: socket.socket, front: int, facts: RunFacts) -> None:
-        self._channel = channel
-        self._front = front
-        self._facts = facts
-        self._tree = facts.tree()
+    def __init__(self, main: ServedRun, joining: socket.socket, page: SharedPage) -> None:
+        self._main = main
+        self._inner: list[ServedRun] = []
+        self._joining = joining
+        self._page = page
         #: As soon as there is something to watch, or the command has run for a moment.
         self._watch: Watch | None = None
-        self._command = 0
         self._listener = -1
-        self._notes: list[str] = []
         self._poll = select.poll()
-        self._settling: threading.Thread | None = None
-        self._account = RunAccount()
-        #: Readable when all is settled.
-        self._done = os.eventfd(0)
+        #: What is called with what has happened, by descriptor.
+        self._handlers: dict[int, Callable[[int], object]] = {}
 
     def run(self, listener: int) -> None:
-        """Serve until all is settled."""
-        for fd in (self._channel.fileno(), self._front, self._done):
-            self._poll.register(fd, select.POLLIN)
+        """Serve until all of the first run is settled."""
+        self._handle(self._joining.fileno(), lambda _: self._accept())
+        self._serve_run(self._main)
         if listener >= 0:
             self._listen(listener)
-        while True:
-            events = dict(self._poll.poll(self._pause()))
-            if not events or self._listener in events:
-                self._serve_watch(events.get(self._listener, 0))
-            if self._channel.fileno() in events:
-                self._hear()
-            elif self._front in events:
-                # It has said nothing more: it was killed.
-                self._poll.unregister(self._front)
-                self._settle(None)
-            if self._done in events:
-                break
+        if self._page.store:
+            # A keeper before had noted something.
+            self._watch = self._start_watch()
+        while self._main.done in self._handlers:
+            events = self._poll.poll(self._pause())
+            for fd, happened in events:
+                # One before may have closed it.
+                if (handler := self._handlers.get(fd)) is not None:
+                    handler(happened)
+            if not events:
+                # Nobody waits for an answer.
+                self._watch = self._watch or self._start_watch()
+                self._watch.sweep_others()
+                self._watch.rows.look()
         if self._watch is not None:
             self._watch.rows.close()
-        with suppress(OSError):
-            send_text(self._channel, "account", self._account.to_json())
+        self._main.tell_account()
 
-    def _pause(self) -> float | None:
-        """Return the milliseconds until something is to be done unasked; None for never."""
-        if self._watch is None:
-            return _MOMENT if self._settling is None else None
-        due = self._watch.rows.due
-        return None if math.isinf(due) else max(0.0, due - time.monotonic()) * 1000
+    # -- what may happen -----------------------------------------------------
 
-    def _serve_watch(self, happened: int) -> None:
-        if self._watch is None:
-            self._watch = self._start_watch()
-        if happened & select.POLLIN:
-            self._watch.serve()
-            return
-        # Nobody waits for an answer.
-        self._watch.rows.look()
-        self._watch.sweep_others()
-        if happened:
-            # Nobody is under the filter any more.
-            self._poll.unregister(self._listener)
-            self._listener = -1
+    def _serve_run(self, run: ServedRun) -> None:
+        self._handle(run.channel.fileno(), lambda _: self._hear(run))
+        self._handle(run.front, lambda _: self._lose_front(run))
+        self._handle(run.done, lambda _: self._finish(run))
 
-    def _start_watch(self) -> Watch:
-        # Imported here: a command that has ended in a moment needs none of it.
-        from probate.run.watching import Watch
-
-        facts = self._facts
-        watch = Watch(self._tree, facts.options)
-        watch.open(facts.front, facts.store)
-        if watch.rows.folder is not None:
-            facts.set_store(str(watch.rows.folder))
-        if self._command:
-            watch.note_command(self._command, facts.tag)
-        if self._listener >= 0:
-            watch.listen(self._listener, facts.page)
-        return watch
-
-    def _hear(self) -> None:
+    def _hear(self, run: ServedRun) -> None:
         try:
-            message, descriptors = receive(self._channel)
+            message, descriptors = receive(run.channel)
         except OSError:
             message, descriptors = {}, []
         if not message:
             # Its end is closed: if it lives, it has become another program.
-            self._poll.unregister(self._channel.fileno())
+            self._forget(run.channel.fileno())
         elif "ended" in message:
-            self._poll.unregister(self._front)
-            self._settle(message["ended"])
+            self._forget(run.front)
+            self._settle(run, message["ended"])
         elif "started" in message:
-            self._command = message["started"]
+            run.command = message["started"]
             if self._watch is not None:
-                self._watch.note_command(self._command, self._facts.tag)
+                self._watch.note_command(run)
         elif "note" in message:
-            self._notes.append(message["note"])
+            run.note(message["note"])
         elif "listener" in message:
             self._listen(descriptors.pop(0))
         for fd in descriptors:
             os.close(fd)
 
+    def _lose_front(self, run: ServedRun) -> None:
+        """Settle a run whose front was killed, as soon as all is heard that it has said."""
+        channel = run.channel.fileno()
+        if channel in self._handlers and _is_readable(channel):
+            return
+        self._forget(run.front)
+        # That of the first run ends those within it.
+        if run is self._main or self._main.settling is None:
+            self._settle(run, None)
+
+    def _finish(self, run: ServedRun) -> None:
+        for fd in (run.channel.fileno(), run.front, run.done):
+            self._forget(fd)
+        if run is not self._main:
+            run.tell_account()
+            self._inner.remove(run)
+            if self._watch is not None:
+                self._watch.remove(run)
+            run.close()
+
+    def _accept(self) -> None:
+        """Let the front of a run within the run join, if it is of our user."""
+        try:
+            channel, _ = self._joining.accept()
+        except OSError:
+            return
+        user = struct.unpack(
+            "3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS)
+        )[1]
+        if user != os.geteuid():
+            channel.close()
+            return
+        self._handle(channel.fileno(), lambda _: self._join(channel))
+
+    def _join(self, channel: socket.socket) -> None:
+        self._forget(channel.fileno())
+        try:
+            message, descriptors = receive(channel)
+            front = descriptors[0]
+            run = ServedRun(channel, front, RunFacts.from_json(message["join"]))
+            _send_armed(channel, observes=self._main.tree.has_filter)
+        except (OSError, LookupError, TypeError, ValueError):
+            channel.close()
+            return
+        run.tree.has_filter = self._main.tree.has_filter
+        self._inner.append(run)
+        self._serve_run(run)
+        if self._watch is not None:
+            self._watch.add(run)
+
     def _listen(self, listener: int) -> None:
         self._listener = listener
-        self._tree.has_filter = True
+        self._main.tree.has_filter = True
         if self._watch is not None:
-            self._watch.listen(listener, self._facts.page)
-        self._poll.register(listener, select.POLLIN)
+            self._watch.listen(listener, self._page.memory)
+        self._handle(listener, self._serve_listener)
 
-    def _settle(self, status: int | None) -> None:
+    def _serve_listener(self, happened: int) -> None:
+        if not happened & select.POLLIN:
+            # Nobody is under the filter any more.
+            self._forget(self._listener)
+            return
+        if self._watch is None:
+            self._watch = self._start_watch()
+            if not _is_readable(self._listener):
+                # A keeper before had received it, and it is answered by now.
+                return
+        self._watch.serve()
+
+    # -- what is done --------------------------------------------------------
+
+    def _start_watch(self) -> Watch:
+        # Imported here: a command that has ended in a moment needs none of it.
+        from probate.run.watching import Watch
+
+        watch = Watch(self._main)
+        watch.open(self._page.store)
+        if watch.rows.folder is not None:
+            self._page.set_store(str(watch.rows.folder))
+        for run in (self._main, *self._inner):
+            watch.add(run)
+        if self._listener >= 0:
+            watch.listen(self._listener, self._page.memory)
+        return watch
+
+    def _settle(self, run: ServedRun, status: int | None) -> None:
         """Settle, on a thread, while the tree is served; without a status, the front is dead."""
-        if self._settling is None:
-            self._settling = threading.Thread(target=self._end, args=(status,), daemon=True)
-            self._settling.start()
+        if run.settling is None:
+            run.settling = threading.Thread(target=self._end, args=(run, status), daemon=True)
+            run.settling.start()
 
-    def _end(self, status: int | None) -> None:
-        things: list[SettledThing] = []
-        notes: list[str] = []
+    def _end(self, run: ServedRun, status: int | None) -> None:
+        inner = [*self._inner] if run is self._main else []
         try:
-            things, notes = end_run(self._tree, lambda: self._watch, self._facts.options, status)
+            run.account = end_run(run, inner, lambda: self._watch, status)
         except Exception as error:
-            notes = [f"settling has failed, and a sweep tries again: {describe_error(error)}"]
-        self._account = RunAccount(tuple(things), (*self._notes, *notes))
-        os.eventfd_write(self._done, 1)
+            problem = f"settling has failed, and a sweep tries again: {describe_error(error)}"
+            run.account = RunAccount((), (*run.notes.values(), problem))
+        os.eventfd_write(run.done, 1)
+
+    def _pause(self) -> float | None:
+        """Return the milliseconds until something is to be done unasked; None for never."""
+        if self._main.settling is None and (self._watch is None or not self._watch.has_swept):
+            return _MOMENT
+        if self._watch is None:
+            return None
+        due = self._watch.rows.due
+        return None if math.isinf(due) else max(0.0, due - time.monotonic()) * 1000
+
+    def _handle(self, fd: int, handler: Callable[[int], object]) -> None:
+        self._poll.register(fd, select.POLLIN)
+        self._handlers[fd] = handler
+
+    def _forget(self, fd: int) -> None:
+        if self._handlers.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+
+def _is_readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return any(happened & select.POLLIN for _, happened in poll.poll(0))
 
 
 def _settle_in(kept: set[int]) -> None:

@@ -16,13 +16,13 @@ from probate.run.notices import Listener, attempt_of
 from probate.run.onbehalf import SORTS, key_of, make_for
 from probate.run.rows import RunRows, notice_of_process
 from probate.system.osprocess import read_proc
+from probate.system.tagging import tag_of
 
 if TYPE_CHECKING:
     import mmap
 
     from probate.run.notices import Held
-    from probate.run.options import RunOptions
-    from probate.run.tree import RunTree
+    from probate.run.served import ServedRun
 
 #: Calls by which things are made that nobody sees, and what is said of them.
 _UNSEEN: Final = {
@@ -38,54 +38,57 @@ _UNREAD: Final = "{} does not let its memory be read: what it made by a name is 
 class Watch:
     """Takes note of what a tree is about to make. For one thread, but for `rows`."""
 
-    def __init__(self, tree: RunTree, options: RunOptions) -> None:
-        self._tree = tree
-        self._options = options
+    def __init__(self, main: ServedRun) -> None:
+        self._main = main
+        #: Those within it, by their tags.
+        self._inner: dict[int, ServedRun] = {}
         self._temporary = temporary_folders()
         self.rows = RunRows()
         self.listener: Listener | None = None
-        self._has_swept = False
-        #: The number of the row of the command.
-        self.owner = 0
-        #: What is to be said of whom, once each.
-        self._said: dict[str, str] = {}
+        #: Whether it was looked for what dead hosts have left.
+        self.has_swept = False
 
-    @property
-    def notes(self) -> list[str]:
-        """What the account is to say."""
-        problem = self.rows.problem
-        lost = [f"not all was noted in the journal: {problem}"] if problem else []
-        return [*self._said.values(), *lost]
-
-    def open(self, front: int, inherited: str) -> None:
+    def open(self, inherited: str) -> None:
         """Make a store, or go on with that of a keeper before, in that folder."""
         try:
             if inherited:
-                self.owner = self.rows.take_over(Path(inherited))
+                self.rows.take_over(Path(inherited))
             else:
-                self.rows.open(front)
-                self.owner = self.rows.add_owner(" ".join(self._options.argv))
+                self.rows.open(self._main.facts.front)
         except (OSError, ValueError) as error:
-            self._said["journal"] = (
+            self._main.note(
                 f"no journal can be kept ({error}): should the keeper die too, nobody gives back "
                 "what the command leaves"
             )
 
-    def note_command(self, os_pid: int, tag: int) -> None:
-        """Note which OS process the command is."""
+    def add(self, run: ServedRun) -> None:
+        """Watch over a run, or one within it, too."""
+        if run is not self._main:
+            self._inner[run.facts.tag] = run
+        run.owner = self.rows.owner(" ".join(run.facts.options.argv), run.facts.nonce)
+        if run.command:
+            self.note_command(run)
+
+    def remove(self, run: ServedRun) -> None:
+        """Let go of a run within the run: what its processes still make is that one's."""
+        self._inner.pop(run.facts.tag, None)
+
+    def note_command(self, run: ServedRun) -> None:
+        """Note which OS process the command of a run is."""
         # It may have ended, and been reaped, already.
         with suppress(OSError):
-            self._tree.pin(os_pid)
-            if not self.rows.has_command(self.owner):
-                name = self._options.argv[0]
-                self.rows.intend(self.owner, notice_of_process("exec", os_pid, name, tag))
+            run.tree.pin(run.command)
+            if not self.rows.has_command(run.owner):
+                name = run.facts.options.argv[0]
+                notice = notice_of_process("exec", run.command, name, run.facts.tag)
+                self.rows.intend(run.owner, notice)
 
     def sweep_others(self) -> None:
         """Have it settled what dead hosts have left, if there are any; once."""
         folder = self.rows.folder
-        if folder is not None and not self._has_swept and sees_dead_hosts(folder):
+        if folder is not None and not self.has_swept and sees_dead_hosts(folder):
             start(sweeper(folder))
-        self._has_swept = True
+        self.has_swept = True
 
     def listen(self, fd: int, page: mmap.mmap) -> None:
         """Serve a listener from now on; first, what a keeper before has not answered."""
@@ -106,7 +109,7 @@ class Watch:
             value = self._take_note(listener, held)
         except PermissionError:
             if listener.is_held(held.id):
-                self._say(_UNREAD, held.tid)
+                _say(self._run_of(held.tid), _UNREAD, held.tid)
         except (OSError, ValueError, StopIteration):
             # It has just been killed, or its call is going to fail.
             pass
@@ -118,39 +121,50 @@ class Watch:
 
     def _take_note(self, listener: Listener, held: Held) -> int | None:
         """Note what a call is about to make; return the id of what was made for it."""
+        run = self._run_of(held.tid)
         if held.call in _UNSEEN:
-            self._say(_UNSEEN[held.call], held.tid)
+            _say(run, _UNSEEN[held.call], held.tid)
             return None
-        os_pid = self._tree.pin(held.tid)
+        os_pid = run.tree.pin(held.tid)
         if held.call == "setsid":
-            self.rows.intend(self.owner, notice_of_process("setsid", os_pid))
+            self.rows.intend(run.owner, notice_of_process("setsid", os_pid))
         elif held.call in SORTS:
-            return self._make(held, os_pid)
+            return self._make(run, held, os_pid)
         elif (attempt := attempt_of(held)) is not None:
             notice = notice_of(held.tid, os_pid, attempt, self._temporary)
             # What was read of it was its own only if it is held still.
             if notice is not None and listener.is_held(held.id):
-                self._intend(notice)
+                self._intend(run, notice)
         return None
 
-    def _make(self, held: Held, os_pid: int) -> int | None:
+    def _run_of(self, tid: int) -> ServedRun:
+        """Return the innermost run that a thread is of."""
+        if not self._inner:
+            return self._main
+        tag = tag_of(tid)
+        return self._main if tag is None else self._inner.get(tag, self._main)
+
+    def _make(self, run: ServedRun, held: Held, os_pid: int) -> int | None:
         """Make a System V object for a program; None if that is to do it itself."""
         id_ = make_for(held)
         if id_ is not None:
             identity = sysv_identity(SORTS[held.call], id_)
             name = f"{key_of(held) & 0xFFFFFFFF:#x}"
-            self._intend(Notice(held.call, os_pid, name, identity, state="confirmed"))
+            self._intend(run, Notice(held.call, os_pid, name, identity, state="confirmed"))
         return id_
 
-    def _intend(self, notice: Notice) -> None:
-        for pattern in self._options.keep:
+    def _intend(self, run: ServedRun, notice: Notice) -> None:
+        options = run.facts.options
+        for pattern in options.keep:
             if fnmatchcase(notice.name, pattern) or fnmatchcase(notice.basename, pattern):
                 return
-        self.rows.intend(self.owner, notice, is_noted=self._options.settle != "report")
+        self.rows.intend(run.owner, notice, is_noted=options.settle != "report")
 
-    def _say(self, text: str, tid: int) -> None:
-        try:
-            name = read_proc(f"/proc/{tid}/comm").decode(errors="backslashreplace").strip()
-        except OSError:
-            name = "a program"
-        self._said.setdefault(text + name, text.format(f"{name} (pid {tid})"))
+
+def _say(run: ServedRun, text: str, tid: int) -> None:
+    """Have it said in the account what is not seen of whom, once for each program."""
+    try:
+        name = read_proc(f"/proc/{tid}/comm").decode(errors="backslashreplace").strip()
+    except OSError:
+        name = "a program"
+    run.notes.setdefault(text + name, text.format(f"{name} (pid {tid})"))

@@ -1,0 +1,80 @@
+"""What is known of a run before its command starts; and what its keepers leave to one another."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Any, Final, NamedTuple, Self, final
+
+from probate.run.options import RunOptions
+from probate.run.tree import RunTree
+from probate.system.osprocess import start_time_of
+from probate.system.tagging import tag_for
+
+#: The environment variable that has the name of the socket by which runs within a run join it.
+KEEPER_VARIABLE: Final = "PROBATE_KEEPER"
+
+#: The bytes of the memory that is shared, and where it says where the store is.
+_SIZE: Final = 8192
+_STORE_AT: Final = 4096
+
+
+@final
+class RunFacts(NamedTuple):
+    """What is known of a run, to its front and to each of its keepers."""
+
+    #: The front's pid.
+    front: int
+    #: When the front was started, in clock ticks since boot.
+    started: int
+    nonce: str
+    tag: int
+    options: RunOptions
+
+    @classmethod
+    def of_this_process(cls, options: RunOptions) -> Self:
+        """Return those of a run whose front is this process."""
+        front = os.getpid()
+        started = start_time_of(front)
+        return cls(front, started, os.urandom(8).hex(), tag_for(front, started), options)
+
+    def tree(self) -> RunTree:
+        """Return the tree, of which nobody is known yet."""
+        return RunTree(self.front, self.started, self.nonce, self.tag)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {**self._asdict(), "options": self.options._asdict()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Read what `to_json` has made. Raises TypeError, KeyError."""
+        options: dict[str, Any] = {
+            name: tuple(each) if isinstance(each, list) else each
+            for name, each in value["options"].items()
+        }
+        return cls(**{**value, "options": RunOptions(**options)})
+
+
+@final
+class SharedPage:
+    """Memory that a front and its keepers share, so that a new one finds what the dead one had.
+
+    First is the call that was received last; then, where the store is.
+    """
+
+    def __init__(self) -> None:
+        self.memory = mmap.mmap(-1, _SIZE)
+
+    @property
+    def store(self) -> str:
+        """Where the store is; nothing before there is one."""
+        length = int.from_bytes(self.memory[_STORE_AT : _STORE_AT + 2], "little")
+        return os.fsdecode(self.memory[_STORE_AT + 2 : _STORE_AT + 2 + length])
+
+    def set_store(self, path: str) -> None:
+        """Say where the store is."""
+        text = os.fsencode(path)
+        self.memory[_STORE_AT + 2 : _STORE_AT + 2 + len(text)] = text
+        # It counts when its length is there.
+        self.memory[_STORE_AT : _STORE_AT + 2] = len(text).to_bytes(2, "little")
