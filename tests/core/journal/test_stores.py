@@ -9,6 +9,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lmdb
 import pytest
 from journal_hosts import JournalHost
 
@@ -80,6 +81,28 @@ def test_a_store_that_was_cut_off_is_set_aside(state: Path, names: list[str]) ->
     assert (folder.parent / f"set-aside-{folder.name}").exists()
     assert all(shm(name).exists() for name in names)
     assert swept(state) == []
+
+
+def test_a_store_that_there_is_no_memory_to_read_stays(
+    state: Path, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not damaged; the next sweep may have more (`ulimit -v`)."""
+    folder = dead_host(state, names)
+    with monkeypatch.context() as short:
+
+        def refuse(*_: object, **__: object) -> None:
+            raise lmdb.MemoryError(f"{folder}: Cannot allocate memory")
+
+        short.setattr(lmdb, "open", refuse)
+        (account,) = swept(state)
+
+    assert account.state is HostState.UNREADABLE
+    assert "Cannot allocate memory" in account.text
+    assert folder.exists()
+
+    (account,) = swept(state)
+
+    assert [row.outcome for row in account.rows] == ["released"] * len(names)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\0" * 100])

@@ -192,7 +192,7 @@ def read_rows(folder: str) -> list[tuple[int, bytes]]:
 
     None are there if its host died as it made it. For a process that may die of it: a file that was
     cut off is a SIGBUS in whoever maps it. Raises OSError if it is damaged in a way that can be
-    told.
+    told, MemoryError.
     """
     import lmdb
 
@@ -209,5 +209,7 @@ def read_rows(folder: str) -> list[tuple[int, bytes]]:
             environment.begin() as transaction,
         ):
             return [(int.from_bytes(key, "big"), bytes(row)) for key, row in transaction.cursor()]
+    except lmdb.MemoryError as error:
+        raise MemoryError(str(error)) from error
     except lmdb.Error as error:
         raise OSError(f"the store in {folder} cannot be read: {error}") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
@@ -124,12 +126,21 @@ def printable(text: str) -> str:
 
 
 def _read_apart(folder: str) -> list[tuple[int, dict[str, Any]]]:
-    """Read a store in a child, which may die of it. Raises ValueError if it does, or cannot."""
+    """Read a store in a child, which may die of it.
 
-    def read() -> list[tuple[int, Any]]:
-        return [(number, json.loads(row)) for number, row in read_rows(folder)]
+    Raises ValueError if it does, or cannot; OSError for want of memory, which is no damage.
+    """
+
+    def read() -> list[tuple[int, Any]] | None:
+        try:
+            return [(number, json.loads(row)) for number, row in read_rows(folder)]
+        except MemoryError:
+            return None
 
     try:
-        return [(number, row) for number, row in call_apart(read, _READING)]
+        found = call_apart(read, _READING)
     except ChildProcessError as error:
         raise ValueError(f"its store is damaged: its reader {error}") from error
+    if found is None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), folder)
+    return [(number, row) for number, row in found]
