@@ -89,6 +89,16 @@ class Shell:
         self.until("\n")
         return self.until(PROMPT).replace("\r", "")
 
+    def start(self, line: str, *, before: str = "") -> int:
+        """Type a line whose program says `looking PID`, `before` that; return the pid."""
+        self.type(f"{line}\n")
+        found = None
+        while found is None:
+            # Not the line itself, as the terminal shows it.
+            self.until(f"{before}looking ")
+            found = re.match(r"\d+", self.until("\n" if not before else "<"))
+        return int(found[0])
+
     def status(self) -> int:
         """Return the exit status of the last line."""
         found = re.search(r"=(\d+)=", self.run("echo =$?="))

@@ -15,7 +15,7 @@ import select
 import signal
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from probate.run.groupwitness import GroupWitness
+from probate.run.groupwitness import GroupWitness, wait_for_group
 from probate.run.keeper import Keeper
 from probate.run.launching import Command
 from probate.run.signalqueue import Arrived, SignalQueue
@@ -72,7 +72,7 @@ def run(options: RunOptions) -> Ended:
     keeper = Keeper.start(options)
     terminal = Terminal()
     witness = GroupWitness()
-    early = list(signals.read())
+    early = signals.read()
     command = Command.launch(
         options.argv,
         blocked=signals.mask_before,
@@ -82,17 +82,15 @@ def run(options: RunOptions) -> Ended:
     keeper.started(command.os_pid, command.pidfd)
     _let_go(inherited)
     front = _Front(keeper, command, signals, witness)
-    for arrived in early:
-        # The command was not there yet.
-        if arrived.number != signal.SIGCHLD:
-            front.pass_on(arrived.number)
+    front.catch_up(early)
     status = front.wait()
     witness.close()
     if os.WIFSIGNALED(status):
         terminal.restore()
     account = keeper.ended(status)
     _reap()
-    is_by_key = os.WIFSIGNALED(status) and os.WTERMSIG(status) in front.keys
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    is_by_key = number in _KEYS and number in front.keys
     return Ended(status, command.failure, account, is_by_key)
 
 
@@ -119,7 +117,7 @@ class _Front:
         self._command = command
         self._signals = signals
         self._witness = witness
-        #: Which keys have been pressed at the terminal.
+        #: What the kernel has sent, as it does for keys of the terminal.
         self.keys: Final[set[int]] = set()
 
     def wait(self) -> int:
@@ -136,16 +134,30 @@ class _Front:
                     if keeper >= 0:
                         poll.register(keeper, select.POLLIN)
                     continue
-                arrived = list(self._signals.read())
+                arrived = self._read()
                 # One signal may stand for several children.
                 if (status := self._reap()) is not None:
+                    # The key that it has died of may be on its way to us.
+                    wait_for_group()
+                    self._read()
                     return status
                 self._take(arrived)
+
+    def catch_up(self, early: Iterable[Arrived]) -> None:
+        """Pass on what has come before the command was there, from keys as well."""
+        for arrived in early:
+            if arrived.number != signal.SIGCHLD:
+                self.pass_on(arrived.number)
 
     def pass_on(self, number: int) -> None:
         """Signal the command; it may have ended."""
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self._command.pidfd, number)
+
+    def _read(self) -> list[Arrived]:
+        arrived = self._signals.read()
+        self.keys.update(each.number for each in arrived if not each.is_of_a_process)
+        return arrived
 
     def _take(self, arrived: Iterable[Arrived]) -> None:
         sent = []
@@ -154,8 +166,6 @@ class _Front:
                 continue
             if each.is_of_a_process:
                 sent.append(each)
-            elif each.number in _KEYS:
-                self.keys.add(each.number)
             elif each.number == signal.SIGHUP and not self._is_in_our_group():
                 # The terminal is gone, of which only the leader of the session is told.
                 self.pass_on(each.number)

@@ -43,10 +43,7 @@ class GroupWitness:
 
     def seen(self) -> set[tuple[int, int]]:
         """Return number and sender of what has come to it, and so to each member of the group."""
-        with contextlib.suppress(OSError):
-            # Whoever signals a group holds a lock meanwhile that this waits for: when it returns,
-            # all members have got it (kernel/signal.c, kill_pgrp; kernel/sys.c, setpgid).
-            os.setpgid(0, os.getpgrp())
+        wait_for_group()
         with contextlib.suppress(OSError):
             os.write(self._questions, b"?")
             if select.select([self._answers], [], [], _PATIENCE)[0]:
@@ -66,6 +63,16 @@ class GroupWitness:
             # It does not see the end of the pipe if it was stopped with the group.
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+
+
+def wait_for_group() -> None:
+    """Wait until a signal that is being sent to our group has come to each member.
+
+    Whoever sends it holds a lock meanwhile that this takes (kernel/signal.c, kill_pgrp;
+    kernel/sys.c, setpgid). It has no other effect.
+    """
+    with contextlib.suppress(OSError):
+        os.setpgid(0, os.getpgrp())
 
 
 def _look(questions: int, answers: int) -> NoReturn:

@@ -6,10 +6,7 @@ import ctypes
 import os
 import signal
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple, final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Final, NamedTuple, final
 
 #: struct signalfd_siginfo (signalfd(2)): its size, and ssi_signo, ssi_errno, ssi_code, ssi_pid.
 _SIZE: Final = 128
@@ -57,12 +54,13 @@ class SignalQueue:
         """Return the number to poll: there is something to read when a signal has come."""
         return self._number
 
-    def read(self) -> Iterator[Arrived]:
+    def read(self) -> list[Arrived]:
         """Take out what has come so far."""
+        arrived: list[Arrived] = []
         while True:
             try:
                 info = os.read(self._number, _SIZE)
             except BlockingIOError:
-                return
+                return arrived
             number, _, code, sender = _HEAD.unpack_from(info)
-            yield Arrived(number, code, sender)
+            arrived.append(Arrived(number, code, sender))
