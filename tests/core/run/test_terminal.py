@@ -209,12 +209,12 @@ def test_an_account_comes_from_the_background(shell: Shell) -> None:
 def test_a_program_takes_the_whole_screen(shell: Shell, run: str) -> None:
     """It sees keys at once, and new sizes; is stopped and continued; and leaves all as it was."""
     before = shell.modes()
-    shell.start(f"{run}{FULL_SCREEN}", before="40x100 ")
+    os_pid = shell.start(f"{run}{FULL_SCREEN}", before="40x100 ")
+    await_key(os_pid)
     assert shell.modes() != before
     shell.resize(30, 90)
-    # curses does not look for it just before it waits for a key.
-    shell.type(" ")
     shell.until("30x90 ")
+    await_key(os_pid)
     shell.type(CTRL_Z)
     shell.until(PROMPT)
     assert shell.modes() == before
@@ -225,6 +225,11 @@ def test_a_program_takes_the_whole_screen(shell: Shell, run: str) -> None:
 
     assert shell.status() == 0
     assert shell.modes() == before
+
+
+def await_key(os_pid: int) -> None:
+    """Wait until a program waits: curses ignores some signals, and misses others, as it draws."""
+    eventually(lambda: state(os_pid) == "S", "it waits for a key")
 
 
 def test_an_editor(shell: Shell, run: str, tmp_path: Path) -> None:
@@ -271,12 +276,14 @@ def test_an_interactive_shell_in_it(shell: Shell, run: str) -> None:
     """With jobs of its own, which take the terminal from it, and give it back."""
     shell.type(f"{run}sh -i\n")
     shell.until(PROMPT)
-    shell.start(SLEEP)
+    shell.start(CAT)
     shell.type(CTRL_Z)
     shell.until(PROMPT)
     assert "Stopped" in shell.run("jobs")
     shell.type("fg\n")
-    shell.until("sleep")
+    shell.until("cat")
+    shell.type("typed\n")
+    shell.until("typed\r\ntyped\r\n")
     shell.type(CTRL_C)
     shell.until(PROMPT)
     assert shell.status() == 130

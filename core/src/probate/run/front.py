@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 #: PR_SET_DUMPABLE (prctl(2)).
 _SET_DUMPABLE: Final = 4
 
+#: What stops a process, unless it handles that.
+_STOPPING: Final = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+
 #: What a terminal has killed a command with, if that was us as well.
 _KEYS: Final = (signal.SIGINT, signal.SIGQUIT)
 
@@ -117,6 +120,7 @@ class _Front:
         self._command = command
         self._signals = signals
         self._witness = witness
+        self._is_stopped = False
         #: What the kernel has sent, as it does for keys of the terminal.
         self.keys: Final[set[int]] = set()
 
@@ -134,14 +138,14 @@ class _Front:
                     if keeper >= 0:
                         poll.register(keeper, select.POLLIN)
                     continue
-                arrived = self._read()
+                # What has come first is passed on first: whoever stops us may do so for long.
+                self._take(self._read())
                 # One signal may stand for several children.
                 if (status := self._reap()) is not None:
                     # The key that it has died of may be on its way to us.
                     wait_for_group()
                     self._read()
                     return status
-                self._take(arrived)
 
     def catch_up(self, early: Iterable[Arrived]) -> None:
         """Pass on what has come before the command was there, from keys as well."""
@@ -170,10 +174,35 @@ class _Front:
                 # The terminal is gone, of which only the leader of the session is told.
                 self.pass_on(each.number)
         if sent:
-            seen_by_group = self._witness.seen()
-            for each in sent:
-                if (each.number, each.sender) not in seen_by_group:
-                    self.pass_on(each.number)
+            self._pass_on_unseen(sent)
+
+    def _pass_on_unseen(self, sent: Iterable[Arrived]) -> None:
+        """Pass on what the command has not got with its group."""
+        numbers = {each.number for each in sent}
+        if signal.SIGCONT in numbers:
+            self._witness.carry_on()
+        seen = self._witness.seen()
+        for each in sent:
+            if (each.number, each.sender) not in seen and (
+                each.number != signal.SIGCONT or self._is_to_be_continued(seen)
+            ):
+                self.pass_on(each.number)
+
+    def _is_to_be_continued(self, seen: Iterable[tuple[int, int]]) -> bool:
+        """Tell whether a SIGCONT that the witness does not have is ours to pass on.
+
+        A stop signal takes it away from whoever has not looked yet (signal(7)); and to continue
+        what was stopped since would undo that.
+        """
+        if self._is_stopped:
+            return self._change() is None
+        return not any(number in _STOPPING for number, _ in seen)
+
+    def _change(self) -> int | None:
+        """Return how the command has changed that nobody has waited for (waitid(2)), if it has."""
+        flags = os.WSTOPPED | os.WCONTINUED | os.WEXITED | os.WNOHANG | os.WNOWAIT
+        change = os.waitid(os.P_PIDFD, self._command.pidfd, flags)
+        return None if change is None else change.si_code
 
     def _is_in_our_group(self) -> bool:
         with contextlib.suppress(OSError):
@@ -184,14 +213,14 @@ class _Front:
         """Wait for all children that have changed; return the command's status if it has ended."""
         stopped_by = 0
         for os_pid, status in _changes():
-            if os_pid == self._witness.os_pid and os.WIFSTOPPED(status):
-                self._witness.carry_on()
             if os_pid != self._command.os_pid:
                 continue
-            stopped_by = os.WSTOPSIG(status) if os.WIFSTOPPED(status) else 0
             if not os.WIFSTOPPED(status) and not os.WIFCONTINUED(status):
                 return status
-        if stopped_by:
+            self._is_stopped = os.WIFSTOPPED(status)
+            stopped_by = os.WSTOPSIG(status) if self._is_stopped else 0
+        wait_for_group()
+        if stopped_by and self._change() is None:
             stop_as(stopped_by)
         return None
 

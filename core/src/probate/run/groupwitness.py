@@ -51,7 +51,7 @@ class GroupWitness:
         return set()
 
     def carry_on(self) -> None:
-        """Continue it: it was stopped with the group, and we go on."""
+        """Continue it, if it was stopped with the group."""
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
 
