@@ -76,6 +76,7 @@ class RunFront:
         state: Path,
         by: Sequence[str] = (),
         cwd: Path | None = None,
+        environment: dict[str, str] | None = None,
         **options: Any,
     ) -> None:
         """`by` is a command that starts it; the options are those of `RunOptions`."""
@@ -84,7 +85,7 @@ class RunFront:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             bufsize=0,
-            env={**os.environ, "PROBATE_STATE": str(state)},
+            env={**os.environ, "PROBATE_STATE": str(state), **(environment or {})},
             cwd=cwd,
         )
         self.state = state
