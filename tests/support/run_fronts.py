@@ -25,7 +25,7 @@ PATIENCE = 30.0
 
 #: The program of such a front: options as JSON, and the command.
 FRONT = """
-import json, os, select, sys
+import json, os, select, signal, sys
 
 def print(*words):
     # At once, though others write there, too.
@@ -51,6 +51,7 @@ pidfd = os.pidfd_open(child)
 print("COMMAND", child)
 os.write(writing, b".")
 keeper.started(child, pidfd)
+signal.signal(signal.SIGUSR1, lambda number, _: signal.pidfd_send_signal(pidfd, number))
 while True:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
@@ -96,6 +97,8 @@ class RunFront:
         #: The pids of its keepers, the newest last.
         self.keepers: list[int] = []
         self._said: list[str] = []
+        #: How the command has ended that was settled last, as waitpid(2) has it.
+        self.status = -1
         self.pidfd = os.pidfd_open(self.process.pid)
 
     def __enter__(self) -> Self:
@@ -166,7 +169,9 @@ class RunFront:
         """Wait until a run within the run is settled; return what its front was told."""
         while not (line := self.line()).startswith("ACCOUNT "):
             assert line, "there is no account"
-        assert self.line().startswith("STATUS ")
+        status = self.line()
+        assert status.startswith("STATUS ")
+        self.status = int(status.removeprefix("STATUS "))
         return RunAccount.from_json(line.removeprefix("ACCOUNT "))
 
     def wait_for_rows(self, count: int) -> None:

@@ -11,6 +11,7 @@ keeper.py       Keeper: the process that settles, as its front has it
 serving.py      that process
 served.py       ServedRun: one run, as that has it
 messages.py     what the two tell each other
+isolate.py      namespaces of its own for a command
 filter.py       the filter of system calls that a command runs under
 notices.py      what it holds, and what that is about to make
 onbehalf.py     System V objects, made for who asks for them

@@ -85,28 +85,18 @@ class Keeper:
     def before_exec(self) -> None:
         """Mark this process, a forked child that is about to become the command, as the run's.
 
-        It marks `os.environ`, too, which the command is to get.
+        It marks `os.environ`, too, which the command is to get. With `isolate`, it returns in a
+        child of that child, and raises IsolationUnavailableError where that cannot be had.
         """
         set_tag(os.getpid(), self._facts.tag)
         os.environ[RUN_VARIABLE] = self._facts.nonce
-        if self._joining is None:
-            # It is under the filter of the run that this one is in.
-            return
-        os.environ.pop(KEEPER_VARIABLE, None)
-        if self._facts.options.observe == "none":
-            return
-        from probate.run.filter import ObservationUnavailableError, install
+        options = self._facts.options
+        if options.isolate:
+            from probate.run.isolate import isolate
 
-        try:
-            listener = install(allow_setuid=self._facts.options.allow_setuid)
-        except ObservationUnavailableError as error:
-            self._tell({"note": str(error)})
-            return
-        os.environ[KEEPER_VARIABLE] = self._joining_name
-        # This process has them until it executes the command, whose calls are held until then.
-        send(self._to_front, {"listener": True}, listener)
-        self._tell({"listener": True}, listener)
-        os.close(listener)
+            isolate(options.grace, self._look_on)
+        else:
+            self._look_on()
 
     def started(self, os_pid: int, pidfd: int) -> None:
         """Tell the keeper that the command runs, or was forked, as this OS process."""
@@ -155,6 +145,27 @@ class Keeper:
         return True
 
     # -- inside --------------------------------------------------------------
+
+    def _look_on(self) -> None:
+        """Put this process, the child, under the filter, and hand on its listener."""
+        if self._joining is None:
+            # It is under the filter of the run that this one is in.
+            return
+        os.environ.pop(KEEPER_VARIABLE, None)
+        if self._facts.options.observe == "none":
+            return
+        from probate.run.filter import ObservationUnavailableError, install
+
+        try:
+            listener = install(allow_setuid=self._facts.options.allow_setuid)
+        except ObservationUnavailableError as error:
+            self._tell({"note": str(error)})
+            return
+        os.environ[KEEPER_VARIABLE] = self._joining_name
+        # This process has them until it executes the command, whose calls are held until then.
+        send(self._to_front, {"listener": True}, listener)
+        self._tell({"listener": True}, listener)
+        os.close(listener)
 
     def _has_joined(self, name: str) -> bool:
         """Join the run whose keeper has a socket of this name; tell whether that could be done."""

@@ -21,6 +21,7 @@ from probate.run.facts import RunFacts
 from probate.run.messages import receive, send
 from probate.run.served import ServedRun
 from probate.system.clib import libc
+from probate.system.closing import hold_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,9 +37,6 @@ _MOMENT: Final = 30.0
 
 #: PR_SET_NAME (prctl(2)).
 _SET_NAME: Final = 15
-
-#: Standard error's number.
-_LAST_STREAM: Final = 2
 
 #: What the kernel or a terminal may send, and no keeper ends of.
 _IGNORED: Final = (
@@ -288,11 +286,5 @@ def _settle_in(kept: set[int]) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in range(_LAST_STREAM + 1):
-        os.dup2(null, fd)
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  names are what is needed
-        if int(name) > _LAST_STREAM and int(name) not in kept:
-            with suppress(OSError):
-                os.close(int(name))
+    hold_only(kept)
     libc().prctl(_SET_NAME, b"probate-keeper", 0, 0, 0)

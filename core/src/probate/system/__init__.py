@@ -17,6 +17,7 @@ mapdescriptor.py  MapDescriptor: the number that an mmap.mmap keeps to itself
 forking.py     forget_in_forked_child: a forked child owns nothing
 allobjects.py  heap: all objects of the interpreter, looked at by one at a time
 future.py      Future: one that an exception of a signal handler leaves whole
+closing.py     all descriptors let go of, in a process that was forked to live on by itself
 clib.py        the C library, for what Python has no functions for
 callthread.py  CallThread: calls one after another, on a thread that can be left behind
 log.py         the logger `probate`
