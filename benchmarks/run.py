@@ -26,6 +26,7 @@ from measure import Row, Series
 #: Modules of rows, in the order of the table; each has a function `rows`.
 MODULES: Final = (
     "closing", "bookkeeping", "scale", "workers", "spawning", "trees", "journal", "starting",
+    "running",
 )  # fmt: skip
 
 #: Between these a document has its table.

@@ -28,12 +28,12 @@ def seconds(command: Sequence[str], folder: str) -> float:
     """Run a command to its end; how long it took, by the clock on the wall."""
     started = time.perf_counter()
     subprocess.run(
-        command, check=True, stdout=subprocess.DEVNULL, cwd=folder, env=_environment(folder)
+        command, check=True, stdout=subprocess.DEVNULL, cwd=folder, env=environment(folder)
     )
     return time.perf_counter() - started
 
 
-def _environment(folder: str) -> dict[str, str]:
+def environment(folder: str) -> dict[str, str]:
     """Without settings; all modules compiled, on either side, as pip leaves what it installs.
 
     Of what is installed editable it compiles nothing, and where bytecode is not to be written,
@@ -50,7 +50,7 @@ def _environment(folder: str) -> dict[str, str]:
 def loaded_kinds(folder: str) -> int:
     """How many kinds `probate plugins` lists as loaded."""
     command = (PROBATE, "plugins", "--json")
-    listed = subprocess.check_output(command, cwd=folder, env=_environment(folder))
+    listed = subprocess.check_output(command, cwd=folder, env=environment(folder))
     return sum(record["status"] == "loaded" for record in json.loads(listed))
 
 
