@@ -23,7 +23,7 @@ class RunOptions(NamedTuple):
     argv: tuple[str, ...]
     #: Seconds that whoever is left gets to stop, from SIGTERM to SIGKILL.
     grace: float = 5.0
-    #: When temporary files go: after an abnormal end, or always; "report" gives back nothing.
+    #: When temporary files go: after an abnormal end, or any; "report" leaves all that has a name.
     settle: Literal["crash", "all", "report"] = "crash"
     #: Whether it gets namespaces of its own: user, IPC, PID and mount.
     isolate: bool = False
@@ -66,7 +66,7 @@ OPTIONS: Final = (
     Option(
         "--settle",
         "When temporary files go: after an abnormal end (crash, the default), after any (all). "
-        "With report, nothing is given back, but reported.",
+        "With report, what has a name is left, and reported.",
         choices=("crash", "all", "report"),
     ),
     Option(
