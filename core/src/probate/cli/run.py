@@ -46,7 +46,8 @@ def run_with(options: RunOptions) -> int:
     same signal.
     """
     from probate.errors import ProbateError
-    from probate.run.front import die_of, run
+    from probate.run.front import run
+    from probate.run.signalqueue import die_of
 
     try:
         ended = run(options)
@@ -55,8 +56,9 @@ def run_with(options: RunOptions) -> int:
     if ended.failure:
         _complain(ended.failure)
     print_account(ended.account, options)
-    if ended.is_by_key:
-        die_of(ended.status)
+    if ended.key:
+        # So a shell that runs a loop ends it as well when somebody presses Ctrl-C.
+        die_of(ended.key)
     return ended.code
 
 

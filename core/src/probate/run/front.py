@@ -8,7 +8,6 @@ what is left, also when this one is dead.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import select
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from probate.run.account import RunAccount
     from probate.run.options import RunOptions
 
-#: PR_SET_DUMPABLE (prctl(2)).
-_SET_DUMPABLE: Final = 4
-
 #: What stops a process, unless it handles that.
 _STOPPING: Final = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
@@ -47,8 +43,8 @@ class Ended(NamedTuple):
     failure: str
     #: What became of what it had left.
     account: RunAccount
-    #: Whether the signal that it ended by had come from the terminal, to us as well.
-    is_by_key: bool
+    #: The signal that it ended by, if a key of the terminal has sent it, to us as well; or 0.
+    key: int
 
     @property
     def code(self) -> int:
@@ -94,19 +90,7 @@ def run(options: RunOptions) -> Ended:
     _reap()
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     is_by_key = number in _KEYS and number in front.keys
-    return Ended(status, command.failure, account, is_by_key)
-
-
-def die_of(status: int) -> None:
-    """End by the signal that a command has ended by, without a core: it has left its own.
-
-    So a shell that runs a loop ends it as well when somebody presses Ctrl-C.
-    """
-    number = os.WTERMSIG(status)
-    ctypes.CDLL(None).prctl(_SET_DUMPABLE, ctypes.c_ulong(0), 0, 0, 0)
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    return Ended(status, command.failure, account, number if is_by_key else 0)
 
 
 @final

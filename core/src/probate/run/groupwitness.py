@@ -14,6 +14,8 @@ import signal
 import struct
 from typing import TYPE_CHECKING, Final, NoReturn, final
 
+from probate.system.closing import hold_only
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -77,14 +79,8 @@ def wait_for_group() -> None:
 
 def _look(questions: int, answers: int) -> NoReturn:
     try:
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for stream in range(3):
-            os.dup2(nothing, stream)
         # Nothing of what we were given is to be held by it.
-        low, high = sorted((questions, answers))
-        os.closerange(3, low)
-        os.closerange(low + 1, high)
-        os.closerange(high + 1, os.sysconf("SC_OPEN_MAX"))
+        hold_only({questions, answers})
         while os.read(questions, 1):
             os.write(answers, _SEEN.pack(0, 0) + b"".join(_seen()))
     finally:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from probate.errors import ProbateError
 from probate.run.messages import receive, send
+from probate.run.signalqueue import SignalQueue, die_of
 from probate.system.clib import libc
 from probate.system.closing import hold_only
 
@@ -155,29 +156,28 @@ def _stand_for(channel: socket.socket, init: int, front: int) -> NoReturn:
         os.waitpid(init, 0)
         raise IsolationUnavailableError(str(message.get("problem", "its init has died")))
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        signals = _SignalDescriptor()
+        signals = SignalQueue()
         pidfd = descriptors[0]
-        hold_only({channel.fileno(), pidfd, signals.fd})
+        hold_only({channel.fileno(), pidfd, signals.fileno()})
         _end_as(_relay(channel, signals, pidfd, front), init)
     finally:
         os._exit(1)
 
 
-def _relay(channel: socket.socket, signals: _SignalDescriptor, command: int, front: int) -> int:
+def _relay(channel: socket.socket, signals: SignalQueue, command: int, front: int) -> int:
     """Pass on what the front sends, and stop with the command; return how that has ended."""
     _be_continued_by(channel)
     poll = select.poll()
-    for fd in (channel.fileno(), signals.fd):
+    for fd in (channel.fileno(), signals.fileno()):
         poll.register(fd, select.POLLIN)
     while True:
         events = dict(poll.poll())
-        if signals.fd in events:
-            for number, sender in signals.read():
+        if signals.fileno() in events:
+            for arrived in signals.read():
                 # Others reach the command themselves: it is in the same process group.
-                if sender == front:
+                if arrived.sender == front:
                     with suppress(OSError):
-                        signal.pidfd_send_signal(command, number)
+                        signal.pidfd_send_signal(command, arrived.number)
         if channel.fileno() in events:
             message, _ = receive(channel)
             if "stopped" in message:
@@ -207,44 +207,11 @@ def _end_as(status: int, init: int) -> NoReturn:
     os.waitpid(init, 0)
     if not os.WIFSIGNALED(status):
         os._exit(os.WEXITSTATUS(status))
-    number = os.WTERMSIG(status)
-    # It has left its own core, if any.
-    libc().prctl(_SET_DUMPABLE, ctypes.c_ulong(0), 0, 0, 0)
-    with suppress(OSError):
-        # Of SIGKILL there is no other.
-        signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    die_of(os.WTERMSIG(status))
     os._exit(1)
 
 
 # -- what is below -----------------------------------------------------------
-
-
-class _SignalDescriptor:
-    """Reads signals that are blocked, with their senders (signalfd(2))."""
-
-    #: `struct signalfd_siginfo`: the number first; the sender, after errno and code.
-    _SIZE: Final = 128
-    _SENDER_AT: Final = 12
-
-    def __init__(self) -> None:
-        mask = (ctypes.c_uint64 * 16)(0xFFFFFFFFFFFFFFFF)
-        # SFD_CLOEXEC | SFD_NONBLOCK.
-        self.fd: int = libc().signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
-        _check(min(self.fd, 0), "signalfd")
-
-    def read(self) -> list[tuple[int, int]]:
-        """Return the numbers of those that have come, and who has sent each."""
-        found = b""
-        with suppress(BlockingIOError):
-            found = os.read(self.fd, self._SIZE * 16)
-        starts = range(0, len(found), self._SIZE)
-        return [(_uint(found, at), _uint(found, at + self._SENDER_AT)) for at in starts]
-
-
-def _uint(data: bytes, at: int) -> int:
-    return int.from_bytes(data[at : at + 4], "little")
 
 
 def _mount(

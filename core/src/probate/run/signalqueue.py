@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import struct
 from typing import Final, NamedTuple, final
+
+from probate.system.clib import libc
+
+#: PR_SET_DUMPABLE (prctl(2)).
+_SET_DUMPABLE: Final = 4
 
 #: struct signalfd_siginfo (signalfd(2)): its size, and ssi_signo, ssi_errno, ssi_code, ssi_pid.
 _SIZE: Final = 128
@@ -42,10 +48,9 @@ class SignalQueue:
         """Raises OSError."""
         #: What was blocked before: whoever is started is to find it so again.
         self.mask_before: Final = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        libc = ctypes.CDLL(None, use_errno=True)
         # A sigset_t of the C library's, in which all signals are; it has 1024 bits.
         everything = (ctypes.c_char * 128).from_buffer_copy(b"\xff" * 128)
-        self._number: Final[int] = libc.signalfd(-1, everything, os.O_CLOEXEC | os.O_NONBLOCK)
+        self._number: Final[int] = libc().signalfd(-1, everything, os.O_CLOEXEC | os.O_NONBLOCK)
         if self._number < 0:
             number = ctypes.get_errno()
             raise OSError(number, f"signalfd: {os.strerror(number)}")
@@ -64,3 +69,16 @@ class SignalQueue:
                 return arrived
             number, _, code, sender = _HEAD.unpack_from(info)
             arrived.append(Arrived(number, code, sender))
+
+
+def die_of(number: int) -> None:
+    """End by a signal that is blocked, as another process has: without a core, since that has its.
+
+    Returns if there is no such signal that would end us.
+    """
+    libc().prctl(_SET_DUMPABLE, ctypes.c_ulong(0), 0, 0, 0)
+    with contextlib.suppress(OSError):
+        # Of SIGKILL there is no other.
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
