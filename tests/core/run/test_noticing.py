@@ -277,3 +277,33 @@ def test_the_account_of_a_front_that_was_killed_is_kept_for_a_sweep(
         (host,) = read_accounts(str(tmp_path))
         assert [row.description for row in host.rows] == [f"shared memory {name}"]
         assert host.pid == front.process.pid
+
+
+def test_ordinary_files_that_are_held_are_told_of(tmp_path: Path, place: Path, name: str) -> None:
+    """A lock file, and the backing of a map, that are left with those who hold them."""
+    source = textwrap.dedent(
+        f"""
+        import fcntl, mmap, os, signal, time
+        lock = open("{place}/lock", "w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        backing = open("{place}/backing", "w+b")
+        backing.truncate(4096)
+        mapped = mmap.mmap(backing.fileno(), 4096)
+        before = open("{tmp_path}/before")
+        fcntl.flock(before, fcntl.LOCK_SH)
+        open("{place}/result", "w").close()
+        if os.fork() == 0:
+            os.write(1, b"made\\n")
+            time.sleep(1000)
+        time.sleep(1000)
+        """
+    )
+    (tmp_path / "before").touch()
+    with RunFront(sys.executable, "-c", source, state=tmp_path / "s", settle="all") as front:
+        assert front.line() == "made"
+        os.kill(front.command, signal.SIGKILL)
+        account = front.account()
+
+        told = {each.description: each.evidence for each in account.settled if each.is_kept}
+        assert told == {f"file {place}/lock": "held", f"file {place}/backing": "held"}
+        assert {each.name for each in place.iterdir()} == {"lock", "backing", "result"}

@@ -20,6 +20,8 @@ watching.py     Watch: what becomes of what is noticed
 rows.py         what was made, in the journal
 tree.py         the OS processes of a run: found, and ended
 ending.py       the end of a run
+held.py         ordinary files that it has made and holds
+kinds.py        the kinds that it needs then
 account.py      what became of what was left
 
 All of it is private, and imports little: what starts a command is waited for.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from probate.run.account import RunAccount, SettledThing
+from probate.run.held import held_files, things_held
+from probate.run.kinds import kinds
 from probate.run.tree import names_of
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ def end_run(
     watch, if anything was noticed; `status` is how the command has ended (waitpid(2)), None if
     nobody knows.
     """
+    members = run.tree.members()
+    held = held_files(members, run.facts.begun) if members else {}
     things = run.tree.end(run.facts.options.grace if _is_asked(status) else 0)
     if run.tree.unsure:
         who = names_of(run.tree.unsure)
@@ -53,13 +57,14 @@ def end_run(
         found = rows.of(run.owner)
         if len(found) > 1:
             things += _settle(watch, found, run.facts.options.settle, is_saved=status is None)
+        things += things_held(held, (row["notice"][2] for _, row in found if "notice" in row))
         if rows.problem:
             run.note(f"not all was noted in the journal: {rows.problem}")
     return RunAccount(tuple(things), tuple(run.notes.values()))
 
 
 def _settle(
-    watch: Watch, found: list[tuple[int, dict[str, object]]], policy: str, *, is_saved: bool
+    watch: Watch, found: list[tuple[int, dict[str, Any]]], policy: str, *, is_saved: bool
 ) -> list[SettledThing]:
     # Imported here: there is nothing to settle, most often.
     from probate.settlement.account import HostAccount, HostState
@@ -68,7 +73,7 @@ def _settle(
     rows = watch.rows
     header = rows.header
     host = "run" if rows.folder is None else rows.folder.name
-    results = settle_rows(host, header, found, policy=policy)
+    results = settle_rows(host, header, found, kinds(), policy=policy)
     kept = {row.row for row in results.rows if row.is_kept}
     tried = {row.number for row in results.tried if f"{host}:{row.number}" in kept}
     rows.drop(number for number, _ in found if number not in tried)
@@ -83,7 +88,7 @@ def _settle(
         )
         with suppress(OSError):
             save_account(rows.folder.parent, account)
-    makers = {f"{host}:{number}": row["notice"][1] for number, row in found if "notice" in row}  # type: ignore[index]  # as `Notice.to_row` has it
+    makers = {f"{host}:{number}": row["notice"][1] for number, row in found if "notice" in row}
     return [
         SettledThing(
             row.kind,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from typing import Any, Final, NamedTuple, Self, final
 
 from probate.run.options import RunOptions
@@ -27,6 +28,8 @@ class RunFacts(NamedTuple):
     front: int
     #: When the front was started, in clock ticks since boot.
     started: int
+    #: When the run began, in ns since the epoch.
+    begun: int
     nonce: str
     tag: int
     options: RunOptions
@@ -36,7 +39,8 @@ class RunFacts(NamedTuple):
         """Return those of a run whose front is this process."""
         front = os.getpid()
         started = start_time_of(front)
-        return cls(front, started, os.urandom(8).hex(), tag_for(front, started), options)
+        tag = tag_for(front, started)
+        return cls(front, started, time.time_ns(), os.urandom(8).hex(), tag, options)
 
     def tree(self) -> RunTree:
         """Return the tree, of which nobody is known yet."""

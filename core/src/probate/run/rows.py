@@ -88,9 +88,6 @@ class RunRows:
         #: Why rows cannot be written; nothing if they can.
         self.problem = ""
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
     def open(self, front: int) -> None:
         """Make a store for a front, which outlives this process. Raises OSError."""
         self.header = header_of(front)
@@ -139,6 +136,11 @@ class RunRows:
         """Note that a command has ended by itself: its data is left, whoever settles."""
         self._owners[owner]["ended"] = True
         self._put(owner, self._owners[owner])
+
+    @property
+    def has_things(self) -> bool:
+        """Whether there are rows of others than processes."""
+        return any(row.notice.call not in _OF_PROCESSES for row in [*self._rows.values()])
 
     def has_command(self, owner: int) -> bool:
         """Tell whether it is noted which OS process a command is."""

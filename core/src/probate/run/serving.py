@@ -18,6 +18,7 @@ from probate.errors import describe_error
 from probate.run.account import RunAccount
 from probate.run.ending import end_run
 from probate.run.facts import RunFacts
+from probate.run.kinds import load_ahead
 from probate.run.messages import receive, send
 from probate.run.served import ServedRun
 from probate.system.clib import libc
@@ -34,6 +35,9 @@ CREDENTIALS: Final = 12
 
 #: Milliseconds after which it is worth the while to note a command in the journal.
 _MOMENT: Final = 30.0
+
+#: Seconds after which what is made, and there still, seems to be there for good.
+_LASTING: Final = 1.0
 
 #: PR_SET_NAME (prctl(2)).
 _SET_NAME: Final = 15
@@ -93,6 +97,8 @@ class Serving:
         #: As soon as there is something to watch, or the command has run for a moment.
         self._watch: Watch | None = None
         self._listener = -1
+        #: When to load what is needed in the end; None if nothing was noticed since.
+        self._ahead_at: float | None = None
         self._poll = select.poll()
         #: What is called with what has happened, by descriptor.
         self._handlers: dict[int, Callable[[int], object]] = {}
@@ -117,6 +123,7 @@ class Serving:
                 self._watch = self._watch or self._start_watch()
                 self._watch.sweep_others()
                 self._watch.rows.look()
+                self._load_ahead(self._watch)
         if self._watch is not None:
             self._watch.rows.close()
         self._main.tell_account()
@@ -218,6 +225,8 @@ class Serving:
                 # A keeper before had received it, and it is answered by now.
                 return
         self._watch.serve()
+        if self._ahead_at is None:
+            self._ahead_at = time.monotonic() + _LASTING
 
     # -- what is done --------------------------------------------------------
 
@@ -250,13 +259,22 @@ class Serving:
             run.account = RunAccount((), (*run.notes.values(), problem))
         os.eventfd_write(run.done, 1)
 
+    def _load_ahead(self, watch: Watch) -> None:
+        """Load what is needed in the end, if something was made that is there for a while."""
+        if self._ahead_at is not None and self._ahead_at <= time.monotonic():
+            # Whatever is noticed next looks again.
+            self._ahead_at = None
+            if watch.rows.has_things:
+                load_ahead()
+                self._ahead_at = math.inf
+
     def _pause(self) -> float | None:
         """Return the milliseconds until something is to be done unasked; None for never."""
         if self._main.settling is None and (self._watch is None or not self._watch.has_swept):
             return _MOMENT
         if self._watch is None:
             return None
-        due = self._watch.rows.due
+        due = min(self._watch.rows.due, self._ahead_at or math.inf)
         return None if math.isinf(due) else max(0.0, due - time.monotonic()) * 1000
 
     def _handle(self, fd: int, handler: Callable[[int], object]) -> None:

@@ -100,6 +100,11 @@ class RunTree:
         self.unsure.difference_update(done)
         return new
 
+    def members(self) -> list[int]:
+        """Look, and return the pids of all that live."""
+        self.scan()
+        return self._alive()
+
     def end(self, grace: float) -> list[SettledThing]:
         """End all of it, and say who that was. With a grace, they are asked to stop first."""
         self.scan()

@@ -1,0 +1,40 @@
+"""The kinds that a run needs in the end: they know what the things are, and how they are removed.
+
+All are loaded, since each may know whose a thing is; ahead of the end if that can be, since it
+takes longer than all else that is done then.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from probate.orchestrator import ResourceOrchestrator
+
+_lock: Final = threading.Lock()
+
+#: Seconds for which a thread that imports keeps the one that serves from running, at most.
+_TURN: Final = 0.0005
+
+
+def kinds() -> ResourceOrchestrator:
+    """Return all kinds that are installed."""
+    with _lock:
+        return _load()
+
+
+def load_ahead() -> None:
+    """Load them on a thread of their own, once."""
+    sys.setswitchinterval(_TURN)
+    threading.Thread(target=kinds, daemon=True).start()
+
+
+@functools.cache
+def _load() -> ResourceOrchestrator:
+    import probate.settlement.settling  # noqa: F401  what uses them
+    from probate.orchestrator import ResourceOrchestrator
+
+    return ResourceOrchestrator().discover()
