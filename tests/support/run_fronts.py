@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Self, final
 
 from probate.journal.store import read_rows
 from probate.run.account import RunAccount
-from probate.system import read_proc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -203,11 +202,15 @@ def wait_until(holds: Callable[[], object], what: str = "it never came") -> None
 
 
 def is_alive(os_pid: int) -> bool:
-    """Whether an OS process lives, and is no zombie."""
+    """Whether an OS process lives, or any of its threads, by which it may hold a lock still."""
     try:
-        return read_proc(f"/proc/{os_pid}/stat").rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except OSError:
+        pidfd = os.pidfd_open(os_pid)
+    except (ProcessLookupError, ValueError):
         return False
+    try:
+        return not select.select([pidfd], [], [], 0)[0]
+    finally:
+        os.close(pidfd)
 
 
 def wait_for_end(*os_pids: int) -> None:

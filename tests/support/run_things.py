@@ -172,3 +172,10 @@ def remove(thing: str) -> None:
         Path(thing).rmdir()
     else:
         Path(thing).unlink()
+
+
+def remove_called(name: str) -> None:
+    """Remove what is called so in the folders that all share."""
+    for folder in ("/dev/shm", "/tmp"):
+        for path in Path(folder).glob(f"*{name}*"):
+            remove(str(path))

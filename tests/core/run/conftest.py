@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from run_things import remove_called
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @pytest.fixture
-def name() -> str:
-    """What a test calls what it makes."""
-    return f"probate-test-{secrets.token_hex(8)}"
+def name() -> Iterator[str]:
+    """What a test calls what it makes, of which nothing is left, even if it fails."""
+    name = f"probate-test-{secrets.token_hex(8)}"
+    yield name
+    remove_called(name)
 
 
 @pytest.fixture

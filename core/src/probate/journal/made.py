@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from probate.journal.handles import birth_time, ipc_namespace, queue_handle
 from probate.journal.pinned import path_identity
+from probate.journal.sysv import sysv_status
 from probate.system.clib import libc
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def is_there(notice: Notice) -> bool:
     """Tell whether there is anything by the name of a notice."""
     if notice.call == "mq_open":
         return has_queue(notice.name)
-    return os.path.lexists(notice.name) if notice.call in _IS_MADE_BY else True
+    if notice.call in _IS_MADE_BY:
+        return os.path.lexists(notice.name)
+    return sysv_status(notice.identity["which"], notice.identity["id"]) is not None
 
 
 def identity_of(notice: Notice) -> Mapping[str, Any] | None:

@@ -199,9 +199,12 @@ class Keeper:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Else it would come to us as an orphan, and be of our tree.
         _set_subreaper(False)
+        own = os.pidfd_open(self._facts.front)
         try:
             with theirs:
-                _fork_twice(lambda: serve(theirs, joining, self._facts, self._page, self._listener))
+                _fork_twice(
+                    lambda: serve(theirs, joining, own, self._facts, self._page, self._listener)
+                )
             if self._facts.options.observe != "none":
                 # While the keeper gets ready: the child needs it.
                 import probate.run.filter  # noqa: F401  as above
@@ -216,6 +219,7 @@ class Keeper:
                 "leaves: try again, or start it without probate run"
             ) from error
         finally:
+            os.close(own)
             _set_subreaper(True)
         ours.settimeout(None)
         self._channel, self.pidfd = ours, descriptors[0]
@@ -235,6 +239,8 @@ class Keeper:
                 message, descriptors = receive(channel)
                 if not message:
                     raise OSError("the keeper has died")
+                if "problem" in message:
+                    self._notes.append(f"the keeper has failed: {message['problem']}")
                 if "account" in message:
                     account = RunAccount.from_json(read_text(descriptors[0]))
                     self._close()

@@ -58,15 +58,19 @@ _IGNORED: Final = (
 
 
 def serve(
-    channel: socket.socket, joining: socket.socket, facts: RunFacts, page: SharedPage, listener: int
+    channel: socket.socket,
+    joining: socket.socket,
+    front: int,
+    facts: RunFacts,
+    page: SharedPage,
+    listener: int,
 ) -> None:
     """Be the keeper: serve until all is settled, and never return.
 
-    By `joining` come the fronts of runs within the run; `listener` is what a keeper before has
-    served, or -1.
+    By `joining` come the fronts of runs within the run; `front` is the pidfd of this one's;
+    `listener` is what a keeper before has served, or -1.
     """
     try:
-        front = os.pidfd_open(facts.front)
         _settle_in({channel.fileno(), joining.fileno(), front, listener})
         _send_armed(channel)
         Serving(ServedRun(channel, front, facts), joining, page).run(listener)
