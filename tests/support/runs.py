@@ -18,6 +18,7 @@ PROBATE: Final = Path(sys.executable).with_name("probate")
 
 #: What stands before a command; nothing, so that a test is known to be right, and then us.
 RUN: Final = (str(PROBATE), "run", "--")
+ISOLATED: Final = (str(PROBATE), "run", "--isolate", "--")
 bare_and_run: Final = pytest.mark.parametrize("prefix", [(), RUN], ids=["bare", "run"])
 
 

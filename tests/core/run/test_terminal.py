@@ -15,7 +15,7 @@ import full_screen
 import pytest
 import signals_seen
 from processes_kernel import eventually, lives, parent, state
-from runs import PROBATE, RUN, bare_and_run
+from runs import ISOLATED, PROBATE, RUN, bare_and_run
 from shells import CTRL_BACKSLASH, CTRL_C, CTRL_D, CTRL_Z, PROMPT, Shell
 
 if TYPE_CHECKING:
@@ -50,6 +50,12 @@ def run(request: pytest.FixtureRequest) -> str:
     return "".join(f"{shlex.quote(word)} " for word in request.param)
 
 
+#: In namespaces of its own, too: all that looks from inside, where pids are others.
+isolated_as_well = pytest.mark.parametrize(
+    "run", [(), RUN, ISOLATED], ids=["bare", "run", "isolated"], indirect=True
+)
+
+
 def check_that_cat_works(shell: Shell) -> None:
     shell.type("typed\n")
     shell.until("typed\r\ntyped\r\n")
@@ -82,6 +88,7 @@ def test_a_key_or_a_new_size_comes_to_the_command_once(
     assert "SIG" not in shell.until("over\r\n")
 
 
+@isolated_as_well
 @pytest.mark.parametrize(("key", "code"), [(CTRL_C, 130), (CTRL_BACKSLASH, 131)], ids=["C", "B"])
 def test_a_key_ends_it(shell: Shell, run: str, key: str, code: int) -> None:
     """With the status that it has by itself."""
@@ -92,6 +99,7 @@ def test_a_key_ends_it(shell: Shell, run: str, key: str, code: int) -> None:
     assert shell.status() == code
 
 
+@isolated_as_well
 def test_a_key_ends_the_loop_that_it_is_in(shell: Shell, run: str) -> None:
     """A shell goes on with what follows if it takes a program to have handled the key."""
     shell.start(f"while :; do {run}{SLEEP}; echo again; done")
@@ -100,6 +108,7 @@ def test_a_key_ends_the_loop_that_it_is_in(shell: Shell, run: str) -> None:
     assert "again" not in shell.until(PROMPT)
 
 
+@isolated_as_well
 def test_a_program_may_take_the_key_for_itself(shell: Shell, run: str) -> None:
     """As one that asks whether it is meant: then the loop goes on, and the status is its own."""
     asking = "trap 'echo asked; exit 3' INT; echo looking $$; read x"
@@ -112,6 +121,7 @@ def test_a_program_may_take_the_key_for_itself(shell: Shell, run: str) -> None:
 # -- jobs --------------------------------------------------------------------
 
 
+@isolated_as_well
 def test_it_is_stopped_and_continued(shell: Shell, run: str) -> None:
     """By Ctrl-Z and fg, as often as one likes; what is typed then is the command's."""
     os_pid = shell.start(f"{run}{CAT}")
@@ -119,7 +129,7 @@ def test_it_is_stopped_and_continued(shell: Shell, run: str) -> None:
         shell.type(CTRL_Z)
         assert "Stopped" in shell.until(PROMPT)
         assert shell.status() == 128 + signal.SIGTSTP
-        assert state(os_pid) == "T"
+        assert "isolate" in run or state(os_pid) == "T"
         shell.type("fg\n")
         shell.until("cat")
         # Then it is in the foreground, where the next key goes.
@@ -140,6 +150,7 @@ def test_it_is_stopped_by_a_signal_that_nobody_can_catch(shell: Shell, run: str)
     check_that_cat_works(shell)
 
 
+@isolated_as_well
 def test_it_goes_on_in_the_background(shell: Shell, run: str, tmp_path: Path) -> None:
     """Stopped by Ctrl-Z, continued by bg, ended by `kill %1`, which tells it once."""
     os.mkfifo(tmp_path / "gate")
@@ -158,6 +169,7 @@ def test_it_goes_on_in_the_background(shell: Shell, run: str, tmp_path: Path) ->
     assert (tmp_path / "told").read_text() == "told\n"
 
 
+@isolated_as_well
 def test_it_may_not_read_from_the_background(shell: Shell, run: str) -> None:
     """It is stopped (SIGTTIN) until it is in the foreground."""
     shell.run(f"{run}cat &")
@@ -180,6 +192,7 @@ def test_it_may_not_write_from_the_background(shell: Shell, run: str) -> None:
     assert shell.status() == 0
 
 
+@isolated_as_well
 def test_a_pipeline_is_one_job(shell: Shell, run: str) -> None:
     """Each of its programs may read from the terminal, and all are stopped and continued."""
     last = "sh -c 'read x; echo looking $$; read x </dev/tty; echo got-$x; read x </dev/tty'"
@@ -232,6 +245,7 @@ def await_key(os_pid: int) -> None:
     eventually(lambda: state(os_pid) == "S", "it waits for a key")
 
 
+@isolated_as_well
 def test_an_editor(shell: Shell, run: str, tmp_path: Path) -> None:
     """It stops its whole group, and not only itself."""
     if shutil.which("vi") is None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 #: Number and sender of a signal; what it says begins with one of nobody, so as to be something.
 _SEEN: Final = struct.Struct("Ii")
 
-#: Seconds that it gets for an answer.
-_PATIENCE: Final = 0.2
+#: Seconds that it gets for an answer, until it is continued, should it be stopped, and after that.
+_PATIENCE: Final = (0.2, 10.0)
 
 
 @final
@@ -48,8 +48,10 @@ class GroupWitness:
         wait_for_group()
         with contextlib.suppress(OSError):
             os.write(self._questions, b"?")
-            if select.select([self._answers], [], [], _PATIENCE)[0]:
-                return set(_SEEN.iter_unpack(os.read(self._answers, select.PIPE_BUF)))
+            for patience in _PATIENCE:
+                if select.select([self._answers], [], [], patience)[0]:
+                    return set(_SEEN.iter_unpack(os.read(self._answers, select.PIPE_BUF)))
+                self.carry_on()
         return set()
 
     def carry_on(self) -> None:

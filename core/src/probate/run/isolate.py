@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from probate.errors import ProbateError
 from probate.run.messages import receive, send
 from probate.run.signalqueue import SignalQueue, die_of
+from probate.run.terminal import stop_by
 from probate.system.clib import libc
 from probate.system.closing import hold_only
 
@@ -181,15 +182,15 @@ def _relay(channel: socket.socket, signals: SignalQueue, command: int, front: in
         if channel.fileno() in events:
             message, _ = receive(channel)
             if "stopped" in message:
-                _stop_with(command, channel)
+                _stop_with(command, message["stopped"], channel)
             else:
                 # An init that was killed has told nothing, and taken the command with it.
                 return int(message.get("ended", signal.SIGKILL))
 
 
-def _stop_with(command: int, channel: socket.socket) -> None:
+def _stop_with(command: int, number: int, channel: socket.socket) -> None:
     """Stop, as the command has, until somebody continues this process, or the init has news."""
-    os.kill(os.getpid(), signal.SIGSTOP)
+    stop_by(number)
     if not select.select([channel], [], [], 0)[0]:
         with suppress(OSError):
             signal.pidfd_send_signal(command, signal.SIGCONT)

@@ -9,10 +9,7 @@ import contextlib
 import os
 import signal
 import termios
-from typing import TYPE_CHECKING, Any, Final, final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Any, Final, final
 
 
 def stop_as(number: int) -> None:
@@ -22,23 +19,18 @@ def stop_as(number: int) -> None:
     that no such shell looks after, an orphaned one, is not stopped by keys (POSIX, 11.1.4), nor
     are we by what stops the command.
     """
-    if number == signal.SIGSTOP and not _is_looked_after():
-        return
+    if number != signal.SIGSTOP or _is_looked_after():
+        stop_by(number)
+
+
+def stop_by(number: int) -> None:
+    """Stop by a signal that is blocked, until somebody continues us."""
     if number != signal.SIGSTOP:
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
-    with _unblocked(number):
-        # Here it stops.
-        pass
-
-
-@contextlib.contextmanager
-def _unblocked(number: int) -> Iterator[None]:
     before = signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    # Here it is stopped.
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _is_looked_after() -> bool:
