@@ -22,11 +22,14 @@ SEEN = (sys.executable, "-S", str(Path(signals_seen.__file__)))
 def seen_by(
     prefix: tuple[str, ...],
     command: tuple[str, ...],
-    act: Callable[[int], object],
+    act: Callable[[int, Callable[[], str]], object],
     *,
     before: Callable[[], object] | None = None,
 ) -> list[str]:
-    """The signals that the command has seen when `act` was called with the pid that we see."""
+    """The signals that the command has seen when `act` was called with the pid that we see.
+
+    And with a function that waits for the next of them, and returns its name on a line.
+    """
     with subprocess.Popen(
         [*prefix, *command],
         stdout=subprocess.PIPE,
@@ -37,7 +40,7 @@ def seen_by(
         try:
             assert ran.stdout is not None
             assert ran.stdout.readline().startswith("looking ")
-            act(ran.pid)
+            act(ran.pid, ran.stdout.readline)
             # What came before it is passed on before it.
             os.kill(ran.pid, signal.SIGRTMAX)
             *seen, over = ran.stdout.read().splitlines()
@@ -58,7 +61,7 @@ def test_a_signal_to_the_pid_that_is_seen(prefix: tuple[str, ...], name: str) ->
     """It is the command's."""
     number = getattr(signal, f"SIG{name}")
 
-    assert seen_by(prefix, SEEN, lambda pid: os.kill(pid, number)) == [f"SIG{name}"]
+    assert seen_by(prefix, SEEN, lambda pid, _: os.kill(pid, number)) == [f"SIG{name}"]
 
 
 @bare_and_run
@@ -67,14 +70,14 @@ def test_a_signal_to_the_whole_group(prefix: tuple[str, ...], name: str) -> None
     """As of `kill %1`: the command has it already, and is not told twice."""
     number = getattr(signal, f"SIG{name}")
 
-    assert seen_by(prefix, SEEN, lambda pid: os.killpg(pid, number)) == [f"SIG{name}"]
+    assert seen_by(prefix, SEEN, lambda pid, _: os.killpg(pid, number)) == [f"SIG{name}"]
 
 
 @bare_and_run
 def test_one_to_the_group_and_one_to_the_pid_are_two(prefix: tuple[str, ...]) -> None:
     """Whoever is impatient is heard."""
 
-    def twice(pid: int) -> None:
+    def twice(pid: int, _: object) -> None:
         os.killpg(pid, signal.SIGTERM)
         os.killpg(pid, signal.SIGHUP)
         os.kill(pid, signal.SIGALRM)
@@ -83,10 +86,25 @@ def test_one_to_the_group_and_one_to_the_pid_are_two(prefix: tuple[str, ...]) ->
 
 
 @bare_and_run
+def test_two_to_the_group_are_one_each(prefix: tuple[str, ...]) -> None:
+    """However closely they follow each other, as those of `bg` and `kill %1` do."""
+    rounds = 30
+
+    def signal_twice(pid: int, next_seen: Callable[[], str]) -> None:
+        for _ in range(rounds):
+            os.killpg(pid, signal.SIGCONT)
+            assert next_seen() == "SIGCONT\n"
+            os.killpg(pid, signal.SIGTERM)
+            assert next_seen() == "SIGTERM\n"
+
+    assert seen_by(prefix, SEEN, signal_twice) == []
+
+
+@bare_and_run
 def test_a_signal_of_the_command_to_its_own_group(prefix: tuple[str, ...]) -> None:
     """`kill 0`, as of a script that ends: each member gets it once."""
     script = "trap '' TERM; kill -HUP 0; exec \"$@\""
-    nothing = lambda pid: None  # noqa: E731
+    nothing = lambda pid, _: None  # noqa: E731
 
     def ignore() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -102,7 +120,7 @@ def test_a_signal_that_is_ignored_is_passed_on(prefix: tuple[str, ...]) -> None:
     def ignore() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    seen = seen_by(prefix, SEEN, lambda pid: os.kill(pid, signal.SIGHUP), before=ignore)
+    seen = seen_by(prefix, SEEN, lambda pid, _: os.kill(pid, signal.SIGHUP), before=ignore)
     assert seen == ["SIGHUP"]
 
 
@@ -114,14 +132,14 @@ def test_a_signal_that_came_before_the_command_did(prefix: tuple[str, ...]) -> N
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         os.kill(os.getpid(), signal.SIGTERM)
 
-    assert seen_by(prefix, SEEN, lambda pid: None, before=send) == ["SIGTERM"]
+    assert seen_by(prefix, SEEN, lambda pid, _: None, before=send) == ["SIGTERM"]
 
 
 @bare_and_run
 def test_a_group_that_was_stopped_goes_on(prefix: tuple[str, ...]) -> None:
     """Stopped as a whole, continued by the pid alone: the command goes on as well."""
 
-    def stop_and_go(pid: int) -> None:
+    def stop_and_go(pid: int, _: object) -> None:
         os.killpg(pid, signal.SIGSTOP)
         os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
         os.kill(pid, signal.SIGCONT)

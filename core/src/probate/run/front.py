@@ -123,7 +123,7 @@ class _Front:
                         poll.register(keeper, select.POLLIN)
                     continue
                 # What has come first is passed on first: whoever stops us may do so for long.
-                self._take(self._read())
+                self._pass_on_arrived()
                 # One signal may stand for several children.
                 if (status := self._reap()) is not None:
                     # The key that it has died of may be on its way to us.
@@ -147,30 +147,38 @@ class _Front:
         self.keys.update(each.number for each in arrived if not each.is_of_a_process)
         return arrived
 
-    def _take(self, arrived: Iterable[Arrived]) -> None:
-        sent = []
+    def _pass_on_arrived(self) -> None:
+        """Pass on what the command has not got with its group, in the order in which it came."""
+        arrived = more = self._read()
+        seen: set[tuple[int, int]] = set()
+        while sent := {each.number for each in more if self._is_to_be_asked_about(each)}:
+            if signal.SIGCONT in sent:
+                # It may have been stopped with us.
+                self._witness.carry_on()
+            seen |= self._witness.seen()
+            # What it has seen has come to us by then; what has come since, it is asked again.
+            wait_for_group()
+            more = self._read()
+            arrived = [*arrived, *more]
         for each in arrived:
-            if each.number == signal.SIGCHLD or each.sender == self._command.os_pid:
-                continue
-            if each.is_of_a_process:
-                sent.append(each)
-            elif each.number == signal.SIGHUP and not self._is_in_our_group():
-                # The terminal is gone, of which only the leader of the session is told.
+            if self._is_to_be_asked_about(each):
+                is_ours = (each.number, each.sender) not in seen
+                if each.number == signal.SIGCONT and is_ours:
+                    is_ours = self._is_to_be_continued(seen)
+            else:
+                # When the terminal is gone, the kernel tells the leader of the session alone.
+                is_gone = each.number == signal.SIGHUP and not each.is_of_a_process
+                is_ours = is_gone and not self._is_in_our_group()
+            if is_ours:
                 self.pass_on(each.number)
-        if sent:
-            self._pass_on_unseen(sent)
 
-    def _pass_on_unseen(self, sent: Iterable[Arrived]) -> None:
-        """Pass on what the command has not got with its group."""
-        numbers = {each.number for each in sent}
-        if signal.SIGCONT in numbers:
-            self._witness.carry_on()
-        seen = self._witness.seen()
-        for each in sent:
-            if (each.number, each.sender) not in seen and (
-                each.number != signal.SIGCONT or self._is_to_be_continued(seen)
-            ):
-                self.pass_on(each.number)
+    def _is_to_be_asked_about(self, arrived: Arrived) -> bool:
+        """Tell whether somebody has sent it, who may have meant us alone."""
+        return (
+            arrived.is_of_a_process
+            and arrived.number != signal.SIGCHLD
+            and arrived.sender != self._command.os_pid
+        )
 
     def _is_to_be_continued(self, seen: Iterable[tuple[int, int]]) -> bool:
         """Tell whether a SIGCONT that the witness does not have is ours to pass on.
