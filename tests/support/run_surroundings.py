@@ -26,6 +26,13 @@ def under_another_listener() -> None:
     os.set_inheritable(filters._install(architecture, filters.program(architecture, [])), True)
 
 
+def under_a_filter() -> None:
+    """All are under a filter, as in a container."""
+    if os.geteuid() != 0:
+        ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
+    filters._install(filters.native(), filters.program(filters.native(), []))
+
+
 if __name__ == "__main__":
     ctypes.CDLL(None)
     globals()[sys.argv[1]]()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import run_surroundings
 from run_fronts import RunFront, is_alive, wait_for_end, wait_until
 
 #: Starts a child, a daemon in a session of its own, and one that is stopped; says who they are.
@@ -133,20 +136,29 @@ def test_the_keeper_is_not_of_the_tree(tmp_path: Path) -> None:
         wait_for_end(*members, front.keeper)
 
 
-def test_a_stranger_with_the_environment_of_the_run_is_left(tmp_path: Path) -> None:
-    """As one that a service has started with it, which has no tag, and no filter: it is named."""
-    with RunFront("python3", "-c", THEN_WAITS, state=tmp_path) as front:
+@pytest.mark.parametrize("surroundings", [[], ["under_a_filter"]])
+def test_a_stranger_with_the_environment_of_the_run_is_left(
+    tmp_path: Path, surroundings: list[str]
+) -> None:
+    """As one that a service has started with it, which has no tag, and not our filter."""
+    by = [sys.executable, run_surroundings.__file__, *surroundings] if surroundings else []
+    support = str(Path(run_surroundings.__file__).parent)
+    environment = {"PYTHONPATH": support}
+    with RunFront(
+        "python3", "-c", THEN_WAITS, state=tmp_path, by=by, environment=environment
+    ) as front:
         main, *_ = tree_of(front)
-        environment = Path(f"/proc/{main}/environ").read_bytes().split(b"\0")
-        (nonce,) = [each for each in environment if each.startswith(b"PROBATE_RUN=")]
-        stranger = os.posix_spawnp("sleep", ["sleep", "1000"], {"PROBATE_RUN": nonce.decode()[12:]})
-        try:
-            wait_until(lambda: nonce in Path(f"/proc/{stranger}/environ").read_bytes())
-            os.kill(main, signal.SIGKILL)
-            account = front.account()
+        ours = Path(f"/proc/{main}/environ").read_bytes().split(b"\0")
+        (nonce,) = [each for each in ours if each.startswith(b"PROBATE_RUN=")]
+        environment = {**os.environ, **environment, "PROBATE_RUN": nonce.decode()[12:]}
+        with subprocess.Popen([*by, "sleep", "1000"], env=environment) as stranger:
+            try:
+                comm = Path(f"/proc/{stranger.pid}/comm")
+                wait_until(lambda: comm.read_text() == "sleep\n")
+                os.kill(main, signal.SIGKILL)
+                account = front.account()
 
-            assert is_alive(stranger)
-            assert [str(stranger) in note for note in account.notes] == [True]
-        finally:
-            os.kill(stranger, signal.SIGKILL)
-            os.waitpid(stranger, 0)
+                assert is_alive(stranger.pid)
+                assert [str(stranger.pid) in note for note in account.notes] == [True]
+            finally:
+                stranger.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import time
@@ -14,6 +15,10 @@ from probate.system.tagging import tag_for
 
 #: The environment variable that has the name of the socket by which runs within a run join it.
 KEEPER_VARIABLE: Final = "PROBATE_KEEPER"
+
+#: Numbers the runs of one process, above all numbers of trees that it starts otherwise.
+_FIRST_NUMBER: Final = 1 << 31
+_numbers: Final = itertools.count()
 
 #: The bytes of the memory that is shared, and where it says where the store is.
 _SIZE: Final = 8192
@@ -39,7 +44,7 @@ class RunFacts(NamedTuple):
         """Return those of a run whose front is this process."""
         front = os.getpid()
         started = start_time_of(front)
-        tag = tag_for(front, started)
+        tag = tag_for(front, started, _FIRST_NUMBER + next(_numbers))
         return cls(front, started, time.time_ns(), os.urandom(8).hex(), tag, options)
 
     def tree(self) -> RunTree:

@@ -34,7 +34,9 @@ def load_ahead() -> None:
 
 @functools.cache
 def _load() -> ResourceOrchestrator:
-    import probate.settlement.settling  # noqa: F401  what uses them
+    # What uses them, with all that it imports: two threads must not do so at a time, since modules
+    # that are half imported are seen then (the documentation of `importlib`).
+    import probate.settlement.settling  # noqa: F401  as above
     from probate.orchestrator import ResourceOrchestrator
 
     return ResourceOrchestrator().discover()

@@ -53,6 +53,8 @@ class RunTree:
         self._started = started
         self._marker = f"{RUN_VARIABLE}={nonce}".encode()
         self._tag = tag
+        #: How many filters this process is under, and so the tree as well: in a container, all are.
+        self._filters = _filters_of("self")
         #: Whether the tree runs under our filter.
         self.has_filter = False
         #: By pid: all members that are known, dead ones included for a while.
@@ -137,7 +139,7 @@ class RunTree:
             return False
         is_member = is_of_tree(
             has_nonce=has_nonce,
-            is_filtered=has_nonce and _is_filtered(os_pid),
+            is_filtered=has_nonce and _filters_of(os_pid) > self._filters,
             has_run_filter=self.has_filter,
             is_orphan=seen.parent == self._front,
         )
@@ -260,11 +262,15 @@ def _process_of(tid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(b"Tgid:"))
 
 
-def _is_filtered(os_pid: int) -> bool:
-    """Tell whether a process is under a filter of system calls (proc(5), Seccomp)."""
+def _filters_of(os_pid: int | str) -> int:
+    """Return how many filters of system calls a process is under (proc(5), Seccomp_filters)."""
+    count = 0
     with suppress(OSError):
-        return b"\nSeccomp:\t2\n" in read_proc(f"/proc/{os_pid}/status")
-    return False
+        for line in read_proc(f"/proc/{os_pid}/status").splitlines():
+            # The number is there since Linux 5.9; before, it is only known whether there are any.
+            if line.startswith((b"Seccomp:", b"Seccomp_filters:")):
+                count = int(line.split()[1])
+    return count
 
 
 def _name_of(os_pid: int) -> str:

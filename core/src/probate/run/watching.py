@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from probate.run.notices import Held
     from probate.run.served import ServedRun
 
+#: How long the name of a run is, at most, in the journal.
+_MOST_CHARACTERS: Final = 200
+
 #: Calls by which things are made that nobody sees, and what is said of them.
 _UNSEEN: Final = {
     "": "{} is a 32-bit program: what it made by a name is not seen",
@@ -65,7 +68,8 @@ class Watch:
         """Watch over a run, or one within it, too."""
         if run is not self._main:
             self._inner[run.facts.tag] = run
-        run.owner = self.rows.owner(" ".join(run.facts.options.argv), run.facts.nonce)
+        name = " ".join(run.facts.options.argv)[:_MOST_CHARACTERS]
+        run.owner = self.rows.owner(name, run.facts.nonce)
         if run.command:
             self.note_command(run)
 
