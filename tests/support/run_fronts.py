@@ -77,6 +77,7 @@ class RunFront:
         by: Sequence[str] = (),
         cwd: Path | None = None,
         environment: dict[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
         **options: Any,
     ) -> None:
         """`by` is a command that starts it; the options are those of `RunOptions`."""
@@ -87,6 +88,7 @@ class RunFront:
             bufsize=0,
             env={**os.environ, "PROBATE_STATE": str(state), **(environment or {})},
             cwd=cwd,
+            pass_fds=pass_fds,
         )
         self.state = state
         #: The pids of the command, and of those of runs within it.

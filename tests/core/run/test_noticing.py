@@ -307,3 +307,58 @@ def test_ordinary_files_that_are_held_are_told_of(tmp_path: Path, place: Path, n
         told = {each.description: each.evidence for each in account.settled if each.is_kept}
         assert told == {f"file {place}/lock": "held", f"file {place}/backing": "held"}
         assert {each.name for each in place.iterdir()} == {"lock", "backing", "result"}
+
+
+def test_what_an_outsider_makes_during_the_run_is_left(tmp_path: Path, name: str) -> None:
+    """Though the program opens it as it would make it, and nobody else uses it."""
+    path = Path("/dev/shm") / name
+    source = textwrap.dedent(
+        f"""
+        import os, sys, time
+        sys.path.insert(0, {SUPPORT!r})
+        import run_things
+        os.write(1, b"runs\\n")
+        while not os.path.exists("{path}"):
+            time.sleep(0.01)
+        os.write(1, run_things.shm("{name}").encode() + b"\\n")
+        time.sleep(1000)
+        """
+    )
+    with RunFront(sys.executable, "-c", source, state=tmp_path) as front:
+        assert front.line() == "runs"
+        path.touch()
+        assert front.line() == str(path)
+        os.kill(front.command, signal.SIGKILL)
+        account = front.account()
+
+        assert path.exists()
+        assert settled(account) == {}
+
+
+def test_a_socket_that_somebody_outside_serves_is_left(
+    tmp_path: Path, place: Path, name: str
+) -> None:
+    """The program has handed it on: whoever connects finds a server."""
+    ours, theirs = socket.socketpair()
+    source = textwrap.dedent(
+        f"""
+        import os, socket, time
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind("{place}/served")
+        listener.listen()
+        socket.send_fds(socket.socket(fileno={theirs.fileno()}), [b"!"], [listener.fileno()])
+        time.sleep(1000)
+        """
+    )
+    with ours, theirs:
+        os.set_inheritable(theirs.fileno(), True)
+        command = [sys.executable, "-c", source]
+        with RunFront(*command, state=tmp_path, pass_fds=[theirs.fileno()]) as front:
+            _, (fd,), _, _ = socket.recv_fds(ours, 1, 1)
+            with socket.socket(fileno=fd):
+                os.kill(front.command, signal.SIGKILL)
+                account = front.account()
+
+                (left,) = [each for each in account.settled if each.kind == "sockets"]
+                assert str(os.getpid()) in left.text
+                assert (place / "served").is_socket()
