@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from runs import PROBATE, RUN, bare_and_run, in_shell, run
+from runs import RUN, bare_and_run, in_shell, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,9 +47,9 @@ def test_a_signal_is_128_and_its_number(prefix: tuple[str, ...], name: str) -> N
 )
 def test_a_command_that_cannot_be_run_is_127_or_126(word: str, code: int, why: str) -> None:
     """As of env(1), which is asked as well."""
-    ran = run(RUN, word)
+    ran = run(RUN, word, env={"PATH": os.defpath})
 
-    assert ran.returncode == run((), "env", word).returncode == code
+    assert ran.returncode == run((), "env", word, env={"PATH": os.defpath}).returncode == code
     assert ran.stderr.decode() == f"probate: {word}: {why}\n"
 
 
