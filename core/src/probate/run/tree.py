@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: The environment variable that has the nonce of the innermost run.
 RUN_VARIABLE: Final = "PROBATE_RUN"
 
+#: Seconds that those get who end by themselves when the command has.
+_OWN_TIME: Final = 0.2
+
 #: Seconds that what was killed gets to be gone: the kernel has memory to free.
 _KILL_TIME: Final = 2.0
 
@@ -110,6 +113,11 @@ class RunTree:
     def end(self, grace: float) -> list[SettledThing]:
         """End all of it, and say who that was. With a grace, they are asked to stop first."""
         self.scan()
+        if grace > 0:
+            # Some end with the command by themselves, as trackers do that see its pipe close: they
+            # have work to do until then, and nobody gives them back.
+            self._wait(time.monotonic() + min(grace, _OWN_TIME))
+            self.scan()
         ended = {os_pid: _name_of(os_pid) for os_pid in self._alive()}
         if ended and grace > 0:
             self._ask(time.monotonic() + grace, ended)
