@@ -14,7 +14,7 @@ import functools
 import os
 import struct
 import time
-from typing import Final
+from typing import Any, Final, NoReturn
 
 from probate.system.clib import libc
 
@@ -33,21 +33,67 @@ _FILEID_NSFS: Final = "241"
 _FIRST_IPC_NAMESPACE: Final = f"inode:{0xEFFFFFFF}"
 
 
-#: include/uapi/linux/stat.h: what is asked for, the size of the answer, and where it is in it.
+#: `struct file_handle`, fcntl.h: how many bytes there are, and of which type; then these.
+_HANDLE: Final = struct.Struct("Ii")
+
+#: include/uapi/linux/stat.h: what is asked for, the size of the answer, and what is in it: the
+#: inode and the device, the time of birth.
+_STATX_INO: Final = 0x100
 _STATX_BTIME: Final = 0x800
 _STATX_SIZE: Final = 256
-_STATX_BTIME_AT: Final = 80
+_STATX_NUMBERS: Final = struct.Struct("=32xQ96xII")
+_STATX_BORN: Final = struct.Struct("=I76xqI")
+
+_CURRENT_FOLDER: Final = -100
+
+#: Where the kernel writes what nobody asks for.
+_IGNORED: Final = ctypes.byref(ctypes.c_int())
+
+#: Where it writes its answers: each is one call's at a time, of whatever thread or signal handler.
+_buffers: Final[list[Any]] = []
+
+
+def _take_buffer() -> Any:
+    try:
+        return _buffers.pop()
+    except IndexError:
+        return ctypes.create_string_buffer(max(_STATX_SIZE, _HANDLE.size + _MOST_BYTES))
+
+
+def _raise_errno() -> NoReturn:
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number))
+
+
+def device_and_inode(file: int | bytes) -> tuple[int, int, int]:
+    """Return what tells a file from any other while it is there, by its descriptor or its path.
+
+    As stat(2) does, but for the times: to the next write after somebody has looked at those the
+    kernel gives a new one, which takes longer than the look (multigrain timestamps, Linux 6.13).
+    Raises OSError.
+    """
+    buffer = _take_buffer()
+    if isinstance(file, int):
+        result = libc().statx(file, b"", _AT_EMPTY_PATH, _STATX_INO, buffer)
+    else:
+        result = libc().statx(_CURRENT_FOLDER, file, 0, _STATX_INO, buffer)
+    if result != 0:
+        _raise_errno()
+    numbers: tuple[int, int, int] = _STATX_NUMBERS.unpack_from(buffer)
+    _buffers.append(buffer)
+    return numbers
 
 
 def _handle(fd: int, flag: int = 0) -> str | None:
     """Ask for a handle, which is its type and its bytes as text; None, with errno, if refused."""
-    buffer = ctypes.create_string_buffer(8 + _MOST_BYTES)
-    struct.pack_into("I", buffer, 0, _MOST_BYTES)
-    mount = ctypes.c_int()
-    if libc().name_to_handle_at(fd, b"", buffer, ctypes.byref(mount), _AT_EMPTY_PATH | flag):
+    buffer = _take_buffer()
+    _HANDLE.pack_into(buffer, 0, _MOST_BYTES, 0)
+    if libc().name_to_handle_at(fd, b"", buffer, _IGNORED, _AT_EMPTY_PATH | flag):
         return None
-    length, kind = struct.unpack_from("Ii", buffer)
-    return f"{kind}:{buffer.raw[8 : 8 + length].hex()}"
+    length, kind = _HANDLE.unpack_from(buffer)
+    found = f"{kind}:{buffer[_HANDLE.size : _HANDLE.size + length].hex()}"
+    _buffers.append(buffer)
+    return found
 
 
 def file_handle(fd: int) -> str | None:
@@ -78,14 +124,12 @@ def birth_time(fd: int) -> int | None:
 
     As the kernel had it (statx(2), "stx_btime"). Raises OSError.
     """
-    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    buffer = _take_buffer()
     if libc().statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, buffer) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    if not struct.unpack_from("I", buffer)[0] & _STATX_BTIME:
-        return None
-    seconds, nanoseconds = struct.unpack_from("qI", buffer, _STATX_BTIME_AT)
-    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+        _raise_errno()
+    known, seconds, nanoseconds = _STATX_BORN.unpack_from(buffer)
+    _buffers.append(buffer)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds) if known & _STATX_BTIME else None
 
 
 def process_handle(pidfd: int) -> str | None:
@@ -103,7 +147,7 @@ def open_process(handle: str) -> int | None:
     """
     kind, _, text = handle.partition(":")
     data = bytes.fromhex(text)
-    buffer = ctypes.create_string_buffer(struct.pack("Ii", len(data), int(kind)) + data)
+    buffer = ctypes.create_string_buffer(_HANDLE.pack(len(data), int(kind)) + data)
     own = os.pidfd_open(os.getpid())
     try:
         fd: int = libc().open_by_handle_at(own, buffer, os.O_RDONLY | os.O_CLOEXEC)

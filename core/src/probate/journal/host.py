@@ -25,7 +25,7 @@ from probate.journal.handles import seconds_since_boot
 from probate.journal.header import header_of_this_host
 from probate.journal.hostreaper import host_reaper
 from probate.journal.programs import sees_dead_hosts, settler, sweeper
-from probate.journal.store import Store
+from probate.journal.store import LostNumberError, Store
 from probate.system.forking import forget_in_forked_child
 from probate.system.log import logger
 
@@ -144,9 +144,8 @@ class HostJournal:
 
         Raises JournalNotArmedError if nobody would settle should this process die; OSError.
         """
-        self.arm()
         number = next(self._numbers)
-        self._put(number, {"process": description})
+        self._put_first(number, {"process": description})
         return number
 
     def intend(self, kind: str, owner: int, named: Named[Any]) -> Row:
@@ -154,22 +153,14 @@ class HostJournal:
 
         Raises JournalNotArmedError if nobody would give it back should this process die; OSError.
         """
-        self.arm()
         row = Row(self, next(self._numbers), kind, owner, named)
-        self.write(row, "intent", {"uid": os.geteuid(), **named.before})
+        identity = {"uid": os.geteuid(), **named.before}
+        self._put_first(row.number, _values_of(row, "intent", identity))
         return row
 
     def write(self, row: Row, state: str, identity: Mapping[str, Any]) -> None:
         """Write a row. Raises OSError."""
-        value = {
-            "kind": row.kind,
-            "owner": row.owner,
-            "description": row.named.description,
-            "state": state,
-            "at": seconds_since_boot(),
-            "identity": identity,
-        }
-        self._put(row.number, value)
+        self._put(row.number, _values_of(row, state, identity))
 
     def delete(self, number: int) -> None:
         """Delete the row of that number. Raises OSError."""
@@ -188,8 +179,14 @@ class HostJournal:
 
         Raises JournalNotArmedError if it cannot be done.
         """
-        if self._store is not None and self._store.is_there() and self._is_watched():
-            return
+        store = self._store
+        # Whether the file is open is looked at by each write.
+        if store is None or not store.is_found() or not self._is_watched():
+            self._rearm()
+
+    # -- inside --------------------------------------------------------------
+
+    def _rearm(self) -> None:
         try:
             with self._lock:
                 if self._store is None:
@@ -204,7 +201,14 @@ class HostJournal:
                 "manager without_journal(), or set PROBATE_JOURNAL=off"
             ) from error
 
-    # -- inside --------------------------------------------------------------
+    def _put_first(self, number: int, value: Mapping[str, Any]) -> None:
+        """Write the first row of something, which is not done unless it will be settled."""
+        self.arm()
+        try:
+            self._put(number, value)
+        except LostNumberError:
+            self._rearm()
+            self._put(number, value)
 
     def _put(self, number: int, value: Mapping[str, Any]) -> None:
         if (store := self._store) is not None:
@@ -280,6 +284,17 @@ class HostJournal:
         except JournalNotArmedError as error:
             # Whoever makes the next thing tries again, and is told.
             logger.error("%s", error)
+
+
+def _values_of(row: Row, state: str, identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": row.kind,
+        "owner": row.owner,
+        "description": row.named.description,
+        "state": state,
+        "at": seconds_since_boot(),
+        "identity": identity,
+    }
 
 
 def _as_json(value: Mapping[str, Any]) -> bytes:

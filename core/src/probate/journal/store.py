@@ -9,11 +9,14 @@ write, not a SIGBUS, since the map is not written to.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
+
+from probate.journal.handles import device_and_inode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +45,17 @@ _MENDS: Final = {
 _lost: Final[list[Any]] = []
 
 
+@final
+class LostNumberError(OSError):
+    """Raised if somebody has closed the file of the rows, by its number, so that none is written.
+
+    The number may be another file's by then.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.EBADF, "somebody has closed the journal, by its number", path)
+
+
 @contextmanager
 def _above_standard_streams() -> Iterator[None]:
     """Keep what is opened from getting the numbers 0 to 2, which others write to by these."""
@@ -54,6 +68,10 @@ def _above_standard_streams() -> Iterator[None]:
     finally:
         for fd in taken:
             os.close(fd)
+
+
+def _is_read_by(fd: int) -> bool:
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
 
 
 def _key(number: int) -> bytes:
@@ -71,6 +89,8 @@ class Store:
         import lmdb
 
         self._error: type[Exception] = lmdb.Error
+        self._put: Any = lmdb.Transaction.put
+        self._delete: Any = lmdb.Transaction.delete
         # No locks of LMDB's own: there is one writer, and who reads it is a host's successor.
         try:
             with _above_standard_streams():
@@ -82,39 +102,45 @@ class Store:
         self._lock = threading.RLock()
         # Of the thread that has the lock: a signal handler may write in the midst of a write.
         self._transaction: Any = None
-        # No other file has its number while it is open.
-        self._path = os.path.join(folder, _FILE)  # noqa: PTH118  a string, for each look
-        self._status = os.stat(self._path)  # noqa: PTH116  as above
-        # LMDB tells nobody which numbers it has.
+        self._path = os.path.join(folder, _FILE)  # noqa: PTH118  a string
+        self._path_bytes = os.fsencode(self._path)
+        # No other file has them while it is open.
+        self._file = device_and_inode(self._path_bytes)
+        # LMDB tells nobody which numbers it has. By that which reads as well, it writes; the other
+        # is for those whose writes are to be on the disk.
         open_ones = map(int, os.listdir("/proc/self/fd"))  # noqa: PTH208  names are what is needed
         self._numbers = [each for each in open_ones if self._is_at(each)]
+        self._number = next(filter(_is_read_by, self._numbers), -1)
 
     def put(self, number: int, row: bytes) -> None:
-        """Write a row; it is there for whoever comes after when this has returned."""
-        self._write(lambda transaction: transaction.put(_key(number), row))
+        """Write a row; it is there for whoever comes after when this has returned.
+
+        Raises LostNumberError.
+        """
+        self._write(self._put, _key(number), row)
 
     def delete(self, number: int) -> None:
         """Delete a row, if there is one of that number."""
-        self._write(lambda transaction: transaction.delete(_key(number)))
+        self._write(self._delete, _key(number))
 
     def rows(self) -> list[bytes]:
         """Return all rows."""
         with self._environment.begin() as transaction:
             return [bytes(row) for _, row in transaction.cursor()]
 
-    def is_there(self) -> bool:
-        """Tell whether its file can be found still: others may have removed or covered it.
-
-        Or closed it here, by its number, which may be another file's by now.
-        """
+    def is_found(self) -> bool:
+        """Tell whether its file is at its path still: others may have removed or covered it."""
         try:
-            at_path = os.stat(self._path)  # noqa: PTH116  as above
+            return device_and_inode(self._path_bytes) == self._file
         except PermissionError:
             # This process is another user by now (setuid(2)), and its reaper, which finds it, not.
-            return self._is_open()
+            return True
         except OSError:
             return False
-        return os.path.samestat(at_path, self._status) and self._is_open()
+
+    def is_there(self) -> bool:
+        """Tell whether its file is found, and open: others may have closed it, by its number."""
+        return self.is_found() and self._is_open()
 
     def copy_to(self, folder: str) -> Store:
         """Return a new store with all rows, also if the file has gone. Raises OSError."""
@@ -139,34 +165,26 @@ class Store:
 
     def _is_open(self) -> bool:
         """Tell whether its numbers still mean its file."""
-        file = self._status
-        try:
-            for number in self._numbers:
-                now = os.fstat(number)
-                if now.st_ino != file.st_ino or now.st_dev != file.st_dev:
-                    return False
-        except OSError:
-            return False
-        return True
+        return self._is_at(self._number) and all(map(self._is_at, self._numbers))
 
     def _is_at(self, number: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(number), self._status)
+            return device_and_inode(number) == self._file
         except OSError:
             return False
 
-    def _write(self, act: Callable[[Any], object]) -> None:
-        if not self._is_open():
-            # LMDB would write into whatever has the number now.
-            raise OSError(errno.EBADF, "somebody has closed the journal, by its number", self._path)
+    def _write(self, act: Callable[..., object], *arguments: object) -> None:
         try:
             with self._lock:
+                if not self._is_at(self._number):
+                    # LMDB would write into whatever has the number now.
+                    raise LostNumberError(self._path)
                 if self._transaction is not None:
-                    act(self._transaction)
+                    act(self._transaction, *arguments)
                     return
                 self._transaction = transaction = self._environment.begin(write=True)
                 try:
-                    act(transaction)
+                    act(transaction, *arguments)
                 finally:
                     self._transaction = None
                     transaction.commit()
