@@ -97,7 +97,7 @@ def test_an_object_has_one_owner_and_a_refused_one_is_left_as_it_was(
     with pytest.raises(AlreadyOwnedError):
         memory.adopt_shared_memory(a.pid, shm, as_owner=True)
 
-    assert descriptors_of(shm.name) == 3
+    assert descriptors_of(shm.name) == 2
 
 
 def test_a_closed_object_cannot_be_adopted(

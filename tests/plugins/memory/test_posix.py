@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import seccomp
 from memory_kernel import buffer_of, descriptors_of, is_mapped, run_script, shm_names
 
 from probate import BusyResourceError, NotOwnedError, Outcome, RefusedResourceError
@@ -102,9 +103,9 @@ def test_a_failed_attachment_unlinks_nothing(
 def test_a_successor_of_the_same_name_is_left_alone(
     manager: ProcessManager, memory: MemoryManager, name: str
 ) -> None:
-    """The old server deleted its successor's path: device and inode are compared, while pinned.
+    """The old server deleted its successor's path: file handles are compared.
 
-    Pinned even where the object itself was closed before, so that the number cannot come round.
+    By that it is told even where the object itself was closed before, and the number came round.
     """
     for close in (False, True):
         process = manager.create_process("old")
@@ -248,18 +249,54 @@ def test_a_segment_in_use_is_unlinked_and_its_mapping_busy(
     assert descriptors_of(shm.name) == 0
 
 
-def test_an_owner_holds_three_descriptors_of_a_segment_and_a_user_two(
-    manager: ProcessManager, memory: MemoryManager
+@pytest.mark.parametrize("wipe", [False, True])
+def test_a_segment_takes_two_descriptors_and_one_more_to_be_wiped_by(
+    manager: ProcessManager, memory: MemoryManager, wipe: bool
 ) -> None:
-    """SharedMemory's, its map's, and the owner's own that tells the segment from a successor."""
+    """SharedMemory's and its map's; who closes the object, and removes the name, is wiped still."""
     process = manager.create_process("owner")
-    shm = memory.create_shared_memory(process.pid, size=10)
+    shm = memory.create_shared_memory(process.pid, size=10, wipe=wipe)
 
-    assert descriptors_of(shm.name) == 3
+    assert descriptors_of(shm.name) == 2 + wipe
 
     memory.open_shared_memory(process.pid, shm.name)
 
-    assert descriptors_of(shm.name) == 5
+    assert descriptors_of(shm.name) == 4 + wipe
+
+
+@pytest.mark.skipif(not seccomp.is_known(), reason="the numbers of system calls are not known here")
+@pytest.mark.parametrize("close", [False, True])
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_where_there_are_no_handles_a_descriptor_tells_a_segment_from_its_successor(
+    name: str, close: bool, is_replaced: bool
+) -> None:
+    """Kept open, so that the number is given to no other: as by older kernels, or in containers."""
+    done = run_script(
+        """
+        sys.path.append(sys.argv[1])
+        import memory_kernel, seccomp
+        seccomp.refuse_handles()
+        shm = memory.create_shared_memory(pid, sys.argv[2], size=10)
+        assert memory_kernel.descriptors_of(sys.argv[2]) == 3
+        if sys.argv[3]:
+            shm.close()
+        if sys.argv[4]:
+            os.unlink(f"/dev/shm/{sys.argv[2]}")
+            os.close(os.open(f"/dev/shm/{sys.argv[2]}", os.O_CREAT | os.O_EXCL))
+        print(manager.terminate_process(pid))
+        """,
+        str(Path(seccomp.__file__).parent),
+        name,
+        "close" * close,
+        "replace" * is_replaced,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"PID 1 cleanup: {int(not (close and is_replaced))} resources")
+    assert (name in shm_names()) == is_replaced
+
+    if is_replaced:
+        _shm(name).unlink()
 
 
 @pytest.mark.parametrize("how", ["cleanup", "by hand", "closed before", "busy"])
@@ -336,7 +373,7 @@ def test_an_array_may_outlive_the_object(manager: ProcessManager, memory: Memory
     assert array[3] == 7
 
     del array
-    assert descriptors_of(shm.name) == 3
+    assert descriptors_of(shm.name) == 2
 
 
 _SMALL_FOLDER = """

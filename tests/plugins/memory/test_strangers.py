@@ -44,7 +44,10 @@ def test_numbers_that_are_a_strangers_by_now_are_neither_closed_nor_wiped(
     by_hand: bool,
     wipe: bool,
 ) -> None:
-    """Three numbers has an owner's segment, its map's own among them: each is compared before."""
+    """A segment has two numbers, its map's own among them, and maybe one to wipe it by.
+
+    Each is compared before.
+    """
     maker, process = manager.create_process("maker"), manager.create_process(role)
     others: list[int] = []
     if role == "owner":
@@ -65,7 +68,7 @@ def test_numbers_that_are_a_strangers_by_now_are_neither_closed_nor_wiped(
         memory.close(process.pid, shm)
     result = process.terminate()
 
-    assert len(numbers) == {"owner": 3, "user": 2}[role]
+    assert len(numbers) == 2 + (role == "owner" and wipe)
     assert result.is_success
     assert result.stats.resources_freed == (not by_hand)
     assert (shm.name in shm_names()) == (role == "user")

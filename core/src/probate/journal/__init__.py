@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from probate.journal.named import new_file as new_file
     from probate.journal.named import random_path as random_path
     from probate.journal.notice import Notice as Notice
+    from probate.journal.pinned import known_identity as known_identity
     from probate.journal.pinned import name_asked_for as name_asked_for
     from probate.journal.pinned import path_identity as path_identity
     from probate.journal.pinned import reclaim_path as reclaim_path
@@ -72,7 +73,7 @@ _HOMES: Final = by_name(
         "probate.journal.header": "is_process_dead",
         "probate.journal.named": "Named new_file random_path",
         "probate.journal.notice": "Notice",
-        "probate.journal.pinned": "name_asked_for path_identity reclaim_path",
+        "probate.journal.pinned": "known_identity name_asked_for path_identity reclaim_path",
         "probate.journal.sysv": "SysvIdentity SysvSort may_be_there reclaim_sysv sysv_named "
         "sysv_status with_sysv_key",
         "probate.journal.users": "users_of_file users_of_folder users_of_socket",

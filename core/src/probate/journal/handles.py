@@ -46,6 +46,9 @@ _STATX_BORN: Final = struct.Struct("=I76xqI")
 
 _CURRENT_FOLDER: Final = -100
 
+#: What says that there is no file, rather than no handle.
+_NOTHING_THERE: Final = {errno.EBADF, errno.ENOENT, errno.ENOTDIR}
+
 #: Where the kernel writes what nobody asks for.
 _IGNORED: Final = ctypes.byref(ctypes.c_int())
 
@@ -84,11 +87,11 @@ def device_and_inode(file: int | bytes) -> tuple[int, int, int]:
     return numbers
 
 
-def _handle(fd: int, flag: int = 0) -> str | None:
+def _handle(folder: int, path: bytes, flags: int) -> str | None:
     """Ask for a handle, which is its type and its bytes as text; None, with errno, if refused."""
     buffer = _take_buffer()
     _HANDLE.pack_into(buffer, 0, _MOST_BYTES, 0)
-    if libc().name_to_handle_at(fd, b"", buffer, _IGNORED, _AT_EMPTY_PATH | flag):
+    if libc().name_to_handle_at(folder, path, buffer, _IGNORED, flags):
         return None
     length, kind = _HANDLE.unpack_from(buffer)
     found = f"{kind}:{buffer[_HANDLE.size : _HANDLE.size + length].hex()}"
@@ -96,17 +99,21 @@ def _handle(fd: int, flag: int = 0) -> str | None:
     return found
 
 
-def file_handle(fd: int) -> str | None:
-    """Return the handle of what `fd` refers to, as text; None where there are none (FUSE).
+def file_handle(file: int | str) -> str | None:
+    """Return the handle of what a descriptor refers to, or of what is at a path, as text.
 
-    It says which flag it was asked with: one may be compared with its like only. Raises OSError
-    (EBADF).
+    None where there are none (FUSE). A link at the path is not followed. It says which flag it was
+    asked with: one may be compared with its like only. Raises OSError (EBADF, ENOENT, ENOTDIR).
     """
     for flag, name in ((_AT_HANDLE_FID, "fid"), (0, "handle")):
-        if (found := _handle(fd, flag)) is not None:
+        if isinstance(file, int):
+            found = _handle(file, b"", _AT_EMPTY_PATH | flag)
+        else:
+            found = _handle(_CURRENT_FOLDER, os.fsencode(file), flag)
+        if found is not None:
             return f"{name}:{found}"
-        if (number := ctypes.get_errno()) == errno.EBADF:
-            raise OSError(number, os.strerror(number))
+        if ctypes.get_errno() in _NOTHING_THERE:
+            _raise_errno()
     return None
 
 
@@ -137,7 +144,7 @@ def process_handle(pidfd: int) -> str | None:
 
     Before that, all pidfds had the one inode of anonymous things, which has none.
     """
-    return _handle(pidfd)
+    return _handle(pidfd, b"", _AT_EMPTY_PATH)
 
 
 def open_process(handle: str) -> int | None:

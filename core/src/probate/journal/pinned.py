@@ -58,20 +58,25 @@ def path_identity(path: str, fd: int | None = None) -> dict[str, Any]:
     `fd` refers to it, if it is open; else it is pinned at its path, without following a link.
     Raises OSError.
     """
-    parent, name = os.path.split(path)
-    folder = folder_of(parent)
     pin = os.open(path, _PATH_ONLY | os.O_NOFOLLOW) if fd is None else fd
     try:
-        return {
-            "path": f"{folder.path}/{name}",
-            "folder": folder.handle,
-            **folder.file_system,
-            "handle": file_handle(pin),
-            "uid": os.fstat(pin).st_uid,
-        }
+        return known_identity(path, file_handle(pin), os.fstat(pin).st_uid)
     finally:
         if fd is None:
             os.close(pin)
+
+
+def known_identity(path: str, handle: str | None, uid: int) -> dict[str, Any]:
+    """As `path_identity`, of a thing whose handle and owner are known already."""
+    parent, _, name = path.rpartition("/")
+    folder = folder_of(parent or "/")
+    return {
+        "path": f"{folder.path}/{name}",
+        "folder": folder.handle,
+        **folder.file_system,
+        "handle": handle,
+        "uid": uid,
+    }
 
 
 def name_asked_for(path: str) -> dict[str, Any]:

@@ -42,11 +42,9 @@ class Heap:
             classes = dict(zip(map(id, types), types, strict=True))
             return _of_types({number for number, cls in classes.items() if of(cls)})
 
-    @contextlib.contextmanager
-    def unobserved(self) -> Iterator[None]:
+    def unobserved(self) -> contextlib.AbstractContextManager[object]:
         """Keep others from looking meanwhile."""
-        with self._lock:
-            yield
+        return self._lock
 
 
 # Each look is one step of C, in which no other thread runs, and nothing is referred to after it: to

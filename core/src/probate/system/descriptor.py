@@ -10,6 +10,8 @@ from probate.system.identity import close_if_same, identify, is_still
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from probate.system.identity import FileIdentity
+
 
 @final
 class OwnedDescriptor:
@@ -18,13 +20,19 @@ class OwnedDescriptor:
     For whatever closes a number at its end: ask `is_ours` right before. `fileno` is the method of
     the object that has the number, if there is one: once it says otherwise, the number is
     somebody else's, even if it refers to the same file. Raises OSError (EBADF) if it is not open.
+    `identity` is what it refers to, where that has been looked at just now.
     """
 
     __slots__ = ("_fileno", "_is_over", "identity", "number")
 
-    def __init__(self, number: int, fileno: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        fileno: Callable[[], int] | None = None,
+        identity: FileIdentity | None = None,
+    ) -> None:
         self.number = number
-        self.identity = identify(number)
+        self.identity = identify(number) if identity is None else identity
         self._fileno = fileno
         self._is_over = False
 

@@ -18,17 +18,19 @@ from probate.system.descriptor import OwnedDescriptor
 if TYPE_CHECKING:
     import ctypes
 
+    from probate.system.identity import FileIdentity
+
 
 @final
 class MapDescriptor:
     """The number that a map keeps, and what it referred to when it was acquired.
 
-    Does not keep the map itself.
+    Does not keep the map itself. `identity` is that of the descriptor that it was made of just now.
     """
 
     __slots__ = ("descriptor", "number")
 
-    def __init__(self, native: mmap.mmap) -> None:
+    def __init__(self, native: mmap.mmap, identity: FileIdentity | None = None) -> None:
         place = _place_of(native)
         #: The number; -1 for a map without one, and where it cannot be told.
         self.number = -1 if place is None else place.value
@@ -36,7 +38,8 @@ class MapDescriptor:
         self.descriptor: OwnedDescriptor | None = None
         with contextlib.suppress(OSError, OverflowError):
             asked = functools.partial(_number_of, weakref.ref(native))
-            self.descriptor = OwnedDescriptor(self.number, asked)
+            known = None if self.number == -1 else identity
+            self.descriptor = OwnedDescriptor(self.number, asked, known)
 
     def let_go_if_lost(self, native: mmap.mmap) -> bool:
         """Have that map forget a number that is no longer its own; whether it had to."""

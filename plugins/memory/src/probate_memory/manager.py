@@ -109,7 +109,7 @@ class MemoryManager:
         def make(called: str) -> PosixSegment:
             native = UntrackedSharedMemory(called, create=True, size=nbytes)
             try:
-                return PosixSegment(native, is_owner=True, wipe=wipe)
+                return PosixSegment(native, is_owner=True, wipe=wipe, is_new=True)
             except BaseException:
                 native.close()
                 native.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import multiprocessing
 import os
@@ -11,8 +12,8 @@ from multiprocessing.shared_memory import SharedMemory
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from probate import Outcome, RefusedResourceError
-from probate.journal import path_identity
-from probate.system import MapDescriptor, OwnedDescriptor, unlink_if_same
+from probate.journal import file_handle, known_identity
+from probate.system import MapDescriptor, OwnedDescriptor
 from probate_memory import tracker
 from probate_memory.referrers import has_other_referrers, still_in_use
 from probate_memory.untracked import UntrackedSharedMemory, path_of
@@ -29,17 +30,22 @@ _HOME: Final = os.getpid()
 class PosixSegment:
     """A SharedMemory object, and whether its owner's end is the segment's.
 
-    An owner's keeps a descriptor of its own: as long as that is open, the inode's number is not
-    given to a successor of the same name, and the segment can be told from it, though the object
-    may have been closed by anybody. Raises ValueError for a closed object.
+    An owner's knows its file handle, by which the segment can be told from a successor of the same
+    name, though the object may have been closed by anybody. Where there are no handles it keeps a
+    descriptor of its own: as long as that is open, the inode's number is not given to a successor.
+    So it does if it is to be wiped. Raises ValueError for a closed object.
+
+    One that `is_new` has been made just now: its numbers are not asked for again what they mean.
     """
 
     __slots__ = (
-        "_descriptor", "_has_freed", "_is_pinned", "_lock", "_map_descriptor", "_pin", "_status",
+        "_descriptor", "_handle", "_has_freed", "_is_linked", "_lock", "_map_descriptor", "_pin",
         "_wipe", "is_owner", "native", "nbytes",
     )  # fmt: skip
 
-    def __init__(self, native: SharedMemory, *, is_owner: bool, wipe: bool = False) -> None:
+    def __init__(
+        self, native: SharedMemory, *, is_owner: bool, wipe: bool = False, is_new: bool = False
+    ) -> None:
         # All have what the subclass declares; most are of the subclass.
         self.native = cast("UntrackedSharedMemory", native)
         if is_closed(native):
@@ -54,13 +60,18 @@ class PosixSegment:
         self._has_freed = False
         #: The numbers that the object has, which anybody may have closed since, and reused.
         fd = self.native._fd  # noqa: SLF001  declared there
-        self._descriptor = OwnedDescriptor(fd, partial(getattr, self.native, "_fd"))
-        self._map_descriptor = MapDescriptor(cast("mmap.mmap", self.native._mmap))  # noqa: SLF001  as above
-        #: An owner's, which keeps the inode's number from a successor; and whether it still is.
-        self._pin = OwnedDescriptor(_opened_again(fd)) if is_owner else None
-        self._is_pinned = is_owner
-        #: What the segment is.
-        self._status = os.fstat(fd)
+        known = self.native._identity if is_new else None  # noqa: SLF001  as above
+        self._descriptor = OwnedDescriptor(fd, partial(getattr, self.native, "_fd"), known)
+        # The map has a duplicate.
+        self._map_descriptor = MapDescriptor(cast("mmap.mmap", self.native._mmap), known)  # noqa: SLF001  as above
+        #: What the segment is, of an owner's.
+        self._handle = file_handle(fd) if is_owner else None
+        #: Keeps the inode's number from a successor, if it is an owner's that needs it.
+        self._pin: OwnedDescriptor | None = None
+        if is_owner and (wipe or self._handle is None):
+            self._pin = OwnedDescriptor(_opened_again(fd))
+        #: Whether there is a name that may be its owner's to remove.
+        self._is_linked = is_owner
 
     def __str__(self) -> str:
         role = "owner" if self.is_owner else "user"
@@ -73,10 +84,15 @@ class PosixSegment:
         return [each for each in all_ if each is not None]
 
     def identity(self) -> dict[str, Any]:
-        """What tells the segment from a later one of its name, for the journal."""
-        pin = self._pin
-        fd = pin.number if pin is not None and pin.is_ours else None
-        return path_identity(path_of(self.native.name), fd)
+        """What tells the segment from a later one of its name, for the journal. Raises OSError."""
+        path = path_of(self.native.name)
+        status: os.stat_result | None = None
+        with contextlib.suppress(OSError):
+            status = os.fstat(self._descriptor.number)
+        if status is None or not self._is_of(status):
+            # Its number was closed elsewhere.
+            status = os.lstat(path)
+        return known_identity(path, self._handle, status.st_uid)
 
     def forget_tracking(self) -> None:
         """Keep the interpreter's tracker from the segment, now and at its unlinking.
@@ -128,16 +144,16 @@ class PosixSegment:
         with self._lock:
             if not self.is_owner:
                 raise RefusedResourceError(f"{self}: attached only, so it is its owner's to unlink")
-            if self._is_pinned:
+            if self._is_linked:
                 self._unlink()
 
     # -- steps; the lock is held ---------------------------------------------
 
     def _end_segment(self) -> None:
-        if self._pin is None or not self._is_pinned:
+        if not self._is_linked:
             return
         try:
-            if self._wipe:
+            if self._wipe and self._pin is not None:
                 self._write_zeros(self._pin)
                 self._wipe = False
         finally:
@@ -150,7 +166,7 @@ class PosixSegment:
         # Its number was closed elsewhere, and is another's, which is not to be overwritten.
         fd = os.open(path_of(self.native.name), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            if not os.path.samestat(os.fstat(fd), self._status):
+            if not self._is_at(fd):
                 raise OSError(errno.EBADF, "not wiped: its descriptors and its name are another's")
             _wipe(fd)
         finally:
@@ -162,8 +178,20 @@ class PosixSegment:
         Looking and removing are two steps: who takes the name in between must have unlinked
         what is ours first.
         """
-        outcome = unlink_if_same(path_of(self.native.name), self._status)
-        self._has_freed |= outcome is Outcome.RELEASED
+        path = path_of(self.native.name)
+        with contextlib.suppress(FileNotFoundError):
+            if self._is_at(path):
+                os.unlink(path)  # noqa: PTH108  a path as the kernel has it
+                self._has_freed = True
+
+    def _is_at(self, file: int | str) -> bool:
+        """Tell whether a number or a path is the segment's. Raises OSError."""
+        if self._handle is not None:
+            return file_handle(file) == self._handle
+        return self._is_of(os.fstat(file) if isinstance(file, int) else os.lstat(file))
+
+    def _is_of(self, status: os.stat_result) -> bool:
+        return (status.st_dev, status.st_ino) == self._descriptor.identity[:2]
 
     def _unmap(self) -> None:
         """Close the object. Raises BusyResourceError."""
@@ -193,7 +221,7 @@ class PosixSegment:
         self.native._fd = -1  # noqa: SLF001  declared in UntrackedSharedMemory
 
     def _unpin(self) -> None:
-        self._is_pinned = False
+        self._is_linked = False
         if self._pin is not None:
             self._pin.close()
 

@@ -66,9 +66,6 @@ class UntrackedSharedMemory(SharedMemory):
         self._may_unlink = create
         try:
             self._open(name, create=create, size=size)
-            self._identity = identify(self._fd)
-            if create:
-                self._allocate(size)
         except BaseException as error:
             self.close()
             if create and isinstance(error, OSError) and (mend := _MENDS.get(error.errno or 0)):
@@ -91,17 +88,17 @@ class UntrackedSharedMemory(SharedMemory):
         if self._may_unlink:
             os.unlink(path_of(self.name))  # noqa: PTH108  a path as the kernel has it
 
-    def _allocate(self, size: int) -> None:
-        try:
-            os.posix_fallocate(self._fd, 0, size)
-        except BaseException:
-            self.unlink()
-            raise
-
     if sys.version_info >= (3, 13):
 
         def _open(self, name: str, *, create: bool, size: int) -> None:
             super().__init__(name, create, size, track=False)
+            self._identity = identify(self._fd)
+            if create:
+                try:
+                    os.posix_fallocate(self._fd, 0, size)
+                except BaseException:
+                    self.unlink()
+                    raise
 
     else:
 
@@ -112,9 +109,11 @@ class UntrackedSharedMemory(SharedMemory):
             self._fd = os.open(path_of(name), flags, 0o600)
             self._name = f"/{name}"
             try:
+                self._identity = identify(self._fd)
                 if create:
-                    os.ftruncate(self._fd, size)
-                self._size = os.fstat(self._fd).st_size
+                    # It grows by that.
+                    os.posix_fallocate(self._fd, 0, size)
+                self._size = size if create else os.fstat(self._fd).st_size
                 self._mmap = mmap.mmap(self._fd, self._size)
             except BaseException:
                 self.unlink()
