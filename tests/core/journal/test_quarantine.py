@@ -105,10 +105,77 @@ def test_a_settlement_that_is_killed_leaves_no_trace(
         path.touch()
     store = store_of(path)
     killed_in(store, prepare)
-    assert [each.name for each in place.glob(".probate-*")] == [quarantine_name(f"{store.name}:1")]
+    assert [each.name for each in place.glob(".probate-*")] == [quarantine_name(store.name)]
 
     (row,) = settled(store).rows
     assert row.outcome == outcome
+    assert list(place.iterdir()) == []
+    assert not store.exists()
+
+
+def test_all_things_of_a_host_in_a_folder_have_one_quarantine(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made with the first, and removed with the last; a folder more has one more."""
+    (place / "below").mkdir()
+    paths = [place / f"x{number}" for number in range(9)] + [place / "below" / "x"]
+    for path in paths:
+        path.touch()
+    rows = [row_of("files", path_identity(str(path))) for path in paths]
+    store = dead_store(place.parent / "state", rows)
+    made: list[str] = []
+    mkdir = os.mkdir
+
+    def noting(name: str, *arguments: Any, **options: Any) -> None:
+        made.append(name)
+        mkdir(name, *arguments, **options)
+
+    monkeypatch.setattr(os, "mkdir", noting)
+    assert [row.outcome for row in settled(store).rows] == ["released"] * 10
+    assert made == [quarantine_name(store.name)] * 2
+    assert [each.name for each in place.rglob("*")] == ["below"]
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_in_a_quarantine_of_several_each_is_found_by_its_own_row(
+    place: Path, monkeypatch: pytest.MonkeyPatch, *, has_room: bool
+) -> None:
+    """Two things had one name, one after the other; a third is of another name.
+
+    Killed as it has moved the first one of them: the rows of the others neither take it for theirs,
+    nor put it back under their names.
+    """
+    path = place / "x"
+    rows = []
+    for name in ("x", "x", "y"):
+        (place / name).unlink(missing_ok=True)
+        (place / name).write_text("ours")
+        rows.append(row_of("files", path_identity(str(place / name))))
+    store = dead_store(place.parent / "state", [rows[1], rows[0], rows[2]])
+
+    def prepare() -> None:
+        unlink = quarantine._unlink
+
+        def second(folder: int, name: str, *, is_folder: bool) -> None:
+            vars(quarantine)["_unlink"] = die
+            unlink(folder, name, is_folder=is_folder)
+
+        vars(quarantine)["_unlink"] = second
+        if not has_room:
+            monkeypatch.setattr(os, "mkdir", full)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    killed_in(store, prepare)
+    name = quarantine_name(store.name)
+    assert not path.exists()
+    assert [each.read_text() for each in place.glob(f"{name}/1" if has_room else f"{name}-1")] == [
+        "ours"
+    ]
+
+    outcomes = [row.outcome for row in settled(store).rows]
+    assert outcomes == ["already gone", "already gone", "released"]
     assert list(place.iterdir()) == []
     assert not store.exists()
 
@@ -156,7 +223,7 @@ def test_two_successors_at_once_are_both_kept(place: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(quarantine, "_has_moved", between)
     (row,) = settled(store).rows
-    (hidden,) = place.glob(".probate-*/x")
+    (hidden,) = place.glob(".probate-*/1")
     assert row.outcome == "failed"
     assert str(hidden) in row.text
     assert (path.read_text(), hidden.read_text()) == ("second", "first")
@@ -175,7 +242,7 @@ def test_a_folder_of_others_is_no_quarantine(place: Path) -> None:
     path = place / "x"
     path.touch()
     store = store_of(path)
-    (place / quarantine_name(f"{store.name}:1")).mkdir(0o755)
+    (place / quarantine_name(store.name)).mkdir(0o755)
 
     (row,) = settled(store).rows
     assert row.outcome == "refused"

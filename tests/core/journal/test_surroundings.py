@@ -20,7 +20,7 @@ from journal_hosts import PATIENCE, JournalHost, kill_all, reaper_of, wait_until
 from journal_stores import dead_store, row_of
 
 from probate import ResourceOrchestrator
-from probate.journal import path_identity, pid_namespace
+from probate.journal import file_handle, path_identity, pid_namespace
 from probate.journal.folders import HEADER, read_json
 from probate.journal.quarantine import Quarantine
 from probate.settlement import HostState, sweep
@@ -339,7 +339,8 @@ def test_in_a_sticky_folder_nobody_else_moves_ours(act: str) -> None:
 
         assert exit_code_of_fork(child) == 0
         pin = os.open(place / "x", os.O_PATH)
-        assert names.remove("x", pin, is_folder=False) == "released"
+        assert names.remove("x", pin, file_handle(pin), is_folder=False) == "released"
+        names.close()
         os.close(pin)
         os.close(folder)
         assert [each.name for each in place.iterdir()] == ["theirs"]

@@ -12,6 +12,7 @@ hostreaper.py  the one of this host, lent to all that need one
 programs.py    the programs that settle what dead hosts have left
 reaper.py      that process: stdlib only, it becomes the program that settles
 pinned.py      removing what a dead owner has left by name, and nothing else
+pinnedfolders.py  the folders that it is removed from, each looked at once
 quarantine.py  where it is moved, out of everybody's reach, for that
 mounts.py      which file system it is on, and whether that is there still
 users.py       who still uses it

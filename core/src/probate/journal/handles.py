@@ -99,17 +99,18 @@ def _handle(folder: int, path: bytes, flags: int) -> str | None:
     return found
 
 
-def file_handle(file: int | str) -> str | None:
+def file_handle(file: int | str, *, folder: int = _CURRENT_FOLDER) -> str | None:
     """Return the handle of what a descriptor refers to, or of what is at a path, as text.
 
-    None where there are none (FUSE). A link at the path is not followed. It says which flag it was
-    asked with: one may be compared with its like only. Raises OSError (EBADF, ENOENT, ENOTDIR).
+    A path may begin at an open `folder`; a link in its last place is not followed. Returns None
+    where there are no handles (FUSE). It says which flag it was asked with: one may be compared
+    with its like only. Raises OSError (EBADF, ENOENT, ENOTDIR).
     """
     for flag, name in ((_AT_HANDLE_FID, "fid"), (0, "handle")):
         if isinstance(file, int):
             found = _handle(file, b"", _AT_EMPTY_PATH | flag)
         else:
-            found = _handle(_CURRENT_FOLDER, os.fsencode(file), flag)
+            found = _handle(folder, os.fsencode(file), flag)
         if found is not None:
             return f"{name}:{found}"
         if ctypes.get_errno() in _NOTHING_THERE:

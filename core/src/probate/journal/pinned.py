@@ -8,40 +8,24 @@ a folder is removed before that, below the pinned folder itself.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import stat
-import struct
 import time
-from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
-from probate.errors import RefusedResourceError
+from probate.errors import BusyResourceError, RefusedResourceError
 from probate.journal.handles import birth_time, file_handle, seconds_since_boot
 from probate.journal.mounts import file_system_of, has_file_system_gone
-from probate.journal.quarantine import Quarantine
+from probate.journal.pinnedfolders import PinnedFolders, quarantine_names
 from probate.outcome import Outcome
-from probate.system.clib import libc
 from probate.system.tree import TreeRemoval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from probate.journal.pinnedfolders import PinnedFolder
     from probate.models import ResourceRecord
-
-#: include/uapi/linux/openat2.h; the number is the same on all architectures.
-_SYS_OPENAT2: Final = 437
-_NO_XDEV: Final = 0x01
-_NO_LINKS: Final = 0x02 | 0x04  # RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
-_BENEATH: Final = 0x08
-
-#: What it means that a path cannot be opened so.
-_PROBLEMS: Final = {
-    errno.ELOOP: "a link is in the way to it by now",
-    errno.EXDEV: "something is mounted over it by now",
-}
 
 _PATH_ONLY: Final = os.O_PATH | os.O_CLOEXEC
 
@@ -145,26 +129,40 @@ def reclaim_path(
     """
     identity = record.identity
     parent, name = os.path.split(identity["path"])
-    with ExitStack() as opened:
+    with PinnedFolders.of_this_thread() as folders:
         try:
-            folder = _openat2(-100, parent, _PATH_ONLY | os.O_DIRECTORY, _NO_LINKS)
-            opened.callback(os.close, folder)
-            if has_file_system_gone(folder, identity):
+            folder = folders.pin(parent, identity)
+            if folder is None:
                 return Outcome.ALREADY_GONE
-            if "handle" in identity and file_handle(folder) != identity["folder"]:
-                raise RefusedResourceError(f"{parent} is another folder than it was")
-            quarantine = Quarantine(folder, identity.get("quarantine"))
-            if quarantine.recover(name, partial(_is_surely_the_one, identity), dry_run=dry_run):
-                return Outcome.RELEASED
-            pin = _openat2(folder, name, _PATH_ONLY | os.O_NOFOLLOW, _BENEATH | _NO_XDEV)
-            opened.callback(os.close, pin)
         except (FileNotFoundError, NotADirectoryError):
             _check_above(parent, identity)
             return Outcome.ALREADY_GONE
-        except OSError as error:
-            if (problem := _PROBLEMS.get(error.errno or 0)) is None:
-                raise
-            raise RefusedResourceError(problem) from error
+        try:
+            return _reclaim(folder, name, record, in_use, dry_run=dry_run)
+        except BusyResourceError:
+            # Its quarantine may be gone.
+            folders.forget(folder)
+            raise
+
+
+def _reclaim(
+    folder: PinnedFolder,
+    name: str,
+    record: ResourceRecord,
+    in_use: Callable[[int, os.stat_result], str] | None,
+    *,
+    dry_run: bool,
+) -> Outcome:
+    identity, quarantine = record.identity, folder.quarantine
+    _, to = quarantine_names(identity)
+    is_the_one = partial(_is_surely_the_one, identity)
+    if quarantine.recover(name, is_the_one, dry_run=dry_run, to=to):
+        return Outcome.RELEASED
+    try:
+        pin = folder.pin(name)
+    except FileNotFoundError:
+        return Outcome.ALREADY_GONE
+    try:
         status = os.fstat(pin)
         if not _is_the_one(pin, status, identity):
             return Outcome.ALREADY_GONE
@@ -175,7 +173,10 @@ def reclaim_path(
         is_folder = stat.S_ISDIR(status.st_mode)
         if is_folder:
             _empty(pin)
-        return quarantine.remove(name, pin, is_folder=is_folder)
+        handle = identity.get("handle") or file_handle(pin)
+        return quarantine.remove(name, pin, handle, is_folder=is_folder, to=to)
+    finally:
+        os.close(pin)
 
 
 def _check_above(parent: str, identity: Mapping[str, Any]) -> None:
@@ -233,18 +234,3 @@ def _empty(pin: int) -> None:
         raise RefusedResourceError(f"something is mounted in it: unmount {removal.mounts[0]}")
     if removal.errors:
         raise removal.errors[0]
-
-
-def _openat2(folder: int, path: str, flags: int, resolve: int) -> int:
-    how = struct.pack("QQQ", flags, 0, resolve)
-    fd: int = libc().syscall(
-        _SYS_OPENAT2, folder, os.fsencode(path), ctypes.create_string_buffer(how), len(how)
-    )
-    return _checked(fd, path)
-
-
-def _checked(result: int, path: str) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), path)
-    return result

@@ -7,6 +7,7 @@ moment, since a settlement asks about many things.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from collections import defaultdict
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 #: Seconds for which one look serves.
 _LOOK_LASTS: Final = 0.2
+
+#: Addresses, permissions and offset; device and inode, if there is one: proc(5), /proc/PID/maps.
+_MAPPED: Final = re.compile(rb"^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([1-9][0-9]*)", re.MULTILINE)
 
 _UNSEEN: Final = "still bound, by a process that is not seen from here"
 
@@ -136,9 +140,11 @@ class _Look:
                     self.users[status.st_dev, status.st_ino].add(os_pid)
 
     def _note_mapped(self, os_pid: int) -> None:
-        for device, inode, _ in _maps_of(os_pid):
-            major, minor = (int(part, 16) for part in device.split(":"))
-            self.users[os.makedev(major, minor), inode].add(os_pid)
+        maps = Path(f"/proc/{os_pid}/maps").read_bytes()
+        # A library is mapped in several pieces.
+        for major, minor, inode in set(_MAPPED.findall(maps)):
+            device = os.makedev(int(major, 16), int(minor, 16))
+            self.users[device, int(inode)].add(os_pid)
 
 
 _look: _Look | None = None
@@ -159,15 +165,10 @@ def _paths_of(os_pid: int) -> Iterator[str]:
         with suppress(OSError):
             yield os.readlink(f"/proc/{os_pid}/{link}")
     with suppress(OSError):
-        yield from (path for _, _, path in _maps_of(os_pid))
-
-
-def _maps_of(os_pid: int) -> Iterator[tuple[str, int, str]]:
-    """Yield device, inode and path of what is mapped of files (proc(5), /proc/PID/maps)."""
-    for line in os.fsdecode(Path(f"/proc/{os_pid}/maps").read_bytes()).split("\n"):
-        device, inode, *path = line.split(maxsplit=5)[3:] or ("", "0")
-        if inode != "0":
-            yield device, int(inode), "".join(path)
+        for line in os.fsdecode(Path(f"/proc/{os_pid}/maps").read_bytes()).split("\n"):
+            inode, *path = line.split(maxsplit=5)[4:] or ("0",)
+            if inode != "0":
+                yield "".join(path)
 
 
 def _mount_points() -> list[str]:

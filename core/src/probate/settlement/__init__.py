@@ -2,6 +2,7 @@
 
 settling.py  settles one dead host: from its rows to an account
 rows.py      what a store tells of, made into records
+reclaiming.py  has its things given back, each within its time
 sweeping.py  settles all that have died
 otheruser.py work of root's for another user, as that user
 apart.py     calls in a child that may die of them

@@ -66,11 +66,11 @@ def call_apart(work: Callable[[], object], seconds: float) -> Any:
 
 def _read(fd: int, deadline: float) -> bytes | None:
     """Read to the end; None if that does not come in time, or is too far."""
-    content = b""
+    content = bytearray()
     while len(content) <= _MOST_BYTES and _is_ready(fd, deadline):
         part = os.read(fd, 1 << 16)
         if not part:
-            return content
+            return bytes(content)
         content += part
     return None
 
@@ -121,4 +121,5 @@ def _answer(work: Callable[[], object], sending: int, seconds: float) -> None:
     except BaseException as error:
         answer = [False, describe_error(error)]
     with open(_ANSWER, "w") as file:
-        json.dump(answer, file)
+        # Not by `dump`, which makes one small piece after another, in Python.
+        file.write(json.dumps(answer))

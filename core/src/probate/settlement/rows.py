@@ -70,7 +70,7 @@ def row_of(
     # What was confirmed says where it was made; of an intent, it is where its host began.
     identity = {"ipc_namespace": header.get("ipc_namespace"), **row["identity"]}
     identity |= {each: header.get(each) for each in OF_HOST}
-    identity[OF_PLACE] = quarantine_name(f"{host}:{number}")
+    identity[OF_PLACE] = f"{quarantine_name(host)}/{number}"
     owner = row["owner"]
     # Of what was kept, the owner stands in the row itself.
     account = (

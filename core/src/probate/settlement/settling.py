@@ -6,16 +6,14 @@ cannot be given back is kept, with the reason, until it can, or somebody says to
 
 from __future__ import annotations
 
-import concurrent.futures
 import fcntl
 import os
 import sys
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
-from probate.errors import ReleaseError, describe_error
+from probate.errors import describe_error
 from probate.journal.folders import (
     HEADER,
     HOSTS,
@@ -28,10 +26,10 @@ from probate.journal.folders import (
 from probate.journal.header import VERSION, is_dead
 from probate.journal.notice import NOTICE
 from probate.journal.policy import reason_to_leave
-from probate.journal.users import look_again
 from probate.orchestrator import ResourceOrchestrator, registry_of
-from probate.outcome import Outcome, checked_outcome
+from probate.outcome import Outcome
 from probate.settlement.account import HostAccount, HostState, OwnerAccount, RowAccount
+from probate.settlement.reclaiming import reclaim
 from probate.settlement.rows import (
     NONSENSE,
     OF_HOST,
@@ -41,20 +39,11 @@ from probate.settlement.rows import (
     row_of,
     rows_of,
 )
-from probate.system.callthread import CallThread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from probate.models import ResourceRecord
-    from probate.plugins.registered import RegisteredKind
     from probate.plugins.registry import PluginRegistry
-
-#: Seconds that one thing's release gets.
-_ALLOWANCE: Final = 30.0
-
-#: What is busy is tried again after so many seconds each.
-_RETRIES: Final = (0.1, 0.4, 1.5)
 
 #: Accounts of settlements that nobody has read yet, at most, the newest.
 _MOST_ACCOUNTS: Final = 100
@@ -253,15 +242,13 @@ def _give_back(
     """
     places = {kind: place for place, kind in enumerate(registry.order())}
     rows = sorted(rows, key=lambda row: (places.get(row.record.kind, len(places)), -row.number))
-    thread = CallThread("probate-reclaim")
-    look_again()
+    tried = [row.record for row in rows if not reasons[row.number]]
+    answers = iter(reclaim(tried, registry, dry_run=dry_run))
     results: list[RowAccount] = []
     for number, record, _, owner, tries in rows:
-        outcome = Outcome.REFUSED
-        text = reasons[number] or f"kind {record.kind!r} is not installed here"
-        kind = registry.get(record.kind)
-        if kind is not None and not reasons[number]:
-            outcome, text = _reclaim(thread, kind, record, dry_run=dry_run)
+        outcome, text = Outcome.REFUSED, reasons[number]
+        if not text:
+            outcome, text = next(answers)
         results.append(
             RowAccount(
                 row=f"{host}:{number}",
@@ -273,32 +260,7 @@ def _give_back(
                 tries=tries + 1,
             )
         )
-    thread.close()
     return results
-
-
-def _reclaim(
-    thread: CallThread, kind: RegisteredKind, record: ResourceRecord, *, dry_run: bool
-) -> tuple[Outcome, str]:
-    outcome, text = Outcome.BUSY, ""
-    for pause in (*_RETRIES, 0):
-        future = thread.submit(lambda: kind.reclaim(record=record, dry_run=dry_run))
-        try:
-            answers = [each for each in future.result(_ALLOWANCE) if each is not None]
-            if not answers:
-                return Outcome.REFUSED, f"kind {kind.kind!r} cannot give back what is not its own"
-            outcome, text = checked_outcome(answers[0]), ""
-        except concurrent.futures.TimeoutError:
-            thread.abandon()
-            return Outcome.TIMEOUT, f"it did not come free within {_ALLOWANCE:.0f} seconds"
-        except ReleaseError as error:
-            outcome, text = error.outcome, str(error)
-        except Exception as error:
-            outcome, text = Outcome.FAILED, describe_error(error)
-        if outcome is not Outcome.BUSY or dry_run:
-            break
-        time.sleep(pause)
-    return outcome, text
 
 
 def _keep(folder: Path, results: Results) -> None:
