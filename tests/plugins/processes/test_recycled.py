@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import processes_kernel as kernel
 import psutil
 import pytest
-from processes_kernel import pids_in
+from processes_kernel import SLEEP, pids_in
 from spawn_sleepers import next_os_pid, sleeper, successor, wait_for_exit
 
-from probate import OsProcess
-from probate.system import set_tag, tag_of
+from probate import OsProcess, ResourceLimits
+from probate.system import set_tag, start_time_of, tag_of
+from probate_processes import birth
 from probate_processes.lineage import Lineage
 from probate_processes.marks import Mark
 from probate_processes.native import native_of
@@ -124,6 +125,37 @@ def test_a_psutil_process_whose_parent_has_reaped_it(
 
             assert result.is_success
             assert other.poll() is None
+
+
+@pytest.mark.parametrize("how", ["by our ticks", "by ticks that are another's", "held"])
+def test_the_start_time_of_a_spawned_process_is_the_kernel_s(
+    manager: ProcessManager,
+    trees: ProcessTreeManager,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    """By it, it is told from the next one with its pid; and it is not asked for at each spawn."""
+    asked: list[int] = []
+
+    def start_time(os_pid: int) -> int:
+        asked.append(os_pid)
+        return start_time_of(os_pid)
+
+    monkeypatch.setattr(birth._ticks, "agree", False)
+    monkeypatch.setattr(birth, "start_time_of", start_time)
+    if how == "by ticks that are another's":
+        monkeypatch.setattr(birth, "ticks_since_boot", lambda: 7)
+    process = manager.create_process("owner")
+    limits = ResourceLimits(cpu=1000) if how == "held" else None
+    for _ in range(30):
+        child = trees.spawn(process.pid, SLEEP, limits=limits)
+        tree = trees.table.get(process.pid, trees.table.find(process.pid, child))
+
+        assert tree.leader.start_time == start_time_of(child.os_pid)
+
+        trees.close(process.pid, child)
+
+    assert (len(asked) == 30) == (how == "by ticks that are another's"), asked
 
 
 def test_a_spawned_process_that_ended(manager: ProcessManager, trees: ProcessTreeManager) -> None:

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from probate.system.osprocess import read_proc as read_proc
     from probate.system.osprocess import start_time_of as start_time_of
     from probate.system.osprocess import stat_of as stat_of
+    from probate.system.osprocess import ticks_since_boot as ticks_since_boot
     from probate.system.polling import objects_above as objects_above
     from probate.system.polling import polled as polled
     from probate.system.sharing import all_sharers_of as all_sharers_of
@@ -122,7 +123,9 @@ _HOMES: Final = by_name(
         "probate.system.lingering": "close_at_once",
         "probate.system.loops": "call_on_loop running_loop",
         "probate.system.mapdescriptor": "MapDescriptor",
-        "probate.system.osprocess": "OsProcess open_pidfd read_proc start_time_of stat_of",
+        "probate.system.osprocess": (
+            "OsProcess open_pidfd read_proc start_time_of stat_of ticks_since_boot"
+        ),
         "probate.system.polling": "objects_above polled",
         "probate.system.sharing": "all_sharers_of sharers_of",
         "probate.system.tagging": "set_tag tag_for tag_maker tag_of tag_untagged",

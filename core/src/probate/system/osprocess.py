@@ -7,6 +7,7 @@ import errno
 import os
 import select
 import signal
+import time
 from io import FileIO
 from typing import TYPE_CHECKING, Final, Self, final
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 #: Where `starttime` stands in /proc/PID/stat, counted from what follows the name (proc(5)).
 _START_TIME: Final = 19
+
+#: Nanoseconds in which that is counted.
+_TICK: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 #: How many bytes are asked for at a time.
 _PIECE: Final = 1 << 16
@@ -187,6 +191,11 @@ class _Pidfd:
 def start_time_of(os_pid: int) -> int:
     """Return when a process was started, in clock ticks since boot. Raises ProcessLookupError."""
     return int(stat_of(os_pid)[_START_TIME])
+
+
+def ticks_since_boot() -> int:
+    """Return the clock by which `start_time_of` says when a process was started (proc(5))."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // _TICK
 
 
 def read_proc(path: str) -> bytes:

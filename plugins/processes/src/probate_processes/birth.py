@@ -14,7 +14,7 @@ from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import OsProcess
-from probate.system import open_pidfd, set_tag, start_time_of
+from probate.system import open_pidfd, set_tag, start_time_of, ticks_since_boot
 from probate_processes.limits import set_rlimits
 from probate_processes.procfs import Descent
 from probate_processes.threadmarks import mark_from_outside
@@ -40,6 +40,16 @@ _fork_exec: Final[Callable[..., int]] = _posixsubprocess.fork_exec
 _FIRST_FREE: Final = 3
 #: How a child ends that nobody lets go on.
 _ABANDONED: Final = 255
+
+
+@final
+class _Ticks:
+    """Tells whether the kernel has the ticks that we count."""
+
+    agree = False
+
+
+_ticks: Final = _Ticks()
 
 
 @final
@@ -73,6 +83,8 @@ class Birth:
         self.os_pids: list[int] = []
         #: None if somebody has reaped it by now, or it could not be pinned.
         self.leader: OsProcess | None = None
+        #: When it was forked, in ticks since boot, if that is known.
+        self._tick: int | None = None
         #: Whether it wore the marks from its first moment on, and so does whatever it forks.
         self.is_marked = False
         #: Whether it was inside of the cgroup from then on.
@@ -97,11 +109,14 @@ class Birth:
 
     def _fork(self, *arguments: Any) -> int:
         fork = (_fork_exec, *arguments)
+        tick = ticks_since_boot()
         if self._launcher is not None:
             self._launcher.fork(fork, self.os_pids, self.mark.worn, self._caller)
         else:
             # In one step: no exception comes between the fork and the note of it.
             self.os_pids.extend(starmap(operator.call, (fork,)))
+        # Of a fork within one tick it is known when that was.
+        self._tick = tick if ticks_since_boot() == tick else None
         self._settle()
         return self.os_pids[0]
 
@@ -128,11 +143,21 @@ class Birth:
             self._gate.open()
 
     def _note_start_time(self) -> None:
-        """Complete what pins it, now that its program runs: before, the kernel makes us wait."""
+        """Complete what pins it, now that its program runs.
+
+        The kernel notes the tick of the fork, as we do. It tells of it as well, but while a program
+        is executed it makes who asks wait, for as long as that gets no processor: so it is asked
+        until it has once said the same.
+        """
         if self.leader is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            self.leader.start_time = start_time_of(self.leader.os_pid)
+        if self._tick is not None and _ticks.agree:
+            self.leader.start_time = self._tick
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                self.leader.start_time = start_time_of(self.leader.os_pid)
+                if self._tick is not None:
+                    _ticks.agree = self.leader.start_time == self._tick
         if not self.leader.is_there():
             self.leader.close()
             self.leader = None
