@@ -20,7 +20,7 @@ from probate_processes.procfs import Descent
 from probate_processes.threadmarks import mark_from_outside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from probate_processes.cgroup import Cgroup
     from probate_processes.launcher import Caller, Launcher
@@ -35,6 +35,8 @@ _Popen: Final[type[subprocess.Popen[Any]]] = (
 )
 _execute_child: Final[types.FunctionType] = vars(_Popen)["_execute_child"]
 _fork_exec: Final[Callable[..., int]] = _posixsubprocess.fork_exec
+#: Which of its arguments is the environment, or None for that of the interpreter.
+_ENV: Final = 5
 
 #: Above those that a child's streams take the place of.
 _FIRST_FREE: Final = 3
@@ -77,6 +79,7 @@ class Birth:
         self._cgroup = cgroup
         self._rlimits = rlimits
         self._gate = _Gate() if is_held else None
+        self._environment: list[bytes] | None = None
         #: Where its streams are, and the rest of what subprocess knows.
         self.popen: subprocess.Popen[Any] = object.__new__(_ForkedElsewhere)
         #: The pid, as soon as there is one.
@@ -90,8 +93,17 @@ class Birth:
         #: Whether it was inside of the cgroup from then on.
         self.is_contained = cgroup is None
 
-    def start(self, argv: Sequence[str | bytes], options: dict[str, Any]) -> None:
-        """Start a program as subprocess.Popen does. Raises what that raises."""
+    def start(
+        self,
+        argv: Sequence[str | bytes],
+        options: Mapping[str, Any],
+        environment: list[bytes] | None = None,
+    ) -> None:
+        """Start a program as subprocess.Popen does. Raises what that raises.
+
+        In `environment`, if that is given: variables as execve(2) takes them.
+        """
+        self._environment = environment
         with contextlib.ExitStack() as opened:
             if self._gate is not None:
                 opened.callback(self._gate.close)
@@ -108,6 +120,8 @@ class Birth:
                     pipe.close()
 
     def _fork(self, *arguments: Any) -> int:
+        if self._environment is not None:
+            arguments = (*arguments[:_ENV], self._environment, *arguments[_ENV + 1 :])
         fork = (_fork_exec, *arguments)
         tick = ticks_since_boot()
         if self._launcher is not None:

@@ -119,8 +119,12 @@ class Start:
         )
         birth = Birth(mark, launcher, caller, self._cgroup, rlimits, is_held=is_held)
         self._birth = birth
-        options = {**self._options, "env": _marked(self._options.get("env"), mark.token)}
-        birth.start([os.fspath(argument) for argument in self._argv], options)
+        options, own = self._options, None
+        if (env := options.get("env")) is None:
+            own = _own_environment(mark.token)
+        else:
+            options = {**options, "env": _marked(env, mark.token)}
+        birth.start([os.fspath(argument) for argument in self._argv], options, own)
         tree = self._book(birth)
         if birth.leader is None:
             # Somebody else has reaped it, and its pid may be another's by now.
@@ -230,12 +234,16 @@ def adopt_tree(trees: TreeRegistry, native: Native) -> Tree:
     return tree
 
 
-def _marked(env: Mapping[str, str] | None, token: bytes) -> dict[Any, Any]:
-    """The environment with the marker added to those of trees that this host is itself in."""
-    if env is None:
-        # As the kernel has it, which takes less time.
-        plain = dict(os.environb)
-        outer = plain.get(_MARKER)
-        return {**plain, _MARKER: b"%b:%b" % (outer, token) if outer else token}
+def _own_environment(token: bytes) -> list[bytes]:
+    """Return the environment of this host, as execve(2) takes it, with the marker added to it."""
+    # As the kernel has it, which takes less time; taken at once, since others may change it.
+    variables = list(vars(os.environb).get("_data", os.environb).items())
+    found = [b"%b=%b" % each for each in variables if each[0] != _MARKER]
+    outer = next((value for name, value in variables if name == _MARKER), None)
+    return [*found, b"%b=%b:%b" % (_MARKER, outer, token) if outer else b"%b=%b" % (_MARKER, token)]
+
+
+def _marked(env: Mapping[str, str], token: bytes) -> dict[str, str]:
+    """Return an environment with the marker added to those of trees that this host is itself in."""
     within = env.get(MARKER) or os.environ.get(MARKER)
     return {**env, MARKER: f"{within}:{token.decode()}" if within else token.decode()}
