@@ -273,6 +273,16 @@ def test_who_removes_the_quarantine_is_told_from_who_removes_the_thing(
     assert reclaim_path(record, dry_run=False) is Outcome.RELEASED
 
 
+@pytest.mark.timeout(30)
+def test_a_row_whose_path_is_not_absolute_is_of_nothing(place: Path) -> None:
+    """As nobody writes it; and whoever settles is not kept looking above it for ever."""
+    (place / "x").touch()
+    identity = {"path": "x", "uid": os.geteuid()}
+    record = ResourceRecord(kind="files", description="x", os_pid=1, identity=identity)
+
+    assert reclaim_path(record, dry_run=False) is Outcome.ALREADY_GONE
+
+
 class OldFileSystem:
     """The C library over a file system that knows no RENAME_NOREPLACE, such as NFS."""
 

@@ -181,9 +181,10 @@ def _reclaim(
 
 def _check_above(parent: str, identity: Mapping[str, Any]) -> None:
     """Raise RefusedResourceError if what there is of a path is on another file system."""
-    while not os.path.isdir(parent):  # noqa: PTH112  a string
+    # Nothing is above what is no absolute path.
+    while parent and not os.path.isdir(parent):  # noqa: PTH112  a string
         parent = os.path.dirname(parent)  # noqa: PTH120  as above
-    fd = os.open(parent, _PATH_ONLY)
+    fd = os.open(parent or "/", _PATH_ONLY)
     try:
         has_file_system_gone(fd, identity)
     finally:

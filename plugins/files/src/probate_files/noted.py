@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from probate.journal import Named, reclaim_path, users_of_file, users_of_folder
@@ -54,20 +54,24 @@ def reclaim(record: ResourceRecord, dry_run: bool) -> Outcome:
 
     Whoever waits in open(2) for the other side of a FIFO gets through, as when an owner ends.
     """
-    with ExitStack() as opened:
+    opened: list[int] = []
 
-        def in_use(pin: int, status: os.stat_result) -> str:
-            if stat.S_ISDIR(status.st_mode):
-                return users_of_folder(pin, status)
-            users = users_of_file(pin, status)
-            if stat.S_ISFIFO(status.st_mode) and not users and not dry_run:
-                # Its mode may forbid that, and then nobody waits but root.
-                with suppress(PermissionError):
-                    flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
-                    opened.callback(os.close, os.open(f"/proc/self/fd/{pin}", flags))
-            return users
+    def in_use(pin: int, status: os.stat_result) -> str:
+        if stat.S_ISDIR(status.st_mode):
+            return users_of_folder(pin, status)
+        users = users_of_file(pin, status)
+        if stat.S_ISFIFO(status.st_mode) and not users and not dry_run:
+            # Its mode may forbid that, and then nobody waits but root.
+            with suppress(PermissionError):
+                flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
+                opened.append(os.open(f"/proc/self/fd/{pin}", flags))
+        return users
 
+    try:
         return reclaim_path(record, dry_run, in_use=in_use)
+    finally:
+        for fd in opened:
+            os.close(fd)
 
 
 def _identity(entry: Entry) -> dict[str, Any]:
