@@ -134,7 +134,10 @@ def test_the_start_time_of_a_spawned_process_is_the_kernel_s(
     monkeypatch: pytest.MonkeyPatch,
     how: str,
 ) -> None:
-    """By it, it is told from the next one with its pid; and it is not asked for at each spawn."""
+    """By it, it is told from the next one with its pid; and it is not asked for at each spawn.
+
+    But where our ticks are not its own, and of a fork that was not over within one.
+    """
     asked: list[int] = []
 
     def start_time(os_pid: int) -> int:
@@ -147,15 +150,19 @@ def test_the_start_time_of_a_spawned_process_is_the_kernel_s(
         monkeypatch.setattr(birth, "ticks_since_boot", lambda: 7)
     process = manager.create_process("owner")
     limits = ResourceLimits(cpu=1000) if how == "held" else None
-    for _ in range(30):
+    were_asked: list[bool] = []
+    # On a busy machine many a fork is held up for longer than a tick.
+    while len(were_asked) < 10 or (how != "by ticks that are another's" and all(were_asked)):
+        asked.clear()
         child = trees.spawn(process.pid, SLEEP, limits=limits)
         tree = trees.table.get(process.pid, trees.table.find(process.pid, child))
+        were_asked.append(bool(asked))
 
         assert tree.leader.start_time == start_time_of(child.os_pid)
 
         trees.close(process.pid, child)
 
-    assert (len(asked) == 30) == (how == "by ticks that are another's"), asked
+    assert all(were_asked) == (how == "by ticks that are another's")
 
 
 def test_a_spawned_process_that_ended(manager: ProcessManager, trees: ProcessTreeManager) -> None:
