@@ -198,11 +198,21 @@ def ticks_since_boot() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // _TICK
 
 
+@final
+class _ProcFile(FileIO):
+    """A file that is closed without a ResourceWarning if an exception fell in as it was opened."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def read_proc(path: str) -> bytes:
     """Read a whole file of /proc, with as few system calls as it takes. Raises OSError."""
     # An object, and not its number: an exception of a signal handler that falls in just when it is
     # open would leave that open for good.
-    with FileIO(path) as file:
+    with _ProcFile(path) as file:
         text: bytes = file.read(_PIECE)
         # A short read is not the end: some files are handed out by the page (seq_file).
         while piece := file.read(_PIECE):
