@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from distributions import install
+from distributions import PLUGIN, install
 from kinds import KINDS, PRIORITIES
 from terminals import run_in_terminal
 
@@ -213,3 +213,86 @@ def test_an_unknown_kind_in_the_settings_is_an_error(tmp_path: Path, name: str, 
     assert (answer.returncode, answer.stdout) == (2, "")
     assert "no plugin serves kind 'mmpa'; registered: " in answer.stderr
     assert "did you mean 'mmap'?" in answer.stderr
+
+
+def check(site: Path, kind: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`probate plugins --check` of a kind, with what is installed in a folder."""
+    return plugins(site, "--check", kind, *arguments, PYTHONPATH=str(site))
+
+
+def install_crates(site: Path, written: str = "", instead: str = "") -> None:
+    """Install a plugin in whose source something else is written."""
+    source = PLUGIN.format(kind="crates", priority=1)
+    assert written in source
+    entry_points = {"crates": "crates:Resource"}
+    source = source.replace(written, instead) if written else source
+    install(site, "acme-crates", module="crates", source=source, entry_points=entry_points)
+
+
+UNMARKED = "def quiesce(self, pid):\n        return ()\n\n    @hookimpl\n    def cleanup"
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "said"),
+    [
+        ("@hookimpl\n    def cleanup", UNMARKED, "quiesce() is there, but has no mark"),
+        ("cleanup(self, pid)", "cleanup(self, *pids)", "cleanup(*pids) is called with nothing"),
+        ("Ordering(1)", "Ordering(1, before=['fils'])", "did you mean 'files'?"),
+        ("import Ordering", "import Odering", "it cannot be loaded: ImportError"),
+        ("self.table = ", "self.tables = [0]; self.tables[0] = ", "no OwnershipTable"),
+    ],
+    ids=["unmarked", "arguments", "before", "import", "table"],
+)
+def test_what_registers_silently_is_found(
+    tmp_path: Path, written: str, instead: str, said: str
+) -> None:
+    """It would never be called, or in another place than its author thinks; exit 1."""
+    install_crates(tmp_path, written, instead)
+
+    ran = check(tmp_path, "crates")
+
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert ran.stdout.startswith("crates (acme-crates 1.0): 1 fault\n- ")
+    assert said in ran.stdout
+
+
+def test_a_plugin_without_faults_is_said_to_have_none(tmp_path: Path) -> None:
+    """Exit 0; as JSON, an empty list."""
+    install_crates(tmp_path)
+
+    ran, as_json = check(tmp_path, "crates"), check(tmp_path, "crates", "--json")
+
+    assert (ran.returncode, ran.stdout) == (0, "crates (acme-crates 1.0): no faults\n")
+    assert json.loads(as_json.stdout) == {
+        "kind": "crates",
+        "distribution": "acme-crates",
+        "version": "1.0",
+        "faults": [],
+    }
+
+
+def test_what_others_make_of_a_plugin_is_a_fault_too(tmp_path: Path) -> None:
+    """By itself it is without: a cycle, another core, another that serves the kind."""
+    install_crates(tmp_path, "Ordering(1)", "Ordering(1, before=['boxes'])")
+    source = PLUGIN.format(kind="boxes", priority=1)
+    source = source.replace("Ordering(1)", "Ordering(1, before=['crates'])")
+    entry_points = {"boxes": "boxes:Resource"}
+    install(tmp_path, "boxes", module="boxes", source=source, entry_points=entry_points)
+    entry_points = {"nets": "boxes:Resource"}
+    requires = "probate>=7"
+    install(tmp_path, "nets", module="n", source="", entry_points=entry_points, requires=requires)
+
+    ran = [check(tmp_path, "boxes"), check(tmp_path, "crates")]
+    found = [each.stdout for each in ran if "it is failed" in each.stdout]
+
+    assert sorted(each.returncode for each in ran) == [0, 1]
+    assert len(found) == 1
+    assert "asks for probate>=7" in check(tmp_path, "nets").stdout
+
+
+def test_a_plugin_that_is_not_installed_cannot_be_checked(tmp_path: Path) -> None:
+    """Wrong usage: exit 2, with what may have been meant."""
+    ran = plugins(tmp_path, "--check", "sokets")
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "did you mean 'sockets'?" in ran.stderr

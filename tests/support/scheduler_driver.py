@@ -25,7 +25,7 @@ def drivers(orchestrator: ResourceOrchestrator) -> dict[str, Driver]:
 
     def queue(pid: int) -> Any:
         for index in range(len(_sleepers) + 1):
-            os_pid = _sleeper(index).pid
+            os_pid = sleeper(index).pid
             try:
                 scheduler.add(pid, os_pid)
             except AlreadyOwnedError:
@@ -40,7 +40,7 @@ def drivers(orchestrator: ResourceOrchestrator) -> dict[str, Driver]:
     }
 
 
-def _sleeper(index: int) -> subprocess.Popen[bytes]:
+def sleeper(index: int) -> subprocess.Popen[bytes]:
     if not _sleepers:
         atexit.register(_end_all)
     if index == len(_sleepers):

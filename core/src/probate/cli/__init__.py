@@ -1,6 +1,7 @@
 """The `probate` command.
 
 app.py     the command line (click)
+check.py   `probate plugins --check`
 lack.py    what there is not enough of, and how to mend that
 listing.py `probate plugins`
 output.py  tables: rich at a terminal, columns of plain text elsewhere

@@ -46,13 +46,22 @@ _disable = click.option(
 
 @app.command(short_help="List the plugins found, in cleanup order.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object a plugin.")
+@click.option("--check", metavar="NAME", help="Look for faults of one, and list none.")
 @_disable
-def plugins(as_json: bool, disable: str | None) -> None:
+def plugins(as_json: bool, check: str | None, disable: str | None) -> None:
     """List the plugins found, in cleanup order, and why any is not loaded.
 
     Exits 1 if any has failed, or is incompatible.
+
+    With --check, looks for what a plugin does wrong although it is loaded: a hook without its
+    mark, arguments that no hook gets, a place before kinds that there are not. Nothing of the
+    kind is made: `probate.testing` checks that. Exits 1 if anything is found.
     """
     try:
+        if check is not None:
+            from probate.cli.check import check_plugin
+
+            raise SystemExit(check_plugin(check, as_json=as_json))
         raise SystemExit(list_plugins(as_json=as_json, settings=_settings(disable)))
     except ProbateError as error:
         raise click.UsageError(str(error)) from error

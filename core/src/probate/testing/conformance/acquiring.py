@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -75,13 +76,18 @@ def _race(trial: Trial, served: Served) -> None:
     start = threading.Barrier(_THREADS + 1)
 
     def acquire() -> None:
-        try:
-            start.wait()
-            made.extend(trial.note(trial.description.make(served.kind, pid)) for _ in range(_MOST))
-        except ProcessTerminatedError:
-            return
-        except BaseException as error:
-            faults.append(error)
+        start.wait()
+        for _ in range(_MOST):
+            try:
+                thing = trial.description.make(served.kind, pid)
+            except ProcessTerminatedError:
+                return
+            except BaseException as error:
+                faults.append(error)
+                return
+            # What cannot be identified has been released by now.
+            with contextlib.suppress(Exception):
+                made.append(trial.note(thing))
 
     threads = [threading.Thread(target=acquire, daemon=True) for _ in range(_THREADS)]
     for thread in threads:

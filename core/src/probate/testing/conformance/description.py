@@ -62,7 +62,7 @@ class KindDescription(Generic[K, T]):
     give_back: Callable[[K, int, T], object] | None = None
     #: Ends a thing natively, behind the kind's back: the others are released all the same.
     end: Callable[[T], object] | None = None
-    #: Makes a thing that nobody owns, which the kind adopts.
+    #: Makes a thing that nobody owns, which the kind adopts; it needs an `end`.
     make_elsewhere: Callable[[], T] | None = None
     #: Keeps a thing in use for a `with` block, in which its release is BUSY.
     keep_busy: Callable[[T], AbstractContextManager[object]] | None = None
@@ -83,3 +83,7 @@ class KindDescription(Generic[K, T]):
     patience: float = 5.0
     #: Kinds that `before` and `after` may name although they are not installed here.
     other_kinds: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.make_elsewhere is not None and self.end is None:
+            raise ValueError("what is made elsewhere is nobody's: make_elsewhere needs an end")

@@ -1,0 +1,621 @@
+"""The kinds of this repository, as the conformance kit takes them: what the kernel says of each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import mmap
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import posix_ipc
+import sysv_ipc
+from drivers import LOOPBACK, LoopThread
+from processes_kernel import lives as is_running
+from scheduler_driver import sleeper
+from signals_kernel import is_caught
+from sysv_kernel import SORTS as SYSV
+from sysv_kernel import ids_by_key
+
+from probate import Callback, NotOwnedError, OsProcess, ProcessTerminatedError
+from probate.testing import KindDescription, NameDescription
+from probate_callbacks import CallbackResource
+from probate_files import FileResource
+from probate_ipc import IpcResource
+from probate_memory import MemoryResource, UntrackedSharedMemory
+from probate_mmap import MappingResource
+from probate_mmap.libc import address_of
+from probate_processes import ProcessTreeResource
+from probate_rings import RingResource
+from probate_scheduler import SchedulerResource
+from probate_signals import SignalResource
+from probate_sockets import SocketResource
+from probate_tasks import TaskResource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from multiprocessing.connection import Connection
+
+# -- what the kernel says ----------------------------------------------------
+
+
+def inode_of(thing: Any) -> tuple[int, int]:
+    """What a descriptor, or what has one, refers to."""
+    status = os.fstat(thing if isinstance(thing, int) else thing.fileno())
+    return status.st_dev, status.st_ino
+
+
+def is_open(inode: tuple[int, int]) -> bool:
+    """Whether any descriptor of this process refers to that."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  looked at a thousand times
+        with contextlib.suppress(OSError):
+            if inode_of(int(name)) == inode:
+                return True
+    return False
+
+
+def inode_of_map(native: mmap.mmap) -> str:
+    """What is mapped at the address of a map: a file of its own, also if it is anonymous."""
+    address = address_of(native)
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, end = (int(each, 16) for each in line.split()[0].split("-"))
+        if start <= address < end:
+            return line.split()[4]
+    raise AssertionError("it is not mapped")
+
+
+def is_mapped(inode: str) -> bool:
+    """Whether that is mapped anywhere in this process."""
+    return any(
+        line.split()[4] == inode for line in Path("/proc/self/maps").read_text().splitlines()
+    )
+
+
+def lives(process: OsProcess) -> bool:
+    """Whether the very process is there, and no zombie."""
+    return not process.has_exited()
+
+
+def is_in_shm(name: str) -> bool:
+    """Whether there is a POSIX segment, or semaphore, of that name (shm_overview(7))."""
+    return os.path.lexists(f"/dev/shm/{name.lstrip('/')}")
+
+
+def has_queue(name: str) -> bool:
+    """Whether there is a POSIX queue of that name."""
+    try:
+        posix_ipc.MessageQueue(name).close()
+    except posix_ipc.ExistentialError:
+        return False
+    return True
+
+
+# -- where they are made -----------------------------------------------------
+
+
+class _Place:
+    """A folder and an event loop, as long as a check takes."""
+
+    folder = Path()
+    loop = LoopThread()
+
+    @contextlib.contextmanager
+    def with_folder(self) -> Iterator[None]:
+        with tempfile.TemporaryDirectory() as folder:
+            self.folder = Path(folder)
+            yield
+
+    @contextlib.contextmanager
+    def with_loop(self) -> Iterator[None]:
+        with LoopThread() as self.loop:
+            yield
+
+    def new_path(self) -> Path:
+        return self.folder / os.urandom(8).hex()
+
+
+_PLACE: Final = _Place()
+
+
+def paths(**functions: Callable[[Any], object]) -> NameDescription[Any]:
+    """Things that are found by their paths."""
+    remove = functions.pop("remove", os.unlink)
+    return NameDescription(name=str, is_there=os.path.lexists, remove=remove, **functions)
+
+
+def _make_file(path: Any) -> None:
+    Path(path).touch(exist_ok=False)
+
+
+# -- each kind ---------------------------------------------------------------
+
+
+def _sockets() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+    def make_udp() -> socket.socket:
+        made = socket.socket(type=socket.SOCK_DGRAM)
+        made.bind(LOOPBACK)
+        return made
+
+    def use(udp: socket.socket) -> None:
+        udp.sendto(b".", udp.getsockname())
+        udp.recv(1)
+
+    @contextlib.contextmanager
+    def share(udp: socket.socket) -> Iterator[Callable[[], object]]:
+        with udp.dup() as dup:
+            yield lambda: use(dup)
+
+    def knock(listener: socket.socket) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(listener.getsockname())
+            listener.accept()[0].close()
+
+    def succeed(path: str) -> None:
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(path)
+
+    yield (
+        "udp",
+        KindDescription(
+            kind=SocketResource,
+            make=lambda kind, pid: kind.manager.bind_udp(pid, LOOPBACK),
+            identify=inode_of,
+            is_alive=is_open,
+            use=use,
+            end=socket.socket.close,
+            make_elsewhere=make_udp,
+            share=share,
+        ),
+    )
+    yield (
+        "unix-listener",
+        KindDescription(
+            kind=SocketResource,
+            make=lambda kind, pid: kind.manager.listen_unix(pid, _PLACE.new_path()),
+            identify=lambda listener: listener.getsockname(),
+            is_alive=os.path.lexists,
+            use=knock,
+            names=NameDescription(
+                name=lambda listener: listener.getsockname(),
+                is_there=os.path.lexists,
+                remove=os.unlink,
+                succeed=succeed,
+            ),
+            around=_PLACE.with_folder,
+        ),
+    )
+
+
+def _mmap() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+    yield (
+        "anonymous-map",
+        KindDescription(
+            kind=MappingResource,
+            make=lambda kind, pid: kind.manager.map_anonymous(pid, mmap.PAGESIZE),
+            identify=inode_of_map,
+            is_alive=is_mapped,
+            use=lambda native: native[0],
+            end=mmap.mmap.close,
+            make_elsewhere=lambda: mmap.mmap(-1, mmap.PAGESIZE),
+            keep_busy=memoryview,
+        ),
+    )
+    yield (
+        "temporary-map",
+        KindDescription(
+            kind=MappingResource,
+            make=lambda kind, pid: kind.manager.map_temporary(
+                pid, mmap.PAGESIZE, directory=_PLACE.folder
+            ),
+            identify=lambda native: native.path,
+            is_alive=os.path.lexists,
+            use=lambda native: native[0],
+            keep_busy=memoryview,
+            names=NameDescription(
+                name=lambda native: native.path,
+                is_there=os.path.lexists,
+                remove=os.unlink,
+                succeed=_make_file,
+            ),
+            around=_PLACE.with_folder,
+        ),
+    )
+
+
+def _memory() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+    def elsewhere() -> UntrackedSharedMemory:
+        return UntrackedSharedMemory(f"test-{os.urandom(8).hex()}", create=True, size=4096)
+
+    def end(segment: UntrackedSharedMemory) -> None:
+        segment.close()
+        segment.unlink()
+
+    def end_segment(segment: sysv_ipc.SharedMemory) -> None:
+        segment.detach()
+        segment.remove()
+
+    def succeed(name: str) -> None:
+        UntrackedSharedMemory(name, create=True, size=4096).close()
+
+    yield (
+        "shared-memory",
+        KindDescription(
+            kind=MemoryResource,
+            make=lambda kind, pid: kind.manager.create_shared_memory(pid, size=4096),
+            identify=lambda segment: segment.name,
+            is_alive=is_in_shm,
+            use=lambda segment: segment.buf[0],
+            end=end,
+            make_elsewhere=elsewhere,
+            keep_busy=lambda segment: segment.buf[:1],
+            names=NameDescription(
+                name=lambda segment: segment.name,
+                is_there=is_in_shm,
+                remove=lambda name: Path(f"/dev/shm/{name}").unlink(),
+                succeed=succeed,
+            ),
+        ),
+    )
+    yield (
+        "sysv-segment",
+        _by_key(
+            "shm",
+            MemoryResource,
+            lambda kind, pid: kind.manager.create_segment(pid, 4096),
+            use=lambda segment: segment.read(1),
+            end=end_segment,
+            make_elsewhere=lambda: sysv_ipc.SharedMemory(None, sysv_ipc.IPC_CREX, size=4096),
+        ),
+    )
+
+
+def _by_key(
+    which: str, kind: Any, make: Callable[[Any, int], Any], **functions: Any
+) -> KindDescription[Any, Any]:
+    """System V objects, which are found by their keys (proc(5), /proc/sysvipc)."""
+    made, remove = SYSV[which]
+
+    def is_there(key: int) -> bool:
+        return key in ids_by_key(which)
+
+    def succeed(key: int) -> None:
+        options = {"size": 4096} if which == "shm" else {}
+        new = made(key, sysv_ipc.IPC_CREX, **options)
+        if which == "shm":
+            new.detach()
+
+    return KindDescription(
+        kind=kind,
+        make=make,
+        identify=lambda thing: thing.key,
+        is_alive=is_there,
+        names=NameDescription(
+            name=lambda thing: thing.key,
+            is_there=is_there,
+            remove=lambda key: remove(ids_by_key(which)[key]),
+            succeed=succeed,
+        ),
+        **functions,
+    )
+
+
+def _ipc() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+    def adopt(kind: Any, pid: int) -> Connection:
+        first, second = Pipe()
+        second.close()
+        try:
+            kind.manager.adopt(pid, first)
+        except BaseException:
+            first.close()
+            raise
+        return first
+
+    def pass_on(queue: Any) -> None:
+        queue.send(b".")
+        queue.receive()
+
+    yield (
+        "connection",
+        KindDescription(
+            kind=IpcResource,
+            make=adopt,
+            identify=inode_of,
+            is_alive=is_open,
+            use=lambda first: first.poll(),
+            end=lambda first: first.close(),
+            make_elsewhere=lambda: Pipe()[0],
+        ),
+    )
+    yield (
+        "posix-queue",
+        KindDescription(
+            kind=IpcResource,
+            make=lambda kind, pid: kind.manager.create_posix_queue(
+                pid, max_messages=2, max_message_size=64
+            ),
+            identify=lambda queue: queue.name,
+            is_alive=has_queue,
+            use=pass_on,
+            names=NameDescription(
+                name=lambda queue: queue.name,
+                is_there=has_queue,
+                remove=posix_ipc.unlink_message_queue,
+                succeed=lambda name: posix_ipc.MessageQueue(
+                    name, posix_ipc.O_CREX, max_messages=1
+                ).close(),
+            ),
+        ),
+    )
+    yield (
+        "posix-semaphore",
+        KindDescription(
+            kind=IpcResource,
+            make=lambda kind, pid: kind.manager.create_posix_semaphore(pid),
+            identify=lambda semaphore: f"sem.{semaphore.name[1:]}",
+            is_alive=is_in_shm,
+            use=lambda semaphore: semaphore.release(),
+            names=NameDescription(
+                name=lambda semaphore: semaphore.name,
+                is_there=lambda name: is_in_shm(f"sem.{name[1:]}"),
+                remove=posix_ipc.unlink_semaphore,
+                succeed=lambda name: posix_ipc.Semaphore(name, posix_ipc.O_CREX).close(),
+            ),
+        ),
+    )
+    yield (
+        "sysv-queue",
+        _by_key(
+            "msg", IpcResource, lambda kind, pid: kind.manager.create_sysv_queue(pid), use=pass_on
+        ),
+    )
+    yield (
+        "sysv-semaphore",
+        _by_key(
+            "sem",
+            IpcResource,
+            lambda kind, pid: kind.manager.create_sysv_semaphore(pid),
+            use=lambda semaphore: semaphore.release(),
+        ),
+    )
+
+
+def _files() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+    def memfd() -> int:
+        return os.memfd_create("elsewhere")
+
+    yield (
+        "descriptor",
+        KindDescription(
+            kind=FileResource,
+            make=lambda kind, pid: kind.manager.memfd(pid),
+            identify=inode_of,
+            is_alive=is_open,
+            use=os.fstat,
+            give_back=lambda kind, pid, fd: kind.manager.close(pid, fd),
+            end=os.close,
+            make_elsewhere=memfd,
+        ),
+    )
+    yield (
+        "temporary-file",
+        KindDescription(
+            kind=FileResource,
+            make=lambda kind, pid: kind.manager.temporary_file(pid, directory=_PLACE.folder),
+            identify=lambda file: file.name,
+            is_alive=os.path.lexists,
+            use=lambda file: file.write(b"."),
+            names=NameDescription(
+                name=lambda file: file.name,
+                is_there=os.path.lexists,
+                remove=os.unlink,
+                succeed=_make_file,
+            ),
+            around=_PLACE.with_folder,
+        ),
+    )
+    yield (
+        "temporary-folder",
+        KindDescription(
+            kind=FileResource,
+            make=lambda kind, pid: kind.manager.temporary_directory(pid, directory=_PLACE.folder),
+            is_alive=os.path.lexists,
+            use=_use_folder,
+            end=os.rmdir,
+            names=paths(remove=shutil.rmtree, succeed=os.mkdir),
+            around=_PLACE.with_folder,
+        ),
+    )
+    yield (
+        "fifo",
+        KindDescription(
+            kind=FileResource,
+            make=lambda kind, pid: kind.manager.mkfifo(pid, _PLACE.new_path()),
+            is_alive=os.path.lexists,
+            end=os.unlink,
+            names=paths(succeed=os.mkfifo),
+            around=_PLACE.with_folder,
+        ),
+    )
+
+
+def _use_folder(folder: Path) -> None:
+    (folder / "file").write_text(".")
+    (folder / "file").unlink()
+
+
+def _rings() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+    yield (
+        "ring",
+        KindDescription(
+            kind=RingResource,
+            make=lambda kind, pid: kind.zerocopy.create_ring(pid, slots=4, block_size=256),
+            identify=lambda ring: inode_of(ring.filenos()[0]),
+            is_alive=is_open,
+            use=lambda ring: ring.abandon(ring.reserve()),
+        ),
+    )
+
+
+def _signals() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+    # One for each handler, as far as they go: what is caught is told by the number.
+    numbers = itertools.cycle(range(signal.SIGRTMIN + 1, signal.SIGRTMAX + 1))
+
+    def register(kind: Any, pid: int) -> Any:
+        def handler(_signum: int, _frame: object) -> None:
+            """Do nothing."""
+
+        kind.manager.register(pid, next(numbers), handler)
+        return kind.table.resources(pid)[-1]
+
+    yield (
+        "handler",
+        KindDescription(
+            kind=SignalResource,
+            make=register,
+            identify=lambda handler: handler.signum,
+            is_alive=is_caught,
+            use=lambda handler: signal.raise_signal(handler.signum),
+            ends_when_asked=True,
+            many=12,
+        ),
+    )
+
+
+def _tasks() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+    def spawn(kind: Any, pid: int) -> Any:
+        return _PLACE.loop.call(lambda: kind.manager.spawn(pid, asyncio.Event().wait()))
+
+    def cancel(kind: Any, pid: int, task: asyncio.Task[Any]) -> None:
+        kind.manager.cancel(pid, task)
+        asyncio.run_coroutine_threadsafe(asyncio.wait([task]), _PLACE.loop.loop).result(10)
+
+    def elsewhere() -> Any:
+        return _PLACE.loop.call(lambda: asyncio.ensure_future(asyncio.Event().wait()))
+
+    yield (
+        "task",
+        KindDescription(
+            kind=TaskResource,
+            make=spawn,
+            is_alive=lambda task: not task.done(),
+            give_back=cancel,
+            end=lambda task: _PLACE.loop.call(task.cancel),
+            make_elsewhere=elsewhere,
+            ends_when_asked=True,
+            around=_PLACE.with_loop,
+        ),
+    )
+
+
+def _processes() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+    sleep = ("sleep", "300")
+
+    def os_pid_of(child: Any) -> int:
+        found: int = child.pid if isinstance(child, subprocess.Popen) else child.os_pid
+        return found
+
+    def end(child: Any) -> None:
+        os.kill(os_pid_of(child), signal.SIGKILL)
+        if isinstance(child, subprocess.Popen):
+            child.wait()
+
+    yield (
+        "process",
+        KindDescription(
+            kind=ProcessTreeResource,
+            make=lambda kind, pid: kind.manager.spawn(pid, sleep),
+            identify=lambda child: OsProcess.open(os_pid_of(child)),
+            is_alive=lives,
+            end=end,
+            make_elsewhere=lambda: subprocess.Popen(sleep),
+            ends_when_asked=True,
+            names=NameDescription(
+                name=os_pid_of,
+                is_there=is_running,
+                remove=lambda os_pid: os.kill(os_pid, signal.SIGKILL),
+            ),
+            many=6,
+        ),
+    )
+
+
+def _scheduler() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+    cpus = os.sched_getaffinity(0)
+
+    choosing = threading.Lock()
+
+    def is_confined(os_pid: int) -> bool:
+        return os.sched_getaffinity(os_pid) != cpus
+
+    def queue(kind: Any, pid: int) -> Any:
+        with choosing:
+            free = (each.pid for each in map(sleeper, itertools.count()))
+            os_pid = next(each for each in free if not is_confined(each))
+            kind.manager.add(pid, os_pid)
+            try:
+                kind.manager.set_affinity(pid, os_pid, {min(cpus)})
+                return kind.manager.find(pid, os_pid)
+            except NotOwnedError:
+                raise ProcessTerminatedError(pid) from None
+
+    yield (
+        "queued",
+        KindDescription(
+            kind=SchedulerResource,
+            make=queue,
+            identify=lambda entry: entry.os_pid,
+            is_alive=is_confined,
+        ),
+    )
+
+
+def _callbacks() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+    def adopt(kind: Any, pid: int) -> socket.socket:
+        made = socket.socket()
+        try:
+            kind.table.add(pid, Callback.releasing(made, socket.socket.close))
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    yield (
+        "callback",
+        KindDescription(
+            kind=CallbackResource,
+            make=adopt,
+            identify=inode_of,
+            is_alive=is_open,
+            use=lambda made: made.getsockname(),
+            end=socket.socket.close,
+        ),
+    )
+
+
+#: By kind and sort.
+DESCRIPTIONS: Final = {
+    f"{each.__name__[1:]}-{sort}": description
+    for each in (
+        _processes,
+        _scheduler,
+        _callbacks,
+        _mmap,
+        _tasks,
+        _rings,
+        _signals,
+        _sockets,
+        _files,
+        _ipc,
+        _memory,
+    )
+    for sort, description in each()
+}
