@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -44,6 +45,8 @@ from probate_tasks import TaskResource
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
+
+Descriptions = dict[str, KindDescription[Any, Any]]
 
 # -- what the kernel says ----------------------------------------------------
 
@@ -126,10 +129,17 @@ class _Place:
 _PLACE: Final = _Place()
 
 
-def paths(**functions: Callable[[Any], object]) -> NameDescription[Any]:
+def paths(
+    name: Callable[[Any], str] = str,
+    *,
+    remove: Callable[[Any], object] = os.unlink,
+    succeed: Callable[[Any], object],
+    in_use: Callable[[Any], Any] | None = None,
+) -> NameDescription[Any]:
     """Things that are found by their paths."""
-    remove = functions.pop("remove", os.unlink)
-    return NameDescription(name=str, is_there=os.path.lexists, remove=remove, **functions)
+    return NameDescription(
+        name=name, is_there=os.path.lexists, remove=remove, succeed=succeed, in_use=in_use
+    )
 
 
 def _make_file(path: Any) -> None:
@@ -139,7 +149,9 @@ def _make_file(path: Any) -> None:
 # -- each kind ---------------------------------------------------------------
 
 
-def _sockets() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+def _sockets() -> Descriptions:
+    found: Descriptions = {}
+
     def make_udp() -> socket.socket:
         made = socket.socket(type=socket.SOCK_DGRAM)
         made.bind(LOOPBACK)
@@ -163,75 +175,58 @@ def _sockets() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
         with socket.socket(socket.AF_UNIX) as made:
             made.bind(path)
 
-    yield (
-        "udp",
-        KindDescription(
-            kind=SocketResource,
-            make=lambda kind, pid: kind.manager.bind_udp(pid, LOOPBACK),
-            identify=inode_of,
-            is_alive=is_open,
-            use=use,
-            end=socket.socket.close,
-            make_elsewhere=make_udp,
-            share=share,
-        ),
+    found["udp"] = KindDescription(
+        kind=SocketResource,
+        make=lambda kind, pid: kind.manager.bind_udp(pid, LOOPBACK),
+        identify=inode_of,
+        is_alive=is_open,
+        use=use,
+        end=socket.socket.close,
+        make_elsewhere=make_udp,
+        share=share,
     )
-    yield (
-        "unix-listener",
-        KindDescription(
-            kind=SocketResource,
-            make=lambda kind, pid: kind.manager.listen_unix(pid, _PLACE.new_path()),
-            identify=lambda listener: listener.getsockname(),
-            is_alive=os.path.lexists,
-            use=knock,
-            names=NameDescription(
-                name=lambda listener: listener.getsockname(),
-                is_there=os.path.lexists,
-                remove=os.unlink,
-                succeed=succeed,
-            ),
-            around=_PLACE.with_folder,
-        ),
+    found["unix-listener"] = KindDescription(
+        kind=SocketResource,
+        make=lambda kind, pid: kind.manager.listen_unix(pid, _PLACE.new_path()),
+        identify=lambda listener: listener.getsockname(),
+        is_alive=os.path.lexists,
+        use=knock,
+        names=paths(lambda listener: listener.getsockname(), succeed=succeed),
+        around=_PLACE.with_folder,
     )
+    return found
 
 
-def _mmap() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
-    yield (
-        "anonymous-map",
-        KindDescription(
-            kind=MappingResource,
-            make=lambda kind, pid: kind.manager.map_anonymous(pid, mmap.PAGESIZE),
-            identify=inode_of_map,
-            is_alive=is_mapped,
-            use=lambda native: native[0],
-            end=mmap.mmap.close,
-            make_elsewhere=lambda: mmap.mmap(-1, mmap.PAGESIZE),
-            keep_busy=memoryview,
-        ),
+def _mmap() -> Descriptions:
+    found: Descriptions = {}
+    found["anonymous-map"] = KindDescription(
+        kind=MappingResource,
+        make=lambda kind, pid: kind.manager.map_anonymous(pid, mmap.PAGESIZE),
+        identify=inode_of_map,
+        is_alive=is_mapped,
+        use=lambda native: native[0],
+        end=mmap.mmap.close,
+        make_elsewhere=lambda: mmap.mmap(-1, mmap.PAGESIZE),
+        keep_busy=memoryview,
     )
-    yield (
-        "temporary-map",
-        KindDescription(
-            kind=MappingResource,
-            make=lambda kind, pid: kind.manager.map_temporary(
-                pid, mmap.PAGESIZE, directory=_PLACE.folder
-            ),
-            identify=lambda native: native.path,
-            is_alive=os.path.lexists,
-            use=lambda native: native[0],
-            keep_busy=memoryview,
-            names=NameDescription(
-                name=lambda native: native.path,
-                is_there=os.path.lexists,
-                remove=os.unlink,
-                succeed=_make_file,
-            ),
-            around=_PLACE.with_folder,
+    found["temporary-map"] = KindDescription(
+        kind=MappingResource,
+        make=lambda kind, pid: kind.manager.map_temporary(
+            pid, mmap.PAGESIZE, directory=_PLACE.folder
         ),
+        identify=lambda native: native.path,
+        is_alive=os.path.lexists,
+        use=lambda native: native[0],
+        keep_busy=memoryview,
+        names=paths(lambda native: native.path, succeed=_make_file, in_use=open),
+        around=_PLACE.with_folder,
     )
+    return found
 
 
-def _memory() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+def _memory() -> Descriptions:
+    found: Descriptions = {}
+
     def elsewhere() -> UntrackedSharedMemory:
         return UntrackedSharedMemory(f"test-{os.urandom(8).hex()}", create=True, size=4096)
 
@@ -246,36 +241,37 @@ def _memory() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
     def succeed(name: str) -> None:
         UntrackedSharedMemory(name, create=True, size=4096).close()
 
-    yield (
-        "shared-memory",
-        KindDescription(
-            kind=MemoryResource,
-            make=lambda kind, pid: kind.manager.create_shared_memory(pid, size=4096),
-            identify=lambda segment: segment.name,
-            is_alive=is_in_shm,
-            use=lambda segment: segment.buf[0],
-            end=end,
-            make_elsewhere=elsewhere,
-            keep_busy=lambda segment: segment.buf[:1],
-            names=NameDescription(
-                name=lambda segment: segment.name,
-                is_there=is_in_shm,
-                remove=lambda name: Path(f"/dev/shm/{name}").unlink(),
-                succeed=succeed,
-            ),
+    found["shared-memory"] = KindDescription(
+        kind=MemoryResource,
+        make=lambda kind, pid: kind.manager.create_shared_memory(pid, size=4096),
+        identify=lambda segment: segment.name,
+        is_alive=is_in_shm,
+        use=lambda segment: segment.buf[0],
+        end=end,
+        make_elsewhere=elsewhere,
+        keep_busy=lambda segment: segment.buf[:1],
+    )
+    # Not what is made elsewhere: in a forked host nobody knows whether its parent has made it.
+    found["named-shared-memory"] = replace(
+        found["shared-memory"],
+        make_elsewhere=None,
+        names=NameDescription(
+            name=lambda segment: segment.name,
+            is_there=is_in_shm,
+            remove=lambda name: Path(f"/dev/shm/{name}").unlink(),
+            succeed=succeed,
+            in_use=lambda name: open(f"/dev/shm/{name}"),  # noqa: SIM115  closed by who uses it
         ),
     )
-    yield (
-        "sysv-segment",
-        _by_key(
-            "shm",
-            MemoryResource,
-            lambda kind, pid: kind.manager.create_segment(pid, 4096),
-            use=lambda segment: segment.read(1),
-            end=end_segment,
-            make_elsewhere=lambda: sysv_ipc.SharedMemory(None, sysv_ipc.IPC_CREX, size=4096),
-        ),
+    found["sysv-segment"] = _by_key(
+        "shm",
+        MemoryResource,
+        lambda kind, pid: kind.manager.create_segment(pid, 4096),
+        use=lambda segment: segment.read(1),
+        end=end_segment,
+        make_elsewhere=lambda: sysv_ipc.SharedMemory(None, sysv_ipc.IPC_CREX, size=4096),
     )
+    return found
 
 
 def _by_key(
@@ -308,7 +304,9 @@ def _by_key(
     )
 
 
-def _ipc() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+def _ipc() -> Descriptions:
+    found: Descriptions = {}
+
     def adopt(kind: Any, pid: int) -> Connection:
         first, second = Pipe()
         second.close()
@@ -323,128 +321,100 @@ def _ipc() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
         queue.send(b".")
         queue.receive()
 
-    yield (
-        "connection",
-        KindDescription(
-            kind=IpcResource,
-            make=adopt,
-            identify=inode_of,
-            is_alive=is_open,
-            use=lambda first: first.poll(),
-            end=lambda first: first.close(),
-            make_elsewhere=lambda: Pipe()[0],
+    found["connection"] = KindDescription(
+        kind=IpcResource,
+        make=adopt,
+        identify=inode_of,
+        is_alive=is_open,
+        use=lambda first: first.poll(),
+        end=lambda first: first.close(),
+        make_elsewhere=lambda: Pipe()[0],
+    )
+    found["posix-queue"] = KindDescription(
+        kind=IpcResource,
+        make=lambda kind, pid: kind.manager.create_posix_queue(
+            pid, max_messages=2, max_message_size=64
+        ),
+        identify=lambda queue: queue.name,
+        is_alive=has_queue,
+        use=pass_on,
+        names=NameDescription(
+            name=lambda queue: queue.name,
+            is_there=has_queue,
+            remove=posix_ipc.unlink_message_queue,
+            succeed=lambda name: posix_ipc.MessageQueue(
+                name, posix_ipc.O_CREX, max_messages=1
+            ).close(),
         ),
     )
-    yield (
-        "posix-queue",
-        KindDescription(
-            kind=IpcResource,
-            make=lambda kind, pid: kind.manager.create_posix_queue(
-                pid, max_messages=2, max_message_size=64
-            ),
-            identify=lambda queue: queue.name,
-            is_alive=has_queue,
-            use=pass_on,
-            names=NameDescription(
-                name=lambda queue: queue.name,
-                is_there=has_queue,
-                remove=posix_ipc.unlink_message_queue,
-                succeed=lambda name: posix_ipc.MessageQueue(
-                    name, posix_ipc.O_CREX, max_messages=1
-                ).close(),
-            ),
+    found["posix-semaphore"] = KindDescription(
+        kind=IpcResource,
+        make=lambda kind, pid: kind.manager.create_posix_semaphore(pid),
+        identify=lambda semaphore: f"sem.{semaphore.name[1:]}",
+        is_alive=is_in_shm,
+        use=lambda semaphore: semaphore.release(),
+        names=NameDescription(
+            name=lambda semaphore: semaphore.name,
+            is_there=lambda name: is_in_shm(f"sem.{name[1:]}"),
+            remove=posix_ipc.unlink_semaphore,
+            succeed=lambda name: posix_ipc.Semaphore(name, posix_ipc.O_CREX).close(),
         ),
     )
-    yield (
-        "posix-semaphore",
-        KindDescription(
-            kind=IpcResource,
-            make=lambda kind, pid: kind.manager.create_posix_semaphore(pid),
-            identify=lambda semaphore: f"sem.{semaphore.name[1:]}",
-            is_alive=is_in_shm,
-            use=lambda semaphore: semaphore.release(),
-            names=NameDescription(
-                name=lambda semaphore: semaphore.name,
-                is_there=lambda name: is_in_shm(f"sem.{name[1:]}"),
-                remove=posix_ipc.unlink_semaphore,
-                succeed=lambda name: posix_ipc.Semaphore(name, posix_ipc.O_CREX).close(),
-            ),
-        ),
+    found["sysv-queue"] = _by_key(
+        "msg", IpcResource, lambda kind, pid: kind.manager.create_sysv_queue(pid), use=pass_on
     )
-    yield (
-        "sysv-queue",
-        _by_key(
-            "msg", IpcResource, lambda kind, pid: kind.manager.create_sysv_queue(pid), use=pass_on
-        ),
+    found["sysv-semaphore"] = _by_key(
+        "sem",
+        IpcResource,
+        lambda kind, pid: kind.manager.create_sysv_semaphore(pid),
+        use=lambda semaphore: semaphore.release(),
     )
-    yield (
-        "sysv-semaphore",
-        _by_key(
-            "sem",
-            IpcResource,
-            lambda kind, pid: kind.manager.create_sysv_semaphore(pid),
-            use=lambda semaphore: semaphore.release(),
-        ),
-    )
+    return found
 
 
-def _files() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+def _files() -> Descriptions:
+    found: Descriptions = {}
+
     def memfd() -> int:
         return os.memfd_create("elsewhere")
 
-    yield (
-        "descriptor",
-        KindDescription(
-            kind=FileResource,
-            make=lambda kind, pid: kind.manager.memfd(pid),
-            identify=inode_of,
-            is_alive=is_open,
-            use=os.fstat,
-            give_back=lambda kind, pid, fd: kind.manager.close(pid, fd),
-            end=os.close,
-            make_elsewhere=memfd,
-        ),
+    found["descriptor"] = KindDescription(
+        kind=FileResource,
+        make=lambda kind, pid: kind.manager.memfd(pid),
+        identify=inode_of,
+        is_alive=is_open,
+        use=os.fstat,
+        give_back=lambda kind, pid, fd: kind.manager.close(pid, fd),
+        end=os.close,
+        make_elsewhere=memfd,
     )
-    yield (
-        "temporary-file",
-        KindDescription(
-            kind=FileResource,
-            make=lambda kind, pid: kind.manager.temporary_file(pid, directory=_PLACE.folder),
-            identify=lambda file: file.name,
-            is_alive=os.path.lexists,
-            use=lambda file: file.write(b"."),
-            names=NameDescription(
-                name=lambda file: file.name,
-                is_there=os.path.lexists,
-                remove=os.unlink,
-                succeed=_make_file,
-            ),
-            around=_PLACE.with_folder,
-        ),
+    found["temporary-file"] = KindDescription(
+        kind=FileResource,
+        make=lambda kind, pid: kind.manager.temporary_file(pid, directory=_PLACE.folder),
+        identify=lambda file: file.name,
+        is_alive=os.path.lexists,
+        use=lambda file: file.write(b"."),
+        names=paths(lambda file: file.name, succeed=_make_file, in_use=open),
+        around=_PLACE.with_folder,
     )
-    yield (
-        "temporary-folder",
-        KindDescription(
-            kind=FileResource,
-            make=lambda kind, pid: kind.manager.temporary_directory(pid, directory=_PLACE.folder),
-            is_alive=os.path.lexists,
-            use=_use_folder,
-            end=os.rmdir,
-            names=paths(remove=shutil.rmtree, succeed=os.mkdir),
-            around=_PLACE.with_folder,
-        ),
+    found["temporary-folder"] = KindDescription(
+        kind=FileResource,
+        make=lambda kind, pid: kind.manager.temporary_directory(pid, directory=_PLACE.folder),
+        is_alive=os.path.lexists,
+        use=_use_folder,
+        end=os.rmdir,
+        names=paths(remove=shutil.rmtree, succeed=os.mkdir, in_use=contextlib.chdir),
+        around=_PLACE.with_folder,
     )
-    yield (
-        "fifo",
-        KindDescription(
-            kind=FileResource,
-            make=lambda kind, pid: kind.manager.mkfifo(pid, _PLACE.new_path()),
-            is_alive=os.path.lexists,
-            end=os.unlink,
-            names=paths(succeed=os.mkfifo),
-            around=_PLACE.with_folder,
-        ),
+    found["fifo"] = KindDescription(
+        kind=FileResource,
+        make=lambda kind, pid: kind.manager.mkfifo(pid, _PLACE.new_path()),
+        is_alive=os.path.lexists,
+        end=os.unlink,
+        names=paths(succeed=os.mkfifo),
+        around=_PLACE.with_folder,
     )
+    return found
 
 
 def _use_folder(folder: Path) -> None:
@@ -452,20 +422,20 @@ def _use_folder(folder: Path) -> None:
     (folder / "file").unlink()
 
 
-def _rings() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
-    yield (
-        "ring",
-        KindDescription(
-            kind=RingResource,
-            make=lambda kind, pid: kind.zerocopy.create_ring(pid, slots=4, block_size=256),
-            identify=lambda ring: inode_of(ring.filenos()[0]),
-            is_alive=is_open,
-            use=lambda ring: ring.abandon(ring.reserve()),
-        ),
+def _rings() -> Descriptions:
+    found: Descriptions = {}
+    found["ring"] = KindDescription(
+        kind=RingResource,
+        make=lambda kind, pid: kind.zerocopy.create_ring(pid, slots=4, block_size=256),
+        identify=lambda ring: inode_of(ring.filenos()[0]),
+        is_alive=is_open,
+        use=lambda ring: ring.abandon(ring.reserve()),
     )
+    return found
 
 
-def _signals() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+def _signals() -> Descriptions:
+    found: Descriptions = {}
     # One for each handler, as far as they go: what is caught is told by the number.
     numbers = itertools.cycle(range(signal.SIGRTMIN + 1, signal.SIGRTMAX + 1))
 
@@ -474,23 +444,26 @@ def _signals() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
             """Do nothing."""
 
         kind.manager.register(pid, next(numbers), handler)
-        return kind.table.resources(pid)[-1]
+        for entry in kind.table.resources(pid):
+            if entry.function is handler:
+                return entry
+        raise ProcessTerminatedError(pid)
 
-    yield (
-        "handler",
-        KindDescription(
-            kind=SignalResource,
-            make=register,
-            identify=lambda handler: handler.signum,
-            is_alive=is_caught,
-            use=lambda handler: signal.raise_signal(handler.signum),
-            ends_when_asked=True,
-            many=12,
-        ),
+    found["handler"] = KindDescription(
+        kind=SignalResource,
+        make=register,
+        identify=lambda handler: handler.signum,
+        is_alive=is_caught,
+        use=lambda handler: signal.raise_signal(handler.signum),
+        ends_when_asked=True,
+        many=12,
     )
+    return found
 
 
-def _tasks() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+def _tasks() -> Descriptions:
+    found: Descriptions = {}
+
     def spawn(kind: Any, pid: int) -> Any:
         return _PLACE.loop.call(lambda: kind.manager.spawn(pid, asyncio.Event().wait()))
 
@@ -501,22 +474,21 @@ def _tasks() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
     def elsewhere() -> Any:
         return _PLACE.loop.call(lambda: asyncio.ensure_future(asyncio.Event().wait()))
 
-    yield (
-        "task",
-        KindDescription(
-            kind=TaskResource,
-            make=spawn,
-            is_alive=lambda task: not task.done(),
-            give_back=cancel,
-            end=lambda task: _PLACE.loop.call(task.cancel),
-            make_elsewhere=elsewhere,
-            ends_when_asked=True,
-            around=_PLACE.with_loop,
-        ),
+    found["task"] = KindDescription(
+        kind=TaskResource,
+        make=spawn,
+        is_alive=lambda task: not task.done(),
+        give_back=cancel,
+        end=lambda task: _PLACE.loop.call(task.cancel),
+        make_elsewhere=elsewhere,
+        ends_when_asked=True,
+        around=_PLACE.with_loop,
     )
+    return found
 
 
-def _processes() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+def _processes() -> Descriptions:
+    found: Descriptions = {}
     sleep = ("sleep", "300")
 
     def os_pid_of(child: Any) -> int:
@@ -528,27 +500,26 @@ def _processes() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
         if isinstance(child, subprocess.Popen):
             child.wait()
 
-    yield (
-        "process",
-        KindDescription(
-            kind=ProcessTreeResource,
-            make=lambda kind, pid: kind.manager.spawn(pid, sleep),
-            identify=lambda child: OsProcess.open(os_pid_of(child)),
-            is_alive=lives,
-            end=end,
-            make_elsewhere=lambda: subprocess.Popen(sleep),
-            ends_when_asked=True,
-            names=NameDescription(
-                name=os_pid_of,
-                is_there=is_running,
-                remove=lambda os_pid: os.kill(os_pid, signal.SIGKILL),
-            ),
-            many=6,
+    found["process"] = KindDescription(
+        kind=ProcessTreeResource,
+        make=lambda kind, pid: kind.manager.spawn(pid, sleep),
+        identify=lambda child: OsProcess.open(os_pid_of(child)),
+        is_alive=lives,
+        end=end,
+        make_elsewhere=lambda: subprocess.Popen(sleep),
+        ends_when_asked=True,
+        names=NameDescription(
+            name=os_pid_of,
+            is_there=is_running,
+            remove=lambda os_pid: os.kill(os_pid, signal.SIGKILL),
         ),
+        many=6,
     )
+    return found
 
 
-def _scheduler() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+def _scheduler() -> Descriptions:
+    found: Descriptions = {}
     cpus = os.sched_getaffinity(0)
 
     choosing = threading.Lock()
@@ -567,18 +538,18 @@ def _scheduler() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
             except NotOwnedError:
                 raise ProcessTerminatedError(pid) from None
 
-    yield (
-        "queued",
-        KindDescription(
-            kind=SchedulerResource,
-            make=queue,
-            identify=lambda entry: entry.os_pid,
-            is_alive=is_confined,
-        ),
+    found["queued"] = KindDescription(
+        kind=SchedulerResource,
+        make=queue,
+        identify=lambda entry: entry.os_pid,
+        is_alive=is_confined,
     )
+    return found
 
 
-def _callbacks() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
+def _callbacks() -> Descriptions:
+    found: Descriptions = {}
+
     def adopt(kind: Any, pid: int) -> socket.socket:
         made = socket.socket()
         try:
@@ -588,17 +559,15 @@ def _callbacks() -> Iterator[tuple[str, KindDescription[Any, Any]]]:
             raise
         return made
 
-    yield (
-        "callback",
-        KindDescription(
-            kind=CallbackResource,
-            make=adopt,
-            identify=inode_of,
-            is_alive=is_open,
-            use=lambda made: made.getsockname(),
-            end=socket.socket.close,
-        ),
+    found["callback"] = KindDescription(
+        kind=CallbackResource,
+        make=adopt,
+        identify=inode_of,
+        is_alive=is_open,
+        use=lambda made: made.getsockname(),
+        end=socket.socket.close,
     )
+    return found
 
 
 #: By kind and sort.
@@ -617,5 +586,5 @@ DESCRIPTIONS: Final = {
         _ipc,
         _memory,
     )
-    for sort, description in each()
+    for sort, description in each().items()
 }

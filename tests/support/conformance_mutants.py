@@ -458,7 +458,7 @@ MUTANTS: Final = (
     Mutant(ReclaimsByName, "successors_are_left_alone", "reclaims by name"),
     Mutant(ReclaimsInDryRuns, "the_dead_leave_nothing", "in a dry run"),
     Mutant(SaysReclaimed, "the_dead_leave_nothing", "and it is still there"),
-    Mutant(SaysReclaimed, "successors_are_left_alone", "which is another thing by now"),
+    Mutant(SaysReclaimed, "successors_are_left_alone", "which was gone"),
     Mutant(TellsNoJournal, "the_dead_leave_nothing", "the journal has 0 rows"),
     Mutant(ShutsDownWhatIsShared, "owners_are_apart", "was it shut down, not closed?"),
     Mutant(SaysReleasedOfWhatIsBusy, "busy_stays_owned", "says RELEASED of what is in use"),

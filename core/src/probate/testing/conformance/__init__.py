@@ -11,8 +11,10 @@ releasing.py    order, failures, what is busy, what hangs
 quiescing.py    asking, without force
 acquiring.py    what is acquired while its owner ends
 adopting.py     what was made elsewhere
+growth.py       what this process holds more than before
 remains.py      what the kernel has left of it all
 afterdeath.py   what a killed host has left by name
+killedhost.py   such a host
 
 Public are the names that `probate.testing` lists.
 """

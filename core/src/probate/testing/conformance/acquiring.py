@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from probate.errors import ProcessTerminatedError
 from probate.hookspecs import hookimpl
-from probate.testing.witness import KernelView
+from probate.testing.conformance.growth import Growth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,9 +28,9 @@ def the_ended_acquire_nothing(trial: Trial) -> None:
     served = trial.serve()
     pid = served.owner()
     served.end_without_fault(pid, [served.make(pid)])
-    before = KernelView.take()
+    growth = Growth()
     _check_refused(trial, served, pid, "after its owner's end")
-    if changes := before.changes():
+    if changes := growth.found():
         raise trial.fail(f"what is refused to the ended is made all the same: {changes[0]}")
 
 

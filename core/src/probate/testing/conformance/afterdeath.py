@@ -3,69 +3,108 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import select
-import signal
-import tempfile
-import threading
-import warnings
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from probate import Outcome, ProcessManager, ResourceOrchestrator
-from probate.errors import describe_error
+from probate import Outcome
+from probate.testing.conformance.killedhost import killed_host, other_process, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from probate import ProcessManager
     from probate.settlement import RowAccount
-    from probate.testing.conformance.description import KindDescription, NameDescription
+    from probate.testing.conformance.description import NameDescription
     from probate.testing.conformance.trial import Trial
-
-#: Seconds that a host gets to make its things.
-_START: Final = 20.0
 
 
 def the_dead_leave_nothing(trial: Trial) -> None:
     """What a killed host has left by name is given back by a sweep, once, from its journal."""
     names = _names(trial)
-    with _killed_host(trial) as (name, store):
+    with killed_host(trial, partial(_make, trial)) as (name, store):
         if not names.is_there(name):
             raise trial.fail(f"{name!r} is gone with its host: then it needs no journal, or name")
         tried = _settled(trial, store, dry_run=True)
         if not names.is_there(name):
             raise trial.fail(f"reclaim() removes {name!r} in a dry run")
         done = _settled(trial, store)
-        if done.outcome is not Outcome.RELEASED:
-            raise trial.fail(f"{name!r} is not reclaimed: it is {done.outcome}: {done.text}")
-        if names.is_there(name):
-            raise trial.fail(f"reclaim() says RELEASED of {name!r}, and it is still there")
+        _check_reclaimed(trial, name, done)
         if tried.outcome is not done.outcome:
             raise trial.fail(
                 f"reclaim() says {done.outcome}, and said {tried.outcome} in the dry run before it"
             )
 
 
+def what_the_dead_adopted_goes_too(trial: Trial) -> None:
+    """What was made elsewhere, and adopted by a host that is killed, is given back as well."""
+
+    def adopt(_kind: Any, manager: ProcessManager, pid: int) -> Any:
+        make_elsewhere = trial.description.make_elsewhere
+        assert make_elsewhere is not None  # noqa: S101  or this check is not made
+        manager.orchestrator.adopt(pid, thing := make_elsewhere())
+        return _names(trial).name(thing)
+
+    with killed_host(trial, adopt) as (name, store):
+        _check_reclaimed(trial, name, _settled(trial, store))
+
+
 def successors_are_left_alone(trial: Trial) -> None:
     """What a stranger has made under the name of a dead host's thing stays as it is."""
     names = _names(trial)
-    succeed = names.succeed
-    if succeed is None:
-        return
-    with _killed_host(trial) as (name, store):
+    with killed_host(trial, partial(_make, trial)) as (name, store):
         if names.is_there(name):
             names.remove(name)
-        succeed(name)
-        if not names.is_there(name):
-            raise trial.fail(f"the description's `succeed` has made nothing under {name!r}")
+        if names.succeed is not None:
+            names.succeed(name)
+            if not names.is_there(name):
+                raise trial.fail(f"the description's `succeed` has made nothing under {name!r}")
         row = _settled(trial, store)
-        if not names.is_there(name):
+        if names.succeed is not None and not names.is_there(name):
             raise trial.fail(
                 f"reclaims by name: a successor under {name!r}, which is another thing, was "
                 "removed; compare with what no later thing has again"
             )
-        if row.outcome is Outcome.RELEASED:
-            raise trial.fail(f"reclaim() says RELEASED of {name!r}, which is another thing by now")
+        if row.outcome is not Outcome.ALREADY_GONE:
+            raise trial.fail(
+                f"reclaim() says {row.outcome} of {name!r}, which was gone: {row.text or 'why?'}"
+            )
+
+
+def what_is_in_use_is_kept(trial: Trial) -> None:
+    """What somebody uses when its host is dead is refused, and given back once it is free."""
+    names = _names(trial)
+    if (in_use := names.in_use) is None:
+        return
+    with killed_host(trial, partial(_make, trial)) as (name, store):
+        uses = contextlib.ExitStack()
+        with other_process(trial, "`in_use`", lambda: bool(uses.enter_context(in_use(name)))):
+            row = _settled(trial, store)
+            if not names.is_there(name) or row.outcome is Outcome.RELEASED:
+                raise trial.fail(f"reclaim() removes {name!r} while somebody uses it")
+            if row.outcome not in {Outcome.REFUSED, Outcome.BUSY}:
+                raise trial.fail(f"reclaim() says {row.outcome} of what is in use: {row.text}")
+        _check_reclaimed(trial, name, _settled(trial, store))
+
+
+def the_journal_forgets_what_is_gone(trial: Trial) -> None:
+    """What was given back, by hand or with its owner, is in no journal any more."""
+
+    def make_and_end(kind: Any, manager: ProcessManager, pid: int) -> Any:
+        other = manager.create_process("other").pid
+        things = [trial.description.make(kind, each) for each in (pid, other)]
+        name = _names(trial).name(things[0])
+        if (give_back := trial.description.give_back) is not None:
+            give_back(kind, pid, things[0])
+        else:
+            manager.orchestrator.give_back(pid, things[0])
+        manager.terminate_process(other)
+        return name
+
+    with killed_host(trial, make_and_end) as (name, store):
+        if rows := settle(trial, store):
+            raise trial.fail(
+                f"the journal has {len(rows)} rows of what was given back before its host died, "
+                f"such as {rows[0].description!r}: is everything released through the table?"
+            )
+        del name
 
 
 def _names(trial: Trial) -> NameDescription[Any]:
@@ -74,19 +113,13 @@ def _names(trial: Trial) -> NameDescription[Any]:
     return names
 
 
-def _settled(trial: Trial, store: str, *, dry_run: bool = False) -> RowAccount:
-    """Settle the dead host as `probate sweep` does; return the account of its one thing."""
-    from probate.settlement import HostState, sweep
+def _make(trial: Trial, kind: Any, _manager: ProcessManager, pid: int) -> Any:
+    return _names(trial).name(trial.description.make(kind, pid))
 
-    orchestrator = ResourceOrchestrator().register(trial.description.kind(), trial.description.name)
-    [trial.name] = orchestrator.registered_types()
-    rows = [
-        row
-        for account in sweep(orchestrator, store, dry_run=dry_run)
-        if account.state is HostState.SETTLED
-        for row in account.rows
-        if row.kind == trial.name
-    ]
+
+def _settled(trial: Trial, store: str, *, dry_run: bool = False) -> RowAccount:
+    """Settle a dead host that has left one thing; return what became of it."""
+    rows = settle(trial, store, dry_run=dry_run)
     if len(rows) != 1:
         raise trial.fail(
             f"the journal has {len(rows)} rows of one thing that outlives its host: is it made by "
@@ -95,65 +128,9 @@ def _settled(trial: Trial, store: str, *, dry_run: bool = False) -> RowAccount:
     return rows[0]
 
 
-@contextlib.contextmanager
-def _killed_host(trial: Trial) -> Iterator[tuple[Any, str]]:
-    """Have a host make one thing, and SIGKILL it; the thing's name, and where its journal is."""
-    names = _names(trial)
-    with tempfile.TemporaryDirectory(prefix="probate-conformance-") as store:
-        reader, writer = os.pipe()
-        with warnings.catch_warnings():
-            # The child has one thread, and calls nothing that may be locked by another.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            host = os.fork()
-        if not host:
-            _be_host(trial.description, store, writer)
-        os.close(writer)
-        try:
-            said = _read(reader)
-        finally:
-            os.close(reader)
-            os.kill(host, signal.SIGKILL)
-            os.waitpid(host, 0)
-        if said is None:
-            raise trial.fail(f"a host did not come to make one within {_START:g} seconds")
-        if "error" in said:
-            raise trial.fail(f"a host cannot make one: {said['error']}")
-        try:
-            yield said["name"], store
-        finally:
-            with contextlib.suppress(Exception):
-                if names.is_there(said["name"]):
-                    names.remove(said["name"])
-
-
-def _read(reader: int) -> dict[str, Any] | None:
-    """Read the one line that a host says; None if it says none in time."""
-    said = b""
-    while not said.endswith(b"\n"):
-        if not select.select([reader], [], [], _START)[0]:
-            return None
-        part = os.read(reader, 1 << 16)
-        if not part:
-            return None
-        said += part
-    answer: dict[str, Any] = json.loads(said)
-    return answer
-
-
-def _be_host(description: KindDescription[Any, Any], store: str, writer: int) -> None:
-    """Make one thing, say its name, and wait to be killed. Never returns."""
-    try:
-        kind = description.kind()
-        orchestrator = ResourceOrchestrator().register(kind, description.name)
-        builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
-        manager = builder.with_journal(store, reaper=False).build()
-        thing = description.make(kind, manager.create_process("owner").pid)
-        assert description.names is not None  # noqa: S101  as above
-        said = {"name": description.names.name(thing)}
-    except BaseException as error:
-        said = {"error": describe_error(error)}
-    try:
-        os.write(writer, json.dumps(said).encode() + b"\n")
-        threading.Event().wait(2 * _START)
-    finally:
-        os._exit(1)
+def _check_reclaimed(trial: Trial, name: Any, row: RowAccount) -> None:
+    """Fail unless a row says that its thing was given back, and the kernel has it no more."""
+    if row.outcome is not Outcome.RELEASED:
+        raise trial.fail(f"{name!r} is not reclaimed: it is {row.outcome}: {row.text}")
+    if _names(trial).is_there(name):
+        raise trial.fail(f"reclaim() says RELEASED of {name!r}, and it is still there")

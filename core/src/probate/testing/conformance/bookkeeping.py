@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from probate.errors import NotOwnedError, ResourceLimitExceeded, describe_error
-from probate.testing.witness import KernelView
+from probate.testing.conformance.growth import Growth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,11 +94,11 @@ def limits_hold(trial: Trial) -> None:
     first, second = served.owner(), served.owner("second")
     for pid in (first, second):
         owned = [served.make(pid)]
-        before = KernelView.take()
+        growth = Growth()
         try:
             more = trial.note(trial.description.make(served.kind, pid))
         except ResourceLimitExceeded:
-            if changes := before.changes():
+            if changes := growth.found():
                 raise trial.fail(
                     f"what is over the limit is made before it is refused, and leaves: {changes[0]}"
                 ) from None

@@ -35,6 +35,7 @@ _CHECKS: Final[tuple[tuple[Callable[[Trial], None], tuple[str, ...], str], ...]]
     (isolation.owners_are_apart, (), ""),
     (isolation.managers_are_apart, (), ""),
     (isolation.what_is_transferred_lives_on, (), ""),
+    (isolation.forked_children_own_nothing, (), ""),
     (releasing.newest_is_released_first, (), ""),
     (releasing.cleanup_raises_nothing, (), ""),
     (releasing.one_failure_stops_nobody, (), ""),
@@ -48,7 +49,10 @@ _CHECKS: Final[tuple[tuple[Callable[[Trial], None], tuple[str, ...], str], ...]]
     (adopting.what_is_foreign_is_not_adopted, (), "adopt"),
     (remains.nothing_remains, (), ""),
     (afterdeath.the_dead_leave_nothing, ("names",), ""),
+    (afterdeath.what_the_dead_adopted_goes_too, ("names", "make_elsewhere"), ""),
     (afterdeath.successors_are_left_alone, ("names",), ""),
+    (afterdeath.what_is_in_use_is_kept, ("names",), ""),
+    (afterdeath.the_journal_forgets_what_is_gone, ("names",), ""),
 )
 
 

@@ -25,14 +25,15 @@ class NameDescription(Generic[T]):
 
     `name` returns the name of one, a string or a number; `is_there` asks the kernel whether there
     is anything of that name, and `remove` removes it. `succeed` makes another thing under the name
-    of one that is gone, as a stranger would: without it, nobody checks that a reclaim leaves
-    successors alone.
+    of one that is gone, as a stranger would, and `in_use` uses what has a name for a `with` block,
+    as another OS process would: without them, nobody checks that a reclaim leaves both alone.
     """
 
     name: Callable[[T], Any]
     is_there: Callable[[Any], bool]
     remove: Callable[[Any], object]
     succeed: Callable[[Any], object] | None = None
+    in_use: Callable[[Any], AbstractContextManager[object]] | None = None
 
 
 @final

@@ -78,3 +78,29 @@ def what_is_transferred_lives_on(trial: Trial) -> None:
     served.end(pid)
     trial.check_there([owned], "when its former owner ended")
     served.end_without_fault(heir, [owned])
+
+
+def forked_children_own_nothing(trial: Trial) -> None:
+    """A child that this process forks owns nothing, and its cleanup releases nothing of ours."""
+    from probate.settlement.apart import call_apart
+
+    served = trial.serve()
+    pid = served.owner()
+    owned = served.make(pid)
+
+    def look() -> list[object]:
+        holds = served.hooks["has_resources"](pid)
+        stats = served.hooks["cleanup"](pid)
+        return [bool(holds), stats.resources_freed]
+
+    try:
+        holds, freed = call_apart(look, trial.description.patience)
+    except ChildProcessError as error:
+        raise trial.fail(f"in a forked child its hooks fail: {error}") from error
+    if holds or freed:
+        raise trial.fail(
+            f"a forked child owns what its parent does: has_resources() is {holds}, and cleanup() "
+            f"says {freed} freed; probate.forget_in_forked_child tells of forks"
+        )
+    trial.check_there([owned], "when a forked child cleaned up")
+    served.end_without_fault(pid, [owned])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 from typing import TYPE_CHECKING
 
-from probate.testing.witness import KernelView
+from probate.testing.conformance.growth import Growth
 
 if TYPE_CHECKING:
     from probate.testing.conformance.trial import Served, Trial
@@ -20,12 +19,10 @@ def nothing_remains(trial: Trial) -> None:
     """
     served = trial.serve()
     _round(served)
-    gc.collect()
-    before = KernelView.take()
+    growth = Growth()
     for _ in range(_ROUNDS):
         _round(served)
-    gc.collect()
-    if changes := before.changes():
+    if changes := growth.found():
         raise trial.fail(*(f"left when all is released: {change}" for change in changes))
 
 
