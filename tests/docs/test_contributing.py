@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sqlite3
+import sys
+import types
 from typing import Any
 
 import pytest
 from documents import REPOSITORY, code_blocks
 
 from probate import Outcome, ProcessManager, ResourceOrchestrator
+from probate.testing import KindDescription, conformance_cases
 
 CONTRIBUTING = REPOSITORY / "CONTRIBUTING.md"
 
@@ -32,6 +36,38 @@ def test_the_kind_that_is_shown_works() -> None:
     for connection in (early, late):
         with pytest.raises(sqlite3.ProgrammingError, match="closed"):
             connection.execute("select 1")
+
+
+def test_the_tests_that_are_shown_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The locks, as they stand, keep the contract, by the tests that stand below them."""
+    blocks = code_blocks(CONTRIBUTING, "python")
+    [plugin] = [each for each in blocks if "class LockResource" in each]
+    [tests] = [each for each in blocks if "conformance_cases" in each]
+    module = types.ModuleType("acme_locks")
+    monkeypatch.setitem(sys.modules, "acme_locks", module)
+    names: dict[str, Any] = {"__name__": "test_locks"}
+    exec(compile(plugin, "acme_locks.py", "exec"), vars(module))
+    exec(compile(tests, "test_locks.py", "exec"), names)
+
+    cases = conformance_cases(names["LOCKS"])
+
+    assert len(cases) > 20
+    for case in cases:
+        names["test_locks_keep_the_contract"](case)
+
+
+def test_what_the_kit_is_said_to_take_is_what_it_takes() -> None:
+    """The fields that are named, and of which it is said that they are needed."""
+    text = CONTRIBUTING.read_text().partition("### Whether it keeps the contract")[2]
+    text = text.partition("In this repository")[0]
+    fields = {each.name: each for each in dataclasses.fields(KindDescription)}
+    needed = [name for name, each in fields.items() if each.default is dataclasses.MISSING]
+
+    assert needed == ["kind", "make", "is_alive"]
+    assert "Needed are `kind`, which is what the entry point names, `make` and `is_alive`" in text
+    for name in ("keep_busy", "share", "make_elsewhere", "names", "identify", "around"):
+        assert name in fields
+        assert f"`{name}`" in text
 
 
 def test_every_target_is_listed_and_every_listed_one_is_a_target() -> None:

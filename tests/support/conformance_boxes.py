@@ -192,6 +192,7 @@ def describe(kind: Callable[[], Any]) -> KindDescription[Any, Box]:
             is_there=os.path.lexists,
             remove=os.unlink,
             succeed=lambda path: os.close(new_file(path)),
+            in_use=open,
         ),
         around=PLACE.around,
         many=12,

@@ -342,6 +342,7 @@ def _ipc() -> Descriptions:
             name=lambda queue: queue.name,
             is_there=has_queue,
             remove=posix_ipc.unlink_message_queue,
+            in_use=lambda name: contextlib.closing(posix_ipc.MessageQueue(name)),
             succeed=lambda name: posix_ipc.MessageQueue(
                 name, posix_ipc.O_CREX, max_messages=1
             ).close(),
@@ -357,6 +358,7 @@ def _ipc() -> Descriptions:
             name=lambda semaphore: semaphore.name,
             is_there=lambda name: is_in_shm(f"sem.{name[1:]}"),
             remove=posix_ipc.unlink_semaphore,
+            in_use=lambda name: contextlib.closing(posix_ipc.Semaphore(name)),
             succeed=lambda name: posix_ipc.Semaphore(name, posix_ipc.O_CREX).close(),
         ),
     )
@@ -411,7 +413,7 @@ def _files() -> Descriptions:
         make=lambda kind, pid: kind.manager.mkfifo(pid, _PLACE.new_path()),
         is_alive=os.path.lexists,
         end=os.unlink,
-        names=paths(succeed=os.mkfifo),
+        names=paths(succeed=os.mkfifo, in_use=lambda path: open(path, "r+b", 0)),  # noqa: SIM115
         around=_PLACE.with_folder,
     )
     return found

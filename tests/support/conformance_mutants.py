@@ -22,6 +22,7 @@ from probate import (
     hookimpl,
     runs_inline,
 )
+from probate.journal import reclaim_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -236,6 +237,40 @@ class SaysReclaimed(Boxes):
 class TellsNoJournal(Boxes):
     def named(self, path: str) -> Named[Box] | None:
         return None
+
+
+class ReclaimsWhatIsInUse(Boxes):
+    @hookimpl
+    def reclaim(self, record: ResourceRecord, dry_run: bool) -> Outcome:
+        return reclaim_path(record, dry_run, in_use=lambda _pin, _status: "")
+
+
+class ReclaimsTheConfirmedOnly(Boxes):
+    @hookimpl
+    def reclaim(self, record: ResourceRecord, dry_run: bool) -> Outcome:
+        assert record.state == "confirmed"
+        return super().reclaim(record, dry_run)
+
+
+class SaysOfIntentsThatTheyAreGone(Boxes):
+    @hookimpl
+    def reclaim(self, record: ResourceRecord, dry_run: bool) -> Outcome:
+        if record.state == "intent":
+            return Outcome.ALREADY_GONE
+        return super().reclaim(record, dry_run)
+
+
+class AdoptsWithoutJournal(Boxes):
+    @hookimpl
+    def adopt(self, pid: int, resource: object) -> ResourceId | None:
+        return self.table.add(pid, resource) if isinstance(resource, Box) else None
+
+
+class NotesTwice(Boxes):
+    def make(self, pid: int) -> Box:
+        box = super().make(pid)
+        self.table._intend(pid, self.named(box.path))
+        return box
 
 
 class ShutsDownWhatIsShared(Boxes):
@@ -460,6 +495,13 @@ MUTANTS: Final = (
     Mutant(SaysReclaimed, "the_dead_leave_nothing", "and it is still there"),
     Mutant(SaysReclaimed, "successors_are_left_alone", "which was gone"),
     Mutant(TellsNoJournal, "the_dead_leave_nothing", "the journal has 0 rows"),
+    Mutant(ReclaimsWhatIsInUse, "what_is_in_use_is_kept", "while somebody uses it"),
+    Mutant(ReclaimsTheConfirmedOnly, "what_was_never_confirmed_is_settled", "in state 'intent'"),
+    Mutant(SaysOfIntentsThatTheyAreGone, "what_was_never_confirmed_is_settled", "is still there"),
+    Mutant(AdoptsWithoutJournal, "what_the_dead_adopted_goes_too", "the journal has 0 rows"),
+    Mutant(NotesTwice, "the_dead_leave_nothing", "the journal has 2 rows"),
+    Mutant(NotesTwice, "the_journal_forgets_what_is_gone", "given back before its host died"),
+    Mutant(HasSecondCounter, "forked_children_own_nothing", "owns what its parent does"),
     Mutant(ShutsDownWhatIsShared, "owners_are_apart", "was it shut down, not closed?"),
     Mutant(SaysReleasedOfWhatIsBusy, "busy_stays_owned", "says RELEASED of what is in use"),
     Mutant(SwallowsBusy, "busy_stays_owned", "BUSY is swallowed"),

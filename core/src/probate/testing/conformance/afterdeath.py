@@ -68,6 +68,27 @@ def successors_are_left_alone(trial: Trial) -> None:
             )
 
 
+def what_was_never_confirmed_is_settled(trial: Trial) -> None:
+    """Of what was just being made when its host was killed the account says what has become of it.
+
+    It is given back, or kept with a reason, where what is known before it is made cannot tell it.
+    """
+    names = _names(trial)
+    with killed_host(trial, partial(_make, trial), confirms=False) as (name, store):
+        row = _settled(trial, store)
+        is_there = names.is_there(name)
+        if row.outcome not in {Outcome.RELEASED, Outcome.REFUSED, Outcome.ALREADY_GONE}:
+            raise trial.fail(
+                f"reclaim() says {row.outcome} of a record in state 'intent', which has but what "
+                f"is known before the thing is made: {row.text}"
+            )
+        if is_there is not row.is_kept:
+            state = "is still there" if is_there else "is gone"
+            raise trial.fail(
+                f"reclaim() says {row.outcome} of {name!r}, which was never confirmed, and {state}"
+            )
+
+
 def what_is_in_use_is_kept(trial: Trial) -> None:
     """What somebody uses when its host is dead is refused, and given back once it is free."""
     names = _names(trial)

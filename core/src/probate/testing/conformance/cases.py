@@ -50,6 +50,7 @@ _CHECKS: Final[tuple[tuple[Callable[[Trial], None], tuple[str, ...], str], ...]]
     (remains.nothing_remains, (), ""),
     (afterdeath.the_dead_leave_nothing, ("names",), ""),
     (afterdeath.what_the_dead_adopted_goes_too, ("names", "make_elsewhere"), ""),
+    (afterdeath.what_was_never_confirmed_is_settled, ("names",), ""),
     (afterdeath.successors_are_left_alone, ("names",), ""),
     (afterdeath.what_is_in_use_is_kept, ("names",), ""),
     (afterdeath.the_journal_forgets_what_is_gone, ("names",), ""),

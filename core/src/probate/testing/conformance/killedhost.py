@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from probate import ProcessManager, ResourceOrchestrator
 from probate.errors import describe_error
+from probate.journal.host import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,14 +30,18 @@ _START: Final = 20.0
 
 
 @contextlib.contextmanager
-def killed_host(trial: Trial, make: Make) -> Iterator[tuple[Any, str]]:
+def killed_host(trial: Trial, make: Make, *, confirms: bool = True) -> Iterator[tuple[Any, str]]:
     """Have a host make a thing, and kill it; the thing's name, and where the host's journal is.
 
-    What is left of that name is removed at the end.
+    One that never `confirms` was killed, as far as its journal says, when the thing had just been
+    made. What is left of that name is removed at the end.
     """
     with tempfile.TemporaryDirectory(prefix="probate-conformance-") as store:
 
         def be_host() -> Any:
+            if not confirms:
+                # In the child alone, which is killed.
+                Row.confirm = lambda _row, _made: None  # type: ignore[assignment,method-assign]
             kind = trial.description.kind()
             orchestrator = ResourceOrchestrator().register(kind, trial.description.name)
             builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
