@@ -271,6 +271,16 @@ def test_a_plugin_without_faults_is_said_to_have_none(tmp_path: Path) -> None:
     }
 
 
+def test_an_observer_has_no_fault_but_is_no_kind(tmp_path: Path) -> None:
+    """What only wraps hooks may be installed as well."""
+    source = "import probate\nclass Audit:\n    @probate.hookimpl(wrapper=True)\n"
+    source += "    def cleanup(self, pid):\n        return (yield)\n"
+    entry_points = {"audit": "audit:Audit"}
+    install(tmp_path, "audit", module="audit", source=source, entry_points=entry_points)
+
+    assert check(tmp_path, "audit").stdout == "audit (audit 1.0): no faults\n"
+
+
 def test_what_others_make_of_a_plugin_is_a_fault_too(tmp_path: Path) -> None:
     """By itself it is without: a cycle, another core, another that serves the kind."""
     install_crates(tmp_path, "Ordering(1)", "Ordering(1, before=['boxes'])")

@@ -101,6 +101,8 @@ PLACE = Place()
 class Boxes:
     """The kind, written out; whatever it does is one method, that a mutant replaces."""
 
+    before: tuple[str, ...] = ("sockets",)
+
     def __init__(self) -> None:
         self.table: OwnershipTable[Box] = OwnershipTable(
             "boxes", self.release, identity=self.identity
@@ -125,7 +127,7 @@ class Boxes:
 
     @hookimpl
     def ordering(self) -> Ordering:
-        return Ordering(15, before=("sockets",))
+        return Ordering(15, before=self.before)
 
     @hookimpl
     def has_resources(self, pid: int) -> bool:

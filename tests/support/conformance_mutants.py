@@ -319,7 +319,8 @@ class OwnsNothing(Boxes):
 class AdoptsAnything(Boxes):
     @hookimpl
     def adopt(self, pid: int, resource: object) -> ResourceId | None:
-        return self.table.add(pid, resource)  # type: ignore[arg-type]  # that is the fault
+        taken: Any = resource
+        return super().adopt(pid, taken) or self.table.add(pid, taken)
 
 
 class RaisesAtWhatIsForeign(Boxes):
@@ -428,15 +429,11 @@ class CleanupYields(Boxes):
 
 
 class IsBeforeNobody(Boxes):
-    @hookimpl
-    def ordering(self) -> Ordering:
-        return Ordering(15, before=("sokcets",))
+    before = ("sokcets",)
 
 
 class IsBeforeItself(Boxes):
-    @hookimpl
-    def ordering(self) -> Ordering:
-        return Ordering(15, before=("boxes",))
+    before = ("boxes",)
 
 
 class LacksHasResources(Boxes):

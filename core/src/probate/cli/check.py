@@ -11,7 +11,7 @@ from probate.errors import UnknownKindError, describe_error
 from probate.orchestrator import ResourceOrchestrator
 from probate.outcome import PluginStatus
 from probate.plugins import discovery
-from probate.testing.conformance.static import find_faults
+from probate.testing.conformance.static import OBSERVES, find_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,10 +50,12 @@ def _faults_of(found: discovery.Found) -> Iterator[str]:
         return
     try:
         discovery.load(found)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         yield f"it cannot be loaded: {describe_error(error)}"
         return
     _, faults = find_faults(partial(discovery.load, found), found.kind)
+    if faults == [OBSERVES]:
+        return
     yield from faults
     if not faults:
         for record in ResourceOrchestrator().discover().records:

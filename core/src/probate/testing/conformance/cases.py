@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, final
 
+from probate.errors import describe_error
 from probate.hookspecs import PROJECT
 from probate.plugins.kind import ResourceKind
 from probate.testing.conformance import (
@@ -85,7 +86,12 @@ class ConformanceCase:
             )
             return
         with Trial(self._description) as trial:
-            self._check(trial)
+            try:
+                self._check(trial)
+            except ConformanceError:
+                raise
+            except Exception as error:
+                raise trial.fail(f"while {self} was checked, {describe_error(error)}") from error
 
 
 def conformance_cases(description: KindDescription[Any, Any]) -> list[ConformanceCase]:

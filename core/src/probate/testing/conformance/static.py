@@ -27,6 +27,9 @@ _ARGUMENTS: Final[Mapping[str, list[str]]] = {
     if hasattr(value, f"{PROJECT}_spec")
 }
 
+#: What is said of a plugin that is no kind, which is no fault of an observer.
+OBSERVES: Final = "it only wraps hooks: it is an observer, and no kind"
+
 #: Hooks that may yield what they return.
 _ITERABLE: Final = {"quiesce", "observe"}
 
@@ -51,7 +54,7 @@ def find_faults(
     called = name or str(getattr(make_kind, "__name__", "?"))
     try:
         plugin, another = make_kind(), make_kind()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return called, [f"it cannot be made: {describe_error(error)}"]
     if plugin is another:
         return called, ["the same object each time: a new kind is to be made for each orchestrator"]
@@ -61,7 +64,7 @@ def find_faults(
         registry = registry_of(orchestrator)
         registered = registry.examine(plugin, name)
         if registered is None:
-            return called, ["it only wraps hooks: it is an observer, and no kind"]
+            return called, [OBSERVES]
         called = registered.kind
         twin = registry.examine(another, name)
     except PluginError as error:
