@@ -164,10 +164,13 @@ def _steps_of(function: Callable[[], object]) -> int:
         return trace
 
     before = sys.gettrace()
-    _CountingPid.compared.clear()
-    sys.settrace(trace)
-    try:
-        function()
-    finally:
-        sys.settrace(before)
+    # From Python 3.12 on, code is traced by steps only once that has been asked for before.
+    for _ in range(2):
+        steps = 0
+        _CountingPid.compared.clear()
+        sys.settrace(trace)
+        try:
+            function()
+        finally:
+            sys.settrace(before)
     return steps + len(_CountingPid.compared)
