@@ -159,6 +159,9 @@ class Trial:
                     with contextlib.suppress(Exception):
                         if each.is_alive:
                             end(each.thing)
+            # Whoever still has the trial (a traceback, a cache) keeps none of it open.
+            self._serving.clear()
+            self.made.clear()
 
 
 @final
