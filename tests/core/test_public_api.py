@@ -27,7 +27,7 @@ HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "prob
 
 
 #: The public faces that load their names when they are first used.
-FACES = ["probate", "probate.process", "probate.system"]
+FACES = ["probate", "probate.process", "probate.system", "probate.testing"]
 
 
 def shown_to_checkers(face: str) -> dict[str, str]:

@@ -117,6 +117,9 @@ class Boxes:
             pid, lambda: PLACE.new_box(path), nbytes=SIZE, named=self.named(path)
         )
 
+    def give_back(self, pid: int, box: Box) -> None:
+        self.table.give_back(pid, box)
+
     def named(self, path: str) -> Named[Box] | None:
         before = name_asked_for(path)
         return Named(f"box {path}", before, lambda box: path_identity(box.path, box.fd))
@@ -184,6 +187,7 @@ def describe(kind: Callable[[], Any]) -> KindDescription[Any, Box]:
         identify=lambda box: box.path,
         is_alive=os.path.lexists,
         use=Box.use,
+        give_back=lambda kind, pid, box: kind.give_back(pid, box),
         end=Box.close,
         make_elsewhere=lambda: PLACE.new_box(),
         keep_busy=keep_busy,

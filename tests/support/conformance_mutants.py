@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -10,7 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from conformance_boxes import PLACE, Box, Boxes
+from conformance_boxes import PLACE, SIZE, Box, Boxes
 
 from probate import (
     CleanupStats,
@@ -19,6 +20,7 @@ from probate import (
     OwnershipTable,
     ProcessTerminatedError,
     ResourceKind,
+    ResourceUsage,
     hookimpl,
     runs_inline,
 )
@@ -395,6 +397,36 @@ class PromisesNotToBlock(Boxes):
         return super().cleanup(pid)
 
 
+class NeedsALoopOfItsOwn(Boxes):
+    @hookimpl
+    @runs_inline
+    def cleanup(self, pid: int) -> CleanupStats:
+        cleaning = self.clean(pid)
+        try:
+            return asyncio.run(cleaning)
+        finally:
+            cleaning.close()
+
+    async def clean(self, pid: int) -> CleanupStats:
+        return self.table.cleanup(pid)
+
+
+class CountsNoBytesAgainstLimits(Boxes):
+    def make(self, pid: int) -> Box:
+        return self.table.acquire(pid, PLACE.new_box)
+
+    @hookimpl
+    def usage(self, pid: int) -> ResourceUsage:
+        usage = self.table.usage(pid)
+        return usage.model_copy(update={"nbytes": SIZE * usage.count})
+
+
+class ForgetsWhatIsBusyByHand(Boxes):
+    def give_back(self, pid: int, box: Box) -> None:
+        self.table.disown(pid, box)
+        self.release(box)
+
+
 class QuiesceHasNoMark(Boxes):
     def quiesce(self, pid: int) -> Iterable[AnyFuture]:
         return ()
@@ -521,6 +553,9 @@ MUTANTS: Final = (
     Mutant(SearchesAll, "others_cost_nothing", "has_resources() takes"),
     Mutant(CleansUpAmongAll, "others_cost_nothing", "cleanup() looks at what others own"),
     Mutant(PromisesNotToBlock, "a_hang_is_reported", "beyond its deadline"),
+    Mutant(NeedsALoopOfItsOwn, "event_loops_end_owners", "asyncio.run() cannot be called"),
+    Mutant(CountsNoBytesAgainstLimits, "limits_hold", "over the limit of bytes"),
+    Mutant(ForgetsWhatIsBusyByHand, "busy_stays_owned", "given back by hand, is owned no more"),
     Mutant(QuiesceHasNoMark, "static", "quiesce() is there, but has no mark"),
     Mutant(OverridesWithoutMark, "static", "quiesce() is there, but has no mark"),
     Mutant(CleanupTakesAnything, "static", "cleanup(*args) is called with nothing"),

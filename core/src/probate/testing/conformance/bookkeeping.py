@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
+from probate import KindLimits
 from probate.errors import NotOwnedError, ResourceLimitExceeded, describe_error
 from probate.testing.conformance.growth import Growth
+from probate.testing.conformance.trial import GRACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +73,18 @@ def accounts_tell_what_was_done(trial: Trial) -> None:
         )
 
 
+def event_loops_end_owners(trial: Trial) -> None:
+    """An owner can be ended by a task, whose event loop runs where hooks that never block run."""
+    served = trial.serve()
+    pid = served.owner()
+    owned = [served.make(pid) for _ in range(2)]
+    end = partial(served.manager.terminate_process_async, pid)
+    result = trial.within("the termination", lambda: asyncio.run(end()), GRACE + served.deadline)
+    for error in result.errors:
+        raise trial.fail(f"its account has an error when an event loop ends its owner: {error}")
+    trial.check_gone(owned, "although an event loop has ended its owner, and all was well")
+
+
 def cleanup_can_be_repeated(trial: Trial) -> None:
     """A second `cleanup`, and one of who never owned anything, frees nothing and is no error."""
     served = trial.serve()
@@ -89,26 +104,36 @@ def cleanup_can_be_repeated(trial: Trial) -> None:
 
 
 def limits_hold(trial: Trial) -> None:
-    """What is over a limit is refused by ResourceLimitExceeded before it is made."""
-    served = trial.serve(most=1)
-    first, second = served.owner(), served.owner("second")
-    for pid in (first, second):
-        owned = [served.make(pid)]
+    """What is over a limit, of things or of bytes, is refused before it is made."""
+    served = trial.serve()
+    pid = served.owner()
+    served.make(pid)
+    usage = served.orchestrator.usage(pid).get(trial.name)
+    served.end(pid)
+    _check_limit(trial, "things", KindLimits(max_count=1))
+    if usage is not None and usage.nbytes:
+        _check_limit(trial, "bytes", KindLimits(max_bytes=usage.nbytes))
+
+
+def _check_limit(trial: Trial, what: str, limits: KindLimits) -> None:
+    """Fail unless a second thing is refused to each of two owners."""
+    served = trial.serve(limits=limits)
+    for pid in (served.owner(), served.owner("second")):
+        owned = served.make(pid)
         growth = Growth()
         try:
-            more = trial.note(trial.description.make(served.kind, pid))
+            trial.note(trial.description.make(served.kind, pid))
         except ResourceLimitExceeded:
             if changes := growth.found():
                 raise trial.fail(
                     f"what is over the limit is made before it is refused, and leaves: {changes[0]}"
                 ) from None
         else:
-            owned.append(more)
             raise trial.fail(
-                "limits do not hold: a second one was made where one is allowed; is everything "
-                "made within table.acquire()?"
+                f"limits do not hold: a second one was made over the limit of {what}; is "
+                "everything made within table.acquire(), with its nbytes?"
             )
-        served.end_without_fault(pid, owned)
+        served.end_without_fault(pid, [owned])
 
 
 def others_cost_nothing(trial: Trial) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _CHECKS: Final[tuple[tuple[Callable[[Trial], None], tuple[str, ...], str], ...]] = (
     (bookkeeping.has_resources_tells_the_truth, (), ""),
     (bookkeeping.accounts_tell_what_was_done, (), ""),
+    (bookkeeping.event_loops_end_owners, (), ""),
     (bookkeeping.cleanup_can_be_repeated, (), ""),
     (bookkeeping.limits_hold, (), ""),
     (bookkeeping.others_cost_nothing, (), ""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from probate.errors import describe_error
@@ -84,6 +85,11 @@ def busy_stays_owned(trial: Trial) -> None:
             raise trial.fail(f"BUSY is swallowed: of what is in use cleanup() says {stats.errors}")
         if not served.holds(pid):
             raise trial.fail("what is BUSY is owned no more, so that nobody tries again")
+        # By hand it is raised, or returned, or left to the end of the owner.
+        with contextlib.suppress(Exception):
+            trial.within("giving back by hand", partial(served.give_back, pid, owned))
+        if not served.holds(pid):
+            raise trial.fail("what is BUSY, and is given back by hand, is owned no more")
     result = served.end_without_fault(pid, [owned])
     if result.stats.resources_freed != 1:
         raise trial.fail("what was BUSY is released later, and not counted then")

@@ -8,7 +8,6 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
 from probate import (
-    KindLimits,
     ProbateError,
     ProcessManager,
     ResourceLimits,
@@ -23,7 +22,7 @@ from probate.testing.conformance.fault import ConformanceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from probate.models import CleanupResult
+    from probate.models import CleanupResult, KindLimits
     from probate.testing.conformance.description import KindDescription
 
 #: Seconds that the users of things get to stop: nobody waits for longer than they take.
@@ -88,10 +87,10 @@ class Trial:
         """Make the error for these faults."""
         return ConformanceError(self.name, list(faults))
 
-    def serve(self, *, deadline: float = DEADLINE, most: int | None = None) -> Served:
+    def serve(self, *, deadline: float = DEADLINE, limits: KindLimits | None = None) -> Served:
         """Make a kind anew, in an orchestrator and a manager of its own.
 
-        `most` is how many things an owner may have.
+        `limits` are what an owner may have.
         """
         try:
             with warnings.catch_warnings():
@@ -103,9 +102,8 @@ class Trial:
         [self.name] = orchestrator.registered_types()
         builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
         builder.with_grace(GRACE).with_deadline(deadline).without_journal()
-        if most is not None:
-            by_kind = {self.name: KindLimits(max_count=most)}
-            builder.with_limits(ResourceLimits(by_kind=by_kind))
+        if limits is not None:
+            builder.with_limits(ResourceLimits(by_kind={self.name: limits}))
         self._serving.append(served := Served(self, kind, orchestrator, builder.build(), deadline))
         return served
 
