@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import itertools
 import mmap
 import os
@@ -11,7 +12,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 from dataclasses import replace
 from multiprocessing import Pipe
@@ -20,23 +20,34 @@ from typing import TYPE_CHECKING, Any, Final
 
 import posix_ipc
 import sysv_ipc
-from drivers import LOOPBACK, LoopThread
+from conformance_kernel import (
+    PLACE,
+    by_key,
+    has_queue,
+    inode_of,
+    inode_of_map,
+    is_in_shm,
+    is_mapped,
+    is_open,
+    lives,
+    make_file,
+    paths,
+    use_folder,
+)
+from drivers import LOOPBACK
 from processes_kernel import lives as is_running
 from scheduler_driver import sleeper
 from signals_kernel import is_caught
-from sysv_kernel import SORTS as SYSV
-from sysv_kernel import ids_by_key
 
-from probate import Callback, NotOwnedError, OsProcess, ProcessTerminatedError
+from probate import Callback, NotOwnedError, OsProcess, Outcome, ProcessTerminatedError
 from probate.testing import KindDescription, NameDescription
 from probate_callbacks import CallbackResource
 from probate_files import FileResource
 from probate_ipc import IpcResource
 from probate_memory import MemoryResource, UntrackedSharedMemory
 from probate_mmap import MappingResource
-from probate_mmap.libc import address_of
 from probate_processes import ProcessTreeResource
-from probate_rings import RingResource
+from probate_rings import IoUringManager, IoUringUnavailableError, RingResource
 from probate_scheduler import SchedulerResource
 from probate_signals import SignalResource
 from probate_sockets import SocketResource
@@ -47,106 +58,6 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 Descriptions = dict[str, KindDescription[Any, Any]]
-
-# -- what the kernel says ----------------------------------------------------
-
-
-def inode_of(thing: Any) -> tuple[int, int]:
-    """What a descriptor, or what has one, refers to."""
-    status = os.fstat(thing if isinstance(thing, int) else thing.fileno())
-    return status.st_dev, status.st_ino
-
-
-def is_open(inode: tuple[int, int]) -> bool:
-    """Whether any descriptor of this process refers to that."""
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  looked at a thousand times
-        with contextlib.suppress(OSError):
-            if inode_of(int(name)) == inode:
-                return True
-    return False
-
-
-def inode_of_map(native: mmap.mmap) -> str:
-    """What is mapped at the address of a map: a file of its own, also if it is anonymous."""
-    address = address_of(native)
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        start, end = (int(each, 16) for each in line.split()[0].split("-"))
-        if start <= address < end:
-            return line.split()[4]
-    raise AssertionError("it is not mapped")
-
-
-def is_mapped(inode: str) -> bool:
-    """Whether that is mapped anywhere in this process."""
-    return any(
-        line.split()[4] == inode for line in Path("/proc/self/maps").read_text().splitlines()
-    )
-
-
-def lives(process: OsProcess) -> bool:
-    """Whether the very process is there, and no zombie."""
-    return not process.has_exited()
-
-
-def is_in_shm(name: str) -> bool:
-    """Whether there is a POSIX segment, or semaphore, of that name (shm_overview(7))."""
-    return os.path.lexists(f"/dev/shm/{name.lstrip('/')}")
-
-
-def has_queue(name: str) -> bool:
-    """Whether there is a POSIX queue of that name."""
-    try:
-        posix_ipc.MessageQueue(name).close()
-    except posix_ipc.ExistentialError:
-        return False
-    return True
-
-
-# -- where they are made -----------------------------------------------------
-
-
-class _Place:
-    """A folder and an event loop, as long as a check takes."""
-
-    folder = Path()
-    loop = LoopThread()
-
-    @contextlib.contextmanager
-    def with_folder(self) -> Iterator[None]:
-        with tempfile.TemporaryDirectory() as folder:
-            self.folder = Path(folder)
-            yield
-
-    @contextlib.contextmanager
-    def with_loop(self) -> Iterator[None]:
-        with LoopThread() as self.loop:
-            yield
-
-    def new_path(self) -> Path:
-        return self.folder / os.urandom(8).hex()
-
-
-_PLACE: Final = _Place()
-
-
-def paths(
-    name: Callable[[Any], str] = str,
-    *,
-    remove: Callable[[Any], object] = os.unlink,
-    succeed: Callable[[Any], object],
-    in_use: Callable[[Any], Any] | None = None,
-) -> NameDescription[Any]:
-    """Things that are found by their paths."""
-    return NameDescription(
-        name=name, is_there=os.path.lexists, remove=remove, succeed=succeed, in_use=in_use
-    )
-
-
-def _make_file(path: Any) -> None:
-    Path(path).touch(exist_ok=False)
-
-
-# -- each kind ---------------------------------------------------------------
 
 
 def _sockets() -> Descriptions:
@@ -185,14 +96,32 @@ def _sockets() -> Descriptions:
         make_elsewhere=make_udp,
         share=share,
     )
+
+    def accept(listener: socket.socket) -> None:
+        with socket.create_connection(listener.getsockname()):
+            listener.accept()[0].close()
+
+    @contextlib.contextmanager
+    def share_listener(listener: socket.socket) -> Iterator[Callable[[], object]]:
+        with listener.dup() as dup:
+            yield lambda: accept(dup)
+
+    found["tcp-listener"] = KindDescription(
+        kind=SocketResource,
+        make=lambda kind, pid: kind.manager.listen_tcp(pid, LOOPBACK),
+        identify=inode_of,
+        is_alive=is_open,
+        use=accept,
+        share=share_listener,
+    )
     found["unix-listener"] = KindDescription(
         kind=SocketResource,
-        make=lambda kind, pid: kind.manager.listen_unix(pid, _PLACE.new_path()),
+        make=lambda kind, pid: kind.manager.listen_unix(pid, PLACE.new_path()),
         identify=lambda listener: listener.getsockname(),
         is_alive=os.path.lexists,
         use=knock,
         names=paths(lambda listener: listener.getsockname(), succeed=succeed),
-        around=_PLACE.with_folder,
+        around=PLACE.with_folder,
     )
     return found
 
@@ -212,14 +141,14 @@ def _mmap() -> Descriptions:
     found["temporary-map"] = KindDescription(
         kind=MappingResource,
         make=lambda kind, pid: kind.manager.map_temporary(
-            pid, mmap.PAGESIZE, directory=_PLACE.folder
+            pid, mmap.PAGESIZE, directory=PLACE.folder
         ),
         identify=lambda native: native.path,
         is_alive=os.path.lexists,
         use=lambda native: native[0],
         keep_busy=memoryview,
-        names=paths(lambda native: native.path, succeed=_make_file, in_use=open),
-        around=_PLACE.with_folder,
+        names=paths(lambda native: native.path, succeed=make_file, in_use=open),
+        around=PLACE.with_folder,
     )
     return found
 
@@ -263,7 +192,7 @@ def _memory() -> Descriptions:
             in_use=lambda name: open(f"/dev/shm/{name}"),  # noqa: SIM115  closed by who uses it
         ),
     )
-    found["sysv-segment"] = _by_key(
+    found["sysv-segment"] = by_key(
         "shm",
         MemoryResource,
         lambda kind, pid: kind.manager.create_segment(pid, 4096),
@@ -272,36 +201,6 @@ def _memory() -> Descriptions:
         make_elsewhere=lambda: sysv_ipc.SharedMemory(None, sysv_ipc.IPC_CREX, size=4096),
     )
     return found
-
-
-def _by_key(
-    which: str, kind: Any, make: Callable[[Any, int], Any], **functions: Any
-) -> KindDescription[Any, Any]:
-    """System V objects, which are found by their keys (proc(5), /proc/sysvipc)."""
-    made, remove = SYSV[which]
-
-    def is_there(key: int) -> bool:
-        return key in ids_by_key(which)
-
-    def succeed(key: int) -> None:
-        options = {"size": 4096} if which == "shm" else {}
-        new = made(key, sysv_ipc.IPC_CREX, **options)
-        if which == "shm":
-            new.detach()
-
-    return KindDescription(
-        kind=kind,
-        make=make,
-        identify=lambda thing: thing.key,
-        is_alive=is_there,
-        names=NameDescription(
-            name=lambda thing: thing.key,
-            is_there=is_there,
-            remove=lambda key: remove(ids_by_key(which)[key]),
-            succeed=succeed,
-        ),
-        **functions,
-    )
 
 
 def _ipc() -> Descriptions:
@@ -362,10 +261,10 @@ def _ipc() -> Descriptions:
             succeed=lambda name: posix_ipc.Semaphore(name, posix_ipc.O_CREX).close(),
         ),
     )
-    found["sysv-queue"] = _by_key(
+    found["sysv-queue"] = by_key(
         "msg", IpcResource, lambda kind, pid: kind.manager.create_sysv_queue(pid), use=pass_on
     )
-    found["sysv-semaphore"] = _by_key(
+    found["sysv-semaphore"] = by_key(
         "sem",
         IpcResource,
         lambda kind, pid: kind.manager.create_sysv_semaphore(pid),
@@ -392,46 +291,65 @@ def _files() -> Descriptions:
     )
     found["temporary-file"] = KindDescription(
         kind=FileResource,
-        make=lambda kind, pid: kind.manager.temporary_file(pid, directory=_PLACE.folder),
+        make=lambda kind, pid: kind.manager.temporary_file(pid, directory=PLACE.folder),
         identify=lambda file: file.name,
         is_alive=os.path.lexists,
         use=lambda file: file.write(b"."),
-        names=paths(lambda file: file.name, succeed=_make_file, in_use=open),
-        around=_PLACE.with_folder,
+        names=paths(lambda file: file.name, succeed=make_file, in_use=open),
+        around=PLACE.with_folder,
     )
     found["temporary-folder"] = KindDescription(
         kind=FileResource,
-        make=lambda kind, pid: kind.manager.temporary_directory(pid, directory=_PLACE.folder),
+        make=lambda kind, pid: kind.manager.temporary_directory(pid, directory=PLACE.folder),
         is_alive=os.path.lexists,
-        use=_use_folder,
+        use=use_folder,
         end=os.rmdir,
         names=paths(remove=shutil.rmtree, succeed=os.mkdir, in_use=contextlib.chdir),
-        around=_PLACE.with_folder,
+        around=PLACE.with_folder,
     )
     found["fifo"] = KindDescription(
         kind=FileResource,
-        make=lambda kind, pid: kind.manager.mkfifo(pid, _PLACE.new_path()),
+        make=lambda kind, pid: kind.manager.mkfifo(pid, PLACE.new_path()),
         is_alive=os.path.lexists,
         end=os.unlink,
         names=paths(succeed=os.mkfifo, in_use=lambda path: open(path, "r+b", 0)),  # noqa: SIM115
-        around=_PLACE.with_folder,
+        around=PLACE.with_folder,
     )
     return found
 
 
-def _use_folder(folder: Path) -> None:
-    (folder / "file").write_text(".")
-    (folder / "file").unlink()
-
-
 def _rings() -> Descriptions:
     found: Descriptions = {}
+
+    def is_there(inode: tuple[int, int]) -> bool:
+        return is_open(inode) or is_mapped(str(inode[1]))
+
+    @contextlib.contextmanager
+    def keep_busy(ring: Any) -> Iterator[None]:
+        used = ctypes.c_char.from_buffer(ring.reserve())
+        yield
+        del used
+
     found["ring"] = KindDescription(
         kind=RingResource,
         make=lambda kind, pid: kind.zerocopy.create_ring(pid, slots=4, block_size=256),
         identify=lambda ring: inode_of(ring.filenos()[0]),
-        is_alive=is_open,
+        is_alive=is_there,
         use=lambda ring: ring.abandon(ring.reserve()),
+        keep_busy=keep_busy,
+    )
+    probe = IoUringManager()
+    try:
+        probe.close(1, probe.create_ring(1, 1))
+    except IoUringUnavailableError:
+        return found
+    found["io-uring"] = KindDescription(
+        kind=RingResource,
+        make=lambda kind, pid: kind.iouring.create_ring(pid, 4),
+        # All of them have one inode: by the number, which nobody else gets meanwhile.
+        identify=lambda ring: ring.fileno(),
+        is_alive=lambda fd: os.path.lexists(f"/proc/self/fd/{fd}"),
+        many=8,
     )
     return found
 
@@ -467,24 +385,24 @@ def _tasks() -> Descriptions:
     found: Descriptions = {}
 
     def spawn(kind: Any, pid: int) -> Any:
-        return _PLACE.loop.call(lambda: kind.manager.spawn(pid, asyncio.Event().wait()))
+        return PLACE.loop.call(lambda: kind.manager.spawn(pid, asyncio.Event().wait()))
 
     def cancel(kind: Any, pid: int, task: asyncio.Task[Any]) -> None:
         kind.manager.cancel(pid, task)
-        asyncio.run_coroutine_threadsafe(asyncio.wait([task]), _PLACE.loop.loop).result(10)
+        asyncio.run_coroutine_threadsafe(asyncio.wait([task]), PLACE.loop.loop).result(10)
 
     def elsewhere() -> Any:
-        return _PLACE.loop.call(lambda: asyncio.ensure_future(asyncio.Event().wait()))
+        return PLACE.loop.call(lambda: asyncio.ensure_future(asyncio.Event().wait()))
 
     found["task"] = KindDescription(
         kind=TaskResource,
         make=spawn,
         is_alive=lambda task: not task.done(),
         give_back=cancel,
-        end=lambda task: _PLACE.loop.call(task.cancel),
+        end=lambda task: PLACE.loop.call(task.cancel),
         make_elsewhere=elsewhere,
         ends_when_asked=True,
-        around=_PLACE.with_loop,
+        around=PLACE.with_loop,
     )
     return found
 
@@ -552,22 +470,52 @@ def _scheduler() -> Descriptions:
 def _callbacks() -> Descriptions:
     found: Descriptions = {}
 
-    def adopt(kind: Any, pid: int) -> socket.socket:
-        made = socket.socket()
+    class Client:
+        """Something with a socket, which is closed by a function, unless it is in use."""
+
+        def __init__(self) -> None:
+            self.socket = socket.socket()
+            self.is_busy = False
+            self.gate = threading.Event()
+            self.gate.set()
+
+        def close(self) -> Outcome:
+            self.gate.wait(60)
+            if self.is_busy:
+                return Outcome.BUSY
+            self.socket.close()
+            return Outcome.RELEASED
+
+    def adopt(kind: Any, pid: int) -> Client:
+        client = Client()
         try:
-            kind.table.add(pid, Callback.releasing(made, socket.socket.close))
+            kind.table.add(pid, Callback.releasing(client, client.close))
         except BaseException:
-            made.close()
+            client.socket.close()
             raise
-        return made
+        return client
+
+    @contextlib.contextmanager
+    def keep_busy(client: Client) -> Iterator[None]:
+        client.is_busy = True
+        yield
+        client.is_busy = False
+
+    @contextlib.contextmanager
+    def stall(client: Client) -> Iterator[None]:
+        client.gate.clear()
+        yield
+        client.gate.set()
 
     found["callback"] = KindDescription(
         kind=CallbackResource,
         make=adopt,
-        identify=inode_of,
+        identify=lambda client: inode_of(client.socket),
         is_alive=is_open,
-        use=lambda made: made.getsockname(),
-        end=socket.socket.close,
+        use=lambda client: client.socket.getsockname(),
+        end=lambda client: client.socket.close(),
+        keep_busy=keep_busy,
+        stall=stall,
     )
     return found
 
