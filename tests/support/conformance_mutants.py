@@ -442,6 +442,17 @@ class OverridesWithoutMark(ResourceKind):
         return ()
 
 
+class HidesWithAnAttribute(ResourceKind):
+    """Gives its quiesce to an attribute, not to its base, whose own has the mark."""
+
+    def __init__(self) -> None:
+        super().__init__(OwnershipTable("boxes", Box.close), Ordering(15))
+        self.quiesce = self.ask  # type: ignore[method-assign]  # that is the fault
+
+    def ask(self, pid: int) -> Iterable[AnyFuture]:
+        return ()
+
+
 class CleanupTakesAnything(Boxes):
     @hookimpl
     def cleanup(self, *args: int) -> CleanupStats:
@@ -558,6 +569,7 @@ MUTANTS: Final = (
     Mutant(ForgetsWhatIsBusyByHand, "busy_stays_owned", "given back by hand, is owned no more"),
     Mutant(QuiesceHasNoMark, "static", "quiesce() is there, but has no mark"),
     Mutant(OverridesWithoutMark, "static", "quiesce() is there, but has no mark"),
+    Mutant(HidesWithAnAttribute, "static", "quiesce() is there, but has no mark"),
     Mutant(CleanupTakesAnything, "static", "cleanup(*args) is called with nothing"),
     Mutant(ReclaimKnowsNoDryRun, "static", "is called with record"),
     Mutant(CleanupYields, "static", "cleanup() is a generator function"),

@@ -37,8 +37,7 @@ def what_the_dead_adopted_goes_too(trial: Trial) -> None:
     """What was made elsewhere, and adopted by a host that is killed, is given back as well."""
 
     def adopt(_kind: Any, manager: ProcessManager, pid: int) -> Any:
-        make_elsewhere = trial.description.make_elsewhere
-        assert make_elsewhere is not None  # noqa: S101  or this check is not made
+        make_elsewhere: Any = trial.description.make_elsewhere
         manager.orchestrator.adopt(pid, thing := make_elsewhere())
         return _names(trial).name(thing)
 
@@ -92,8 +91,7 @@ def what_was_never_confirmed_is_settled(trial: Trial) -> None:
 def what_is_in_use_is_kept(trial: Trial) -> None:
     """What somebody uses when its host is dead is refused, and given back once it is free."""
     names = _names(trial)
-    if (in_use := names.in_use) is None:
-        return
+    in_use: Any = names.in_use
     with killed_host(trial, partial(_make, trial)) as (name, store):
         uses = contextlib.ExitStack()
         with other_process(trial, "`in_use`", lambda: bool(uses.enter_context(in_use(name)))):
@@ -129,9 +127,9 @@ def the_journal_forgets_what_is_gone(trial: Trial) -> None:
 
 
 def _names(trial: Trial) -> NameDescription[Any]:
-    names = trial.description.names
-    assert names is not None  # noqa: S101  or these checks are not made
-    return names
+    """Return what is described of names; else these checks are not made."""
+    names: Any = trial.description.names
+    return names  # type: ignore[no-any-return]  # as described
 
 
 def _make(trial: Trial, kind: Any, _manager: ProcessManager, pid: int) -> Any:

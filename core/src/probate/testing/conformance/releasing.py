@@ -68,8 +68,7 @@ def one_failure_stops_nobody(trial: Trial) -> None:
 
 def busy_stays_owned(trial: Trial) -> None:
     """What is in use is reported BUSY, stays owned, and is released once it is free."""
-    keep_busy = trial.description.keep_busy
-    assert keep_busy is not None  # noqa: S101  or this check is not made
+    keep_busy: Any = trial.description.keep_busy
     served = trial.serve()
     pid = served.owner()
     owned = served.make(pid)
@@ -97,8 +96,7 @@ def busy_stays_owned(trial: Trial) -> None:
 
 def a_hang_is_reported(trial: Trial) -> None:
     """A release that hangs is reported at the deadline, and not waited for."""
-    stall = trial.description.stall
-    assert stall is not None  # noqa: S101  or this check is not made
+    stall: Any = trial.description.stall
     served = trial.serve(deadline=0.2)
     pid = served.owner()
     owned: list[Owned] = [served.make(pid)]

@@ -78,9 +78,10 @@ def find_faults(
 def _unmarked(plugin: object) -> Iterator[str]:
     """Look for methods that are called like hooks, and are none."""
     for hook in _ARGUMENTS:
-        method = getattr(type(plugin), hook, None) or vars(plugin).get(hook)
         if hook in REQUIRED_HOOKS and not isinstance(plugin, ResourceKind):
             continue  # that one is missing, and registration says so
+        # As pluggy looks: an attribute of its own hides a marked method.
+        method = getattr(plugin, hook, None)
         if callable(method) and not hasattr(method, f"{PROJECT}_impl"):
             yield (
                 f"{hook}() is there, but has no mark: nobody calls it; mark it with "

@@ -70,7 +70,8 @@ class Trial:
 
     def __init__(self, description: KindDescription[Any, Any]) -> None:
         self.description = description
-        self.name = description.name or "?"
+        #: The kind's name; until one is served, what makes it must do.
+        self.name = description.name or str(getattr(description.kind, "__name__", "?"))
         self._serving: list[Served] = []
         self.made: list[Owned] = []
         self._stack = contextlib.ExitStack()
