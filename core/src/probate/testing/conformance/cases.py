@@ -80,6 +80,7 @@ class ConformanceCase:
 
     def __call__(self) -> None:
         """Make the check. Raises ConformanceError."""
+        __tracebackhide__ = True  # pytest shows who called it
         if self._check is None:
             description = self._description
             check_statically(
