@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import sqlite3
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
 from documents import REPOSITORY, code_blocks
 
 from probate import Outcome, ProcessManager, ResourceOrchestrator
-from probate.testing import KindDescription, conformance_cases
+from probate.testing import (
+    KernelView,
+    KindDescription,
+    check_conformance,
+    conformance_cases,
+)
 
 CONTRIBUTING = REPOSITORY / "CONTRIBUTING.md"
 
@@ -54,6 +61,49 @@ def test_the_tests_that_are_shown_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(cases) > 20
     for case in cases:
         names["test_locks_keep_the_contract"](case)
+
+
+def test_the_other_kinds_that_are_shown_keep_the_contract(tmp_path: Path) -> None:
+    """Leases, of README.md, and databases; as little as is described of them."""
+    leases: dict[str, Any] = {"__name__": "leases"}
+    databases: dict[str, Any] = {"__name__": "databases"}
+    for path, names, word in (
+        (REPOSITORY / "README.md", leases, "def leases()"),
+        (CONTRIBUTING, databases, "class DatabaseResource"),
+    ):
+        [block] = [each for each in code_blocks(path, "python") if word in each]
+        exec(compile(block, path.name, "exec"), names)
+
+    def new_path() -> Path:
+        return tmp_path / os.urandom(8).hex()
+
+    # Not asked of a connection itself: sqlite3 does not bear it while another thread closes it.
+    paths: dict[int, str] = {}
+
+    def connect(kind: Any, pid: int) -> sqlite3.Connection:
+        connection: sqlite3.Connection = kind.manager.connect(pid, path := str(new_path()))
+        paths[id(connection)] = path
+        return connection
+
+    check_conformance(
+        KindDescription(
+            kind=leases["leases"],
+            make=lambda kind, pid: leases["take"](kind, pid, new_path()),
+            is_alive=Path.exists,
+            use=Path.read_text,
+            end=Path.unlink,
+        )
+    )
+    check_conformance(
+        KindDescription(
+            kind=databases["DatabaseResource"],
+            make=connect,
+            identify=lambda connection: paths[id(connection)],
+            is_alive=lambda path: path in KernelView.take().fds.values(),
+            use=lambda connection: connection.execute("select 1"),
+            end=sqlite3.Connection.close,
+        )
+    )
 
 
 def test_what_the_kit_is_said_to_take_is_what_it_takes() -> None:
