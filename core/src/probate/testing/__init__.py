@@ -2,6 +2,19 @@
 
 conformance/  whether a kind keeps the contract
 witness.py    KernelView: what the kernel says this OS process holds
+
+`pytest --probate-leaks` (docs/leaks.md):
+
+plugin.py      options, marker and fixtures: all that an ordinary session imports
+leaks.py       the looks before and after a test, and the verdict
+held.py        what this process holds, as it is compared
+traced.py      what a test acquires, by audit events: names, and where
+wrapped.py     the same, by functions that raise none
+sites.py       a place in the code, and whose it is
+keepers.py     who keeps what is left, though not the test: caches, fixtures
+describing.py  what is left, in words
+
+Importing this package imports little: pytest does, wherever Probate is installed.
 """
 
 from __future__ import annotations

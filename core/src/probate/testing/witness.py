@@ -6,7 +6,7 @@ It is read from /proc (proc(5)), never from tables of ours. On other systems tha
 
 from __future__ import annotations
 
-import contextlib
+import _signal  # type: ignore[import-not-found]  # without enums
 import os
 import re
 import signal
@@ -17,8 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, final
 
+from probate.system.osprocess import read_proc
+
 _SELF: Final = Path("/proc/self")
-_MAP_LINE: Final = re.compile(r"(\S+) (\S{4}) \S+ \S+ (\d+)\s*(.*)")
+
+#: A folder of descriptors that is being looked at.
+_OWN_LOOK: Final = re.compile(r"/proc/\d+/fd$")
+
+#: Start, end and name of a shared mapping, in a line of /proc/PID/maps.
+_SHARED_LINE: Final = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) ...s \S+ \S+ \d+ *(.*)")
+
+#: All signals, in order: to ask for them takes longer than for their handlers.
+_SIGNALS: Final = tuple(sorted(signal.valid_signals()))
 
 #: Signals 32 and 33, which glibc takes for itself when it first needs them (nptl(7)).
 _GLIBC_SIGNALS: Final = 0b11 << 31
@@ -52,18 +62,14 @@ class KernelView:
     @classmethod
     def take(cls) -> Self:
         """Record what this OS process holds now. Raises OSError where there is no /proc."""
-        status = dict(
-            line.split(":\t", 1)
-            for line in Path("/proc/thread-self/status").read_text().splitlines()
-            if ":\t" in line
-        )
+        masks = signal_masks()
         return cls(
-            fds=_fds(),
-            shared_maps=_shared_maps(),
+            fds=open_descriptors(),
+            shared_maps=shared_maps(),
             threads=_threads(),
-            caught=int(status["SigCgt"], 16) & ~_GLIBC_SIGNALS,
-            blocked=int(status["SigBlk"], 16),
-            handlers={each: signal.getsignal(each) for each in sorted(signal.valid_signals())},
+            caught=masks["SigCgt"],
+            blocked=masks["SigBlk"],
+            handlers=handlers(),
         )
 
     @property
@@ -108,15 +114,36 @@ class KernelView:
 
 
 def _threads() -> frozenset[int]:
-    found = []
-    for task in (_SELF / "task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if (task / "comm").read_text() not in _PARKED:
-                found.append(int(task.name))
-    return frozenset(found)
+    tasks = (_SELF / "task").iterdir()
+    return frozenset(int(task.name) for task in tasks if not is_parked(task.name))
 
 
-def _fds() -> dict[int, str]:
+def is_parked(tid: int | str) -> bool:
+    """Tell whether a thread is one that starts programs, or is gone."""
+    try:
+        return (_SELF / "task" / str(tid) / "comm").read_text() in _PARKED
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def signal_masks() -> dict[str, int]:
+    """Return SigBlk of the calling thread, SigIgn and SigCgt (proc_pid_status(5)), by name."""
+    lines = read_proc("/proc/thread-self/status").decode().splitlines()
+    words = (line.split() for line in lines if line.startswith("Sig"))
+    return {
+        name.rstrip(":"): int(mask, 16) & ~_GLIBC_SIGNALS
+        for name, mask in words
+        if name in {"SigBlk:", "SigIgn:", "SigCgt:"}
+    }
+
+
+def handlers() -> dict[int, object]:
+    """Return the dispositions that Python knows of, by signal number."""
+    return {each: _signal.getsignal(each) for each in _SIGNALS}
+
+
+def open_descriptors() -> dict[int, str]:
+    """Return what each descriptor refers to, such as "socket:[4711]". Raises OSError."""
     found: dict[int, str] = {}
     with os.scandir(_SELF / "fd") as entries:
         for entry in entries:
@@ -125,15 +152,15 @@ def _fds() -> dict[int, str]:
             except FileNotFoundError:
                 continue
     # The descriptor that the scan itself used is closed by now.
-    return {fd: name for fd, name in found.items() if not re.match(r"/proc/\d+/fd$", name)}
+    return {fd: name for fd, name in found.items() if not _OWN_LOOK.match(name)}
 
 
-def _shared_maps() -> Counter[str]:
+def shared_maps() -> Counter[str]:
+    """Return the shared mappings, as "length name", and how many there are. Raises OSError."""
     found: Counter[str] = Counter()
-    for line in (_SELF / "maps").read_text().splitlines():
-        match = _MAP_LINE.match(line)
-        if match is None or match[2][3] != "s":
-            continue
-        start, end = (int(part, 16) for part in match[1].split("-"))
-        found[f"{end - start} {match[4]}"] += 1
+    for line in read_proc("/proc/self/maps").splitlines():
+        # Most are private, and told apart soonest by the letter.
+        if line[line.find(b" ") + 4 :][:1] == b"s" and (match := _SHARED_LINE.match(line)):
+            length = int(match[2], 16) - int(match[1], 16)
+            found[f"{length} {os.fsdecode(match[3])}"] += 1
     return found
