@@ -27,6 +27,7 @@ from measure import Row, Series
 MODULES: Final = (
     "closing", "bookkeeping", "scale", "workers", "spawning", "trees", "journal", "starting",
     "running",
+    "leaks",
 )  # fmt: skip
 
 #: Between these a document has its table.
