@@ -126,6 +126,24 @@ def test_a_lazy_import_is_no_leak(tmp_path: Path) -> None:
     assert run(tmp_path).counts == {"passed": 1}
 
 
+def test_what_a_library_of_c_starts_once_is_no_leak(tmp_path: Path) -> None:
+    """uvloop has one pipe for all its loops, from the first one on."""
+    pytest.importorskip("uvloop")
+    write(
+        tmp_path,
+        test_it="""
+            import asyncio, uvloop
+
+            def test_it():
+                asyncio.run(asyncio.sleep(0), debug=False)
+                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    runner.run(asyncio.sleep(0))
+        """,
+    )
+
+    assert run(tmp_path).counts == {"passed": 1}
+
+
 def test_the_garbage_of_an_earlier_test_is_nobody_elses(tmp_path: Path) -> None:
     """Neither what it frees late, nor the numbers that come free by that."""
     write(

@@ -183,6 +183,13 @@ def name_of_coroutine(task: Any) -> str:
     return str(getattr(coroutine, "__qualname__", type(coroutine).__qualname__))
 
 
+def is_made_by_c(thing: Thing) -> bool:
+    """Tell whether a thing is of a sort whose site would be known if Python had made it."""
+    return thing.kind == "threads" or (
+        thing.kind == "files" and thing.identity[1].startswith(("pipe:", "anon_inode:[eventfd]"))
+    )
+
+
 def is_of_runner(task: Any) -> bool:
     """Tell whether a task is the one in which pytest's plugin of anyio runs tests and fixtures."""
     code = getattr(task.get_coro(), "cr_code", None)

@@ -27,6 +27,7 @@ from probate.testing.describing import (
     ADVICE,
     describe,
     describe_site,
+    is_made_by_c,
     is_of_runner,
     kind_name,
     name_of_coroutine,
@@ -276,8 +277,8 @@ class LeakCheck:
         if site is not None and _is_others(site, window):
             return True
         keeper = keepers.of(thing, site)
-        if keeper is None and thing.kind == "threads" and site is None:
-            # A pool of C's, such as that of a library for linear algebra: nobody can end it.
+        if keeper is None and site is None and is_made_by_c(thing):
+            # A pool of threads, say, or what a library tells itself of signals by: as a cache.
             keeper = "a library of C's"
         if keeper is None:
             return False
