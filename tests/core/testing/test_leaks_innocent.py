@@ -127,7 +127,7 @@ def test_a_lazy_import_is_no_leak(tmp_path: Path) -> None:
 
 
 def test_what_a_library_of_c_starts_once_is_no_leak(tmp_path: Path) -> None:
-    """uvloop has one pipe for all its loops, from the first one on."""
+    """That of uvloop has one pipe for all its loops, from the first one on."""
     pytest.importorskip("uvloop")
     write(
         tmp_path,
@@ -142,6 +142,18 @@ def test_what_a_library_of_c_starts_once_is_no_leak(tmp_path: Path) -> None:
     )
 
     assert run(tmp_path).counts == {"passed": 1}
+
+
+def test_what_pytest_makes_for_itself_is_no_leak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of its temporary folders, which is there from the first `tmp_path` on."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    write(tmp_path, test_it="def test_it(tmp_path): pass\n")
+
+    assert run(tmp_path).counts == {"passed": 1}
+    assert [each.name[:10] for each in (tmp_path / "temporary").iterdir()] == ["pytest-of-"]
 
 
 def test_the_garbage_of_an_earlier_test_is_nobody_elses(tmp_path: Path) -> None:
