@@ -1,10 +1,14 @@
-"""What ends by itself with the command is let end, and is not said to have been given back."""
+"""What is left gets time to end by itself, but no more than whoever waits has."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 
-from runs import RUN, run
+import pytest
+from runs import PROBATE, RUN, run
 
 #: Its tracker removes the segment when it sees that the program is gone, with a warning.
 FORGETFUL = """
@@ -24,3 +28,25 @@ def test_a_tracker_removes_what_it_tracks() -> None:
 
     # On a busy machine it may take longer than it gets; then it is asked to stop, and does not.
     assert not all(said)
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM"])
+def test_whoever_is_impatient_ends_the_grace(name: str) -> None:
+    """Ctrl-C, when the command has ended, and what it left does not heed SIGTERM."""
+    stubborn = "sh -c 'trap \"echo asked\" TERM; echo looking; while :; do sleep 0.05; done'"
+    with subprocess.Popen(
+        [PROBATE, "run", "--grace", "600", "sh", "-c", f"{stubborn} & read x; exit 3"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as ran:
+        assert ran.stdin is not None
+        assert ran.stdout is not None
+        assert ran.stdout.readline() == b"looking\n"
+        ran.stdin.write(b"\n")
+        ran.stdin.close()
+        # The grace has begun.
+        assert ran.stdout.readline() == b"asked\n"
+        os.kill(ran.pid, getattr(signal, f"SIG{name}"))
+
+        assert ran.wait(30) == 3

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from probate.run.account import RunAccount
     from probate.run.options import RunOptions
 
+#: By what somebody says that he wants it to end.
+_ENDING: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
+
 #: What stops a process, unless it handles that.
 _STOPPING: Final = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
@@ -86,7 +89,8 @@ def run(options: RunOptions) -> Ended:
     witness.close()
     if os.WIFSIGNALED(status):
         terminal.restore()
-    account = keeper.ended(status)
+    signals.take_only(_ENDING)
+    account = keeper.ended(status, signals.fileno())
     _reap()
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     is_by_key = number in _KEYS and number in front.keys

@@ -108,9 +108,10 @@ class Keeper:
             self._listener = descriptors[0] if descriptors else -1
         self._tell({"started": os_pid}, pidfd)
 
-    def ended(self, status: int) -> RunAccount:
+    def ended(self, status: int, impatience: int | None = None) -> RunAccount:
         """Tell that the command has ended with this status (waitpid(2)); wait until it is settled.
 
+        When there is something to read from `impatience`, a descriptor, the grace is over.
         A keeper that has died is replaced, once; if none can be had, this process ends what it
         sees of the tree.
         """
@@ -118,7 +119,7 @@ class Keeper:
             if self._is_over() and not self.revive():
                 break
             try:
-                return self._settled(status)
+                return self._settled(status, impatience)
             except OSError:
                 self._close()
         tree = self._facts.tree()
@@ -224,7 +225,7 @@ class Keeper:
         ours.settimeout(None)
         self._channel, self.pidfd = ours, descriptors[0]
 
-    def _settled(self, status: int) -> RunAccount:
+    def _settled(self, status: int, impatience: int | None) -> RunAccount:
         channel = self._channel
         if channel is None:
             raise OSError("there is no keeper")
@@ -232,8 +233,13 @@ class Keeper:
         poll = select.poll()
         poll.register(channel.fileno(), select.POLLIN)
         poll.register(self.pidfd, select.POLLIN)
+        if impatience is not None:
+            poll.register(impatience, select.POLLIN)
         while True:
             events = dict(poll.poll())
+            if impatience in events:
+                poll.unregister(impatience)
+                self._tell({"hurry": True})
             # What it has said before it died counts.
             if channel.fileno() in events:
                 message, descriptors = receive(channel)

@@ -150,6 +150,8 @@ class Serving:
         elif "ended" in message:
             self._forget(run.front)
             self._settle(run, message["ended"])
+        elif "hurry" in message:
+            run.tree.hurry()
         elif "started" in message:
             run.command = message["started"]
             if self._watch is not None:

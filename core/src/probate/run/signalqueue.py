@@ -7,9 +7,12 @@ import ctypes
 import os
 import signal
 import struct
-from typing import Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate.system.clib import libc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: PR_SET_DUMPABLE (prctl(2)).
 _SET_DUMPABLE: Final = 4
@@ -58,6 +61,11 @@ class SignalQueue:
     def fileno(self) -> int:
         """Return the number to poll: there is something to read when a signal has come."""
         return self._number
+
+    def take_only(self, numbers: Iterable[int]) -> None:
+        """Queue no others from now on: they stay pending, and do nothing."""
+        mask = sum(1 << number - 1 for number in numbers)
+        libc().signalfd(self._number, (ctypes.c_uint64 * 16)(mask), 0)
 
     def read(self) -> list[Arrived]:
         """Take out what has come so far."""

@@ -65,6 +65,8 @@ class RunTree:
         self._notified: set[int] = set()
         #: Who has the nonce, and nothing else.
         self.unsure: set[int] = set()
+        #: Readable when nobody is to be waited for any more who was asked to stop.
+        self._impatience = os.eventfd(0)
 
     def pin(self, tid: int) -> int:
         """Note the process of a thread that stands still in a call that our filter has noticed.
@@ -116,7 +118,7 @@ class RunTree:
         if grace > 0:
             # Some end with the command by themselves, as trackers do that see its pipe close: they
             # have work to do until then, and nobody gives them back.
-            self._wait(time.monotonic() + min(grace, _OWN_TIME))
+            self._wait(time.monotonic() + min(grace, _OWN_TIME), is_patient=False)
             self.scan()
         ended = {os_pid: _name_of(os_pid) for os_pid in self._alive()}
         if ended and grace > 0:
@@ -135,6 +137,10 @@ class RunTree:
             self._wait(over)
         left = set(self._alive())
         return [self._thing(pid, name, is_left=pid in left) for pid, name in ended.items()]
+
+    def hurry(self) -> None:
+        """End the grace; from any thread."""
+        os.eventfd_write(self._impatience, 1)
 
     # -- who -----------------------------------------------------------------
 
@@ -193,7 +199,8 @@ class RunTree:
                     self._signal(os_pid, signal.SIGTERM)
                     # One that is stopped sees no signal but this.
                     self._signal(os_pid, signal.SIGCONT)
-            self._wait(over, any_one=True)
+            if not self._wait(over, any_one=True, is_patient=False):
+                return
             self.scan()
 
     def _freeze(self, over: float) -> None:
@@ -212,18 +219,26 @@ class RunTree:
         with suppress(OSError):
             self._members[os_pid].send_signal(number)
 
-    def _wait(self, over: float, *, any_one: bool = False) -> None:
-        """Wait until all of the living have exited, or one has; or it is over."""
+    def _wait(self, over: float, *, any_one: bool = False, is_patient: bool = True) -> bool:
+        """Wait until all of the living have exited, or one has; or it is over.
+
+        Returns False, and at once, if somebody is in a hurry, unless it is patient.
+        """
         poll = select.poll()
+        if not is_patient:
+            poll.register(self._impatience, select.POLLIN)
         left = {self._members[os_pid].fileno() for os_pid in self._alive()}
         for fd in left:
             poll.register(fd, select.POLLIN)
         while left and (seconds := over - time.monotonic()) > 0:
             for fd, _ in poll.poll(seconds * 1000):
+                if fd == self._impatience:
+                    return False
                 poll.unregister(fd)
                 left.discard(fd)
                 if any_one:
-                    return
+                    return True
+        return True
 
     def _thing(self, os_pid: int, name: str, *, is_left: bool) -> SettledThing:
         return SettledThing(
