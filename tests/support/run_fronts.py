@@ -43,7 +43,9 @@ tell_keeper()
 reading, writing = os.pipe()
 child = os.fork()
 if child == 0:
-    os.read(reading, 1)
+    # The end, if we have been killed.
+    os.close(writing)
+    os.read(reading, 1) or os._exit(0)
     keeper.before_exec()
     os.execvp(sys.argv[2], sys.argv[2:])
 pidfd = os.pidfd_open(child)

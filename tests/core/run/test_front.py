@@ -222,6 +222,29 @@ def test_the_command_is_in_our_session_and_group() -> None:
     assert (session, group) == (os.getsid(0), os.getpgrp())
 
 
+#: A front that is killed by its child, before that is the command.
+KILLED = """
+import os, select, signal, sys
+from probate.run.launching import Command
+def kill():
+    front = os.pidfd_open(os.getppid())
+    signal.pidfd_send_signal(front, signal.SIGKILL)
+    select.select([front], [], [])
+Command.launch(["touch", sys.argv[1]], blocked=[], ignored=[], before_exec=kill)
+signal.pause()
+"""
+
+
+def test_no_command_begins_when_the_front_is_dead(tmp_path: Path) -> None:
+    """Until it has a mark, nobody would find it; so it dies with the front."""
+    proof = tmp_path / "ran"
+    # All who held the pipes are gone when this returns.
+    ran = run((sys.executable, "-c", KILLED), proof)
+
+    assert ran.returncode == -signal.SIGKILL
+    assert not proof.exists()
+
+
 #: Runs a command as `probate` does, and says what was loaded for it.
 LOADED = """
 import sys

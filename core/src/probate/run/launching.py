@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
 from typing import TYPE_CHECKING, Final, NoReturn, final
+
+from probate.system.clib import libc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +19,9 @@ NOT_EXECUTABLE: Final = 126
 
 #: And timeout(1) and others, when it is they who failed.
 NOT_STARTED: Final = 125
+
+#: PR_SET_PDEATHSIG (prctl(2)).
+_SET_PDEATHSIG: Final = 1
 
 #: What Python ignores from its start on (the documentation of `signal`), and commands do not.
 _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -48,8 +54,10 @@ class Command:
         command could not be run for.
         """
         reader, writer = os.pipe()
+        front = os.getpid()
         os_pid = os.fork()
         if os_pid == 0:
+            _die_with(front)
             _become(argv, writer, blocked, ignored, before_exec)
         os.close(writer)
         os.set_blocking(reader, False)
@@ -65,6 +73,13 @@ class Command:
             return ""
 
 
+def _die_with(front: int) -> None:
+    """End when the front is killed: until it has a mark, the command would not be found."""
+    libc().prctl(_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != front:
+        os._exit(NOT_STARTED)
+
+
 def _become(
     argv: Sequence[str],
     failure: int,
@@ -75,6 +90,8 @@ def _become(
     code = NOT_STARTED
     try:
         before_exec()
+        # It bears the mark of the run by now, by which it is found.
+        libc().prctl(_SET_PDEATHSIG, ctypes.c_ulong(0), 0, 0, 0)
         code = NOT_EXECUTABLE
         _remove_coerced_locale()
         for number in (*_IGNORED_BY_PYTHON, signal.SIGINT, signal.SIGCHLD):
