@@ -137,10 +137,14 @@ class RunRows:
         self._owners[owner]["ended"] = True
         self._put(owner, self._owners[owner])
 
-    @property
-    def has_things(self) -> bool:
-        """Whether there are rows of others than processes."""
-        return any(row.notice.call not in _OF_PROCESSES for row in [*self._rows.values()])
+    def has_things(self, *, older_than: float = 0.0) -> bool:
+        """Tell whether there are rows of others than processes, of so many seconds at least."""
+        since = time.monotonic() - older_than
+        with self._lock:
+            return any(
+                row.notice.call not in _OF_PROCESSES and row.since <= since
+                for row in self._rows.values()
+            )
 
     def has_command(self, owner: int) -> bool:
         """Tell whether it is noted which OS process a command is."""

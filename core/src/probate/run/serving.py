@@ -36,8 +36,9 @@ CREDENTIALS: Final = 12
 #: Milliseconds after which it is worth the while to note a command in the journal.
 _MOMENT: Final = 30.0
 
-#: Seconds after which what is made, and there still, seems to be there for good.
-_LASTING: Final = 1.0
+#: Seconds after which what is made, and there still, seems to be there for good: what compilers
+#: make lasts less.
+_LASTING: Final = 0.3
 
 #: PR_SET_NAME (prctl(2)).
 _SET_NAME: Final = 15
@@ -268,11 +269,14 @@ class Serving:
     def _load_ahead(self, watch: Watch) -> None:
         """Load what is needed in the end, if something was made that is there for a while."""
         if self._ahead_at is not None and self._ahead_at <= time.monotonic():
-            # Whatever is noticed next looks again.
-            self._ahead_at = None
-            if watch.rows.has_things:
+            if watch.rows.has_things(older_than=_LASTING):
                 load_ahead()
                 self._ahead_at = math.inf
+            elif watch.rows.has_things():
+                self._ahead_at = time.monotonic() + _LASTING
+            else:
+                # Whatever is noticed next looks again.
+                self._ahead_at = None
 
     def _pause(self) -> float | None:
         """Return the milliseconds until something is to be done unasked; None for never."""
