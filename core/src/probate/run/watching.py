@@ -58,7 +58,7 @@ class Watch:
                 self.rows.take_over(Path(inherited))
             else:
                 self.rows.open(self._main.facts.front)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             self._main.note(
                 f"no journal can be kept ({error}): should the keeper die too, nobody gives back "
                 "what the command leaves"
