@@ -305,3 +305,31 @@ def test_many_end_as_each_of_them_alone(
         kept.clear()
 
     assert accounts[0] == accounts[1]
+
+
+def test_the_newest_is_closed_first_whatever_their_numbers(
+    manager: ProcessManager, sockets: SocketManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are others in between, and one has a lower number than what is older."""
+    process = manager.create_process("scattered")
+    low = os.dup(0)
+    made, between = [], []
+    for _ in range(3):
+        made.append(sockets.bind_udp(process.pid, LOOPBACK).fileno())
+        between.append(os.dup(0))
+    os.close(low)
+    made.append(sockets.bind_udp(process.pid, LOOPBACK).fileno())
+    closed: list[int] = []
+    close = os.closerange
+
+    def note(first: int, end: int) -> None:
+        closed.extend(reversed(range(first, end)))
+        close(first, end)
+
+    monkeypatch.setattr(os, "closerange", note)
+    manager.terminate_process(process.pid)
+    for number in between:
+        os.close(number)
+
+    assert made[-1] < made[0]
+    assert closed == made[::-1]

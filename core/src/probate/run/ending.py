@@ -43,6 +43,7 @@ def end_run(
     if run.tree.unsure:
         who = names_of(run.tree.unsure)
         run.note(f"has the environment of the run alone, and was left: {who}")
+    found: list[tuple[int, dict[str, Any]]] = []
     if (watch := watched()) is not None:
         rows = watch.rows
         for each in inner:
@@ -57,9 +58,9 @@ def end_run(
         found = rows.of(run.owner)
         if len(found) > 1:
             things += _settle(watch, found, run.facts.options.settle, is_saved=status is None)
-        things += things_held(held, (row["notice"][2] for _, row in found if "notice" in row))
         if rows.problem:
             run.note(f"not all was noted in the journal: {rows.problem}")
+    things += things_held(held, (row["notice"][2] for _, row in found if "notice" in row))
     return RunAccount(tuple(things), tuple(run.notes.values()))
 
 

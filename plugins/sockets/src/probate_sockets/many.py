@@ -94,15 +94,11 @@ def _is_simple(entry: PlainSocket, number: int, used: set[int]) -> bool:
 
 
 def _close_descriptors(descriptors: list[int]) -> None:
-    """Close them, those that follow each other in one call."""
-    descriptors.sort()
-    first, count = 0, len(descriptors)
-    while first < count:
-        end = count
-        if descriptors[-1] - descriptors[first] != count - 1 - first:
-            # There are others in between.
-            end = first + 1
-            while end < count and descriptors[end] == descriptors[end - 1] + 1:
-                end += 1
+    """Close them, the newest first, which is the last; those that follow each other in one call."""
+    end = len(descriptors)
+    while end:
+        first = end - 1
+        while first and descriptors[first - 1] == descriptors[first] - 1:
+            first -= 1
         os.closerange(descriptors[first], descriptors[end - 1] + 1)
-        first = end
+        end = first
