@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+#: How often a command is looked for where there is none.
+_LOOKS: Final = 50
 
 
 def is_reaper(os_pid: int | str) -> bool:
@@ -30,7 +35,13 @@ def reapers_of(host_pid: int) -> set[int]:
 
 
 def _command(os_pid: int | str) -> bytes:
-    try:
-        return Path(f"/proc/{os_pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
+    for _ in range(_LOOKS):
+        try:
+            command = Path(f"/proc/{os_pid}/cmdline").read_bytes()
+        except OSError:
+            break
+        if command:
+            return command
+        # It is just becoming another program (execve(2)); or a zombie.
+        time.sleep(0.002)
+    return b""
