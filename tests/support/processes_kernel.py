@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from reapers import is_helper
+from reapers import command_of, is_helper
 
 from probate import OsProcess
 
@@ -98,9 +98,10 @@ def marked(mark: str) -> set[int]:
     return {os_pid for os_pid in found if lives(os_pid) and not is_helper(os_pid)}
 
 
-def kill_all(mark: str) -> set[int]:
-    """Kill all that is marked, as often as it takes; return who was there at first."""
-    first = left = marked(mark)
+def kill_all(mark: str) -> dict[int, bytes]:
+    """Kill all that is marked, as often as it takes; return who was there at first, and as what."""
+    left = marked(mark)
+    first = {os_pid: command_of(os_pid) for os_pid in left}
     over = time.monotonic() + 10
     while left and time.monotonic() < over:
         for os_pid in left:

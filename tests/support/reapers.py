@@ -13,12 +13,12 @@ _LOOKS: Final = 50
 
 def is_reaper(os_pid: int | str) -> bool:
     """Whether this is a reaper, and runs."""
-    return b"probate/journal/reaper.py" in _command(os_pid)
+    return b"probate/journal/reaper.py" in command_of(os_pid)
 
 
 def is_helper(os_pid: int | str) -> bool:
     """Whether this is a reaper, or the program that settles after its host."""
-    return is_reaper(os_pid) or b"probate.settlement" in _command(os_pid)
+    return is_reaper(os_pid) or b"probate.settlement" in command_of(os_pid)
 
 
 def reapers_of(host_pid: int) -> set[int]:
@@ -34,7 +34,8 @@ def reapers_of(host_pid: int) -> set[int]:
     return found
 
 
-def _command(os_pid: int | str) -> bytes:
+def command_of(os_pid: int | str) -> bytes:
+    """The command line of an OS process; empty if it is gone."""
     for _ in range(_LOOKS):
         try:
             command = Path(f"/proc/{os_pid}/cmdline").read_bytes()

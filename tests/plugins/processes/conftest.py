@@ -55,7 +55,7 @@ def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             os.waitpid(os_pid, os.WNOHANG)
     death_watch.join_if_idle()
 
-    assert survivors == set()
+    assert survivors == {}
     assert left == set()
     assert kernel.cgroups() == set()
     assert not is_subreaper()
