@@ -77,12 +77,12 @@ def _run() -> tuple[int, str]:
     if missing is not None:
         return 2, f"the command line needs {missing}: pip install 'probate[cli]'"
     if sys.argv[1:] in (["plugins"], ["plugins", "--json"]):
+        # Without looking for garbage, of which modules that are imported make none.
+        gc.disable()
         from probate.cli.listing import is_anything_set, list_plugins
 
         if not is_anything_set():
-            # Without click, which takes as long to import as half of the kinds; and without
-            # looking for garbage, of which modules that are imported make none.
-            gc.disable()
+            # Without click, which takes as long to import as half of the kinds.
             return list_plugins(as_json="--json" in sys.argv), ""
     import click
 

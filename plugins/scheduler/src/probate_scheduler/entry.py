@@ -22,7 +22,7 @@ NO_SLICE: Final = float("-inf")
 
 
 @final
-@dataclass(slots=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False)
 class RunQueueEntry:
     """An OS process on the run queue, as `SchedulerManager.find` gives it.
 
