@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-#: How often a command is looked for where there is none.
+#: How often a command is looked for where there is none: none of the kernel's threads has one.
 _LOOKS: Final = 50
 
 
@@ -39,10 +39,10 @@ def command_of(os_pid: int | str) -> bytes:
     for _ in range(_LOOKS):
         try:
             command = Path(f"/proc/{os_pid}/cmdline").read_bytes()
+            if command or b") Z " in Path(f"/proc/{os_pid}/stat").read_bytes():
+                return command
         except OSError:
             break
-        if command:
-            return command
-        # It is just becoming another program (execve(2)); or a zombie.
+        # It is just becoming another program (execve(2)).
         time.sleep(0.002)
     return b""
