@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-#: How often a command is looked for where there is none: none of the kernel's threads has one.
+#: How often a command is looked for where there is none.
 _LOOKS: Final = 50
 
 
@@ -18,7 +18,12 @@ def is_reaper(os_pid: int | str) -> bool:
 
 def is_helper(os_pid: int | str) -> bool:
     """Whether this is a reaper, or the program that settles after its host."""
-    return is_reaper(os_pid) or b"probate.settlement" in command_of(os_pid)
+    for _ in range(_LOOKS):
+        if command := command_of(os_pid):
+            return b"probate/journal/reaper.py" in command or b"probate.settlement" in command
+        # It is just becoming another program (execve(2)), or gone.
+        time.sleep(0.002)
+    return False
 
 
 def reapers_of(host_pid: int) -> set[int]:
@@ -36,13 +41,7 @@ def reapers_of(host_pid: int) -> set[int]:
 
 def command_of(os_pid: int | str) -> bytes:
     """The command line of an OS process; empty if it is gone."""
-    for _ in range(_LOOKS):
-        try:
-            command = Path(f"/proc/{os_pid}/cmdline").read_bytes()
-            if command or b") Z " in Path(f"/proc/{os_pid}/stat").read_bytes():
-                return command
-        except OSError:
-            break
-        # It is just becoming another program (execve(2)).
-        time.sleep(0.002)
-    return b""
+    try:
+        return Path(f"/proc/{os_pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
