@@ -95,7 +95,8 @@ def marked(mark: str) -> set[int]:
             if f"{MARK}={mark}".encode() in _read(f"/proc/{os_pid}/environ").split(b"\0"):
                 found.add(os_pid)
     found.discard(os.getpid())
-    return {os_pid for os_pid in found if lives(os_pid) and not is_helper(os_pid)}
+    # Those that are just ending last: they have no command line either.
+    return {os_pid for os_pid in found if not is_helper(os_pid) and lives(os_pid)}
 
 
 def kill_all(mark: str) -> dict[int, bytes]:

@@ -121,10 +121,9 @@ def kill_marked(token: str) -> list[int]:
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit() or int(folder.name) == os.getpid():
             continue
-        if is_helper(folder.name):
-            continue
         with contextlib.suppress(OSError), OsProcess.open(int(folder.name)) as process:
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+            is_marked = wanted in (folder / "environ").read_bytes().split(b"\0")
+            if is_marked and not is_helper(folder.name):
                 found.append(process.os_pid)
                 process.send_signal(signal.SIGKILL)
                 with contextlib.suppress(ChildProcessError):
