@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import run_things
-from run_fronts import RunFront
+from run_fronts import RunFront, wait_for_end
 from run_things import THINGS, is_there
 
 from probate.settlement import read_accounts
@@ -199,6 +199,8 @@ def test_what_others_use_is_left_and_tried_again_later(tmp_path: Path, name: str
         finally:
             os.write(writing, b".")
             os.waitpid(user, 0)
+        # It has what it settles locked until it has ended.
+        wait_for_end(*front.all_keepers())
         (host,) = sweep(ResourceOrchestrator().discover(only=["memory"]), str(tmp_path))
 
         assert [str(row.outcome) for row in host.rows] == ["released"]
