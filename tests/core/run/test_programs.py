@@ -85,7 +85,7 @@ def test_redis(tmp_path: Path, place: Path, is_daemon: bool) -> None:
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux")
 def test_tmux(tmp_path: Path, place: Path) -> None:
     """Its server is a daemon, with a session of its own, and what runs in it as well."""
-    environment = {"TMUX_TMPDIR": str(place), "TERM": "dumb"}
+    environment = {"TMUX_TMPDIR": str(place), "TERM": "dumb", "SHELL": "/bin/sh"}
     command = ["tmux", "-f", "/dev/null", "new-session", "-d", "sleep 1000"]
     with RunFront(*command, state=tmp_path, environment=environment) as front:
         account = front.account()
