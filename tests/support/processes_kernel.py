@@ -121,8 +121,12 @@ def wait_for_exit(process: OsProcess, timeout: float = 15) -> None:
         pytest.fail(f"OS process {process.os_pid} did not exit")
 
 
+#: What other tests have left, for which none here is to be blamed.
+left_elsewhere: set[str] = set()
+
+
 def cgroups() -> set[str]:
-    """The cgroups that this host has made and not removed."""
+    """The cgroups that this host has made and not removed; not those that other tests have left."""
     found = set()
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         head, _, tail = line.partition(" - ")
@@ -131,7 +135,7 @@ def cgroups() -> set[str]:
             for folder, names, _ in os.walk(head.split(" ")[4]):
                 ours = [name for name in names if name.startswith(f"probate-{os.getpid()}-")]
                 found |= {f"{folder}/{name}" for name in ours}
-    return found
+    return found - left_elsewhere
 
 
 def cgroup(os_pid: int) -> str:
