@@ -7,20 +7,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+#: A part of the command line of a reaper.
+_REAPER: Final = b"probate/journal/reaper.py"
+
 #: How often a command is looked for where there is none.
 _LOOKS: Final = 50
 
 
 def is_reaper(os_pid: int | str) -> bool:
     """Whether this is a reaper, and runs."""
-    return b"probate/journal/reaper.py" in command_of(os_pid)
+    return _REAPER in command_of(os_pid)
 
 
 def is_helper(os_pid: int | str) -> bool:
     """Whether this is a reaper, or the program that settles after its host."""
     for _ in range(_LOOKS):
         if command := command_of(os_pid):
-            return b"probate/journal/reaper.py" in command or b"probate.settlement" in command
+            return _REAPER in command or b"probate.settlement" in command
         # It is just becoming another program (execve(2)), or gone.
         time.sleep(0.002)
     return False

@@ -12,9 +12,9 @@ import processes_kernel as kernel
 import pytest
 
 from probate import OsProcess, death_watch
+from probate.system import is_subreaper
 from probate_processes.cgroup import Cgroup
 from probate_processes.containment import late_containment
-from probate_processes.subreaper import is_subreaper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -25,7 +25,7 @@ from probate import (
     ResourceLimits,
     UnadoptableError,
 )
-from probate_processes.subreaper import is_subreaper
+from probate.system import is_subreaper
 
 if TYPE_CHECKING:
     from collections.abc import Callable

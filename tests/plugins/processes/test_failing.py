@@ -13,7 +13,7 @@ import pytest
 from processes_kernel import SLEEP
 
 from probate import KindLimits, ProcessTerminatedError, ResourceLimits, death_watch
-from probate_processes.subreaper import is_subreaper
+from probate.system import is_subreaper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

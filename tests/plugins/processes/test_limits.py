@@ -12,8 +12,8 @@ import pytest
 from processes_kernel import SLEEP
 
 from probate import KindLimits, ResourceLimitExceeded, ResourceLimits
+from probate.system import is_subreaper
 from probate_processes.cgroup import Cgroup
-from probate_processes.subreaper import is_subreaper
 
 if TYPE_CHECKING:
     from pathlib import Path

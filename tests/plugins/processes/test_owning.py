@@ -11,9 +11,9 @@ import pytest
 from processes_kernel import SLEEP, pids_in
 
 from probate import NotOwnedError
+from probate.system import is_subreaper
 from probate_processes import treeregistry
 from probate_processes.procfs import children_by_thread
-from probate_processes.subreaper import is_subreaper
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,8 @@ from core_threads import at_once, frequent_switches
 from processes_kernel import SLEEP
 
 from probate import ProcessNotFoundError, ProcessTerminatedError
+from probate.system import is_subreaper
 from probate_processes import Child
-from probate_processes.subreaper import is_subreaper
 
 if TYPE_CHECKING:
     from probate import ProcessManager

@@ -15,7 +15,7 @@ from children import exit_code_of_fork
 from processes_kernel import SLEEP, pids_in
 
 from probate import OsProcess
-from probate_processes.subreaper import is_subreaper, set_subreaper
+from probate.system import is_subreaper, set_subreaper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,9 +14,9 @@ import functools
 import os
 import struct
 import time
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from probate.system.clib import libc
+from probate.system.clib import last_error, libc
 
 _AT_EMPTY_PATH: Final = 0x1000
 
@@ -63,11 +63,6 @@ def _take_buffer() -> Any:
         return ctypes.create_string_buffer(max(_STATX_SIZE, _HANDLE.size + _MOST_BYTES))
 
 
-def _raise_errno() -> NoReturn:
-    number = ctypes.get_errno()
-    raise OSError(number, os.strerror(number))
-
-
 def device_and_inode(file: int | bytes) -> tuple[int, int, int]:
     """Return what tells a file from any other while it is there, by its descriptor or its path.
 
@@ -81,7 +76,7 @@ def device_and_inode(file: int | bytes) -> tuple[int, int, int]:
     else:
         result = libc().statx(_CURRENT_FOLDER, file, 0, _STATX_INO, buffer)
     if result != 0:
-        _raise_errno()
+        raise last_error()
     numbers: tuple[int, int, int] = _STATX_NUMBERS.unpack_from(buffer)
     _buffers.append(buffer)
     return numbers
@@ -114,7 +109,7 @@ def file_handle(file: int | str, *, folder: int = _CURRENT_FOLDER) -> str | None
         if found is not None:
             return f"{name}:{found}"
         if ctypes.get_errno() in _NOTHING_THERE:
-            _raise_errno()
+            raise last_error()
     return None
 
 
@@ -134,7 +129,7 @@ def birth_time(fd: int) -> int | None:
     """
     buffer = _take_buffer()
     if libc().statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, buffer) != 0:
-        _raise_errno()
+        raise last_error()
     known, seconds, nanoseconds = _STATX_BORN.unpack_from(buffer)
     _buffers.append(buffer)
     return int(seconds) * 1_000_000_000 + int(nanoseconds) if known & _STATX_BTIME else None

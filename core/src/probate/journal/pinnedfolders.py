@@ -6,7 +6,6 @@ has one quarantine, until all are let go of.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import struct
@@ -17,7 +16,7 @@ from probate.errors import RefusedResourceError
 from probate.journal.handles import file_handle
 from probate.journal.mounts import has_file_system_gone
 from probate.journal.quarantine import Quarantine
-from probate.system.clib import libc
+from probate.system.clib import last_error, libc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -146,8 +145,7 @@ def _openat2(folder: int, path: str, how: bytes) -> int:
     fd: int = libc().syscall(_SYS_OPENAT2, folder, os.fsencode(path), how, len(how))
     if fd >= 0:
         return fd
-    number = ctypes.get_errno()
-    error = OSError(number, os.strerror(number), path)
-    if (problem := _PROBLEMS.get(number)) is None:
+    error = last_error(path)
+    if (problem := _PROBLEMS.get(error.errno or 0)) is None:
         raise error
     raise RefusedResourceError(problem) from error

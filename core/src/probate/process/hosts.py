@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Final, final
 
 from pydantic import ValidationError
 
-from probate.process.status import NAME_PREFIX, HostReport, peer_of
+from probate.process.status import NAME_PREFIX, HostReport
 from probate.system.osprocess import read_proc
+from probate.system.peer import peer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import os
 import socket
-import struct
 import sys
 import threading
 from typing import TYPE_CHECKING, Annotated, Final, final
@@ -22,6 +21,7 @@ from probate.models import OsUsage, ProcessInfo
 from probate.system.deathwatch import death_watch
 from probate.system.forking import forget_in_forked_child
 from probate.system.osprocess import start_time_of
+from probate.system.peer import peer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,10 +38,6 @@ _PATIENCE: Final = 5.0
 
 #: Seconds until connections are accepted again, when there were no descriptors for one.
 _PAUSE: Final = 0.5
-
-#: `struct ucred`: pid, uid, gid of the peer (SO_PEERCRED, unix(7)).
-_UCRED: Final = struct.Struct("iII")
-
 
 #: As the kernel counts: what a host says is added up, and has to have an end.
 _Count = Annotated[int, Field(ge=0, lt=1 << 63)]
@@ -210,10 +206,3 @@ class StatusSocket:
                 connection.sendall(self._make().model_dump_json().encode())
             except OSError:
                 return  # The other has gone away.
-
-
-def peer_of(connection: socket.socket) -> tuple[int, int, int]:
-    """Return the pid, uid and gid at the other end, as the kernel knows them."""
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    os_pid, uid, gid = _UCRED.unpack(raw)
-    return os_pid, uid, gid

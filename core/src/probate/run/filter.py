@@ -15,7 +15,7 @@ import struct
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate.errors import ProbateError
-from probate.system.clib import libc
+from probate.system.clib import last_error, libc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -220,7 +220,7 @@ def install(*, allow_setuid: bool) -> int:
         raise _unavailable(error) from error
     try:
         if libc().prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            raise last_error()
         return _install(architecture, steps)
     except OSError as error:
         raise _unavailable(error) from error

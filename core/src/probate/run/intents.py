@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108  as above
 
 _TEMPORARY: Final = ("/tmp", "/var/tmp", SHARED_MEMORY)  # noqa: S108  looked at, not used
+
+
+@functools.cache
+def _shared_memory() -> str:
+    """Return the folder of shared memory, without links: each call that is noticed may ask."""
+    return os.path.realpath(SHARED_MEMORY)
 
 
 def temporary_folders() -> frozenset[str]:
@@ -47,11 +54,7 @@ def notice_of(tid: int, os_pid: int, attempt: Attempt, temporary: frozenset[str]
     is_temporary = folder.path in temporary
     if attempt.call in ("open", "mkdir", "link") and not is_temporary:
         return None
-    if (
-        attempt.call == "open"
-        and not attempt.flags & os.O_EXCL
-        and folder.path != os.path.realpath(SHARED_MEMORY)
-    ):
+    if attempt.call == "open" and not attempt.flags & os.O_EXCL and folder.path != _shared_memory():
         return None
     path = f"{folder.path}/{name}"
     if os.path.lexists(path):

@@ -24,7 +24,7 @@ from probate.errors import ProbateError
 from probate.run.messages import receive, send
 from probate.run.signalqueue import SignalQueue, die_of
 from probate.run.terminal import stop_by
-from probate.system.clib import libc
+from probate.system.clib import last_error, libc
 from probate.system.closing import hold_only
 
 if TYPE_CHECKING:
@@ -224,8 +224,7 @@ def _mount(
 
 def _check(result: int, what: str) -> None:
     if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), what)
+        raise last_error(what)
 
 
 def _unavailable(error: OSError) -> IsolationUnavailableError:

@@ -7,11 +7,9 @@ holds what a new one needs.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import socket
-import struct
 import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self, final
@@ -19,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Final, Self, final
 from probate.errors import ProbateError
 from probate.run.account import RunAccount
 from probate.run.facts import KEEPER_VARIABLE, RunFacts, SharedPage
-from probate.run.messages import read_text, receive, send
-from probate.run.serving import CREDENTIALS, serve
+from probate.run.messages import is_readable, read_text, receive, send, send_with_self
+from probate.run.serving import serve
 from probate.run.tree import RUN_VARIABLE
-from probate.system.clib import libc
+from probate.system.peer import peer_of
+from probate.system.subreaper import set_subreaper
 from probate.system.tagging import set_tag
 
 if TYPE_CHECKING:
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 
 #: Seconds that a keeper gets to be ready, on however busy a machine.
 _STARTING: Final = 15.0
-
-#: PR_SET_CHILD_SUBREAPER (prctl(2)).
-_SET_SUBREAPER: Final = 36
 
 
 @final
@@ -174,14 +170,9 @@ class Keeper:
         channel.settimeout(_STARTING)
         try:
             channel.connect(f"\0{name}")
-            user = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS)
-            if struct.unpack("3i", user)[1] != os.geteuid():
+            if peer_of(channel)[1] != os.geteuid():
                 raise PermissionError("the run that this one is in is another user's")
-            own = os.pidfd_open(os.getpid())
-            try:
-                send(channel, {"join": self._facts.to_json()}, own)
-            finally:
-                os.close(own)
+            send_with_self(channel, {"join": self._facts.to_json()})
             message, descriptors = receive(channel)
             if not message.get("observes"):
                 raise OSError("nobody looks on there")
@@ -261,11 +252,7 @@ class Keeper:
                 send(self._channel, message, *descriptors)
 
     def _is_over(self) -> bool:
-        if self._channel is None:
-            return True
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+        return self._channel is None or is_readable(self.pidfd)
 
     def _close(self) -> None:
         if self._channel is not None:
@@ -294,4 +281,6 @@ def _fork_twice(work: Any) -> None:
 
 
 def _set_subreaper(flag: bool) -> None:
-    libc().prctl(_SET_SUBREAPER, ctypes.c_ulong(flag), 0, 0, 0)
+    # Without it, orphans go elsewhere, and are found by their marks.
+    with suppress(OSError):
+        set_subreaper(flag)

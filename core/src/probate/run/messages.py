@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 from typing import Any, Final
 
@@ -15,6 +16,22 @@ _MOST_DESCRIPTORS: Final = 4
 def send(channel: socket.socket, message: dict[str, Any], *descriptors: int) -> None:
     """Send a message, which has no more than some thousand bytes. Raises OSError."""
     socket.send_fds(channel, [json.dumps(message).encode()], list(descriptors))
+
+
+def send_with_self(channel: socket.socket, message: dict[str, Any]) -> None:
+    """Send a message, and a pidfd of this process. Raises OSError."""
+    own = os.pidfd_open(os.getpid())
+    try:
+        send(channel, message, own)
+    finally:
+        os.close(own)
+
+
+def is_readable(fd: int) -> bool:
+    """Tell whether there is something to read; of a pidfd, whether its process has ended."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return any(happened & select.POLLIN for _, happened in poll.poll(0))
 
 
 def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:

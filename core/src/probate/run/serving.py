@@ -7,8 +7,6 @@ import os
 import resource
 import select
 import signal
-import socket
-import struct
 import threading
 import time
 from contextlib import suppress
@@ -19,19 +17,18 @@ from probate.run.account import RunAccount
 from probate.run.ending import end_run
 from probate.run.facts import RunFacts
 from probate.run.kinds import load_ahead
-from probate.run.messages import receive, send
+from probate.run.messages import is_readable, receive, send, send_with_self
 from probate.run.served import ServedRun
 from probate.system.clib import libc
 from probate.system.closing import hold_only
+from probate.system.peer import peer_of
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from probate.run.facts import SharedPage
     from probate.run.watching import Watch
-
-#: The bytes of a `struct ucred`: pid, user, group (unix(7)).
-CREDENTIALS: Final = 12
 
 #: Milliseconds after which it is worth the while to note a command in the journal.
 _MOMENT: Final = 30.0
@@ -73,21 +70,13 @@ def serve(
     """
     try:
         _settle_in({channel.fileno(), joining.fileno(), front, listener})
-        _send_armed(channel)
+        send_with_self(channel, {"armed": True})
         Serving(ServedRun(channel, front, facts), joining, page).run(listener)
     except BaseException as error:
         with suppress(OSError):
             send(channel, {"problem": describe_error(error)})
     finally:
         os._exit(0)
-
-
-def _send_armed(channel: socket.socket, **more: bool) -> None:
-    own = os.pidfd_open(os.getpid())
-    try:
-        send(channel, {"armed": True, **more}, own)
-    finally:
-        os.close(own)
 
 
 @final
@@ -167,7 +156,7 @@ class Serving:
     def _lose_front(self, run: ServedRun) -> None:
         """Settle a run whose front was killed, as soon as all is heard that it has said."""
         channel = run.channel.fileno()
-        if channel in self._handlers and _is_readable(channel):
+        if channel in self._handlers and is_readable(channel):
             return
         self._forget(run.front)
         # That of the first run ends those within it.
@@ -190,10 +179,7 @@ class Serving:
             channel, _ = self._joining.accept()
         except OSError:
             return
-        user = struct.unpack(
-            "3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS)
-        )[1]
-        if user != os.geteuid():
+        if peer_of(channel)[1] != os.geteuid():
             channel.close()
             return
         self._handle(channel.fileno(), lambda _: self._join(channel))
@@ -204,7 +190,7 @@ class Serving:
             message, descriptors = receive(channel)
             front = descriptors[0]
             run = ServedRun(channel, front, RunFacts.from_json(message["join"]))
-            _send_armed(channel, observes=self._main.tree.has_filter)
+            send_with_self(channel, {"armed": True, "observes": self._main.tree.has_filter})
         except (OSError, LookupError, TypeError, ValueError):
             channel.close()
             return
@@ -228,7 +214,7 @@ class Serving:
             return
         if self._watch is None:
             self._watch = self._start_watch()
-            if not _is_readable(self._listener):
+            if not is_readable(self._listener):
                 # A keeper before had received it, and it is answered by now.
                 return
         self._watch.serve()
@@ -294,12 +280,6 @@ class Serving:
     def _forget(self, fd: int) -> None:
         if self._handlers.pop(fd, None) is not None:
             self._poll.unregister(fd)
-
-
-def _is_readable(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return any(happened & select.POLLIN for _, happened in poll.poll(0))
 
 
 def _settle_in(kept: set[int]) -> None:

@@ -9,7 +9,7 @@ import signal
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from probate.system.clib import libc
+from probate.system.clib import last_error, libc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,8 +55,7 @@ class SignalQueue:
         everything = (ctypes.c_char * 128).from_buffer_copy(b"\xff" * 128)
         self._number: Final[int] = libc().signalfd(-1, everything, os.O_CLOEXEC | os.O_NONBLOCK)
         if self._number < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, f"signalfd: {os.strerror(number)}")
+            raise last_error("signalfd")
 
     def fileno(self) -> int:
         """Return the number to poll: there is something to read when a signal has come."""

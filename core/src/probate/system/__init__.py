@@ -13,6 +13,8 @@ ownsignals.py  signals of this process: checked, blocked over a fork, their defa
 wakeup.py      the number that signals are written to, given up
 blocked.py     in which numbers other threads are blocked
 sharing.py     who else has a socket open
+peer.py        who is at the other end of a unix socket
+subreaper.py   orphans come to us
 mapdescriptor.py  MapDescriptor: the number that an mmap.mmap keeps to itself
 forking.py     forget_in_forked_child: a forked child owns nothing
 allobjects.py  heap: all objects of the interpreter, looked at by one at a time
@@ -87,6 +89,8 @@ if TYPE_CHECKING:
     from probate.system.polling import polled as polled
     from probate.system.sharing import all_sharers_of as all_sharers_of
     from probate.system.sharing import sharers_of as sharers_of
+    from probate.system.subreaper import is_subreaper as is_subreaper
+    from probate.system.subreaper import set_subreaper as set_subreaper
     from probate.system.tagging import set_tag as set_tag
     from probate.system.tagging import tag_for as tag_for
     from probate.system.tagging import tag_maker as tag_maker
@@ -128,6 +132,7 @@ _HOMES: Final = by_name(
         ),
         "probate.system.polling": "objects_above polled",
         "probate.system.sharing": "all_sharers_of sharers_of",
+        "probate.system.subreaper": "is_subreaper set_subreaper",
         "probate.system.tagging": "set_tag tag_for tag_maker tag_of tag_untagged",
         "probate.system.transport": (
             "BoundTransport is_transport is_transport_class loop_of parts_of transport_of"

@@ -74,7 +74,7 @@ class Held:
             size=size,
             threads=frozenset(map(int, tids)),
             children=children_of(tids),
-            segments=_segments(),
+            segments=sysv_ids("shm", os.getpid()),
             masks=signal_masks(),
             handlers=handlers(),
             tasks=pending_tasks(),
@@ -178,19 +178,21 @@ def _children_by_psutil() -> frozenset[int]:
     return frozenset(child.pid for child in psutil.Process().children())
 
 
-def _segments() -> frozenset[int]:
-    """Return the ids of the segments whose creator is this process, says the kernel (cpid)."""
+def sysv_ids(which: str, creator: int | None = None) -> frozenset[int]:
+    """Return the ids of all semaphores ("sem"), queues ("msg") or segments ("shm") that there are.
+
+    Of segments, of no others: of those whose creator has this pid, says the kernel (cpid; proc(5)).
+    """
     try:
-        head, *lines = read_proc("/proc/sysvipc/shm").splitlines()
+        head, *lines = read_proc(f"/proc/sysvipc/{which}").splitlines()
     except OSError:
         return frozenset()
-    if not lines:
-        return frozenset()
-    columns = head.split()
-    id_, creator = columns.index(b"shmid"), columns.index(b"cpid")
-    own = str(os.getpid()).encode()
-    rows = (line.split() for line in lines)
-    return frozenset(int(row[id_]) for row in rows if row[creator] == own)
+    rows = [line.split() for line in lines]
+    if creator is not None:
+        column, own = head.split().index(b"cpid"), str(creator).encode()
+        rows = [row for row in rows if row[column] == own]
+    # In all three, the id is the second column.
+    return frozenset(int(row[1]) for row in rows)
 
 
 def pending_tasks() -> frozenset[weakref.ref[asyncio.Task[Any]]]:

@@ -14,7 +14,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final, final
 
-from probate.system.osprocess import read_proc
+from probate.testing.held import sysv_ids
 from probate.testing.sites import Site
 from probate.testing.traced import Trace, recording
 
@@ -180,10 +180,6 @@ def _posix_queue(original: Any, name: str) -> tuple[str, str, Callable[[], bool]
     return "ipc", "message queue", exists
 
 
-#: What a column of /proc/sysvipc is called that has the id.
-_IDS: Final = {"shm": b"shmid", "sem": b"semid", "msg": b"msqid"}
-
-
 def _noting_sysv(which: str, original: Any) -> type:
     """Make a class in the place of one of sysv_ipc's, which notes what it creates."""
 
@@ -211,13 +207,3 @@ def _note_sysv(trace: Trace, which: str, id_: int, *, was_there: bool) -> None:
 
 def _has_sysv(which: str, id_: int) -> bool:
     return id_ in sysv_ids(which)
-
-
-def sysv_ids(which: str) -> frozenset[int]:
-    """Return the ids of all semaphores ("sem"), queues or segments that there are (proc(5))."""
-    try:
-        head, *lines = read_proc(f"/proc/sysvipc/{which}").splitlines()
-    except OSError:
-        return frozenset()
-    column = head.split().index(_IDS[which])
-    return frozenset(int(line.split()[column]) for line in lines)

@@ -19,7 +19,6 @@ killing.py       SIGKILL to the last descendant
 remains.py       what a dead host has left of a tree, found and killed
 sharedmemory.py  files in /dev/shm: who unlinks them, and which stay
 cgroup.py        containment by cgroup v2
-subreaper.py     orphans come to us
 procfs.py        descent and children; processes pinned
 limits.py        limits that the kernel enforces
 accounting.py    what OS processes use, and notes for the account

@@ -11,12 +11,12 @@ import weakref
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate import forget_in_forked_child
+from probate.system import is_subreaper, set_subreaper
 from probate_processes.launcher import launchers
 from probate_processes.lineage import Lineage
 from probate_processes.marks import UNWORN
 from probate_processes.membership import MarkedTrees
 from probate_processes.procfs import Descent, children_by_thread, pin
-from probate_processes.subreaper import is_subreaper, set_subreaper
 
 if TYPE_CHECKING:
     from probate import OsProcess

@@ -7,8 +7,9 @@ children. So they can be told from strangers, and reaped.
 from __future__ import annotations
 
 import ctypes
-import os
 from typing import Final
+
+from probate.system.clib import last_error, libc
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_GET_CHILD_SUBREAPER: Final = 37
@@ -27,7 +28,5 @@ def set_subreaper(flag: bool) -> None:
 
 
 def _prctl(option: int, argument: object) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, argument, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+    if libc().prctl(option, argument, 0, 0, 0) != 0:
+        raise last_error(f"prctl({option})")
