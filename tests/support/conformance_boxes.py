@@ -47,6 +47,8 @@ class Box:
         self.users = 0
         self.gate = threading.Event()
         self.gate.set()
+        #: A hook that was left behind may close it as the check does.
+        self._closing = threading.Lock()
 
     def use(self) -> None:
         os.fstat(self.fd)
@@ -61,9 +63,10 @@ class Box:
             self.close_only()
 
     def close_only(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        with self._closing:
+            if self.fd >= 0:
+                os.close(self.fd)
+                self.fd = -1
         self.near.close()
         self.far.close()
 
