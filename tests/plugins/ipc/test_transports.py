@@ -142,11 +142,12 @@ def test_what_was_written_arrives_while_somebody_reads(
         reading, writing = os.pipe()
         file = os.fdopen(writing, "wb", 0)
         number, end = pipe_to_another(manager, ipc, owner)
+        numbers = [reading, os.dup(number)]  # `aclose` also takes what the reader's process owns
         for each in (file, end):
             transport = await written(each)
             if each is file:
                 ipc.adopt(owner.pid, transport)
-        readers = [in_thread(lambda n=each: taken(n, pause)) for each in (reading, number)]  # type: ignore[misc]
+        readers = [in_thread(lambda n=each: taken(n, pause)) for each in numbers]  # type: ignore[misc]
 
         if how == "async":
             await owner.terminate_async()
@@ -164,7 +165,8 @@ def test_what_was_written_arrives_while_somebody_reads(
         assert file.closed
         assert end.closed
         await manager.aclose()
-        os.close(reading)
+        for each in numbers:
+            os.close(each)
 
     run(scenario())
 
