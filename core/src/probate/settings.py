@@ -1,8 +1,8 @@
 """Settings: from the environment, `probate.toml`, or `[tool.probate]` of `pyproject.toml`.
 
 They take precedence in this order, after what is given by hand. Both files are looked for in the
-working directory. pydantic-settings (extra `settings`) reads them when a `Settings` is made, not
-before.
+working directory. They are read when a `Settings` is made, not before; variables by
+pydantic-settings (extra `settings`), which is imported if there are any: that takes long.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import tomllib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Self, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, final
 
 from pydantic import (
     BaseModel,
+    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
@@ -23,13 +24,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
 
 from probate.errors import ProbateError, UnknownKindError
 from probate.models import KindLimits, ResourceLimits, Seconds
@@ -97,7 +91,7 @@ def split_kinds(text: str) -> tuple[str, ...]:
 
 
 @final
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Reads what can be set from outside a program: each by `PROBATE_` and its name in capitals.
 
     For `ProcessManagerBuilder.with_settings`, where whoever runs a program is to configure it.
@@ -106,12 +100,10 @@ class Settings(BaseSettings):
     user and root may have written them.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_parse_none_str="null", extra="forbid", frozen=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     #: Kinds that are never loaded, or even imported. In the environment, separated by commas.
-    disable: Annotated[tuple[str, ...], NoDecode] = ()
+    disable: tuple[str, ...] = ()
     #: Priorities by kind, in the place of what their plugins say. In the environment, JSON.
     priorities: dict[str, int] = Field(default_factory=dict)
     #: Seconds that users of resources get to stop.
@@ -138,7 +130,6 @@ class Settings(BaseSettings):
             values: dict[str, Any] = {}
             for source in reversed(sources):
                 _merge(values, source.values)
-            # Here, since pydantic-settings takes some names for its own options.
             problems = [
                 {
                     "type": "extra_forbidden",
@@ -205,19 +196,6 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return split_kinds(value) if isinstance(value, str) else value
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what `__init__` has read, which knows of each value where it is from."""
-        del settings_cls, env_settings, dotenv_settings, file_secret_settings
-        return (init_settings,)
-
 
 # -- where settings come from --------------------------------------------------
 
@@ -237,17 +215,6 @@ class _Source(NamedTuple):
         return self.variables.get(str(setting), self.path)
 
 
-@final
-class _Environment(EnvSettingsSource):
-    """Reads variables; what is no JSON is passed on, and refused under the setting's name."""
-
-    def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
-        try:
-            return super().decode_complex_value(field_name, field, value)
-        except (ValueError, RecursionError):
-            return value
-
-
 def _environment(settings: type[Settings], ignored: list[str]) -> _Source:
     known = {f"{_PREFIX}{name.upper()}": name for name in settings.model_fields}
     variables: dict[str, str] = {}
@@ -259,7 +226,25 @@ def _environment(settings: type[Settings], ignored: list[str]) -> _Source:
             ignored.append(
                 f"{variable} is no setting, and ignored: {_nearest(name, known, _PREFIX)}"
             )
-    return _Source(_Environment(settings)(), variables=variables)
+    return _Source(_decoded(settings) if variables else {}, variables=variables)
+
+
+def _decoded(settings: type[Settings]) -> dict[str, Any]:
+    """The settings that there are variables for."""
+    from pydantic_settings import EnvSettingsSource
+
+    class Source(EnvSettingsSource):
+        """What is no JSON is passed on, and refused under the setting's name."""
+
+        def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
+            if field_name == "disable":
+                return value
+            try:
+                return super().decode_complex_value(field_name, field, value)
+            except (ValueError, RecursionError):
+                return value
+
+    return Source(settings, env_prefix=_PREFIX, env_parse_none_str="null")()  # type: ignore[arg-type]  # all it asks for is fields
 
 
 def _files(ignored: list[str]) -> Iterator[_Source]:
