@@ -14,14 +14,13 @@ import pytest
 from children import exit_code_of_fork
 from processes_kernel import SLEEP, pids_in
 
-from probate import OsProcess
+from probate import OsProcess, ProcessManager
 from probate.system import is_subreaper, set_subreaper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from probate import ProcessManager
     from probate_processes import ProcessTreeManager
 
     Pin = Callable[[int], OsProcess]
@@ -74,6 +73,28 @@ def test_it_stays_one_if_it_was_one_before(manager: ProcessManager) -> None:
     manager.spawn(SLEEP).terminate()
 
     assert is_subreaper()
+
+
+def test_it_is_one_as_long_as_any_manager_has_trees(
+    manager: ProcessManager, tmp_path: Path, pin: Pin
+) -> None:
+    """The end of one manager's last tree leaves another's orphans with this host, and known."""
+    with ProcessManager.builder().with_grace(0).build() as other:
+        first = other.spawn(SLEEP)
+        script = 'read line; (env -i setsid sh -c \'echo $$ > "$0"; exec sleep 300\' "$0" &) ; '
+        command = ["sh", "-c", script + "exec sleep 300", str(tmp_path / "pid")]
+        second = manager.spawn(command, stdin=subprocess.PIPE)
+        first.terminate()
+
+        assert is_subreaper()
+
+        assert second.stdin
+        second.stdin.close()
+        orphan = pin(*pids_in(tmp_path / "pid"))
+        second.terminate()
+
+        assert kernel.is_gone(orphan)
+        assert not is_subreaper()
 
 
 def test_its_own_daemons_are_left_alone(manager: ProcessManager, tmp_path: Path, pin: Pin) -> None:

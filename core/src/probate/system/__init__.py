@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from probate.system.sharing import sharers_of as sharers_of
     from probate.system.subreaper import is_subreaper as is_subreaper
     from probate.system.subreaper import set_subreaper as set_subreaper
+    from probate.system.subreaper import subreaper_users as subreaper_users
     from probate.system.tagging import set_tag as set_tag
     from probate.system.tagging import tag_for as tag_for
     from probate.system.tagging import tag_maker as tag_maker
@@ -132,7 +133,7 @@ _HOMES: Final = by_name(
         ),
         "probate.system.polling": "objects_above polled",
         "probate.system.sharing": "all_sharers_of sharers_of",
-        "probate.system.subreaper": "is_subreaper set_subreaper",
+        "probate.system.subreaper": "is_subreaper set_subreaper subreaper_users",
         "probate.system.tagging": "set_tag tag_for tag_maker tag_of tag_untagged",
         "probate.system.transport": (
             "BoundTransport is_transport is_transport_class loop_of parts_of transport_of"

@@ -6,10 +6,13 @@ children. So they can be told from strangers, and reaped.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from typing import Final
+import threading
+from typing import Final, final
 
 from probate.system.clib import last_error, libc
+from probate.system.forking import forget_in_forked_child
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_GET_CHILD_SUBREAPER: Final = 37
@@ -25,6 +28,50 @@ def is_subreaper() -> bool:
 def set_subreaper(flag: bool) -> None:
     """Be a child subreaper, or be none. Raises OSError where a sandbox forbids it."""
     _prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(flag))
+
+
+@final
+class SubreaperUsers:
+    """Has this process be a child subreaper for as long as anybody needs it to be one.
+
+    It is one for the process, whoever in it has asked. If it was one before, it stays one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._users: set[object] = set()
+        self._was_subreaper = False
+        forget_in_forked_child(self)
+
+    def add(self, user: object) -> None:
+        """Be one from now on. Raises OSError where a sandbox forbids it."""
+        with self._lock:
+            if not self._users:
+                self._was_subreaper = is_subreaper()
+                set_subreaper(True)
+            self._users.add(user)
+
+    def discard(self, user: object) -> bool:
+        """Be one for the others only; whether this user was the last."""
+        with self._lock:
+            if user not in self._users:
+                return False
+            self._users.discard(user)
+            if self._users:
+                return False
+            if not self._was_subreaper:
+                with contextlib.suppress(OSError):
+                    set_subreaper(False)
+            return True
+
+    def forget_parent(self) -> None:
+        """Have no users in a forked child, which is no subreaper (prctl(2))."""
+        self._lock = threading.RLock()
+        self._users = set()
+
+
+#: Of this process.
+subreaper_users: Final = SubreaperUsers()
 
 
 def _prctl(option: int, argument: object) -> None:

@@ -11,7 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate import forget_in_forked_child
-from probate.system import is_subreaper, set_subreaper
+from probate.system import subreaper_users
 from probate_processes.launcher import launchers
 from probate_processes.lineage import Lineage
 from probate_processes.marks import UNWORN
@@ -53,9 +53,6 @@ class TreeRegistry:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        #: For whom it is a subreaper.
-        self._users: set[object] = set()
-        self._was_subreaper = False
         self._trees: dict[int, Tree] = {}
         #: Of these, those whose leader may be gone.
         self._leaderless: dict[int, Tree] = {}
@@ -75,22 +72,12 @@ class TreeRegistry:
 
     def open(self, user: object) -> None:
         """Become a subreaper, before there is a descendant, until `close`. Raises OSError."""
-        with self._lock:
-            if not self._users:
-                self._was_subreaper = is_subreaper()
-                set_subreaper(True)
-            self._users.add(user)
+        subreaper_users.add(user)
 
     def close(self, user: object) -> None:
-        """Undo `open`; the last one, unless it was a subreaper before, ends that."""
-        with self._lock:
-            if user not in self._users:
-                return
-            self._users.discard(user)
-            if not self._users and not self._was_subreaper:
-                with contextlib.suppress(OSError):
-                    set_subreaper(False)
-                _reap_strangers(self._look())
+        """Undo `open`; the last one on this host, unless it was a subreaper before, ends that."""
+        if subreaper_users.discard(user):
+            _reap_strangers(self._look())
 
     def add(self, tree: Tree) -> None:
         """Add a tree, for which `open` was called. Raises ValueError if its leader leads one."""
@@ -205,9 +192,8 @@ class TreeRegistry:
         return self._untold_of(self._looked[1])
 
     def forget_parent(self) -> None:
-        """Know no trees, in a forked child; it is no subreaper (prctl(2))."""
+        """Know no trees, in a forked child."""
         self._lock = threading.RLock()
-        self._users = set()
         self._trees, self._leaderless, self._known, self._judged = {}, {}, {}, {}
         self._marked = MarkedTrees()
         self._looked, self._looked_at = (-1, {}), float("-inf")
