@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     from probate.plugins.wiring import UnwiredKindWarning as UnwiredKindWarning
     from probate.process.builder import ProcessManagerBuilder as ProcessManagerBuilder
     from probate.process.current import current_process as current_process
-    from probate.process.current import pid_or_current as pid_or_current
+    from probate.process.leftout import pid_or_current as pid_or_current
     from probate.process.manager import ProcessManager as ProcessManager
     from probate.process.process import Pid as Pid
     from probate.process.process import Process as Process
@@ -128,7 +128,8 @@ _HOMES: Final = by_name(
         "probate.plugins.kind": "ResourceKind",
         "probate.plugins.wiring": "UnwiredKindWarning",
         "probate.process.builder": "ProcessManagerBuilder",
-        "probate.process.current": "current_process pid_or_current",
+        "probate.process.current": "current_process",
+        "probate.process.leftout": "pid_or_current",
         "probate.process.manager": "ProcessManager",
         "probate.process.process": "Pid Process",
         "probate.process.scheduling": "SchedulingPolicy",

@@ -2,6 +2,7 @@
 
 process.py    Process: one owner
 current.py    the current process of a context, and the scope in which it is current
+leftout.py    methods whose pid may be left out, for the current process
 manager.py    ProcessManager: issues pids, knows the tree, is closed
 builder.py    ProcessManagerBuilder: the manager's options
 terminator.py  Terminator: terminates a tree of processes, on a thread or on an event loop
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from probate.process.builder import ProcessManagerBuilder as ProcessManagerBuilder
     from probate.process.current import ProcessScope as ProcessScope
     from probate.process.current import current_process as current_process
-    from probate.process.current import pid_or_current as pid_or_current
     from probate.process.lease import LeaseExpiredError as LeaseExpiredError
+    from probate.process.leftout import pid_or_current as pid_or_current
     from probate.process.manager import ProcessManager as ProcessManager
     from probate.process.process import Pid as Pid
     from probate.process.process import Process as Process
@@ -60,7 +61,7 @@ _HOMES: Final = {
     "SchedulingPolicy": "probate.process.scheduling",
     "checked_argv": "probate.process.argv",
     "current_process": "probate.process.current",
-    "pid_or_current": "probate.process.current",
+    "pid_or_current": "probate.process.leftout",
 }
 __all__ = list(_HOMES)
 

@@ -3,6 +3,7 @@
 osprocess.py   OsProcess: one OS process, pinned by a pidfd; what /proc says of it
 deathwatch.py  death_watch: the thread that the kernel tells of deaths
 identity.py    which file a number or path refers to; closed and unlinked only while it does
+numbers.py     what the kernel says that numbers refer to
 descriptor.py  OwnedDescriptor: a number that is closed only while it is the same file
 polling.py     who polls a number: epoll instances, event loops and selectors
 selecting.py   selectors that poll without an epoll instance
@@ -70,7 +71,6 @@ if TYPE_CHECKING:
     from probate.system.identity import close_if_same as close_if_same
     from probate.system.identity import identify as identify
     from probate.system.identity import is_still as is_still
-    from probate.system.identity import path_of as path_of
     from probate.system.identity import unlink_if_same as unlink_if_same
     from probate.system.interrupts import Elsewhere as Elsewhere
     from probate.system.interrupts import start_thread as start_thread
@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from probate.system.loops import call_on_loop as call_on_loop
     from probate.system.loops import running_loop as running_loop
     from probate.system.mapdescriptor import MapDescriptor as MapDescriptor
+    from probate.system.numbers import path_of as path_of
     from probate.system.osprocess import OsProcess as OsProcess
     from probate.system.osprocess import open_pidfd as open_pidfd
     from probate.system.osprocess import read_proc as read_proc
@@ -120,14 +121,13 @@ _HOMES: Final = by_name(
         "probate.system.forking": "forget_in_forked_child",
         "probate.system.future": "Future",
         "probate.system.allobjects": "heap",
-        "probate.system.identity": (
-            "FileIdentity close_if_same identify is_still path_of unlink_if_same"
-        ),
+        "probate.system.identity": "FileIdentity close_if_same identify is_still unlink_if_same",
         "probate.system.interrupts": "Elsewhere start_thread",
         "probate.system.lazy": "lazy_module",
         "probate.system.lingering": "close_at_once",
         "probate.system.loops": "call_on_loop running_loop",
         "probate.system.mapdescriptor": "MapDescriptor",
+        "probate.system.numbers": "path_of",
         "probate.system.osprocess": (
             "OsProcess open_pidfd read_proc start_time_of stat_of ticks_since_boot"
         ),

@@ -12,6 +12,8 @@ import stat
 from typing import Final, NamedTuple, final
 
 from probate.outcome import Outcome
+from probate.system.lingering import close_at_once
+from probate.system.numbers import path_of
 
 _ACCESS: Final = {os.O_RDONLY: "r", os.O_WRONLY: "w", os.O_RDWR: "rw"}
 
@@ -83,17 +85,6 @@ def is_still(fd: int, identity: FileIdentity) -> bool:
         return False
 
 
-def path_of(fd: int) -> str:
-    """Return the kernel's name of what `fd` refers to: a path, or one such as "pipe:[4711]".
-
-    Empty if it is not open (proc(5), /proc/PID/fd).
-    """
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:
-        return ""
-
-
 def close_if_same(fd: int, identity: FileIdentity) -> Outcome:
     """Close a descriptor if it still refers to the file that has this identity.
 
@@ -104,8 +95,6 @@ def close_if_same(fd: int, identity: FileIdentity) -> Outcome:
     if not is_still(fd, identity):
         return Outcome.ALREADY_GONE
     if identity.file_type == stat.S_IFSOCK:
-        from probate.system.lingering import close_at_once
-
         close_at_once(fd)
     os.close(fd)
     return Outcome.RELEASED

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import socket
 import struct
 from typing import Final
 
+from probate.system.clib import libc
 from probate.system.sharing import sharers_of
 
 #: `struct linger { off, 0 seconds }`: close returns at once, and the kernel goes on sending.
@@ -26,12 +26,7 @@ def close_at_once(number: int) -> None:
     value = ctypes.create_string_buffer(_SIZE)
     length = ctypes.c_uint32(_SIZE)
     arguments = (number, socket.SOL_SOCKET, socket.SO_LINGER)
-    if _libc().getsockopt(*arguments, value, ctypes.byref(length)) == 0:
+    if libc().getsockopt(*arguments, value, ctypes.byref(length)) == 0:
         lingers, seconds = struct.unpack("ii", value.raw)
         if lingers and seconds and not sharers_of(number):
-            _libc().setsockopt(*arguments, _SEND_IN_BACKGROUND, _SIZE)
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
+            libc().setsockopt(*arguments, _SEND_IN_BACKGROUND, _SIZE)

@@ -6,14 +6,13 @@ shutdown(2) acts on the open file description, which a dup, a child or whoever w
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from probate.system.identity import path_of
+from probate.system.numbers import links_of, listed, path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
 
 def sharers_of(number: int) -> str:
@@ -30,32 +29,17 @@ def all_sharers_of(numbers: Collection[int]) -> dict[int, str]:
         return {}
     links = {path_of(number): number for number in numbers}
     found: dict[int, str] = {}
-    if not _listed("/proc/self/fd"):
+    if not listed("/proc/self/fd"):
         # No descriptor is left to look with (EMFILE).
         return dict.fromkeys(numbers, "it cannot be told who else has it open")
-    for other, link in _opened("self"):
+    for other, link in links_of("self"):
         number = links.get(link)
         if number is not None and other != str(number):
             found[number] = f"this process has it open as number {other}, too"
     own = str(os.getpid())
-    for process in _listed("/proc"):
+    for process in listed("/proc"):
         if process.isdigit() and process != own:
-            for _, link in _opened(process):
+            for _, link in links_of(process):
                 if link in links:
                     found.setdefault(links[link], f"process {process} has it open, too")
     return found
-
-
-def _opened(process: str) -> Iterator[tuple[str, str]]:
-    """The descriptors of a process, and what each is."""
-    folder = f"/proc/{process}/fd"
-    for number in _listed(folder):
-        with contextlib.suppress(OSError):
-            yield number, os.readlink(f"{folder}/{number}")
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208  a fraction of the time
-    except OSError:
-        return []
