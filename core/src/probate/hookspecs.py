@@ -23,10 +23,11 @@ termination, so its hooks run one after another. A hook marked with `runs_inline
 block, and runs on the ending thread, which may be an event loop's. Without a deadline all hooks
 run on the ending thread, unless that is an event loop's.
 
-`observe` is specified for plugins to implement, and nobody calls it in this release. `reclaim` is
-called for what stands in the journal of a host that has died: `probate.journal.Named` says what a
-kind notes there; and for what a command that `probate run` has run has left, which `noticed` turns
-into records.
+`observe` is called for whoever asks what an OS process holds (`ResourceOrchestrator.observe`,
+`probate ps --held`), all kinds at once: a failure of one is raised. `reclaim` is called for what
+stands in the journal of a host that has died: `probate.journal.Named` says what a kind notes
+there; and for what a command that `probate run` has run has left, which `noticed` turns into
+records.
 
 The orchestrator calls each resource plugin on its own, so that one failure never ends a call
 for all. Plugins that only wrap hooks (timing, audit, tracing) are observers: they take part in
@@ -157,7 +158,8 @@ def adopt(pid: int, resource: object) -> ResourceId | None:
 def observe(process: psutil.Process) -> Iterable[ResourceRecord]:  # type: ignore[empty-body]  # a specification has no body
     """Tell what a live foreign OS process holds of this kind, as seen from outside.
 
-    For reports and checks of use, and never a reason to delete. Nobody calls it in this release.
+    Each record has evidence "held", and is for reports: never a reason to delete. Raises
+    psutil.NoSuchProcess or psutil.AccessDenied, or the OSError that means the same.
     """
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, final
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, final
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, computed_field
 
@@ -274,6 +274,20 @@ class ResourceRecord(_Frozen):
     evidence: Literal["made", "notified", "held", "name"] = "made"
     #: Whether it may be what a program was run for, so that it goes only if that did not end well.
     holds_data: bool = False
+
+    @classmethod
+    def held(
+        cls, kind: str, description: str, os_pid: int, nbytes: int = 0, **identity: Any
+    ) -> Self:
+        """Describe what an OS process was seen to hold, which proves nothing of whose it is."""
+        return cls(
+            kind=kind,
+            description=description,
+            os_pid=os_pid,
+            nbytes=nbytes,
+            identity=identity,
+            evidence="held",
+        )
 
 
 @final

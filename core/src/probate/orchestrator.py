@@ -18,7 +18,7 @@ from probate.errors import (
 from probate.ownership.admission import Admission
 from probate.ownership.callback import Callback
 from probate.plugins.registry import PluginRegistry
-from probate.system.arguments import checked_pid
+from probate.system.arguments import checked_pid, checked_seconds
 from probate.termination.waiting import run_async, run_through
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import pluggy
 
-    from probate.models import CleanupResult, PluginRecord, ResourceUsage
+    from probate.models import CleanupResult, PluginRecord, ResourceRecord, ResourceUsage
     from probate.outcome import Outcome, ResourceId
     from probate.ownership.table import OwnershipTable
     from probate.plugins.registered import RegisteredKind
@@ -253,10 +253,7 @@ class ResourceOrchestrator(Mapping[str, Any]):
         return table.give_back_id(pid, resource_id)
 
     async def give_back_async(self, pid: int, thing: object) -> Outcome:
-        """Release now what `pid` owns, as `give_back`, without blocking the event loop.
-
-        For releases that are coroutine functions, which may need this very loop.
-        """
+        """As `give_back`, without blocking the event loop, which a coroutine function may need."""
         return await asyncio.to_thread(self.give_back, pid, thing)
 
     def disown(self, pid: int, thing: object) -> None:
@@ -277,6 +274,15 @@ class ResourceOrchestrator(Mapping[str, Any]):
         table, resource_id = self._find(pid, resource, ints_are_ids=False)
         table.transfer(pid, resource_id, to)
         return resource_id
+
+    def observe(self, os_pid: int) -> list[ResourceRecord]:
+        """Tell what a live OS process holds, of every kind, seen from outside: for reports.
+
+        Raises ProcessLookupError if it is gone, PermissionError if it may not be looked into.
+        """
+        from probate.plugins.observing import observed
+
+        return observed(self._registry, checked_pid(os_pid))
 
     def cleanup_process(
         self,
@@ -391,10 +397,3 @@ def _import_termination() -> None:
 def registry_of(orchestrator: ResourceOrchestrator) -> PluginRegistry:
     """Return the registry of an orchestrator: for the process manager alone."""
     return orchestrator._registry  # noqa: SLF001  its own, in its own module
-
-
-def checked_seconds(name: str, seconds: float) -> float:
-    """Return `seconds`. Raises ValueError unless it is a number of at least 0."""
-    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds >= 0:
-        raise ValueError(f"{name} must be a number of seconds of at least 0, got {seconds!r}")
-    return seconds

@@ -69,15 +69,28 @@ def plugins(as_json: bool, check: str | None, disable: str | None) -> None:
 
 @app.command(short_help="List the processes of running hosts.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object a host.")
-def ps(as_json: bool) -> None:
+@click.option(
+    "--held", metavar="PID", type=click.IntRange(1), help="List what an OS process holds, instead."
+)
+@_disable
+def ps(as_json: bool, held: int | None, disable: str | None) -> None:
     """List the processes of running hosts: who owns whom, kinds and bytes, use of the machine.
 
     Asks the hosts of this user; as root, all. A host answers while it supervises OS processes,
     or if it was built with_status(). One that does not is listed with the reason.
+
+    With --held, lists what one OS process holds, whatever its program is: its sockets, files,
+    pipes, shared memory, maps and children, as the installed kinds see them from outside.
     """
-    from probate.cli.ps import print_hosts, to_json
+    from probate.cli.ps import print_held, print_hosts, to_json
     from probate.process.hosts import hosts
 
+    try:
+        if held is not None:
+            print_held(_discover(_settings(disable)).observe(held), as_json=as_json)
+            return
+    except OSError as error:
+        raise click.ClickException(str(error)) from error
     try:
         reports = hosts()
     except OSError as error:

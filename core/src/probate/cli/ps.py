@@ -1,4 +1,7 @@
-"""`probate ps`: the processes of all hosts that may be asked, as JSON or as a tree."""
+"""`probate ps`: the processes of all hosts that may be asked, as JSON or as a tree.
+
+With --held, what one OS process holds.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from probate.cli.output import print_table, printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from probate.models import ResourceRecord
     from probate.process.status import HostReport, ProcessReport
 
 _HEADINGS: Final = (
@@ -45,6 +49,20 @@ def print_hosts(reports: Sequence[HostReport]) -> None:
             click.echo(f"  {printable(report.problem)}")
         else:
             print_table(_HEADINGS, [_cells(*each) for each in in_tree_order(report.processes)])
+
+
+def print_held(records: Sequence[ResourceRecord], *, as_json: bool) -> None:
+    """Print what an OS process holds, by kind, in the order in which kinds are cleaned."""
+    if as_json:
+        fields = {"kind", "description", "os_pid", "nbytes", "identity"}
+        found = [record.model_dump(mode="json", include=fields) for record in records]
+        click.echo(json.dumps(found, indent=2))
+        return
+    rows = [
+        [record.kind, printable(_cut(record.description, _WIDTH)), str(record.nbytes)]
+        for record in records
+    ]
+    print_table(("kind", "holds", "bytes#"), rows)
 
 
 def in_tree_order(processes: Sequence[ProcessReport]) -> Iterator[tuple[int, ProcessReport]]:

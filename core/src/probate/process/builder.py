@@ -7,13 +7,9 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Self, TypeVar, final
 
-from probate.orchestrator import (
-    DEFAULT_DEADLINE,
-    DEFAULT_GRACE,
-    ResourceOrchestrator,
-    checked_seconds,
-)
+from probate.orchestrator import DEFAULT_DEADLINE, DEFAULT_GRACE, ResourceOrchestrator
 from probate.process.scheduling import MAX_QUANTUM, MIN_QUANTUM, Scheduling, SchedulingPolicy
+from probate.system.arguments import checked_seconds
 from probate.system.ownsignals import DEFAULT_SIGNALS, check_installable, checked_signals
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, final
 
 from probate.models import NOTHING, CleanupResult, ProcessState, nothing_of
-from probate.orchestrator import checked_seconds
 from probate.plugins.registry import NO_KINDS
 from probate.process.grace import Grace
 from probate.process.history import TerminationHistory, log_exit, log_failures
@@ -21,6 +20,7 @@ from probate.process.order import (
     terminations_elsewhere,
 )
 from probate.process.pending import PendingResult, Run
+from probate.system.arguments import checked_seconds
 from probate.system.interrupts import Elsewhere
 from probate.termination.steps import Termination
 from probate.termination.waiting import Wait, run, run_async, run_elsewhere

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from probate.journal.handles import birth_time
 from probate.run.account import SettledThing
+from probate.system.filemaps import file_maps
 from probate.system.osprocess import read_proc
 
 if TYPE_CHECKING:
@@ -55,10 +56,9 @@ def _locked(os_pid: int) -> Iterator[str]:
 
 def _mapped(os_pid: int) -> Iterator[str]:
     """Yield the files that it has mapped, shared and to be written to."""
-    for line in read_proc(f"/proc/{os_pid}/maps").split(b"\n"):
-        fields = line.split(maxsplit=5)
-        if len(fields) > 5 and fields[1].startswith(b"rw") and fields[1].endswith(b"s"):
-            yield os.fsdecode(fields[5])
+    for each in file_maps(os_pid):
+        if each.is_shared and each.is_writable:
+            yield each.path
 
 
 def _is_file_since(path: str, since: int) -> bool:

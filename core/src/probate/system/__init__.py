@@ -17,6 +17,7 @@ sharing.py     who else has a socket open
 peer.py        who is at the other end of a unix socket
 subreaper.py   orphans come to us
 mapdescriptor.py  MapDescriptor: the number that an mmap.mmap keeps to itself
+filemaps.py    which files an OS process has mapped
 forking.py     forget_in_forked_child: a forked child owns nothing
 allobjects.py  heap: all objects of the interpreter, looked at by one at a time
 future.py      Future: one that an exception of a signal handler leaves whole
@@ -65,6 +66,8 @@ if TYPE_CHECKING:
     from probate.system.detaching import number_of as number_of
     from probate.system.detaching import package_of as package_of
     from probate.system.detaching import wait_a_turn as wait_a_turn
+    from probate.system.filemaps import FileMap as FileMap
+    from probate.system.filemaps import file_maps as file_maps
     from probate.system.forking import forget_in_forked_child as forget_in_forked_child
     from probate.system.future import Future as Future
     from probate.system.identity import FileIdentity as FileIdentity
@@ -79,6 +82,7 @@ if TYPE_CHECKING:
     from probate.system.loops import call_on_loop as call_on_loop
     from probate.system.loops import running_loop as running_loop
     from probate.system.mapdescriptor import MapDescriptor as MapDescriptor
+    from probate.system.numbers import links_of as links_of
     from probate.system.numbers import path_of as path_of
     from probate.system.osprocess import OsProcess as OsProcess
     from probate.system.osprocess import open_pidfd as open_pidfd
@@ -118,6 +122,7 @@ _HOMES: Final = by_name(
         "probate.system.detaching": (
             "TURN LetGo called_back drop_unseen let_all_go let_go number_of package_of wait_a_turn"
         ),
+        "probate.system.filemaps": "FileMap file_maps",
         "probate.system.forking": "forget_in_forked_child",
         "probate.system.future": "Future",
         "probate.system.allobjects": "heap",
@@ -127,7 +132,7 @@ _HOMES: Final = by_name(
         "probate.system.lingering": "close_at_once",
         "probate.system.loops": "call_on_loop running_loop",
         "probate.system.mapdescriptor": "MapDescriptor",
-        "probate.system.numbers": "path_of",
+        "probate.system.numbers": "links_of path_of",
         "probate.system.osprocess": (
             "OsProcess open_pidfd read_proc start_time_of stat_of ticks_since_boot"
         ),

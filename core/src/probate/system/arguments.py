@@ -1,4 +1,4 @@
-"""The one check for ints that come from a caller, and for pids."""
+"""The checks for ints, pids and seconds that come from a caller."""
 
 from __future__ import annotations
 
@@ -34,3 +34,10 @@ def checked_pid(pid: object) -> int:
     A table would take True for process 1, and "1" for a process that there is not.
     """
     return checked_int("a pid", pid)
+
+
+def checked_seconds(name: str, seconds: float) -> float:
+    """Return `seconds`. Raises ValueError unless it is a number of at least 0."""
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds >= 0:
+        raise ValueError(f"{name} must be a number of seconds of at least 0, got {seconds!r}")
+    return seconds

@@ -2,6 +2,7 @@
 
 resource.py     FileResource: the hooks
 manager.py      FileManager: makes files, locks and temporary things for processes
+observing.py    files that another OS process has open
 table.py        the ownership table, and which entry has which descriptor number
 entry.py        what every owned thing can do
 arguments.py    arguments, checked before anything is acquired

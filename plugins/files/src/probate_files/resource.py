@@ -7,6 +7,7 @@ from typing import final
 from probate import Ordering, ResourceKind
 from probate_files.manager import FileManager
 from probate_files.noted import noticed, reclaim
+from probate_files.observing import observe
 
 
 @final
@@ -24,4 +25,5 @@ class FileResource(ResourceKind):
             may_block=m.may_block,
             reclaim=reclaim,
             noticed=noticed,
+            observe=observe,
         )

@@ -2,6 +2,7 @@
 
 resource.py    IpcResource: the hooks
 manager.py     IpcManager: makes pipes, queues and semaphores for processes
+observing.py   what another OS process has open of it
 arguments.py   arguments, checked before anything is acquired
 adoption.py    what of things made elsewhere is of this kind
 handle.py      what everything owned of this kind can do

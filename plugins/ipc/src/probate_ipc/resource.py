@@ -7,6 +7,7 @@ from typing import final
 from probate import Ordering, ResourceKind
 from probate_ipc.manager import IpcManager
 from probate_ipc.named import noticed, reclaim
+from probate_ipc.observing import observe
 
 
 @final
@@ -26,4 +27,5 @@ class IpcResource(ResourceKind):
             cleanup=m.cleanup,
             reclaim=reclaim,
             noticed=noticed,
+            observe=observe,
         )

@@ -2,6 +2,7 @@
 
 resource.py      MemoryResource: the kind as the orchestrator has it
 manager.py       MemoryManager: makes memory for processes
+observing.py     shared memory that another OS process has attached
 arguments.py     sizes, names, keys and modes, checked before anything is acquired
 allocation.py    private memory
 posixsegment.py  POSIX shared memory as owner or as user: unlinking, closing

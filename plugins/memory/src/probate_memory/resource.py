@@ -7,6 +7,7 @@ from typing import final
 from probate import Ordering, ResourceKind
 from probate_memory.manager import MemoryManager
 from probate_memory.noticing import noticed
+from probate_memory.observing import observe
 
 
 @final
@@ -23,4 +24,5 @@ class MemoryResource(ResourceKind):
             cleanup=m.cleanup,
             reclaim=m.reclaim,
             noticed=noticed,
+            observe=observe,
         )

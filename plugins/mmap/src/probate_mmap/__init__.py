@@ -2,6 +2,7 @@
 
 resource.py    MappingResource: the hooks
 manager.py     MmapManager: makes memory maps for processes, syncs and unmaps them
+observing.py   files that another OS process has mapped
 memorymap.py   MemoryMap: an `mmap.mmap` that holds no descriptor
 filespan.py    a part of a file, checked before anything is acquired
 backing.py     the file behind a temporary map

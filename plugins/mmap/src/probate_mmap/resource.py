@@ -6,6 +6,7 @@ from typing import final
 
 from probate import Ordering, ResourceKind
 from probate_mmap.manager import MmapManager
+from probate_mmap.observing import observe
 
 
 @final
@@ -22,4 +23,5 @@ class MappingResource(ResourceKind):
             cleanup=m.cleanup,
             may_block=m.may_wait,
             reclaim=m.reclaim,
+            observe=observe,
         )

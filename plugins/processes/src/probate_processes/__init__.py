@@ -2,6 +2,7 @@
 
 resource.py      ProcessTreeResource: the kind
 manager.py       ProcessTreeManager: spawns, adopts, ends
+observing.py     children of another OS process
 launch.py        starting the leader of a tree, or undoing that
 containment.py   moving a tree into its cgroup, after its start
 birth.py         the fork of one leader, and what is done before anybody else can act

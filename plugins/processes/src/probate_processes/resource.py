@@ -6,6 +6,7 @@ from typing import final
 
 from probate import Ordering, ResourceKind
 from probate_processes.manager import ProcessTreeManager
+from probate_processes.observing import observe
 from probate_processes.remains import noticed, reclaim
 
 
@@ -23,4 +24,5 @@ class ProcessTreeResource(ResourceKind):
             usage=m.usage,
             reclaim=reclaim,
             noticed=noticed,
+            observe=observe,
         )

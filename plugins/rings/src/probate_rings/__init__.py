@@ -3,6 +3,7 @@
 resource.py       RingResource: the hooks, over both sorts of rings
 manager.py        ZeroCopyIpc and IoUringManager: make rings for processes
 ringmanager.py    what both do the same way: own, stop, free
+observing.py      io_uring instances of another OS process
 zerocopy.py       ZeroCopyRing: one end of a ring in shared memory
 queues.py         its two queues, and the order in which memory is written
 blocks.py         its blocks, and which are in somebody's hands

@@ -6,6 +6,7 @@ from typing import final
 
 from probate import Ordering, ResourceKind
 from probate_rings.manager import IoUringManager, ZeroCopyIpc
+from probate_rings.observing import observe
 
 
 @final
@@ -20,5 +21,10 @@ class RingResource(ResourceKind):
         self.manager = self.zerocopy = m = ZeroCopyIpc() if manager is None else manager
         self.iouring = IoUringManager(m.table)
         super().__init__(
-            m.table, Ordering(priority=30), quiesce=m.quiesce, adopt=m.adopt, cleanup=m.cleanup
+            m.table,
+            Ordering(priority=30),
+            quiesce=m.quiesce,
+            adopt=m.adopt,
+            cleanup=m.cleanup,
+            observe=observe,
         )

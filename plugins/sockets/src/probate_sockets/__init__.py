@@ -2,6 +2,7 @@
 
 resource.py      SocketResource: the hooks
 manager.py       SocketManager: makes sockets for processes
+observing.py     sockets that another OS process has open
 address.py       addresses and paths, checked before anything is acquired
 adoption.py      what is taken from elsewhere, and what takes care of it
 plain.py         PlainSocket: what is done before a socket is closed

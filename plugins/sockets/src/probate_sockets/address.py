@@ -53,3 +53,11 @@ def unix_path(path: object) -> str:
 def is_abstract(path: str) -> bool:
     """Whether a unix socket's name lies in the abstract namespace, outside the file system."""
     return path.startswith("\0")
+
+
+def shown(address: object) -> str:
+    """Show a socket address: a host and a port, or what a unix socket is bound to."""
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return address.decode(errors="replace") if isinstance(address, bytes) else str(address)

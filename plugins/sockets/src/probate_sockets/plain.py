@@ -24,6 +24,7 @@ from probate.system import (
     sharers_of,
 )
 from probate_sockets import blocked, makefiles, onloop, unix
+from probate_sockets.address import shown
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -277,14 +278,7 @@ def describe(sock: socket.socket) -> str:
     if is_listener(sock):
         parts.append("listener")
     with contextlib.suppress(OSError):
-        parts.append(_address(sock.getsockname()))
+        parts.append(shown(sock.getsockname()))
     with contextlib.suppress(OSError):
-        parts.append(f"to {_address(sock.getpeername())}")
+        parts.append(f"to {shown(sock.getpeername())}")
     return " ".join(part for part in parts if part)
-
-
-def _address(address: object) -> str:
-    if isinstance(address, tuple):
-        host, port = address[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return address.decode(errors="replace") if isinstance(address, bytes) else str(address)

@@ -6,6 +6,7 @@ from typing import final
 
 from probate import Ordering, ResourceKind
 from probate_sockets.manager import SocketManager
+from probate_sockets.observing import observe
 from probate_sockets.unix import noticed
 
 
@@ -24,4 +25,5 @@ class SocketResource(ResourceKind):
             may_block=False,
             reclaim=m.reclaim,
             noticed=noticed,
+            observe=observe,
         )
