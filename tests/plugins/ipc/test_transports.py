@@ -165,8 +165,8 @@ def test_what_was_written_arrives_while_somebody_reads(
         assert file.closed
         assert end.closed
         await manager.aclose()
-        for each in numbers:
-            os.close(each)
+        for opened in numbers:
+            os.close(opened)
 
     run(scenario())
 
