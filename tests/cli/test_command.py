@@ -60,7 +60,7 @@ def test_help_and_version() -> None:
     from probate import __version__
 
     assert __version__ in probate("--version").stdout
-    for command in ([], ["demo"], ["plugins"], ["ps"], ["run"]):
+    for command in ([], ["demo"], ["new-plugin"], ["plugins"], ["ps"], ["run"]):
         ran = probate(*command, "--help")
 
         assert ran.returncode == 0

@@ -158,6 +158,7 @@ WORDS: dict[str, Callable[[], bool]] = {
     "pids": lambda: True,
     "cli": lambda: has_extra("cli"),
     "all": lambda: has_extra("all"),
+    "scaffold": lambda: has_extra("scaffold"),
     "settings": lambda: has_extra("settings"),
     "async with": lambda: hasattr(ProcessManager, "__aenter__"),
     "with": lambda: hasattr(ProcessManager, "__enter__"),

@@ -81,7 +81,7 @@ def test_all_means_all() -> None:
 
 @each_project([REPOSITORY / "core", REPOSITORY / "plugins/files"])
 def test_a_wheel_has_valid_metadata_and_its_package_alone(project: Path, tmp_path: Path) -> None:
-    """As `packaging` judges it; with the page, the licence and every module in it."""
+    """As `packaging` judges it; with the page, the licence, every module and the template in it."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=project, check=True, capture_output=True, timeout=60)
     [path] = tmp_path.glob("*.whl")
@@ -90,12 +90,12 @@ def test_a_wheel_has_valid_metadata_and_its_package_alone(project: Path, tmp_pat
         [info] = {name.split("/")[0] for name in names if ".dist-info/" in name}
         metadata = Metadata.from_email(wheel.read(f"{info}/METADATA"), validate=True)
     [package] = (project / "src").iterdir()
-    modules = {f"{each.relative_to(project / 'src')}" for each in package.rglob("*.py")}
+    files = [*package.rglob("*.py"), *package.glob("cli/template/**/*"), package / "py.typed"]
 
     assert metadata.name == read(project)["name"]
     assert metadata.description == (project / "README.md").read_text()
     assert metadata.description_content_type == "text/markdown"
     assert f"{info}/licenses/LICENSE" in names
-    assert {name for name in names if not name.startswith(f"{info}/")} == modules | {
-        f"{package.name}/py.typed"
+    assert {name for name in names if not name.startswith(f"{info}/")} == {
+        f"{path.relative_to(project / 'src')}" for path in files if path.is_file()
     }

@@ -1,14 +1,15 @@
 """The `probate` command.
 
-app.py     the command line (click)
-check.py   `probate plugins --check`
-lack.py    what there is not enough of, and how to mend that
-listing.py `probate plugins`
-output.py  tables: rich at a terminal, columns of plain text elsewhere
-ps.py      `probate ps`
-run.py     `probate run`, without click
-sweep.py   `probate sweep`
-demo/      `probate demo`
+app.py       the command line (click)
+check.py     `probate plugins --check`
+lack.py      what there is not enough of, and how to mend that
+listing.py   `probate plugins`
+newplugin.py `probate new-plugin`, which copies what is in template/
+output.py    tables: rich at a terminal, columns of plain text elsewhere
+ps.py        `probate ps`
+run.py       `probate run`, without click
+sweep.py     `probate sweep`
+demo/        `probate demo`
 """
 
 from __future__ import annotations

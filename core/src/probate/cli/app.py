@@ -67,6 +67,24 @@ def plugins(as_json: bool, check: str | None, disable: str | None) -> None:
         raise click.UsageError(str(error)) from error
 
 
+@app.command("new-plugin", short_help="Make the distribution of a kind of your own.")
+@click.argument("name")
+@click.option("--kind", metavar="KIND", help="The kind's name, if it is not to be NAME.")
+def new_plugin(name: str, kind: str | None) -> None:
+    """Make the distribution of a kind of your own, in ./NAME.
+
+    It is whole: an entry point, a kind that works, tests by the conformance kit, a README, and CI.
+    It can be installed and tested at once. The kind is named like the distribution, without
+    `probate-`. Needs the extra `scaffold`: pip install 'probate[scaffold]'.
+    """
+    from probate.cli.newplugin import new_plugin
+
+    kind = new_plugin(name, kind)
+    click.echo(f"made {name}, which serves kind {kind!r}. To try it:")
+    click.echo(f"  pip install './{name}[test]' && python -m pytest {name}")
+    click.echo(f"To make it your own: {name}/README.md")
+
+
 @app.command(short_help="List the processes of running hosts.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object a host.")
 @click.option(

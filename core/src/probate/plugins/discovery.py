@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import email
 import importlib.metadata
+import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, final
 
 from stevedore import NamedExtensionManager
@@ -173,6 +174,13 @@ def scan() -> list[Found]:
         (each for founds in found.values() for each in founds),
         key=lambda each: (each.kind, each.distribution),
     )
+
+
+def kinds_of_the_core() -> dict[str, str]:
+    """Return the kinds that `probate[all]` installs, each with its distribution."""
+    lines = importlib.metadata.requires("probate") or ()
+    found = (re.match(r"probate-([\w-]+)", line) for line in lines)
+    return {match[1]: match[0] for match in found if match}
 
 
 def choose(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import inspect
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 from probate import ResourceKind, ResourceOrchestrator, hookspecs
 from probate.errors import PluginError, describe_error
 from probate.hookspecs import PROJECT, REQUIRED_HOOKS
 from probate.orchestrator import registry_of
-from probate.plugins.discovery import scan
+from probate.plugins.discovery import kinds_of_the_core, scan
 from probate.system.spelling import nearest
 from probate.testing.conformance.fault import ConformanceError
 
@@ -122,7 +120,7 @@ def _wrong_tables(registered: RegisteredKind, twin: RegisteredKind | None) -> It
 
 def _wrong_places(registered: RegisteredKind, other_kinds: Collection[str]) -> Iterator[str]:
     """Look for names in `before` and `after` that no kind has."""
-    known = {*(each.kind for each in scan()), *_kinds_of_the_core(), *other_kinds}
+    known = {*(each.kind for each in scan()), *kinds_of_the_core(), *other_kinds}
     ordering = registered.ordering
     for field, names in (("before", ordering.before), ("after", ordering.after)):
         for each in names:
@@ -134,9 +132,3 @@ def _wrong_places(registered: RegisteredKind, other_kinds: Collection[str]) -> I
                 yield f"`{field}` names {each!r}, and no kind is called so: {hint}"
     if both := set(ordering.before) & set(ordering.after):
         yield f"both `before` and `after` name {min(both)!r}"
-
-
-def _kinds_of_the_core() -> set[str]:
-    """Read from the core's metadata the kinds that `probate[all]` installs."""
-    lines = importlib.metadata.requires("probate") or ()
-    return {match[1] for line in lines if (match := re.match(r"probate-([\w-]+)", line))}
