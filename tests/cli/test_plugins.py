@@ -13,7 +13,8 @@ from distributions import PLUGIN, install
 from kinds import KINDS, PRIORITIES
 from terminals import run_in_terminal
 
-from probate import ResourceOrchestrator
+from probate import ResourceOrchestrator, __version__
+from probate.plugins.requirement import range_of
 
 PROBATE = Path(sys.executable).with_name("probate")
 
@@ -237,11 +238,12 @@ UNMARKED = "def quiesce(self, pid):\n        return ()\n\n    @hookimpl\n    def
     [
         ("@hookimpl\n    def cleanup", UNMARKED, "quiesce() is there, but has no mark"),
         ("cleanup(self, pid)", "cleanup(self, *pids)", "cleanup(*pids) is called with nothing"),
+        ("cleanup(self, pid)", "cleanup(self, pid=0)", "cleanup(pid=0) is called with nothing"),
         ("Ordering(1)", "Ordering(1, before=['fils'])", "did you mean 'files'?"),
         ("import Ordering", "import Odering", "it cannot be loaded: ImportError"),
         ("self.table = ", "self.tables = [0]; self.tables[0] = ", "no OwnershipTable"),
     ],
-    ids=["unmarked", "arguments", "before", "import", "table"],
+    ids=["unmarked", "arguments", "default", "before", "import", "table"],
 )
 def test_what_registers_silently_is_found(
     tmp_path: Path, written: str, instead: str, said: str
@@ -254,6 +256,21 @@ def test_what_registers_silently_is_found(
     assert (ran.returncode, ran.stderr) == (1, "")
     assert ran.stdout.startswith("crates (acme-crates 1.0): 1 fault\n- ")
     assert said in ran.stdout
+
+
+@pytest.mark.parametrize("requires", ["click", "probate", "probate>=0.1", "probate!=0.2,>0"])
+def test_a_range_of_cores_that_has_no_end_is_a_fault(tmp_path: Path, requires: str) -> None:
+    """A core of another contract would import it; the range that this core is in is named."""
+    source, entry_points = PLUGIN.format(kind="crates", priority=1), {"crates": "crates:Resource"}
+    install(
+        tmp_path, "c", module="crates", source=source, entry_points=entry_points, requires=requires
+    )
+
+    ran = check(tmp_path, "crates")
+
+    assert ran.returncode == 1
+    assert ran.stdout.startswith("crates (c 1.0): 1 fault\n- any later core loads it")
+    assert ran.stdout.endswith(f"have its distribution depend on probate{range_of(__version__)}\n")
 
 
 def test_a_plugin_without_faults_is_said_to_have_none(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def install(
     source: str,
     entry_points: Mapping[str, str],
     version: str = "1.0",
-    requires: str = "probate>=0.1",
+    requires: str = "probate>=0.1,<9",
 ) -> None:
     """Write what pip would have: the module, METADATA and entry_points.txt (PyPA's formats)."""
     (site / f"{module}.py").write_text(source)

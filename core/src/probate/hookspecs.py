@@ -32,11 +32,13 @@ records.
 The orchestrator calls each resource plugin on its own, so that one failure never ends a call
 for all. Plugins that only wrap hooks (timing, audit, tracing) are observers: they take part in
 every one of those calls.
+
+docs/contract.md says what of this stays as it is, and how the rest may change.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final, overload
 
 import pluggy
 
@@ -67,6 +69,29 @@ _hookspec = pluggy.HookspecMarker(PROJECT)
 
 #: Marks a plugin's function as the implementation of the hook of the same name.
 hookimpl: Final = pluggy.HookimplMarker(PROJECT)
+
+
+@final
+class HookDeprecationWarning(DeprecationWarning):
+    """Warns of the use of a hook, or of an argument of one, that will go.
+
+    Stands in a hook's specification as `warn_on_impl`, or in its `warn_on_impl_args`, without
+    `use`; plugins that use it get it once, when they are registered.
+    """
+
+    def __init__(self, since: str, gone_in: str, instead: str, use: str = "this") -> None:
+        super().__init__(
+            f"{use} is deprecated since probate {since}, and gone in {gone_in}: {instead}"
+        )
+        #: The versions of the core that deprecate it, and that will have it no more.
+        self.since, self.gone_in = since, gone_in
+        #: What to write in its place.
+        self.instead = instead
+
+    def used_as(self, use: str) -> HookDeprecationWarning:
+        """Return the same, of one use of it."""
+        return HookDeprecationWarning(self.since, self.gone_in, self.instead, use)
+
 
 _F = TypeVar("_F", bound="Callable[..., object]")
 

@@ -8,7 +8,7 @@ import pytest
 from core_scripts import run_script
 from packaging.requirements import Requirement
 
-from probate.plugins.requirement import canonical_name, unmet
+from probate.plugins.requirement import canonical_name, has_no_end, range_of, unmet
 
 VERSIONS = ["0.1.0", "0.1", "0.2", "0.10.3", "1", "1.0.0", "1.0.1", "2!1.0", "1.0rc1", "1.0.dev0"]
 NUMBERS = ["0", "0.1", "0.1.0", "0.2", "0.10", "1", "1.0", "1.0.0.1", "9"]
@@ -71,6 +71,26 @@ def test_every_form_of_a_requirement_is_read(name: str, form: str) -> None:
 def test_names_are_compared_in_one_spelling() -> None:
     """PyPA, "Names and normalization"."""
     assert canonical_name("Acme_.Leases--X") == "acme-leases-x"
+
+
+@pytest.mark.parametrize(
+    ("version", "within", "without"),
+    [
+        ("0.1.0", ["0.1.0", "0.1.7"], ["0.0.9", "0.2.0", "1.0"]),
+        ("0.10.3", ["0.10.0"], ["0.9.0", "0.11.0"]),
+        ("1.2.3", ["1.2.0", "1.3"], ["1.1.9", "2.0.0"]),
+        ("2.0", ["2.0.0"], ["3.0"]),
+    ],
+)
+def test_the_range_of_a_core_ends_where_its_contract_does(
+    version: str, within: list[str], without: list[str]
+) -> None:
+    """Before 1.0 with the next second number, then with the next first; it begins with its own."""
+    requirement = f"probate{range_of(version)}"
+
+    assert [unmet([requirement], each) for each in [version, *within]] == [""] * (1 + len(within))
+    assert "" not in [unmet([requirement], each) for each in without]
+    assert not has_no_end(["click", requirement])
 
 
 def test_a_plain_requirement_takes_no_packaging() -> None:

@@ -11,7 +11,9 @@ from probate.errors import UnknownKindError, describe_error
 from probate.orchestrator import ResourceOrchestrator
 from probate.outcome import PluginStatus
 from probate.plugins import discovery
+from probate.plugins.requirement import has_no_end, range_of
 from probate.testing.conformance.static import OBSERVES, find_faults
+from probate.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,9 +56,14 @@ def _faults_of(found: discovery.Found) -> Iterator[str]:
         yield f"it cannot be loaded: {describe_error(error)}"
         return
     _, faults = find_faults(partial(discovery.load, found), found.kind)
-    if faults == [OBSERVES]:
-        return
-    yield from faults
+    if faults != [OBSERVES]:
+        yield from faults
+    distribution = found.entry_point.dist
+    if has_no_end((distribution and distribution.requires) or ()):
+        yield (
+            "any later core loads it, whatever has become of the contract: have its distribution "
+            f"depend on probate{range_of(__version__)}"
+        )
     if not faults:
         for record in ResourceOrchestrator().discover().records:
             is_it = (record.kind, record.distribution) == (found.kind, found.distribution)

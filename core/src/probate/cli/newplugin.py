@@ -13,7 +13,7 @@ from typing import Final
 import click
 
 from probate.plugins.discovery import kinds_of_the_core, scan
-from probate.plugins.requirement import canonical_name
+from probate.plugins.requirement import canonical_name, range_of
 from probate.version import __version__
 
 #: PyPA's "Names and normalization"; no longer than lines of code with it can be.
@@ -73,15 +73,8 @@ def _answers(name: str, kind: str | None) -> dict[str, str]:
         "module": module,
         "kind": kind,
         "class_name": "".join(word.capitalize() for word in kind.split("-")),
-        "core": _range_of(__version__),
+        "core": range_of(__version__),
     }
-
-
-def _range_of(version: str) -> str:
-    """Return the versions whose contract is that of this one: docs/contract.md."""
-    major, minor = (int(part) for part in version.split(".")[:2])
-    end = f"0.{minor + 1}" if major == 0 else f"{major + 1}"
-    return f">={major}.{minor},<{end}"
 
 
 def _copy(folder: Path, answers: dict[str, str]) -> None:

@@ -21,6 +21,8 @@ from probate.system.spelling import nearest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from probate.plugins.hookmanager import HookManager
+
 _KNOWN_HOOKS: Final = tuple(
     name for name, value in vars(hookspecs).items() if hasattr(value, f"{PROJECT}_spec")
 )
@@ -57,7 +59,7 @@ def hooks_of(
 
 
 def check_usable(
-    kind: str, plugin: object, methods: dict[str, Callable[..., Any]], trial: pluggy.PluginManager
+    kind: str, plugin: object, methods: dict[str, Callable[..., Any]], trial: HookManager
 ) -> None:
     """Check that pluggy can work with a plugin, by registering it with `trial` for a moment.
 
@@ -73,7 +75,7 @@ def check_usable(
                 kind, f"{hook}() is a coroutine function, and nobody awaits it"
             )
     try:
-        trial.register(plugin, kind)
+        trial.enroll(plugin, kind)
     except pluggy.PluginValidationError as error:
         raise UnusablePluginError(kind, " ".join(str(error).split())) from error
     finally:
@@ -85,7 +87,21 @@ def check_usable(
 def take_a_pid_only(methods: dict[str, Callable[..., Any]]) -> bool:
     """Tell whether these hooks take exactly a pid; pluggy also calls those that take nothing."""
     called = [methods[hook] for hook in ("has_resources", "cleanup", "quiesce") if hook in methods]
-    return all(list(inspect.signature(method).parameters) == ["pid"] for method in called)
+    return all(arguments_of(method) == ["pid"] for method in called)
+
+
+def arguments_of(method: Callable[..., Any]) -> list[str]:
+    """List what a hook's implementation wants to be passed; what has a default never is.
+
+    What cannot be passed by a name, such as `*args`, stands there by another.
+    """
+    wanted = [
+        each for each in inspect.signature(method).parameters.values() if each.default is each.empty
+    ]
+    return [
+        each.name if each.kind is each.POSITIONAL_OR_KEYWORD else f"{each.kind.name} {each.name}"
+        for each in wanted
+    ]
 
 
 def ordering_of(kind: str, methods: dict[str, Callable[..., Any]]) -> Ordering:

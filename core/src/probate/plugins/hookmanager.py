@@ -7,6 +7,8 @@ know when somebody does.
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -19,7 +21,7 @@ from probate.plugins.kind import ResourceKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pluggy import HookimplOpts
+    from pluggy import HookimplOpts, HookspecOpts
 
 #: Attributes of every object, and of most others, none of which is a hook.
 _PLAIN: Final = frozenset((*dir(object), "__dict__", "__module__", "__weakref__"))
@@ -39,8 +41,21 @@ class HookManager(pluggy.PluginManager):
         self.plugin_count = 0
         #: Those that are called around each call: monitoring, tracing.
         self.monitors: set[object] = set()
+        #: The specifications of hooks that will go, or arguments of which will.
+        self.deprecated: dict[str, HookspecOpts] = {}
         super().__init__(PROJECT)
         self.add_hookspecs(hookspecs)
+
+    def parse_hookspec_opts(self, module_or_class: Any, name: str) -> HookspecOpts | None:
+        """Read what is deprecated, and keep it from pluggy.
+
+        It would warn at each registration, of which there are several, and in mid-registration.
+        """
+        options = super().parse_hookspec_opts(module_or_class, name)
+        if options is not None and (options["warn_on_impl"] or options["warn_on_impl_args"]):
+            self.deprecated[name] = options
+            return {**options, "warn_on_impl": None, "warn_on_impl_args": None}
+        return options
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> HookimplOpts | None:
         """Look for a hook's mark, but not on what any object has, nor where a kind does nothing."""
@@ -59,6 +74,12 @@ class HookManager(pluggy.PluginManager):
         return super().parse_hookimpl_opts(plugin, name)
 
     def register(self, plugin: Any, name: str | None = None) -> str | None:
+        """Register a plugin, count anew, and warn of what it uses that will go."""
+        registered = self.enroll(plugin, name)
+        self.warn_of_deprecated(plugin)
+        return registered
+
+    def enroll(self, plugin: Any, name: str | None = None) -> str | None:
         """Register a plugin, and count anew."""
         try:
             return super().register(plugin, name)
@@ -72,6 +93,18 @@ class HookManager(pluggy.PluginManager):
         finally:
             self.plugin_count = len(self.get_plugins())
 
+    def warn_of_deprecated(self, plugin: object) -> None:
+        """Warn of each hook, and argument of one, that a registered plugin uses and that will go.
+
+        The warning is said to come from the line on which the plugin's function begins.
+        """
+        if not self.deprecated:
+            return
+        for caller in self.get_hookcallers(plugin) or ():
+            for impl in caller.get_hookimpls():
+                if impl.plugin is plugin and caller.name in self.deprecated:
+                    _warn_of_use(caller.name, impl, self.deprecated[caller.name])
+
     def add_hookcall_monitoring(self, before: Any, after: Any) -> Callable[[], None]:
         """Have `before` and `after` called around each call; tracing does so, too."""
         monitor = object()
@@ -84,3 +117,18 @@ class HookManager(pluggy.PluginManager):
             self.monitors.discard(monitor)
 
         return undo_and_discard
+
+
+def _warn_of_use(hook: str, impl: pluggy.HookImpl, options: HookspecOpts) -> None:
+    plugin = impl.plugin
+    written = plugin.written_for(hook) if isinstance(plugin, ResourceKind) else None
+    function = written or impl.function
+    code = getattr(function, "__code__", impl.function.__code__)
+    uses: dict[str, Any] = {f"{hook}()": options["warn_on_impl"]}
+    taken = inspect.signature(function).parameters
+    for name, warning in (options["warn_on_impl_args"] or {}).items():
+        uses[f"`{name}` of {hook}()"] = warning if name in taken else None
+    for what, warning in uses.items():
+        if warning is not None:
+            told = warning.used_as(f"{what}, which plugin {impl.plugin_name!r} uses,")
+            warnings.warn_explicit(told, type(told), code.co_filename, code.co_firstlineno)

@@ -70,10 +70,15 @@ class ResourceKind:
         self._may_block = may_block
 
     def implements(self, hook: str) -> bool:
-        """Tell whether a hook does anything: by a function given, or by a subclass's method."""
-        return self._functions.get(hook, self) is not None or getattr(
-            type(self), hook
-        ) is not getattr(ResourceKind, hook)
+        """Tell whether a hook does anything."""
+        return hook not in self._functions or self.written_for(hook) is not None
+
+    def written_for(self, hook: str) -> Callable[..., Any] | None:
+        """Return what does the work of a hook: a subclass's method, or the function given."""
+        if getattr(type(self), hook) is not getattr(ResourceKind, hook):
+            method: Callable[..., Any] = getattr(self, hook)
+            return method
+        return self._functions.get(hook)
 
     def _cleanup_may_block(self, pid: int) -> bool:
         may_block = self._may_block

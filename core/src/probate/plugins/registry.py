@@ -153,6 +153,7 @@ class PluginRegistry:
             if not registered.tables:
                 message = _UNWIRED.format(registered.kind)
                 warnings.warn(message, UnwiredKindWarning, stacklevel=4)
+            self.plugin_manager.warn_of_deprecated(registered.plugin)
         return refused
 
     def order(self) -> list[str]:
@@ -374,4 +375,4 @@ class PluginRegistry:
         for plugin in before[keep:]:
             manager.unregister(plugin)
         for registered in wanted[keep:]:
-            manager.register(registered.plugin, registered.kind)
+            manager.enroll(registered.plugin, registered.kind)

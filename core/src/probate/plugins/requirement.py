@@ -45,6 +45,17 @@ def unmet(requirements: Iterable[str], version: str) -> str:
     return ""
 
 
+def range_of(version: str) -> str:
+    """Return the range of cores whose contract is that of this one (docs/contract.md)."""
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return f">=0.{minor},<0.{minor + 1}" if major == 0 else f">={major}.{minor},<{major + 1}"
+
+
+def has_no_end(requirements: Iterable[str]) -> bool:
+    """Tell whether cores with another contract, however late, meet all of these requirements."""
+    return not unmet(requirements, "9999")
+
+
 def _is_in_range(version: str, bounds: str) -> bool:
     """Tell whether a plain release is within plain bounds; False also if either is not plain."""
     if not version.replace(".", "").isdigit():

@@ -9,6 +9,7 @@ from probate import ResourceKind, ResourceOrchestrator, hookspecs
 from probate.errors import PluginError, describe_error
 from probate.hookspecs import PROJECT, REQUIRED_HOOKS
 from probate.orchestrator import registry_of
+from probate.plugins.contract import arguments_of
 from probate.plugins.discovery import kinds_of_the_core, scan
 from probate.system.spelling import nearest
 from probate.testing.conformance.fault import ConformanceError
@@ -91,14 +92,14 @@ def _wrong_signatures(registered: RegisteredKind) -> Iterator[str]:
     """Look for hooks that pluggy calls with less than they expect, or that return the wrong."""
     for hook, method in registered.methods.items():
         wanted = _ARGUMENTS[hook]
-        parameters = inspect.signature(method).parameters.values()
-        named = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
-        if sorted(named) != sorted(wanted) or len(named) != len(parameters):
+        named = arguments_of(method)
+        if sorted(named) != sorted(wanted):
+            parameters = inspect.signature(method).parameters.values()
             written = ", ".join(str(each.replace(annotation=each.empty)) for each in parameters)
             is_called_with = ", ".join(each for each in wanted if each in named) or "nothing"
             yield (
                 f"{hook}({written}) is called with {is_called_with}: arguments are passed by name, "
-                f"so write {hook}({', '.join(wanted)})"
+                f"and not if they have a default, so write {hook}({', '.join(wanted)})"
             )
         if inspect.isgeneratorfunction(method) and hook not in _ITERABLE:
             yield f"{hook}() is a generator function, and nobody iterates over it"
