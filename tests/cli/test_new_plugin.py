@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 from core_scripts import run_script
+from distributions import install
 
 from probate.cli.newplugin import new_plugin
 
@@ -137,6 +138,20 @@ def test_a_kind_of_probates_own_is_refused_also_where_it_is_not_installed(
         new_plugin("sockets")
 
 
+def test_a_kind_that_anybody_serves_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Two could not be loaded side by side; who serves it is named."""
+    site = tmp_path_factory.mktemp("site")
+    monkeypatch.syspath_prepend(str(site))
+    install(site, "acme", module="acme", source="", entry_points={"leases": "acme:Leases"})
+
+    with pytest.raises(click.UsageError, match="acme serves kind 'leases'; choose another by"):
+        new_plugin("leases")
+
+    assert new_plugin("leases", "berths") == "berths"
+
+
 @pytest.mark.parametrize("what", ["folder", "file", "dangling link"])
 def test_what_is_there_is_left_alone(folder: Path, what: str) -> None:
     """Whatever it is, empty or not."""
@@ -156,10 +171,10 @@ def test_what_is_there_is_left_alone(folder: Path, what: str) -> None:
 
 
 def test_without_copier_the_way_out_is_one_line(folder: Path) -> None:
-    """It names the extra; exit 1, and nothing is made."""
+    """It names the extra; exit 2, and nothing is made."""
     ran = run_script(WITHOUT_COPIER)
 
-    assert (ran.returncode, ran.stdout) == (1, "")
+    assert (ran.returncode, ran.stdout) == (2, "")
     assert len(ran.stderr.splitlines()) == 1
     assert "pip install 'probate[scaffold]'" in ran.stderr
     assert list(folder.iterdir()) == []
@@ -187,6 +202,17 @@ def test_nothing_half_written_stays(folder: Path, event: str, path: str, what: s
     assert list(folder.iterdir()) == []
     assert (ran.stdout, ran.stderr.strip()) == ("", f"probate: {said}")
     assert ran.returncode == (130 if what == "SIGINT" else 1)
+
+
+def test_settings_for_other_templates_are_not_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the user for copier: also if they are broken, or would answer for us."""
+    settings = folder / "settings.yml"
+    settings.write_text("defaults: {kind: [")
+    monkeypatch.setenv("COPIER_SETTINGS_PATH", str(settings))
+
+    assert new_plugin("crates") == "crates"
 
 
 def test_it_says_how_to_go_on(folder: Path) -> None:

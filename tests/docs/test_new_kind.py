@@ -44,16 +44,11 @@ def test_the_commands_make_a_kind_that_is_tested_and_listed(folder: Path) -> Non
     """Word for word, in fewer than ten; each succeeds, and what the page says is printed."""
     [script] = code_blocks(PAGE, "sh")
     [listed] = code_blocks(PAGE, "text")
-    environment = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.upper().startswith(("PROBATE_", "PYTEST_"))
-    }
     ran = subprocess.run(
         ["sh", "-eu", "-c", script],
         cwd=folder,
         env={
-            **environment,
+            **{name: os.environ[name] for name in os.environ if not name.startswith("PYTEST_")},
             "PATH": f"{folder / 'venv' / 'bin'}:{os.environ['PATH']}",
             "PIP_CONSTRAINT": str(folder / "constraints.txt"),
             # Most of it is never run.

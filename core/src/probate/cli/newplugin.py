@@ -27,16 +27,14 @@ def new_plugin(name: str, kind: str | None = None) -> str:
     """Make a distribution in ./NAME that serves a kind; return the kind's name.
 
     By default that is the distribution's, without `probate-`. Raises click.UsageError for a name
-    that cannot be used, click.ClickException where copier is not installed or fails, OSError where
-    nothing can be written; nothing is left in the folder then.
+    that cannot be used or where copier is not installed, click.ClickException if that fails,
+    OSError where nothing can be written; nothing is left in the folder then.
     """
     answers = _answers(name, kind)
     if os.path.lexists(name):
         raise click.UsageError(f"{name} is there already: remove it, or choose another name")
     if find_spec("copier") is None:
-        raise click.ClickException(
-            "making a plugin needs copier, which is not installed: pip install 'probate[scaffold]'"
-        )
+        raise click.UsageError("a new plugin needs copier: pip install 'probate[scaffold]'")
     # Made aside, and moved when it is whole; in the same folder, since only there a rename does it.
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=".") as aside:
         whole = Path(aside, name)
