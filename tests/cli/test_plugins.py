@@ -230,6 +230,7 @@ def install_crates(site: Path, written: str = "", instead: str = "") -> None:
     install(site, "acme-crates", module="crates", source=source, entry_points=entry_points)
 
 
+NOTICED = "@hookimpl\n    def noticed(self, notice): ...\n\n    @hookimpl\n    def cleanup"
 UNMARKED = "def quiesce(self, pid):\n        return ()\n\n    @hookimpl\n    def cleanup"
 
 
@@ -239,11 +240,12 @@ UNMARKED = "def quiesce(self, pid):\n        return ()\n\n    @hookimpl\n    def
         ("@hookimpl\n    def cleanup", UNMARKED, "quiesce() is there, but has no mark"),
         ("cleanup(self, pid)", "cleanup(self, *pids)", "cleanup(*pids) is called with nothing"),
         ("cleanup(self, pid)", "cleanup(self, pid=0)", "cleanup(pid=0) is called with nothing"),
+        ("@hookimpl\n    def cleanup", NOTICED, "it takes a reclaim() as well"),
         ("Ordering(1)", "Ordering(1, before=['fils'])", "did you mean 'files'?"),
         ("import Ordering", "import Odering", "it cannot be loaded: ImportError"),
         ("self.table = ", "self.tables = [0]; self.tables[0] = ", "no OwnershipTable"),
     ],
-    ids=["unmarked", "arguments", "default", "before", "import", "table"],
+    ids=["unmarked", "arguments", "default", "noticed", "before", "import", "table"],
 )
 def test_what_registers_silently_is_found(
     tmp_path: Path, written: str, instead: str, said: str

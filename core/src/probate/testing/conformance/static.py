@@ -103,6 +103,8 @@ def _wrong_signatures(registered: RegisteredKind) -> Iterator[str]:
             )
         if inspect.isgeneratorfunction(method) and hook not in _ITERABLE:
             yield f"{hook}() is a generator function, and nobody iterates over it"
+    if "noticed" in registered.methods and "reclaim" not in registered.methods:
+        yield "noticed() makes records on which nobody can act: it takes a reclaim() as well"
 
 
 def _wrong_tables(registered: RegisteredKind, twin: RegisteredKind | None) -> Iterator[str]:
