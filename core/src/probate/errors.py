@@ -350,7 +350,7 @@ class RefusedResourceError(ReleaseError):
 
 @final
 class UnsettledResourceError(ReleaseError):
-    """Raised for what somebody else is to end: the text says who, and by when it is known."""
+    """Raised for what somebody else is to make, or end: the text says who, and by when."""
 
     outcome = Outcome.UNSETTLED
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,19 @@ def test_a_description_that_does_not_fit_is_told_from_a_kind_that_does_not() -> 
 
     with pytest.raises(ConformanceError, match="1 of 1 gone when it was just made"):
         conformance_cases(dead)[1]()
+
+
+def test_a_witness_may_have_far_to_go() -> None:
+    """A server that is asked at each step of a cleanup would take longer than the cleanup may."""
+    described = describe(Boxes)
+
+    def is_alive(path: Any) -> bool:
+        time.sleep(0.02)
+        return described.is_alive(path)
+
+    cases = conformance_cases(replace(described, is_alive=is_alive, patience=4))
+    [case] = [each for each in cases if str(each) == "newest_is_released_first"]
+    case()
 
 
 def test_what_is_made_elsewhere_has_to_be_ended() -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
 
 from pydantic_core import to_json
 
-from probate.errors import JournalNotArmedError
+from probate.errors import JournalNotArmedError, UnsettledResourceError
 from probate.journal.folders import (
     make_host_folder,
     remove_host_folder,
@@ -53,16 +53,20 @@ class Row(NamedTuple):
     def make(self, make: Callable[[], M], undo: Callable[[Any], object]) -> M:
         """Make the thing, and note what it was made to be; else `undo` it, and delete the row.
 
-        Raises what `make` raises, and OSError.
+        The row stays as an intent where nobody knows whether there is a thing: `make` has raised
+        UnsettledResourceError, or `undo` has raised anything. Raises what they raise, and OSError.
         """
         try:
             made = make()
-            try:
-                self.confirm(made)
-            except BaseException:
-                undo(made)
-                raise
+        except UnsettledResourceError:
+            raise
         except BaseException:
+            self.delete()
+            raise
+        try:
+            self.confirm(made)
+        except BaseException:
+            undo(made)
             self.delete()
             raise
         return made

@@ -136,9 +136,11 @@ class OwnershipTable(OwnershipQueries[T]):
 
         `named` says how it is found should this OS process die, if it outlives it: noted in the
         journal, where there is one, before it is made. Raises what `add` raises, and
-        JournalNotArmedError, before `make` is called. Should the owner end while `make` runs,
-        `release`, by default the table's, gives the new resource back, and this raises
-        ProcessTerminatedError.
+        JournalNotArmedError, before `make` is called. A `make` that does not know whether there is
+        a thing now, such as for a lost connection, raises UnsettledResourceError: nobody owns one
+        then, and what was noted is settled when this OS process has died. Should the owner end
+        while `make` runs, `release`, by default the table's, gives the new resource back, and this
+        raises ProcessTerminatedError.
         """
         undo = self.releaser.choose(release)
         with self._by_owner.under_way(), self._by_owner.admitted(pid, self.kind, nbytes) as held:
