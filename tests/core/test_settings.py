@@ -120,7 +120,7 @@ def test_an_error_is_ours_and_pydantics_and_names_each_source(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever is caught, all that is wrong is in it, in a line, each with where it is from."""
-    (folder / "probate.toml").write_text("deadline = -1\ntrace = 'perhaps'\n")
+    (folder / "probate.toml").write_text("deadline = -1\ntrace = 3\n")
     (folder / "pyproject.toml").write_text("[tool.probate]\nlimits = 3\ntrace = true\n")
     monkeypatch.setenv("PROBATE_PRIORITIES", '{"mmap": 1')
     monkeypatch.setenv("probate_grace", "soon")

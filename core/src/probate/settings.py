@@ -12,12 +12,13 @@ import tomllib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Self, final
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     PrivateAttr,
     ValidationError,
     field_validator,
@@ -28,6 +29,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from probate.errors import ProbateError, UnknownKindError
 from probate.models import KindLimits, ResourceLimits, Seconds
 from probate.orchestrator import DEFAULT_DEADLINE, DEFAULT_GRACE
+from probate.plugins.tracing import trace_target
 from probate.system.spelling import nearest
 from probate.system.trustedfile import read_judged
 
@@ -114,8 +116,8 @@ class Settings(BaseModel):
     limits: ResourceLimits | None = None
     #: Whether what outlives a host by its name is noted, to be given back should the host die.
     journal: bool = True
-    #: Whether the `probate` command writes every hook call to standard error.
-    trace: bool = False
+    #: Whether every hook call is written to standard error; or the file that it is appended to.
+    trace: Annotated[bool | str, PlainValidator(trace_target)] = False
 
     _sources: tuple[_Source, ...] = PrivateAttr(())
 

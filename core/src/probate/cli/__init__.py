@@ -9,6 +9,7 @@ output.py    tables: rich at a terminal, columns of plain text elsewhere
 ps.py        `probate ps`
 run.py       `probate run`, without click
 sweep.py     `probate sweep`
+trace.py     `probate trace`
 demo/        `probate demo`
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,8 @@ def app(context: click.Context) -> None:
     """Settle the estate of dead processes.
 
     Settings are PROBATE_DISABLE, PROBATE_TRACE and others in the environment, probate.toml, or
-    [tool.probate] in pyproject.toml. PROBATE_TRACE=1 writes every hook call to standard error.
+    [tool.probate] in pyproject.toml. PROBATE_TRACE=1 has any program write its hook calls to
+    standard error, PROBATE_TRACE=FILE to a file.
     """
     if os.environ.get("NO_COLOR"):
         context.color = False
@@ -165,9 +165,6 @@ def demo(verbose: bool, as_json: bool, disable: str | None) -> None:
 
     settings = _settings(disable)
     orchestrator = _discover(settings)
-    if settings.trace:
-        orchestrator.plugin_manager.trace.root.setwriter(sys.stderr.write)
-        orchestrator.plugin_manager.enable_tracing()
     try:
         report = run(orchestrator, progress=not settings.trace)
     except DemoError as error:
@@ -223,6 +220,30 @@ run.params += [
 ]
 
 
+@app.command(
+    short_help="Run any command, and write its hook calls.",
+    context_settings={"allow_interspersed_args": False},
+)
+@click.option("-o", "--output", metavar="FILE", help="Write to FILE, not to standard error.")
+@click.argument("argv", metavar="[--] COMMAND [ARGUMENT]...", nargs=-1, type=click.Path())
+def trace(argv: tuple[str, ...], output: str | None) -> None:
+    """Run any command with PROBATE_TRACE set: whatever in it uses Probate writes its hook calls.
+
+    Two lines a call, one when it begins and one when it ends: of which process and thread, which
+    hook of which kind, for which pid, and what it returned or raised, and how long it took.
+    Indented below the call or termination that it is part of.
+
+    The command takes the place of this one, with the very streams and signals, and so exits as it
+    does; 127 if there is no such command, 126 if it cannot be run. A program in Python is run by
+    `probate trace -- python PROGRAM`.
+    """
+    from probate.cli.trace import run_traced
+
+    if not argv:
+        raise click.UsageError("there is no command to run")
+    raise SystemExit(run_traced(argv, output))
+
+
 def _settings(disable: str | None) -> Settings:
     """Read the settings; `disable`, kinds separated by commas, takes the place of theirs."""
     from probate.settings import Settings, SettingsError, SettingsWarning, split_kinds
@@ -243,11 +264,14 @@ def _settings(disable: str | None) -> Settings:
 
 
 def _discover(settings: Settings) -> ResourceOrchestrator:
-    from probate.orchestrator import ResourceOrchestrator
+    from probate.orchestrator import ResourceOrchestrator, registry_of
+    from probate.plugins.tracing import trace_calls
 
     try:
-        return ResourceOrchestrator().discover(
+        orchestrator = ResourceOrchestrator().discover(
             disable=settings.disable, priorities=settings.priorities
         )
     except (ProbateError, ValueError) as error:
         raise click.UsageError(str(error)) from error
+    trace_calls(registry_of(orchestrator).plugin_manager, settings.trace)
+    return orchestrator

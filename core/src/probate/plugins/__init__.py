@@ -8,6 +8,7 @@ wiring.py       finds a plugin's tables
 order.py        the cleanup order, from the place that each kind asks for
 hookmanager.py  pluggy's manager, which knows whether anybody observes
 observing.py    what a live OS process holds, as all kinds see it
+tracing.py      writes of each call, where that is asked for
 registered.py   one registered plugin, and its hooks
 registry.py     the registered plugins, in cleanup order
 """

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from pluggy import HookimplOpts, HookspecOpts
 
+    from probate.plugins.tracing import CallTrace
+
 #: Attributes of every object, and of most others, none of which is a hook.
 _PLAIN: Final = frozenset((*dir(object), "__dict__", "__module__", "__weakref__"))
 
@@ -43,6 +45,8 @@ class HookManager(pluggy.PluginManager):
         self.monitors: set[object] = set()
         #: The specifications of hooks that will go, or arguments of which will.
         self.deprecated: dict[str, HookspecOpts] = {}
+        #: What writes of each call, where that is asked for.
+        self.trace_of_calls: CallTrace | None = None
         super().__init__(PROJECT)
         self.add_hookspecs(hookspecs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from dataclasses import replace
@@ -78,6 +79,10 @@ class PluginRegistry:
         self._can_be_called_directly = True
         self._generation = 0
         forget_in_forked_child(self)
+        if said := os.environ.get("PROBATE_TRACE"):
+            from probate.plugins.tracing import trace_calls, trace_target
+
+            trace_calls(self.plugin_manager, trace_target(said))
 
     def register(
         self, plugin: object, name: str | None = None, priority: int | None = None
@@ -243,8 +248,14 @@ class PluginRegistry:
         answers: list[CleanupStats] = kind.cleanup(pid=pid)
         if not answers or generation % 2 or generation != self._generation:
             # Pluggy was changed meanwhile, and may have left the plugin out.
-            answers = [*answers, kind.clean_directly(pid)]
+            answers = [*answers, self.call_alone(kind, "cleanup", pid)]
         return answers
+
+    def call_alone(self, kind: RegisteredKind, hook: str, pid: int) -> Any:
+        """Call a plugin's hook without observers, who may be at fault; a trace shows it still."""
+        function = kind.methods[hook]
+        trace = self.plugin_manager.trace_of_calls
+        return function(pid) if trace is None else trace.alone(hook, kind.kind, pid, function)
 
     def quiesce(self, kind: RegisteredKind, pid: int) -> list[Iterable[AnyFuture]]:
         """Call a plugin's `quiesce`, and all observers; return a list, as pluggy does."""
@@ -273,7 +284,7 @@ class PluginRegistry:
         failures: list[tuple[RegisteredKind, BaseException]] = []
         for kind in frozen:
             try:
-                holds = bool(kind.holds(pid))
+                holds = bool(self.call_alone(kind, "has_resources", pid))
             except BaseException as error:
                 if fell_in(error):
                     interrupt = interrupt or error

@@ -7,7 +7,12 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Self, TypeVar, final
 
-from probate.orchestrator import DEFAULT_DEADLINE, DEFAULT_GRACE, ResourceOrchestrator
+from probate.orchestrator import (
+    DEFAULT_DEADLINE,
+    DEFAULT_GRACE,
+    ResourceOrchestrator,
+    registry_of,
+)
 from probate.process.scheduling import MAX_QUANTUM, MIN_QUANTUM, Scheduling, SchedulingPolicy
 from probate.system.arguments import checked_seconds
 from probate.system.ownsignals import DEFAULT_SIGNALS, check_installable, checked_signals
@@ -141,7 +146,7 @@ class ProcessManagerBuilder(Generic[M]):
         return self
 
     def with_settings(self, settings: Settings) -> Self:
-        """Take grace, deadline, limits and whether there is a journal from outside.
+        """Take grace, deadline, limits and whether there are a journal and a trace from outside.
 
         And the kinds, if none are given here. What other methods set after this one takes
         precedence.
@@ -237,4 +242,8 @@ class ProcessManagerBuilder(Generic[M]):
                 self._settings.check_installed()
                 disable, priorities = self._settings.disable, self._settings.priorities
                 orchestrator.discover(disable=disable, priorities=priorities)
+        if self._settings is not None and self._settings.trace:
+            from probate.plugins.tracing import trace_calls
+
+            trace_calls(registry_of(orchestrator).plugin_manager, self._settings.trace)
         return self._make(orchestrator, self._options)

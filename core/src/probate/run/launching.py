@@ -24,7 +24,7 @@ NOT_STARTED: Final = 125
 _SET_PDEATHSIG: Final = 1
 
 #: What Python ignores from its start on (the documentation of `signal`), and commands do not.
-_IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 @final
@@ -93,8 +93,8 @@ def _become(
         # It bears the mark of the run by now, by which it is found.
         libc().prctl(_SET_PDEATHSIG, ctypes.c_ulong(0), 0, 0, 0)
         code = NOT_EXECUTABLE
-        _remove_coerced_locale()
-        for number in (*_IGNORED_BY_PYTHON, signal.SIGINT, signal.SIGCHLD):
+        remove_coerced_locale()
+        for number in (*IGNORED_BY_PYTHON, signal.SIGINT, signal.SIGCHLD):
             is_ignored = number in ignored
             signal.signal(number, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -137,7 +137,7 @@ def _execute_file(path: str, argv: Sequence[str]) -> NoReturn:
         os.execv("/bin/sh", ["sh", path, *argv[1:]])  # noqa: S606  as execvp(3) has it
 
 
-def _remove_coerced_locale() -> None:
+def remove_coerced_locale() -> None:
     """Take out LC_CTYPE if Python has put it there, for a locale that is none (PEP 538)."""
     if "LC_CTYPE" in os.environ:
         with open("/proc/self/environ", "rb") as file:

@@ -12,7 +12,7 @@ import concurrent.futures
 import time
 from collections import defaultdict
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, ParamSpec, TypeVar, final
 
 from probate.errors import InterruptedCleanup, describe_error
 from probate.models import CleanupFailure, CleanupResult, CleanupStats, Leak, account_of
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from probate.plugins.registered import RegisteredKind
     from probate.plugins.registry import KindsInUse, PluginRegistry
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Seconds that a hook still gets when another has used up the deadline by hanging.
@@ -107,6 +108,8 @@ class Termination:
         self._unanswered: tuple[RegisteredKind, AnyFuture] | None = None
         #: Done when the users of the resources have stopped.
         self.futures: list[AnyFuture] = []
+        trace = registry.plugin_manager.trace_of_calls
+        self._trace = None if trace is None else trace.of_termination(pid)
 
     def quiesce(self, grace: float) -> Generator[Wait, None, None]:
         """Ask the users of all that the pid owns to stop, without waiting for them.
@@ -147,12 +150,15 @@ class Termination:
             else:
                 if self._thread is not None:
                     self._thread.close()
-                return self._account()
+                account = self._account()
+                if self._trace is not None:
+                    self._trace.end(account)
+                return account
 
     # -- steps ---------------------------------------------------------------
 
     def _find_kinds_in_use(self, known: KindsInUse | None = None) -> list[RegisteredKind]:
-        kinds_in_use = known or self._registry.kinds_in_use(self.pid, self._asked)
+        kinds_in_use = known or self._within(self._registry.kinds_in_use, self.pid, self._asked)
         self._asked = kinds_in_use
         self.interrupt = self.interrupt or kinds_in_use.interrupt
         for kind, error in kinds_in_use.failures:
@@ -204,7 +210,7 @@ class Termination:
         return Wait([Future()], min(_UNKNOWN_USERS_PAUSE, self._time_left()))
 
     def _note_leaks(self, kind: RegisteredKind) -> None:
-        usage, error = _answer(partial(kind.usage_of, self.pid))
+        usage, error = _answer(partial(self._within, kind.usage_of, self.pid))
         if usage is not None:
             self._leaks.extend(Leak(kind=kind.kind, resource=info) for info in usage.resources)
         if error is not None:
@@ -218,7 +224,7 @@ class Termination:
         def clean() -> CleanupStats:
             with giving_up_after(self._allowance()), calling_hook(self._notes):
                 if account.bypasses_observers:
-                    return _checked_stats([kind.clean_directly(self.pid)])
+                    return _checked_stats([self._registry.call_alone(kind, "cleanup", self.pid)])
                 return _checked_stats(self._registry.clean(kind, self.pid))
 
         answer = yield from self._call(kind, "cleanup", clean)
@@ -264,6 +270,8 @@ class Termination:
         self, kind: RegisteredKind, hook: str, function: Callable[[], T]
     ) -> Generator[Wait, None, _Answer[T]]:
         """Call a hook, on the hook thread if it may block and there is a deadline or a loop."""
+        if self._trace is not None:
+            function = partial(self._trace.within, function)
         # Without a deadline nothing is left behind, but a loop that runs here must not be blocked.
         is_watched = self._deadline is not None or running_loop() is not None
         if not is_watched or kind.runs_inline(hook, self.pid):
@@ -288,6 +296,12 @@ class Termination:
             self._thread.abandon()
             return _Answer(None, _HookHungError())
         return _answer(future.result)
+
+    def _within(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call what is part of this termination, for a trace that shows of what."""
+        if self._trace is None:
+            return function(*args, **kwargs)
+        return self._trace.within(partial(function, *args, **kwargs))
 
     # -- account -------------------------------------------------------------
 
