@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 CORE = REPOSITORY / "core" / "src" / "probate"
-SOURCES = sorted([*CORE.rglob("*.py"), *REPOSITORY.glob("plugins/*/src/**/*.py")])
+#: The kinds of this repository, those that are examples included.
+PLUGINS = [*REPOSITORY.glob("plugins/*/src/**/*.py"), *REPOSITORY.glob("examples/*/*/src/**/*.py")]
+SOURCES = sorted([*CORE.rglob("*.py"), *PLUGINS])
 PACKAGES = sorted({path.parent for path in SOURCES})
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "probate_spec")]
 
@@ -203,7 +205,7 @@ def test_plugins_import_from_the_public_faces_only() -> None:
     }
     faces |= {"probate.process", "probate.settings", "probate.system", "probate.testing"}
     wrong = []
-    for path in REPOSITORY.glob("plugins/*/src/**/*.py"):
+    for path in PLUGINS:
         for node in ast.walk(ast.parse(path.read_text())):
             if (
                 not isinstance(node, ast.ImportFrom)

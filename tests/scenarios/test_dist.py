@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PLUGINS: Final = sorted(path.parent for path in REPOSITORY.glob("plugins/*/pyproject.toml"))
-PROJECTS: Final = [REPOSITORY / "core", *PLUGINS]
+EXAMPLES: Final = sorted(path.parent for path in REPOSITORY.glob("examples/*/*/pyproject.toml"))
+PROJECTS: Final = [REPOSITORY / "core", *PLUGINS, *EXAMPLES]
 
 
 def each_project(projects: list[Path]) -> pytest.MarkDecorator:
@@ -57,7 +58,7 @@ def test_a_page_on_an_index_stands_alone(project: Path) -> None:
     assert re.findall(r"\]\((?!https?:|#)", page) == []
 
 
-@each_project(PLUGINS)
+@each_project([*PLUGINS, *EXAMPLES])
 def test_a_plugins_distribution_is_named_for_its_kind(project: Path) -> None:
     """Folder, distribution, entry point; and a range of cores, never a single one."""
     kind = project.name
@@ -79,7 +80,7 @@ def test_all_means_all() -> None:
     assert listed == sorted(f"probate-{project.name}" for project in PLUGINS)
 
 
-@each_project([REPOSITORY / "core", REPOSITORY / "plugins/files"])
+@each_project([REPOSITORY / "core", REPOSITORY / "plugins/files", *EXAMPLES])
 def test_a_wheel_has_valid_metadata_and_its_package_alone(project: Path, tmp_path: Path) -> None:
     """As `packaging` judges it; with the page, the licence, every module and the template in it."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
