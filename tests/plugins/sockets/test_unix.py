@@ -42,6 +42,21 @@ def test_the_path_goes_with_its_owner(
     assert not path.exists()
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "two\rlines", "ends\n", "\n\n"])
+def test_a_strangers_name_of_several_lines_is_no_ones_trouble(
+    manager: ProcessManager, sockets: SocketManager, path: Path, name: str
+) -> None:
+    """The kernel lists it as it is, for whoever looks who else has a name."""
+    process = manager.create_process("service")
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.bind(os.fspath(path.parent / name))
+        sockets.listen_unix(process.pid, path)
+        manager.terminate_process(process.pid)
+
+        assert not path.exists()
+        assert (path.parent / name).exists()
+
+
 def test_closing_by_hand_removes_the_path(
     manager: ProcessManager, sockets: SocketManager, path: Path
 ) -> None:

@@ -115,7 +115,8 @@ def _has_rivals(sock: Any) -> bool:
         for line in read_proc("/proc/net/unix").splitlines()[1:]:
             words = line.split(maxsplit=7)
             # Connections have the name too, but are connected (or about to be), state 3 (2).
-            if words[5] == b"01" and words[7:] == [name] and words[6] != own:
+            # And a name that has a line's end in it goes on in the next.
+            if words[7:] == [name] and words[5] == b"01" and words[6] != own:
                 return True
     return False
 
