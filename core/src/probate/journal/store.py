@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
+from probate.journal.ahead import read_ahead
 from probate.journal.handles import device_and_inode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 #: The most bytes that the rows of one host take: some 200,000.
 _MOST_BYTES: Final = 1 << 26
@@ -57,7 +58,7 @@ class LostNumberError(OSError):
 
 
 @contextmanager
-def _above_standard_streams() -> Iterator[None]:
+def above_standard_streams() -> Iterator[None]:
     """Keep what is opened from getting the numbers 0 to 2, which others write to by these."""
     taken: list[int] = []
     try:
@@ -93,7 +94,7 @@ class Store:
         self._delete: Any = lmdb.Transaction.delete
         # No locks of LMDB's own: there is one writer, and who reads it is a host's successor.
         try:
-            with _above_standard_streams():
+            with above_standard_streams():
                 self._environment: Any = lmdb.open(
                     folder, map_size=_MOST_BYTES, sync=False, metasync=False, lock=False, mode=0o600
                 )
@@ -122,6 +123,13 @@ class Store:
     def delete(self, number: int) -> None:
         """Delete a row, if there is one of that number."""
         self._write(self._delete, _key(number))
+
+    def write_all(self, changes: Mapping[int, bytes | None]) -> None:
+        """Write rows, and delete those for which there is None: all of it, or nothing.
+
+        Raises LostNumberError.
+        """
+        self._write(self._change, changes)
 
     def rows(self) -> list[bytes]:
         """Return all rows."""
@@ -173,6 +181,13 @@ class Store:
         except OSError:
             return False
 
+    def _change(self, transaction: Any, changes: Mapping[int, bytes | None]) -> None:
+        for number, row in changes.items():
+            if row is None:
+                self._delete(transaction, _key(number))
+            else:
+                self._put(transaction, _key(number), row)
+
     def _write(self, act: Callable[..., object], *arguments: object) -> None:
         try:
             with self._lock:
@@ -206,12 +221,22 @@ def _explained(error: Exception, folder: str) -> OSError:
 
 
 def read_rows(folder: str) -> list[tuple[int, bytes]]:
-    """Return all rows of a store that nobody writes, by number.
+    """Return all rows of a store that nobody writes, by number; also those of a log before it.
 
     None are there if its host died as it made it. For a process that may die of it: a file that was
     cut off is a SIGBUS in whoever maps it. Raises OSError if it is damaged in a way that can be
     told, MemoryError.
     """
+    rows = dict(_stored(folder))
+    for number, row in read_ahead(folder):
+        if row is None:
+            rows.pop(number, None)
+        else:
+            rows[number] = row
+    return sorted(rows.items())
+
+
+def _stored(folder: str) -> list[tuple[int, bytes]]:
     import lmdb
 
     try:

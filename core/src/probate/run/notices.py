@@ -43,6 +43,7 @@ _VECTOR: Final = struct.Struct("=QQ")
 _PAGE: Final = 4096
 
 _buffer: Final = ctypes.create_string_buffer(_PAGE)
+_address: Final = ctypes.addressof(_buffer)
 
 #: AT_FDCWD, AF_UNIX, and the most bytes of a `struct sockaddr_un`.
 _CURRENT_FOLDER: Final = -100
@@ -190,21 +191,21 @@ def _bound_path(tid: int, address: int, length: int) -> str | None:
 
 def _text(tid: int, address: int) -> str:
     room = _PAGE - address % _PAGE
-    text = _memory(tid, address, room)
-    if b"\0" not in text:
-        text += _memory(tid, address + room, _PAGE)
-    return os.fsdecode(text.partition(b"\0")[0])
+    text, ends, _ = _memory(tid, address, room).partition(b"\0")
+    if not ends:
+        text += _memory(tid, address + room, _PAGE).partition(b"\0")[0]
+    return os.fsdecode(text)
 
 
 def _memory(tid: int, address: int, size: int) -> bytes:
     """Read what is in the memory of a thread. Raises OSError."""
     # One for all, which only the thread that serves uses: to make one takes longer than to read.
-    local = _VECTOR.pack(ctypes.addressof(_buffer), size)
+    local = _VECTOR.pack(_address, size)
     count: int = libc().process_vm_readv(tid, local, 1, _VECTOR.pack(address, size), 1, 0)
     if count < 0:
         # A sandbox may forbid this way (process_vm_readv(2)), and not the other.
         return _memory_by_proc(tid, address, size)
-    return ctypes.string_at(_buffer, count)
+    return ctypes.string_at(_address, count)
 
 
 def _memory_by_proc(tid: int, address: int, size: int) -> bytes:

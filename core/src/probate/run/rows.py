@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Final, final
 from probate.journal.folders import HEADER, LOCK, make_host_folder, read_json, remove_host_folder
 from probate.journal.handles import pid_namespace, seconds_since_boot
 from probate.journal.header import header_of
+from probate.journal.loggedstore import LoggedStore
 from probate.journal.made import identity_of, is_there
 from probate.journal.notice import NOTICE, Notice
-from probate.journal.store import Store, read_rows
+from probate.journal.store import read_rows
 from probate.system.osprocess import start_time_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ _AT_A_TIME: Final = 16
 #: At so many rows it is looked what has gone again, and whenever they have doubled.
 _MANY: Final = 512
 
+#: Of so many threads it is known which call was their last.
+_MOST_THREADS: Final = 4096
+
 #: Calls after which nothing is made that would be looked for.
 _OF_PROCESSES: Final = ("exec", "setsid")
 
@@ -49,11 +53,16 @@ _OF_PROCESSES: Final = ("exec", "setsid")
 class _Row:
     """One row: whose it is, and what it tells of."""
 
-    __slots__ = ("is_noted", "is_waiting", "looks", "notice", "owner", "since")
+    __slots__ = ("call", "is_noted", "is_waiting", "looks", "notice", "owner", "since", "tid")
 
-    def __init__(self, owner: int, notice: Notice, *, is_noted: bool = True) -> None:
+    def __init__(
+        self, owner: int, notice: Notice, *, tid: int = 0, call: int = 0, is_noted: bool = True
+    ) -> None:
         self.owner = owner
         self.notice = notice
+        #: Which thread has called, and the number of its call; 0 if that is not known.
+        self.tid = tid
+        self.call = call
         #: Whether it stands in the store.
         self.is_noted = is_noted
         #: When its call was let go, and how often what that made was looked for since.
@@ -74,12 +83,15 @@ class RunRows:
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._rows: dict[int, _Row] = {}
+        self._calls = itertools.count(1)
+        #: The last call of each thread: those before it have returned.
+        self._last_calls: dict[int, int] = {}
         #: Those of what has a name that only one thing has.
         self._by_name: dict[str, int] = {}
         #: When to look, and for which.
         self._due: list[tuple[float, int]] = []
         self._many = _MANY
-        self._store: Store | None = None
+        self._store: LoggedStore | None = None
         self._owners: dict[int, dict[str, Any]] = {}
         self._lock_fd = -1
         self.folder: Path | None = None
@@ -150,17 +162,23 @@ class RunRows:
         """Tell whether it is noted which OS process a command is."""
         return any(row.owner == owner and row.notice.call == "exec" for row in self._rows.values())
 
-    def intend(self, owner: int, notice: Notice, *, is_noted: bool = True) -> None:
+    def intend(self, owner: int, notice: Notice, *, tid: int = 0, is_noted: bool = True) -> None:
         """Note what is about to be made; or what was, if it is known for certain.
 
-        What is not to be given back by anybody is not noted in the store.
+        `tid` is the thread that calls. What is not to be given back by anybody is not noted in the
+        store.
         """
         with self._lock:
+            call = next(self._calls)
+            if len(self._last_calls) > _MOST_THREADS:
+                # Those are looked for as often as of threads that make nothing more.
+                self._last_calls.clear()
+            self._last_calls[tid] = call
             is_new = notice.state == "intent"
             # What had the name before has gone: the name was free.
             number = self._by_name.get(notice.name, 0) if is_new else 0
             before = self._rows.get(number)
-            row = _Row(owner, notice, is_noted=is_noted)
+            row = _Row(owner, notice, tid=tid, call=call, is_noted=is_noted)
             row.is_waiting = before is not None and before.is_waiting
             number = number or next(self._numbers)
             self._rows[number] = row
@@ -249,7 +267,7 @@ class RunRows:
                 if time.monotonic() > over:
                     raise
                 time.sleep(_LOOKS[0])
-        self._store = Store(str(folder))
+        self._store = LoggedStore(str(folder))
         self.folder = folder
 
     def _look_later(self, number: int) -> None:
@@ -269,10 +287,14 @@ class RunRows:
             identity = {**row.notice.identity, **found}
             row.notice = row.notice._replace(identity=identity, state="confirmed")
             self._write(number)
-        elif found is None and row.looks < len(_LOOKS) and not is_last:
+        elif found is None and row.looks < len(_LOOKS) and not is_last and not self._is_over(row):
             self._look_later(number)
         else:
             self._drop(number)
+
+    def _is_over(self, row: _Row) -> bool:
+        """Tell whether a call has returned: the thread that made it has made another."""
+        return self._last_calls.get(row.tid, 0) > row.call > 0
 
     def _drop(self, number: int) -> None:
         row = self._rows.pop(number, None)
@@ -292,7 +314,7 @@ class RunRows:
     def _put(self, number: int, row: dict[str, Any]) -> None:
         if self._store is not None:
             try:
-                self._store.put(number, json.dumps(row).encode())
+                self._store.put(number, row)
             except OSError as error:
                 self.problem = str(error)
 

@@ -138,7 +138,7 @@ class Watch:
             notice = notice_of(held.tid, os_pid, attempt, self._temporary)
             # What was read of it was its own only if it is held still.
             if notice is not None and listener.is_held(held.id):
-                self._intend(run, notice)
+                self._intend(run, notice, held.tid)
         return None
 
     def _run_of(self, tid: int) -> ServedRun:
@@ -154,15 +154,16 @@ class Watch:
         if id_ is not None:
             identity = sysv_identity(SORTS[held.call], id_)
             name = f"{key_of(held) & 0xFFFFFFFF:#x}"
-            self._intend(run, Notice(held.call, os_pid, name, identity, state="confirmed"))
+            notice = Notice(held.call, os_pid, name, identity, state="confirmed")
+            self._intend(run, notice, held.tid)
         return id_
 
-    def _intend(self, run: ServedRun, notice: Notice) -> None:
+    def _intend(self, run: ServedRun, notice: Notice, tid: int) -> None:
         options = run.facts.options
         for pattern in options.keep:
             if fnmatchcase(notice.name, pattern) or fnmatchcase(notice.basename, pattern):
                 return
-        self.rows.intend(run.owner, notice, is_noted=options.settle != "report")
+        self.rows.intend(run.owner, notice, tid=tid, is_noted=options.settle != "report")
 
 
 def _say(run: ServedRun, text: str, tid: int) -> None:

@@ -1,0 +1,43 @@
+"""What is known of things that may have been made: looked for once their call has returned."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from probate.journal.notice import Notice
+from probate.journal.pinned import name_asked_for
+from probate.run import rows as module
+from probate.run.rows import RunRows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_what_is_not_there_is_let_go_of_when_its_call_has_surely_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is so when its thread has made another; the only call of a thread may be late yet."""
+    # However late the first look is, the second is not due with it.
+    monkeypatch.setattr(module, "_LOOKS", (0.02, 60.0))
+    rows = RunRows()
+    owner = rows.owner("command", "key")
+
+    def about_to_make(name: str, tid: int) -> None:
+        path = str(tmp_path / name)
+        identity = {**name_asked_for(path), "uid": os.geteuid()}
+        rows.intend(owner, Notice("open", os.getpid(), path, identity, os.O_EXCL, True), tid=tid)
+
+    about_to_make("gone", 1)
+    about_to_make("late", 2)
+    about_to_make("there", 1)
+    (tmp_path / "there").touch()
+    # For the first time, in the order of the calls.
+    while len(names := [row["notice"][2] for _, row in rows.of(owner)[1:]]) == 3:
+        time.sleep(max(0, rows.due - time.monotonic()))
+        rows.look()
+
+    assert names == [str(tmp_path / "late"), str(tmp_path / "there")]
