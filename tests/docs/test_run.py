@@ -45,6 +45,16 @@ def test_the_example_gives_back_what_it_says() -> None:
     assert ran.returncode == 137
 
 
+def test_the_example_in_python_gives_back_what_it_says() -> None:
+    """The account names what it was."""
+    [script] = code_blocks(PAGE, "python")
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50
+    )
+
+    assert re.search(r"gave back what it had left by name: FIFO /tmp/example-\d+$", ran.stdout)
+
+
 def test_each_option_is_described_as_it_is_taken() -> None:
     """With each value that it takes, and no other."""
     described = re.findall(r"^\| `(--[^`]+)` \|", PAGE.read_text(), re.MULTILINE)

@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     from probate.process.process import Pid as Pid
     from probate.process.process import Process as Process
     from probate.process.scheduling import SchedulingPolicy as SchedulingPolicy
+    from probate.run.filter import ObservationUnavailableError as ObservationUnavailableError
     from probate.system.deathwatch import DeathWatch as DeathWatch
     from probate.system.deathwatch import death_watch as death_watch
     from probate.system.forking import forget_in_forked_child as forget_in_forked_child
@@ -133,6 +134,7 @@ _HOMES: Final = by_name(
         "probate.process.manager": "ProcessManager",
         "probate.process.process": "Pid Process",
         "probate.process.scheduling": "SchedulingPolicy",
+        "probate.run.filter": "ObservationUnavailableError",
         "probate.system.deathwatch": "DeathWatch death_watch",
         "probate.system.forking": "forget_in_forked_child",
         "probate.system.osprocess": "OsProcess",

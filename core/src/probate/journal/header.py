@@ -58,11 +58,11 @@ def header_of(os_pid: int) -> dict[str, Any]:
         "at": seconds_since_boot(),
         "command": sys.orig_argv,
         "executable": sys.executable,
-        "path": _import_path(),
+        "path": import_path(),
     }
 
 
-def _import_path() -> list[str]:
+def import_path() -> list[str]:
     """Return what this OS process can import from, wherever it has gone to since it began.
 
     The last is where this package is, if only a relative entry says so.

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from probate.process.scheduling import MIN_QUANTUM as MIN_QUANTUM
     from probate.process.scheduling import SchedulingPolicy as SchedulingPolicy
     from probate.process.spawning import PopenOptions as PopenOptions
+    from probate.run.observing import Observation as Observation
 
 #: Where each public name lives; the block above says the same to checkers.
 _HOMES: Final = {
@@ -52,6 +53,7 @@ _HOMES: Final = {
     "LeaseExpiredError": "probate.process.lease",
     "MAX_QUANTUM": "probate.process.scheduling",
     "MIN_QUANTUM": "probate.process.scheduling",
+    "Observation": "probate.run.observing",
     "Pid": "probate.process.process",
     "PopenOptions": "probate.process.spawning",
     "Process": "probate.process.process",

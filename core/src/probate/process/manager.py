@@ -138,11 +138,13 @@ class ProcessManager:
         When the OS process exits, the process and all that descends from it are terminated,
         without anybody calling. `name` is the program's by default, `parent` the current process.
         `stdin` (default: /dev/null) and the others are as in subprocess.Popen; with `stop="tree"`
-        all are asked to stop at once; `priority` and `weight` are for the scheduler.
+        all are asked to stop at once; `priority` and `weight` are for the scheduler. With
+        `observe=True` what it makes by name is noticed as it is made, given back when it has ended
+        as `probate run` does, and told of in the notes of the account.
 
         Raises as `create_process`; TypeError or ValueError for a bad argv; OSError if the program
-        cannot be executed; UnknownKindError if the kind `processes` is not installed. Nothing
-        is left behind then.
+        cannot be executed; UnknownKindError if the kind `processes` is not installed;
+        ObservationUnavailableError if nobody may look on. Nothing is left behind then.
         """
         with self._admission.under_way():
             return self._spawner.spawn(argv, name, parent, key, limits or self._limits, options)

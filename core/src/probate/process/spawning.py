@@ -52,7 +52,8 @@ class PopenOptions(TypedDict, total=False):
 class SpawnOptions(PopenOptions, total=False):
     """Says what a spawned OS process starts with, each as in subprocess.Popen.
 
-    `stop` is who is asked to stop first; `priority` and `weight` are for the scheduler.
+    `stop` is who is asked to stop first; `observe` whether what it makes by name is given back,
+    too; `priority` and `weight` are for the scheduler.
     """
 
     stdin: int | IO[Any] | None
@@ -62,6 +63,7 @@ class SpawnOptions(PopenOptions, total=False):
     env: Mapping[str, str] | None
     pass_fds: Sequence[int]
     stop: Literal["leader", "tree"]
+    observe: bool
     priority: int
     weight: int
 
@@ -139,13 +141,19 @@ class Spawner:
                 f"{' and '.join(scheduled)} mean nothing without a scheduler: build the manager "
                 "with_scheduler(...)"
             )
+        started: dict[str, Any] = {**options}
+        if started.pop("observe", False):
+            # Late: most hosts have none.
+            from probate.run.observing import Observation
+
+            started["observation"] = Observation(checked)
         if name is None:
             name = os.path.basename(os.fsdecode(checked[0]))  # noqa: PTH119  a program need not be a path
         if parent is None and (current := current_or_none()) is not None:
             parent = current if current.is_managed_by(self._manager) else None
         process = self._manager.create_process(name, parent, key=key, limits=limits)
         try:
-            child = starts.spawn(process.pid, checked, limits=limits, **options)
+            child = starts.spawn(process.pid, checked, limits=limits, **started)
             process.set_child(child)
             if self._schedules is not None:
                 self._schedules.add(process.pid, child.os_pid, **scheduled)

@@ -8,7 +8,8 @@ groupwitness.py which of them went to the whole process group
 terminal.py     stopping with the command, and the terminal as it was
 facts.py        what is known of a run before its command starts
 keeper.py       Keeper: the process that settles, as its front has it
-serving.py      that process
+apart.py        that process, where it is not forked from its front
+serving.py      that process, at work
 served.py       ServedRun: one run, as that has it
 messages.py     what the two tell each other
 isolate.py      namespaces of its own for a command
@@ -20,6 +21,7 @@ watching.py     Watch: what becomes of what is noticed
 rows.py         what was made, in the journal
 tree.py         the OS processes of a run: found, and ended
 ending.py       the end of a run
+observing.py    Observation: a program that a host spawns, looked on
 held.py         ordinary files that it has made and holds
 kinds.py        the kinds that it needs then
 account.py      what became of what was left

@@ -40,11 +40,11 @@ class RunFacts(NamedTuple):
     options: RunOptions
 
     @classmethod
-    def of_this_process(cls, options: RunOptions) -> Self:
-        """Return those of a run whose front is this process."""
+    def of_this_process(cls, options: RunOptions, tag: int = 0) -> Self:
+        """Return those of a run whose front is this process; its own number is its tag, or this."""
         front = os.getpid()
         started = start_time_of(front)
-        tag = tag_for(front, started, _FIRST_NUMBER + next(_numbers))
+        tag = tag or tag_for(front, started, _FIRST_NUMBER + next(_numbers))
         return cls(front, started, time.time_ns(), os.urandom(8).hex(), tag, options)
 
     def tree(self) -> RunTree:
@@ -69,11 +69,26 @@ class RunFacts(NamedTuple):
 class SharedPage:
     """Memory that a front and its keepers share, so that a new one finds what the dead one had.
 
-    First is the call that was received last; then, where the store is.
+    First is the call that was received last; then, where the store is. It is that of a file, if one
+    is given, for a keeper that is not forked from its front.
     """
 
-    def __init__(self) -> None:
-        self.memory = mmap.mmap(-1, _SIZE)
+    def __init__(self, fd: int = -1) -> None:
+        self.fd = fd
+        self.memory = mmap.mmap(fd, _SIZE)
+
+    @classmethod
+    def in_file(cls) -> Self:
+        """Make one that is that of a file, which is in memory alone. Raises OSError."""
+        fd = os.memfd_create("probate-run")
+        os.ftruncate(fd, _SIZE)
+        return cls(fd)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.memory.close()
+        if self.fd >= 0:
+            os.close(self.fd)
 
     @property
     def store(self) -> str:

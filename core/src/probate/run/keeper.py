@@ -2,7 +2,7 @@
 
 The front starts it before the command, and tells it when that has started and ended. It is nobody's
 child, in a session of its own: who kills the front's tree does not find it. If it dies, the front
-holds what a new one needs.
+holds what a new one needs. A front that is a host has it started apart (apart.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import select
 import socket
-import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
 #: Seconds that a keeper gets to be ready, on however busy a machine.
 _STARTING: Final = 15.0
 
+#: And to be gone, when it has said its last: it needs some microseconds.
+_ENDING: Final = 5.0
+
 
 @final
 class KeeperNotStartedError(ProbateError):
@@ -40,9 +42,11 @@ class KeeperNotStartedError(ProbateError):
 class Keeper:
     """Speaks with the keeper of one run, for its front. For one thread."""
 
-    def __init__(self, facts: RunFacts) -> None:
+    def __init__(self, facts: RunFacts, *, is_apart: bool = False) -> None:
+        """`is_apart` says that this process is a host, of which nothing is to be forked."""
         self._facts = facts
-        self._page = SharedPage()
+        self._is_apart = is_apart
+        self._page = SharedPage.in_file() if is_apart else SharedPage()
         self._channel: socket.socket | None = None
         #: Refers to the keeper's OS process: readable when that has died.
         self.pidfd = -1
@@ -65,15 +69,21 @@ class Keeper:
         now on. Raises KeeperNotStartedError.
         """
         keeper = cls(RunFacts.of_this_process(options))
-        outer = os.environ.get(KEEPER_VARIABLE)
-        if outer is not None and options.observe != "none" and keeper._has_joined(outer):
-            return keeper
-        joining = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # It has no path: nothing is left of it, whoever is killed.
-        joining.bind(f"\0{keeper._joining_name}")
-        joining.listen()
-        keeper._joining = joining
-        keeper._launch(joining)
+        keeper._join_or_launch()
+        return keeper
+
+    @classmethod
+    def start_apart(cls, options: RunOptions, tag: int) -> Self:
+        """Start a keeper, or join one, for a host that has a command started with this tag.
+
+        Raises KeeperNotStartedError.
+        """
+        keeper = cls(RunFacts.of_this_process(options, tag), is_apart=True)
+        try:
+            keeper._join_or_launch()
+        except BaseException:
+            keeper.close()
+            raise
         return keeper
 
     # -- the command ---------------------------------------------------------
@@ -94,14 +104,36 @@ class Keeper:
         else:
             self._look_on()
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the command is to have in its environment, under the filter of this run."""
+        return {RUN_VARIABLE: self._facts.nonce, KEEPER_VARIABLE: self._joining_name}
+
+    def look_on(self) -> None:
+        """Put this process, a forked child, under the filter, and hand on its listener.
+
+        Raises ObservationUnavailableError.
+        """
+        if self._joining is None:
+            # It is under the filter of the run that this one is in.
+            return
+        from probate.run.filter import install
+
+        listener = install(allow_setuid=self._facts.options.allow_setuid)
+        # This process has them until it executes the command, whose calls are held until then.
+        send(self._to_front, {"listener": True}, listener)
+        self._tell({"listener": True}, listener)
+        os.close(listener)
+
     def started(self, os_pid: int, pidfd: int) -> None:
         """Tell the keeper that the command runs, or was forked, as this OS process."""
         self._command = os_pid, os.dup(pidfd)
         self._to_front.close()
         # The end, if the child has none, or is none any more.
         with suppress(OSError), self._from_child:
-            _, descriptors = receive(self._from_child)
-            self._listener = descriptors[0] if descriptors else -1
+            if self._joining is not None:
+                _, descriptors = receive(self._from_child)
+                self._listener = descriptors[0] if descriptors else -1
         self._tell({"started": os_pid}, pidfd)
 
     def ended(self, status: int, impatience: int | None = None) -> RunAccount:
@@ -144,25 +176,32 @@ class Keeper:
     # -- inside --------------------------------------------------------------
 
     def _look_on(self) -> None:
-        """Put this process, the child, under the filter, and hand on its listener."""
+        """Look on at this process, the child, if that can be had; say so if not."""
         if self._joining is None:
-            # It is under the filter of the run that this one is in.
             return
         os.environ.pop(KEEPER_VARIABLE, None)
         if self._facts.options.observe == "none":
             return
-        from probate.run.filter import ObservationUnavailableError, install
+        from probate.run.filter import ObservationUnavailableError
 
         try:
-            listener = install(allow_setuid=self._facts.options.allow_setuid)
+            self.look_on()
         except ObservationUnavailableError as error:
             self._tell({"note": str(error)})
+        else:
+            os.environ[KEEPER_VARIABLE] = self._joining_name
+
+    def _join_or_launch(self) -> None:
+        outer = os.environ.get(KEEPER_VARIABLE)
+        is_to_join = outer is not None and self._facts.options.observe != "none"
+        if is_to_join and self._has_joined(str(outer)):
             return
-        os.environ[KEEPER_VARIABLE] = self._joining_name
-        # This process has them until it executes the command, whose calls are held until then.
-        send(self._to_front, {"listener": True}, listener)
-        self._tell({"listener": True}, listener)
-        os.close(listener)
+        joining = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # It has no path: nothing is left of it, whoever is killed.
+        joining.bind(f"\0{self._joining_name}")
+        joining.listen()
+        self._joining = joining
+        self._launch(joining)
 
     def _has_joined(self, name: str) -> bool:
         """Join the run whose keeper has a socket of this name; tell whether that could be done."""
@@ -183,20 +222,23 @@ class Keeper:
         channel.settimeout(None)
         self._joining_name = name
         self._channel, self.pidfd = channel, descriptors[0]
-        _set_subreaper(True)
+        if not self._is_apart:
+            _set_subreaper(True)
         return True
 
     def _launch(self, joining: socket.socket) -> None:
         """Start a keeper, and wait until it is ready. Raises KeeperNotStartedError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # Else it would come to us as an orphan, and be of our tree.
-        _set_subreaper(False)
         own = os.pidfd_open(self._facts.front)
+        start = _fork_keeper
+        if self._is_apart:
+            # Late: no command needs what it imports.
+            from probate.run.apart import start_apart
+
+            start = start_apart
         try:
             with theirs:
-                _fork_twice(
-                    lambda: serve(theirs, joining, own, self._facts, self._page, self._listener)
-                )
+                start(theirs, joining, own, self._facts, self._page, self._listener)
             if self._facts.options.observe != "none":
                 # While the keeper gets ready: the child needs it.
                 import probate.run.filter  # noqa: F401  as above
@@ -212,7 +254,6 @@ class Keeper:
             ) from error
         finally:
             os.close(own)
-            _set_subreaper(True)
         ours.settimeout(None)
         self._channel, self.pidfd = ours, descriptors[0]
 
@@ -257,8 +298,38 @@ class Keeper:
     def _close(self) -> None:
         if self._channel is not None:
             self._channel.close()
+            if self._is_apart and self._joining is not None:
+                _await_end(self.pidfd)
             os.close(self.pidfd)
             self._channel, self.pidfd = None, -1
+
+    def close(self) -> None:
+        """Let go of all that this process has of the run. Its account is told by then."""
+        self._close()
+        self._page.close()
+        for end in (self._joining, self._from_child, self._to_front):
+            if end is not None:
+                end.close()
+        for fd in (self._listener, *(self._command or ())[1:]):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _fork_keeper(
+    theirs: socket.socket,
+    joining: socket.socket,
+    front: int,
+    facts: RunFacts,
+    page: SharedPage,
+    listener: int,
+) -> None:
+    """Have a process that is forked from this one be the keeper. Raises OSError."""
+    # Else it would come to us as an orphan, and be of our tree.
+    _set_subreaper(False)
+    try:
+        _fork_twice(lambda: serve(theirs, joining, front, facts, page, listener))
+    finally:
+        _set_subreaper(True)
 
 
 def _fork_twice(work: Any) -> None:
@@ -266,10 +337,7 @@ def _fork_twice(work: Any) -> None:
 
     Raises OSError.
     """
-    with warnings.catch_warnings():
-        # The other threads of a host are not missed: it touches nothing of theirs.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        middle = os.fork()
+    middle = os.fork()
     if middle == 0:
         try:
             os.setsid()
@@ -278,6 +346,15 @@ def _fork_twice(work: Any) -> None:
         finally:
             os._exit(0)
     os.waitpid(middle, 0)
+
+
+def _await_end(pidfd: int) -> None:
+    """Wait until a keeper has ended, and reap it if it is a child of ours, as orphans are."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll(_ENDING * 1000)
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
 
 
 def _set_subreaper(flag: bool) -> None:

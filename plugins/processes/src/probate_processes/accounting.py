@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from probate import add_note
 from probate.system import read_proc, stat_of
+from probate_processes.native import Child
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from probate import OsUsage
+    from probate import OsUsage, ResourceId, ResourceUsage
     from probate_processes.tree import Tree
 
 #: How much of a command line a description has room for.
@@ -50,6 +51,13 @@ def os_usage(os_pids: Iterable[int]) -> OsUsage:
     return OsUsage(processes=processes, threads=threads, fds=fds, rss=rss, cpu=cpu)
 
 
+def usage_without(over: set[ResourceId], usage: ResourceUsage, used: OsUsage) -> ResourceUsage:
+    """Leave out some, which are over, and say what is used by those that are not."""
+    left = tuple(each for each in usage.resources if each.id not in over)
+    count = usage.count - len(usage.resources) + len(left)
+    return usage.model_copy(update={"count": count, "resources": left, "os": used})
+
+
 def folder_of(os_pid: int) -> str:
     """Find where /proc tells of the memory and descriptors of a living process.
 
@@ -84,6 +92,13 @@ def note_shared_files(tree: Tree) -> None:
     """Add to the account what stays in /dev/shm of those who were killed."""
     if left := tree.shared_files.left():
         add_note(f"{tree!r} {left}")
+
+
+def note_observed(tree: Tree) -> None:
+    """Give back what a tree that was looked on has left by name, and tell of it in the account."""
+    if tree.observation is not None and isinstance(tree.native, Child):
+        for text in tree.observation.settle(tree.native.returncode):
+            add_note(f"{tree!r} {text}")
 
 
 def note_untold(tree: Tree) -> None:

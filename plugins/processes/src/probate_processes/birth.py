@@ -72,8 +72,11 @@ class Birth:
         rlimits: Rlimits,
         *,
         is_held: bool,
+        look_on: Callable[[], object] | None = None,
     ) -> None:
+        """`look_on` is called in the child that is held, before it executes its program."""
         self.mark = mark
+        self._look_on = look_on
         self._launcher = launcher
         self._caller = caller
         self._cgroup = cgroup
@@ -107,7 +110,7 @@ class Birth:
         with contextlib.ExitStack() as opened:
             if self._gate is not None:
                 opened.callback(self._gate.close)
-                options = {**options, "preexec_fn": self._gate.wait}
+                options = {**options, "preexec_fn": self._wait}
             self.popen.__init__(self._fork, argv, start_new_session=True, **options)  # type: ignore[misc]
         self._note_start_time()
 
@@ -118,6 +121,13 @@ class Birth:
                 # What is still buffered has no reader any more.
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+    def _wait(self) -> None:
+        """Wait, in the child, until all is done that it is held for."""
+        if self._gate is not None:
+            self._gate.wait()
+        if self._look_on is not None:
+            self._look_on()
 
     def _fork(self, *arguments: Any) -> int:
         if self._environment is not None:

@@ -7,11 +7,12 @@ import errno
 import os
 import select
 import signal
+import subprocess
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final, final
 
 from probate import OsProcess
-from probate.system import open_pidfd, set_tag
+from probate.system import Elsewhere, open_pidfd, set_tag
 from probate_processes.birth import Birth
 from probate_processes.cgroup import Cgroup
 from probate_processes.containment import contain, late_containment
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from probate import ResourceLimits
-    from probate.process import Argument
+    from probate.process import Argument, Observation
     from probate_processes.launcher import Launcher
     from probate_processes.native import Native
     from probate_processes.treeregistry import TreeRegistry
@@ -55,8 +56,10 @@ class Start:
         argv: Sequence[Argument],
         limits: ResourceLimits | None,
         options: Mapping[str, Any],
+        observation: Observation | None = None,
     ) -> None:
         self._trees = trees
+        self._observation = observation
         self._argv = argv
         #: How accounts name it.
         self.name = repr(argv[0])
@@ -79,6 +82,9 @@ class Start:
         Raises OSError if it cannot be executed, ValueError for a bad limit.
         """
         check_proc()
+        if (observation := self._observation) is not None:
+            # Where no exception falls in: what is started for it is known to it.
+            Elsewhere(lambda: observation.begin(self.mark.tag)).result()
         caller = Caller.here()
 
         def start(launcher: Launcher | None) -> Tree:
@@ -113,19 +119,33 @@ class Start:
         self._cgroup = Cgroup.create()
         rlimits = limit_tree(self._limits, self._cgroup)
         limits = self._limits
+        observation = self._observation
         # Without marks from its birth on it would escape by what it does first.
-        is_held = launcher is None or (
-            limits is not None and any((limits.cpu, limits.memory, limits.pids))
+        is_held = (
+            launcher is None
+            or observation is not None
+            or (limits is not None and any((limits.cpu, limits.memory, limits.pids)))
         )
-        birth = Birth(mark, launcher, caller, self._cgroup, rlimits, is_held=is_held)
+        look_on = None if observation is None else observation.look_on
+        birth = Birth(
+            mark, launcher, caller, self._cgroup, rlimits, is_held=is_held, look_on=look_on
+        )
         self._birth = birth
+        more = {} if observation is None else observation.environment
         options, own = self._options, None
         if (env := options.get("env")) is None:
-            own = _own_environment(mark.token)
+            own = _own_environment(mark.token, more)
         else:
-            options = {**options, "env": _marked(env, mark.token)}
-        birth.start([os.fspath(argument) for argument in self._argv], options, own)
+            options = {**options, "env": _marked({**env, **more}, mark.token)}
+        try:
+            birth.start([os.fspath(argument) for argument in self._argv], options, own)
+        except subprocess.SubprocessError as error:
+            if observation is not None:
+                observation.check(error)
+            raise
         tree = self._book(birth)
+        if observation is not None and birth.leader is not None:
+            observation.started(tree.os_pid, birth.leader.fileno())
         if birth.leader is None:
             # Somebody else has reaped it, and its pid may be another's by now.
             self._trees.expect_exit(tree)
@@ -152,6 +172,8 @@ class Start:
             if self._cgroup is not None:
                 self._cgroup.remove()
             self._trees.close(self)
+            if self._observation is not None:
+                self._observation.close()
 
     def _book(self, birth: Birth) -> Tree:
         """Make the tree known to the registry."""
@@ -160,6 +182,7 @@ class Start:
             leader = birth.leader or pin(os_pid) or OsProcess.gone(os_pid)
             child = Child(birth.popen, self._argv, leader)
             tree = Tree(child, leader, self._cgroup, birth.mark, self, self._trees.remember)
+            tree.observation = self._observation
             self._trees.add(tree)
             self.tree = tree
         return self.tree
@@ -234,11 +257,16 @@ def adopt_tree(trees: TreeRegistry, native: Native) -> Tree:
     return tree
 
 
-def _own_environment(token: bytes) -> list[bytes]:
-    """Return the environment of this host, as execve(2) takes it, with the marker added to it."""
+def _own_environment(token: bytes, more: Mapping[str, str]) -> list[bytes]:
+    """Return the environment of this host, as execve(2) takes it, with the marker added to it.
+
+    And with `more`, instead of what has these names.
+    """
     # As the kernel has it, which takes less time; taken at once, since others may change it.
     variables = list(vars(os.environb).get("_data", os.environb).items())
-    found = [b"%b=%b" % each for each in variables if each[0] != _MARKER]
+    added = {os.fsencode(name): os.fsencode(value) for name, value in more.items()}
+    found = [b"%b=%b" % each for each in variables if each[0] != _MARKER and each[0] not in added]
+    found += [b"%b=%b" % each for each in added.items()]
     outer = next((value for name, value in variables if name == _MARKER), None)
     return [*found, b"%b=%b:%b" % (_MARKER, outer, token) if outer else b"%b=%b" % (_MARKER, token)]
 

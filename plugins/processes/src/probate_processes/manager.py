@@ -19,8 +19,7 @@ from probate import (
 from probate.errors import describe_error
 from probate.process import checked_argv
 from probate.system import Elsewhere, death_watch
-from probate_processes import remains
-from probate_processes.accounting import describe, note_shared_files, note_untold, os_usage
+from probate_processes import accounting, remains
 from probate_processes.containment import contain, late_containment
 from probate_processes.killing import NotPermittedError, kill, reap, reap_if_deserted
 from probate_processes.launch import Start, Stdio, adopt_tree
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from probate import ResourceId, ResourceLimits, ResourceUsage
-    from probate.process import Argument, PopenOptions
+    from probate.process import Argument, Observation, PopenOptions
     from probate_processes.native import Native
     from probate_processes.stopping import Stop
     from probate_processes.tree import Tree, UnclaimedChildren
@@ -84,15 +83,18 @@ class ProcessTreeManager:
         pass_fds: Sequence[int] = (),
         limits: ResourceLimits | None = None,
         stop: Stop = "leader",
+        observation: Observation | None = None,
         **options: Unpack[PopenOptions],
     ) -> Child:
         """Start a program as the leader of a session of its own; all else as subprocess.Popen.
 
         `limits.cpu`, `limits.memory` and `limits.pids` hold for it. When its owner ends, it is
         asked to stop first, and what descends from it when it is gone, or half of the grace is
-        over; with `stop="tree"` all are asked at once. Raises TypeError or ValueError for a bad
-        argv, for options that are refused and for limits that nothing here would enforce, OSError
-        if the program cannot be executed; nothing is left behind then.
+        over; with `stop="tree"` all are asked at once. With an `observation`, what it makes by
+        name is given back when its owner ends. Raises TypeError or ValueError for a bad argv, for
+        options that are refused and for limits that nothing here would enforce, OSError if the
+        program cannot be executed, ObservationUnavailableError if nobody may look on; nothing is
+        left behind then.
         """
         checked, asks_all = checked_argv(argv), checked_stop(stop) == "tree"
         popen_options = checked_options(options)
@@ -105,7 +107,7 @@ class ProcessTreeManager:
             "env": env,
             "pass_fds": pass_fds,
         }
-        start = Start(self._trees, checked, limits, popen_options)
+        start = Start(self._trees, checked, limits, popen_options, observation)
 
         def book(tree: Tree) -> None:
             tree.owner, tree.asks_all = pid, asks_all
@@ -118,7 +120,7 @@ class ProcessTreeManager:
             self._undo(start, error)
             raise
         start.contain()
-        if tree.is_over:
+        if tree.is_over and observation is None:
             # By itself, before it was owned.
             self._discard(tree)
         return tree.native  # type: ignore[return-value]  # what make has made
@@ -229,7 +231,8 @@ class ProcessTreeManager:
         living: list[int] = []
         for _, tree in self.table.owned(pid):
             living += self._living(tree, self._trees.recent_unclaimed_children)
-        return self.table.usage(pid).model_copy(update={"os": os_usage(living)})
+        over = {number for number, tree in self.table.owned(pid) if tree.is_over_but_for_names}
+        return accounting.usage_without(over, self.table.usage(pid), accounting.os_usage(living))
 
     # -- inside --------------------------------------------------------------
 
@@ -278,7 +281,8 @@ class ProcessTreeManager:
             if reap_if_deserted(tree, self._trees, death_round):
                 tree.untold = self._trees.untold_then()
                 self._finish(tree)
-                if not (tree.is_asked or tree.untold) or tree.has_outlived_kill:
+                is_quiet = not (tree.is_asked or tree.untold or tree.observation)
+                if is_quiet or tree.has_outlived_kill:
                     # Over without our doing: there is nothing to account for.
                     self._discard(tree)
             elif tree.has_outlived_kill:
@@ -299,15 +303,17 @@ class ProcessTreeManager:
                     self._kill_failed(tree)
                     if isinstance(error, NotPermittedError):
                         # No later try would be any better.
-                        note_shared_files(tree)
+                        accounting.note_shared_files(tree)
+                        accounting.note_observed(tree)
                         self._abandon(tree)
                     raise
-                note_shared_files(tree)
+                accounting.note_shared_files(tree)
                 tree.untold = self._trees.untold()
                 with tree.lock:
                     self._finish(tree)
                 tree.native.resolve_exited()
-        note_untold(tree)
+        accounting.note_untold(tree)
+        accounting.note_observed(tree)
         return Outcome.RELEASED if tree.is_asked else Outcome.ALREADY_GONE
 
     def _kill_failed(self, tree: Tree) -> None:
@@ -371,7 +377,7 @@ class ProcessTreeManager:
             return repr(tree)
         with contextlib.suppress(OSError):
             living = self._living(tree, self._trees.recent_unclaimed_children)
-            names = [describe(os_pid) for os_pid in living[:_NAMED]]
+            names = [accounting.describe(os_pid) for os_pid in living[:_NAMED]]
             if len(living) > _NAMED:
                 names.append(f"{len(living) - _NAMED} more")
             if names:

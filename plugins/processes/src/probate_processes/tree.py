@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probate import OsProcess
+    from probate.process import Observation
     from probate.system import Timer
     from probate_processes.cgroup import Cgroup
     from probate_processes.marks import Mark
@@ -51,6 +52,8 @@ class Tree:
         self.cgroup = cgroup
         #: None for a stranger's tree, whose processes are not marked.
         self.mark = mark
+        #: Looks on as it makes things by name, if somebody does, and gives them back in the end.
+        self.observation: Observation | None = None
         #: For whom this host is a subreaper.
         self.user = user
         self._remember = remember
@@ -93,6 +96,11 @@ class Tree:
     def os_pid(self) -> int:
         """The pid of the leader."""
         return self.leader.os_pid
+
+    @property
+    def is_over_but_for_names(self) -> bool:
+        """Whether it has ended by itself, and is owned for what it may have left by name alone."""
+        return self.is_over and self.observation is not None and not (self.is_asked or self.untold)
 
     def scan(self, members: Members, unclaimed_children: UnclaimedChildren) -> bool:
         """Find and pin those members that are not known yet; whether there were any.
