@@ -167,6 +167,17 @@ def waiting(*, cwd: Path, script: str) -> subprocess.Popen[str]:
     return program
 
 
+#: The map has a descriptor of its own, which is closed as well.
+MAPS_BELOW = """
+import mmap, os
+file = open('folder/below/file', 'w+')
+file.truncate(1)
+map = mmap.mmap(file.fileno(), 0)
+file.close()
+os.closerange(3, 99)
+"""
+
+
 @pytest.mark.parametrize(
     ("thing", "script"),
     [
@@ -176,9 +187,19 @@ def waiting(*, cwd: Path, script: str) -> subprocess.Popen[str]:
         ("folder", "import os; os.chdir('folder')"),
         ("folder", "import os; os.chdir('folder/below')"),
         ("folder", "file = open('folder/below/file')"),
+        ("folder", MAPS_BELOW),
         ("folder", "import socket; s = socket.socket(1); s.bind('folder/below/socket')"),
     ],
-    ids=["file-open", "file-mapped", "fifo-open", "cwd", "cwd-below", "open-below", "bound-below"],
+    ids=[
+        "file-open",
+        "file-mapped",
+        "fifo-open",
+        "cwd",
+        "cwd-below",
+        "open-below",
+        "mapped-below",
+        "bound-below",
+    ],
 )
 def test_what_is_in_use_is_kept(tmp_path: Path, thing: str, script: str) -> None:
     """REFUSED, with who uses it, and nothing of it is touched; removed when nobody does."""

@@ -13,13 +13,13 @@ import time
 from collections import defaultdict
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate.errors import RefusedResourceError
 from probate.journal.bound import bound_sockets, device_of_sockets
 from probate.journal.handles import boot_id, network_namespace
 from probate.journal.mounts import mounts
+from probate.system.osprocess import read_proc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 #: Seconds for which one look serves.
 _LOOK_LASTS: Final = 0.2
 
-#: Addresses, permissions and offset; device and inode, if there is one: proc(5), /proc/PID/maps.
-_MAPPED: Final = re.compile(rb"^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([1-9][0-9]*)", re.MULTILINE)
+#: Addresses, permissions and offset; device, inode and path, if it is a file: proc(5),
+#: /proc/PID/maps.
+_MAPPED: Final = re.compile(
+    rb"^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([1-9][0-9]*) *(.*)$", re.MULTILINE
+)
 
 _UNSEEN: Final = "still bound, by a process that is not seen from here"
 
@@ -51,7 +54,12 @@ def users_of_folder(pin: int, _status: os.stat_result) -> str:
     if mounted := [each for each in _mount_points() if each.startswith(below)]:
         return f"something is mounted in it: unmount {', '.join(mounted)}"
     look = _looked()
-    users = {os_pid for used, os_pid in look.paths if used == path or used.startswith(below)}
+    users = {
+        os_pid
+        for used, users in look.paths.items()
+        if used == path or used.startswith(below)
+        for os_pid in users
+    }
     # Where the kernel does not tell, what else is seen must do.
     with suppress(OSError):
         sockets = [each for each in look.bound if each.path.startswith(os.fsencode(below))]
@@ -114,6 +122,8 @@ class _Look:
     def __init__(self) -> None:
         #: By device and inode.
         self.users: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
+        #: What is mapped, by those who have it.
+        self._mapped: dict[int, set[bytes]] = {}
         for os_pid in _others():
             # What belongs to others, or has ended, is not seen.
             with suppress(OSError):
@@ -123,9 +133,16 @@ class _Look:
         self.taken_at = time.monotonic()
 
     @cached_property
-    def paths(self) -> list[tuple[str, int]]:
+    def paths(self) -> Mapping[str, set[int]]:
         """Which paths are used, and by whom; seldom asked for."""
-        return [(path, os_pid) for os_pid in _others() for path in _paths_of(os_pid)]
+        found: defaultdict[str, set[int]] = defaultdict(set)
+        for os_pid in _others():
+            for path in _paths_of(os_pid):
+                found[path].add(os_pid)
+        for os_pid, mapped in self._mapped.items():
+            for raw in mapped:
+                found[os.fsdecode(raw)].add(os_pid)
+        return found
 
     @cached_property
     def bound(self) -> list[BoundSocket]:
@@ -140,11 +157,12 @@ class _Look:
                     self.users[status.st_dev, status.st_ino].add(os_pid)
 
     def _note_mapped(self, os_pid: int) -> None:
-        maps = Path(f"/proc/{os_pid}/maps").read_bytes()
         # A library is mapped in several pieces.
-        for major, minor, inode in set(_MAPPED.findall(maps)):
+        found = set(_MAPPED.findall(read_proc(f"/proc/{os_pid}/maps")))
+        for major, minor, inode, _ in found:
             device = os.makedev(int(major, 16), int(minor, 16))
             self.users[device, int(inode)].add(os_pid)
+        self._mapped[os_pid] = {path for *_, path in found}
 
 
 _look: _Look | None = None
@@ -157,18 +175,13 @@ def _others() -> Iterator[int]:
 
 
 def _paths_of(os_pid: int) -> Iterator[str]:
-    """Yield what an OS process is in, runs, has open and has mapped, by the paths it has now."""
+    """Yield what an OS process is in, runs and has open, by the paths it has now."""
     links = ["cwd", "root", "exe"]
     with suppress(OSError):
         links += [f"fd/{number}" for number in os.listdir(f"/proc/{os_pid}/fd")]  # noqa: PTH208  as above
     for link in links:
         with suppress(OSError):
             yield os.readlink(f"/proc/{os_pid}/{link}")
-    with suppress(OSError):
-        for line in os.fsdecode(Path(f"/proc/{os_pid}/maps").read_bytes()).split("\n"):
-            inode, *path = line.split(maxsplit=5)[4:] or ("0",)
-            if inode != "0":
-                yield "".join(path)
 
 
 def _mount_points() -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from probate.run.account import RunAccount, SettledThing
 from probate.run.held import held_files, things_held
-from probate.run.kinds import kinds
+from probate.run.kinds import kinds, load_ahead
 from probate.run.tree import names_of
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def end_run(
     watch, if anything was noticed; `status` is how the command has ended (waitpid(2)), None if
     nobody knows.
     """
+    if (watch := watched()) is not None and watch.rows.has_things():
+        # While its processes are ended.
+        load_ahead()
     members = run.tree.members()
     held = held_files(members, run.facts.begun) if members else {}
     things = run.tree.end(run.facts.options.grace if _is_asked(status) else 0)
