@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -138,6 +139,24 @@ def test_what_is_made_unseen_is_said_once(
 
         assert len(notes) == 1
         assert f"(pid {front.command})" in notes[0]
+
+
+def test_what_a_program_calls_it_that_nobody_may_read_is_said_to_be_unseen(
+    tmp_path: Path, name: str
+) -> None:
+    """It has forbidden that itself, as this one does, or the system has: the note names both."""
+    # PR_SET_DUMPABLE.
+    forbids = "import run_things; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)"
+    program = f"{MAKES.replace('import run_things', forbids)}\ntime.sleep(1000)"
+    # Root may read all, but for this.
+    by = ["setpriv", "--bounding-set=-sys_ptrace"] if os.geteuid() == 0 else []
+    if by and shutil.which(by[0]) is None:
+        pytest.skip("there is no setpriv(1) here, by which root is refused to read")
+    with RunFront(sys.executable, "-c", program, name, state=tmp_path, by=by) as front:
+        (note,) = notes_of(front)
+
+        assert f"(pid {front.command}) does not let its memory be read" in note
+        assert "kernel.yama.ptrace_scope" in note
 
 
 def test_the_filter_is_refused_where_nobody_knows_the_calls(

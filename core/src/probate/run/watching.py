@@ -34,7 +34,10 @@ _UNSEEN: Final = {
     "seccomp": "{} was refused a listener of its own (seccomp_unotify(2)): --observe none lets it "
     "have one",
 }
-_UNREAD: Final = "{} does not let its memory be read: what it made by a name is not seen"
+_UNREAD: Final = (
+    "{} does not let its memory be read (by itself, or kernel.yama.ptrace_scope is above 0): what "
+    "it made by a name is not seen"
+)
 
 
 @final
