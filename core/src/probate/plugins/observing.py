@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import psutil
@@ -20,6 +21,8 @@ def observed(registry: PluginRegistry, os_pid: int) -> list[ResourceRecord]:
     """
     try:
         process = psutil.Process(os_pid)
+        # Kinds that may not look would tell of nothing.
+        os.listdir(f"/proc/{os_pid}/fd")  # noqa: PTH208  names are all that is asked for
         with process.oneshot():
             answers = registry.plugin_manager.hook.observe(process=process)
             records = [record for answer in answers for record in answer]

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from probate.system.loops import call_on_loop as call_on_loop
     from probate.system.loops import running_loop as running_loop
     from probate.system.mapdescriptor import MapDescriptor as MapDescriptor
+    from probate.system.numbers import is_on_mqueue as is_on_mqueue
     from probate.system.numbers import links_of as links_of
     from probate.system.numbers import path_of as path_of
     from probate.system.osprocess import OsProcess as OsProcess
@@ -132,7 +133,7 @@ _HOMES: Final = by_name(
         "probate.system.lingering": "close_at_once",
         "probate.system.loops": "call_on_loop running_loop",
         "probate.system.mapdescriptor": "MapDescriptor",
-        "probate.system.numbers": "links_of path_of",
+        "probate.system.numbers": "is_on_mqueue links_of path_of",
         "probate.system.osprocess": (
             "OsProcess open_pidfd read_proc start_time_of stat_of ticks_since_boot"
         ),

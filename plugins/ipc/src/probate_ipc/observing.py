@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from probate import ResourceRecord
-from probate.system import file_maps, links_of, read_proc
+from probate.system import file_maps, is_on_mqueue, links_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import psutil
-
-#: What a POSIX queue begins with when it is read as a file (mq_overview(7)).
-_QUEUE: Final = b"QSIZE:"
 
 
 def observe(process: psutil.Process) -> Iterator[ResourceRecord]:
@@ -26,8 +24,8 @@ def observe(process: psutil.Process) -> Iterator[ResourceRecord]:
     for number, link in links_of(str(process.pid)):
         if link.startswith("pipe:"):
             text = f"pipe {link.removeprefix('pipe:')}"
-        elif link.startswith("/") and link.count("/") == 1 and _is_queue(process.pid, number):
-            text = f"POSIX queue {link}"
+        elif link.startswith("/") and _is_queue(f"/proc/{process.pid}/fd/{number}"):
+            text = f"POSIX queue /{Path(link).name}"
         else:
             continue
         yield ResourceRecord.held("ipc", text, process.pid, number=int(number))
@@ -49,7 +47,7 @@ def _semaphores_of(os_pid: int) -> dict[int, str]:
     return {}
 
 
-def _is_queue(os_pid: int, number: str) -> bool:
+def _is_queue(path: str) -> bool:
     with suppress(OSError):
-        return read_proc(f"/proc/{os_pid}/fd/{number}").startswith(_QUEUE)
+        return is_on_mqueue(path) and Path(path).is_file()
     return False

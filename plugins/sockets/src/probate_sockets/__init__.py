@@ -3,6 +3,7 @@
 resource.py      SocketResource: the hooks
 manager.py       SocketManager: makes sockets for processes
 observing.py     sockets that another OS process has open
+nettables.py     what the kernel says of sockets, its own and others'
 address.py       addresses and paths, checked before anything is acquired
 adoption.py      what is taken from elsewhere, and what takes care of it
 plain.py         PlainSocket: what is done before a socket is closed

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from probate import ResourceRecord
-from probate_sockets.address import shown
+from probate.system import links_of
+from probate_sockets.nettables import descriptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import psutil
 
+_SOCKET: Final = "socket:"
+
 
 def observe(process: psutil.Process) -> Iterator[ResourceRecord]:
-    """Tell of TCP, UDP and unix sockets, each with its number there."""
-    for each in process.net_connections(kind="all"):
-        parts = [each.family.name.removeprefix("AF_"), each.type.name.removeprefix("SOCK_").lower()]
-        if each.status == "LISTEN":
-            parts.append("listener")
-        if each.laddr:
-            parts.append(shown(each.laddr))
-        if each.raddr:
-            parts.append(f"to {shown(each.raddr)}")
-        yield ResourceRecord.held("sockets", " ".join(parts), process.pid, number=each.fd)
+    """Tell of sockets, each with its number there; of those of few families, no more than that."""
+    links = [each for each in links_of(str(process.pid)) if each[1].startswith(_SOCKET)]
+    known = descriptions(str(process.pid)) if links else {}
+    for number, link in links:
+        inode = link.removeprefix(_SOCKET)
+        text = known.get(inode.strip("[]"), f"socket {inode}")
+        yield ResourceRecord.held("sockets", text, process.pid, number=int(number))

@@ -14,8 +14,9 @@ import stat
 from typing import TYPE_CHECKING, Any, Final
 
 from probate.journal import path_identity
-from probate.system import read_proc, unlink_if_same
+from probate.system import unlink_if_same
 from probate_sockets.address import is_abstract
+from probate_sockets.nettables import unix_sockets
 
 if TYPE_CHECKING:
     from probate import ResourceRecord
@@ -112,11 +113,9 @@ def _has_rivals(sock: Any) -> bool:
     name = os.fsencode(sock.getsockname())
     own = str(os.fstat(sock.fileno()).st_ino).encode()
     with contextlib.suppress(OSError):
-        for line in read_proc("/proc/net/unix").splitlines()[1:]:
-            words = line.split(maxsplit=7)
-            # Connections have the name too, but are connected (or about to be), state 3 (2).
-            # And a name that has a line's end in it goes on in the next.
-            if words[7:] == [name] and words[5] == b"01" and words[6] != own:
+        for other in unix_sockets("self"):
+            # Connections have the name too, but are connected, or about to be.
+            if other.state == 1 and other.name == name and other.inode != own:
                 return True
     return False
 
