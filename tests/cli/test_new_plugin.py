@@ -26,8 +26,8 @@ from probate.cli import main
 
 def listen(event, arguments):
     if event == {event!r} and str(arguments[0]).endswith({path!r}):
-        if {what!r} == "SIGINT":
-            signal.raise_signal(signal.SIGINT)
+        if {what!r}.startswith("SIG"):
+            signal.raise_signal(signal.Signals[{what!r}])
         elif "w" in str(arguments[1]) or event != "open":
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -53,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["x", "GPU_Leases.2", LONGEST])
+@pytest.mark.parametrize("name", ["x", "GPU_Leases.2", "conformance", LONGEST])
 def test_what_is_made_pleases_ruff(folder: Path, name: str) -> None:
     """However short or long its name is; also as it is formatted."""
     new_plugin(name)
@@ -185,23 +185,31 @@ def test_without_copier_the_way_out_is_one_line(folder: Path) -> None:
     [
         ("open", "crates/pyproject.toml", "SIGINT"),
         ("open", "py.typed", "no room"),
-        ("open", "test_crates.py", "SIGINT"),
+        ("open", "py.typed", "SIGTERM"),
+        ("os.rename", "crates", "SIGHUP"),
+        ("open", "py.typed", "SIGTERM"),
+        ("open", "py.typed", "SIGHUP"),
+        ("open", "test_program.py", "SIGINT"),
         ("os.rename", "crates", "SIGINT"),
         ("os.rename", "crates", "no room"),
     ],
 )
 def test_nothing_half_written_stays(folder: Path, event: str, path: str, what: str) -> None:
-    """Whether it is interrupted, or there is no room, at the first file or the last step."""
+    """Whether it is interrupted or ended, or there is no room, at the first file or the last step."""
     # Without -W error, by which copier's own generators are complained of when they are dropped.
     script = INTERRUPTED.format(event=event, path=path, what=what)
     ran = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
     )
-    said = "interrupted" if what == "SIGINT" else "[Errno 28] No space left on device"
+    said, code = {
+        "SIGINT": ("probate: interrupted", 130),
+        "SIGTERM": ("", 143),
+        "SIGHUP": ("", 129),
+        "no room": ("probate: [Errno 28] No space left on device", 1),
+    }[what]
 
     assert list(folder.iterdir()) == []
-    assert (ran.stdout, ran.stderr.strip()) == ("", f"probate: {said}")
-    assert ran.returncode == (130 if what == "SIGINT" else 1)
+    assert (ran.stdout, ran.stderr.strip(), ran.returncode) == ("", said, code)
 
 
 def test_settings_for_other_templates_are_not_read(

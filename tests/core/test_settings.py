@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import warnings
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if name.upper().startswith("PROBATE_"):
             monkeypatch.delenv(name)
     return tmp_path
+
+
+def test_without_the_extra_a_variable_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only then is it needed; nothing that is set is ignored."""
+    monkeypatch.setitem(sys.modules, "pydantic_settings", None)
+
+    assert Settings(grace=1).grace == 1
+
+    monkeypatch.setenv("PROBATE_GRACE", "1")
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'probate\[settings\]'"):
+        Settings()
 
 
 def test_without_any_the_defaults_hold() -> None:

@@ -233,7 +233,13 @@ def _environment(settings: type[Settings], ignored: list[str]) -> _Source:
 
 def _decoded(settings: type[Settings]) -> dict[str, Any]:
     """The settings that there are variables for."""
-    from pydantic_settings import EnvSettingsSource
+    try:
+        from pydantic_settings import EnvSettingsSource
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"settings from the environment need {error.name}: pip install 'probate[settings]'",
+            name=error.name,
+        ) from error
 
     class Source(EnvSettingsSource):
         """What is no JSON is passed on, and refused under the setting's name."""

@@ -77,8 +77,15 @@ def new_plugin(name: str, kind: str | None) -> None:
     It can be installed and tested at once. The kind is named like the distribution, without
     `probate-`. Needs the extra `scaffold`: pip install 'probate[scaffold]'.
     """
+    import signal
+    import sys
+
     from probate.cli.newplugin import new_plugin
 
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            # An exception, by which nothing half made stays.
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     kind = new_plugin(name, kind)
     click.echo(f"made {name}, which serves kind {kind!r}. To try it:")
     click.echo(f"  pip install './{name}[test]' && python -m pytest {name}")
