@@ -75,6 +75,19 @@ def test_it_stays_one_if_it_was_one_before(manager: ProcessManager) -> None:
     assert is_subreaper()
 
 
+@pytest.mark.usefixtures("subreaper_before")
+def test_orphans_of_one_that_was_one_before_are_left_to_it(manager: ProcessManager) -> None:
+    """Whoever made it one waits for them, and is to learn how they have ended."""
+    process = manager.spawn(SLEEP)
+    script = "(while kill -0 $$; do sleep 0.01; done; exit 7) >/dev/null 2>&1 & echo $!"
+    shell = subprocess.run(["setsid", "sh", "-c", script], stdout=subprocess.PIPE, check=True)
+    os_pid = int(shell.stdout)
+    os.waitid(os.P_PID, os_pid, os.WEXITED | os.WNOWAIT)
+    process.terminate()
+
+    assert os.waitstatus_to_exitcode(os.waitpid(os_pid, 0)[1]) == 7
+
+
 def test_it_is_one_as_long_as_any_manager_has_trees(
     manager: ProcessManager, tmp_path: Path, pin: Pin
 ) -> None:

@@ -52,16 +52,15 @@ class SubreaperUsers:
             self._users.add(user)
 
     def discard(self, user: object) -> bool:
-        """Be one for the others only; whether this user was the last."""
+        """Be one for the others only; whether it is none any more, as this was the last user."""
         with self._lock:
             if user not in self._users:
                 return False
             self._users.discard(user)
-            if self._users:
+            if self._users or self._was_subreaper:
                 return False
-            if not self._was_subreaper:
-                with contextlib.suppress(OSError):
-                    set_subreaper(False)
+            with contextlib.suppress(OSError):
+                set_subreaper(False)
             return True
 
     def forget_parent(self) -> None:
