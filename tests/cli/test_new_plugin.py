@@ -187,15 +187,13 @@ def test_without_copier_the_way_out_is_one_line(folder: Path) -> None:
         ("open", "py.typed", "no room"),
         ("open", "py.typed", "SIGTERM"),
         ("os.rename", "crates", "SIGHUP"),
-        ("open", "py.typed", "SIGTERM"),
-        ("open", "py.typed", "SIGHUP"),
         ("open", "test_program.py", "SIGINT"),
         ("os.rename", "crates", "SIGINT"),
         ("os.rename", "crates", "no room"),
     ],
 )
 def test_nothing_half_written_stays(folder: Path, event: str, path: str, what: str) -> None:
-    """Whether it is interrupted or ended, or there is no room, at the first file or the last step."""
+    """Whether it is interrupted, ended, or without room, at the first file or the last step."""
     # Without -W error, by which copier's own generators are complained of when they are dropped.
     script = INTERRUPTED.format(event=event, path=path, what=what)
     ran = subprocess.run(

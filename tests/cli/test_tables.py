@@ -69,6 +69,14 @@ def test_a_column_that_is_too_wide_by_itself_is_not_cut(capsys: pytest.CaptureFi
     assert "a name  1234567" in printed(capsys, 5)
 
 
+@pytest.mark.timeout(60)
+def test_a_long_table_takes_no_longer_by_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of all that one OS process holds, say: minutes, where each line looked at all of them."""
+    print_table(["name", "bytes#"], [["a", "1"]] * 40_000)
+
+    assert capsys.readouterr().out.count("\n") == 40_001
+
+
 def test_a_part_in_which_there_is_nothing_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     """Such as the reasons of plugins that are all loaded."""
     print_table(["kind", "status", "reason"], [["mmap", "loaded", ""]], width=12)

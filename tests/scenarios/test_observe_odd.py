@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 import pytest
 from children import exit_code_of_fork
 
-from probate import ResourceOrchestrator
+from probate import Ordering, OwnershipTable, ResourceKind, ResourceOrchestrator
+from probate.models import ResourceRecord
 from probate.system import file_maps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import psutil
 
 NOBODY = 65534
 
@@ -180,3 +183,21 @@ def test_no_kind_takes_a_refusal_for_nothing(kind: str) -> None:
             orchestrator.observe(host)
 
     assert exit_code_of_fork(as_nobody) == 0
+
+
+def test_one_that_ends_meanwhile_is_not_told_of_in_part() -> None:
+    """Nor a zombie: what the kernel has taken back by then was told of as if it were all."""
+    table: OwnershipTable[object] = OwnershipTable("leases", lambda _: None)
+
+    def observe(process: psutil.Process) -> list[ResourceRecord]:
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        return [ResourceRecord.held("leases", "lease 7", process.pid)]
+
+    orchestrator = ResourceOrchestrator().register(
+        ResourceKind(table, Ordering(priority=1), observe=observe)
+    )
+    with subprocess.Popen(["sleep", "1000"]) as popen:
+        for _ in ("meanwhile", "before"):
+            with pytest.raises(ProcessLookupError, match=f"OS process {popen.pid} has ended"):
+                orchestrator.observe(popen.pid)

@@ -124,17 +124,19 @@ def _wrapped(columns: list[_Column], width: int | None) -> list[_Column]:
 
 
 def _print_plain(columns: Sequence[_Column], row_count: int, file: TextIO) -> None:
+    widths = [each.width for each in columns]
+
     def print_line(cells: Sequence[str]) -> None:
         padded = [
-            cell.rjust(each.width) if each.is_number else cell.ljust(each.width)
-            for cell, each in zip(cells, columns, strict=True)
+            cell.rjust(width) if each.is_number else cell.ljust(width)
+            for cell, each, width in zip(cells, columns, widths, strict=True)
         ]
         print(_GAP.join(padded).rstrip(), file=file)
 
     print_line([each.heading for each in columns])
     for index, cells in enumerate(zip(*(each.cells for each in columns), strict=True)):
         if index == row_count:
-            print_line(["-" * each.width for each in columns])
+            print_line(["-" * width for width in widths])
         print_line(cells)
 
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psutil
+
+from probate.system.osprocess import stat_of
 
 if TYPE_CHECKING:
     from probate.models import ResourceRecord
     from probate.plugins.registry import PluginRegistry
+
+#: PF_EXITING (proc(5), /proc/PID/stat, flags): it is giving back, or has given back, all it held.
+_IS_EXITING: Final = 0x4
 
 
 def observed(registry: PluginRegistry, os_pid: int) -> list[ResourceRecord]:
     """Ask all kinds, in cleanup order.
 
     All of it or an error, since part of it would pass for all. Raises ProcessLookupError if the
-    process is gone by the end, or another has its pid; PermissionError if it may not be looked
-    into; what else a kind raises.
+    process has ended by the end, though nobody has waited for it, or another has its pid;
+    PermissionError if it may not be looked into; what else a kind raises.
     """
+    found = f"there is no OS process {os_pid}"
     try:
         process = psutil.Process(os_pid)
         # Kinds that may not look would tell of nothing.
@@ -26,10 +32,13 @@ def observed(registry: PluginRegistry, os_pid: int) -> list[ResourceRecord]:
         with process.oneshot():
             answers = registry.plugin_manager.hook.observe(process=process)
             records = [record for answer in answers for record in answer]
+        is_exiting = int(stat_of(os_pid)[6]) & _IS_EXITING
         if process.is_running():
-            return records
+            if not is_exiting:
+                return records
+            found = f"OS process {os_pid} has ended"
     except (psutil.NoSuchProcess, ProcessLookupError, FileNotFoundError):
         pass
     except (psutil.AccessDenied, PermissionError) as error:
         raise PermissionError(f"not permitted to look into OS process {os_pid}") from error
-    raise ProcessLookupError(f"there is no OS process {os_pid}")
+    raise ProcessLookupError(found)
