@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -364,3 +365,32 @@ def test_a_socket_that_somebody_outside_serves_is_left(
                 (left,) = [each for each in account.settled if each.kind == "sockets"]
                 assert str(os.getpid()) in left.text
                 assert (place / "served").is_socket()
+
+
+#: Makes something by name in a thread whose own name, in /proc/TID/status, seems to be a line more.
+NAMED_LIKE_A_LINE = """
+import ctypes, os, sys, threading
+sys.path.insert(0, sys.argv[1])
+import run_things
+def make():
+    ctypes.CDLL(None).prctl(15, b"\\rTgid:\\t" + sys.argv[3].encode())
+    run_things.shm(sys.argv[2])
+thread = threading.Thread(target=make)
+thread.start()
+thread.join()
+print(flush=True)
+"""
+
+
+def test_a_thread_cannot_pass_for_anothers(tmp_path: Path, name: str) -> None:
+    """By its name: whoever it named was taken for one of the tree, and killed with it."""
+    with subprocess.Popen(["sleep", "1000"]) as stranger:
+        command = [sys.executable, "-c", NAMED_LIKE_A_LINE, SUPPORT, name, str(stranger.pid)]
+        with RunFront(*command, state=tmp_path / "state") as front:
+            assert front.line() == ""
+            account = front.account()
+        is_alive = stranger.poll() is None
+        stranger.kill()
+
+    assert is_alive
+    assert str(stranger.pid) not in str(account.settled)

@@ -177,3 +177,34 @@ def test_a_host_without_descriptors_keeps_what_it_cannot_end(manager: ProcessMan
 
     assert result.is_success
     assert kernel.is_gone(child.os_pid)
+
+
+#: A mount point's name may have any bytes: what ends a line or a word for others, and no UTF-8.
+AMONG_ODD_MOUNTS = """
+import os, sys
+from mount_namespace import enter_mount_namespace, mount_tmpfs
+from probate import ProcessManager
+enter_mount_namespace()
+for name in (b"\\xff", b"\\r\\x0b", "\\x85 - cgroup2 x".encode()):
+    folder = os.path.join(os.fsencode(sys.argv[1]), name)
+    os.mkdir(folder)
+    mount_tmpfs(os.fsdecode(folder), "size=64k")
+with ProcessManager.builder().with_grace(0).build() as manager:
+    process = manager.spawn(["sleep", "1000"])
+    sys.exit(not process.terminate().is_success)
+"""
+
+
+@pytest.mark.needs_root(reason="for a mount namespace")
+def test_mounts_with_odd_names_disturb_nobody(tmp_path: Path) -> None:
+    """Whoever has a file system in user space may choose one, and no tree could be started."""
+    ran = subprocess.run(
+        [sys.executable, "-c", AMONG_ODD_MOUNTS, tmp_path],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (ran.returncode, ran.stderr) == (0, "")

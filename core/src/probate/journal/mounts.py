@@ -32,8 +32,8 @@ _ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 def mounts() -> Iterator[tuple[str, str]]:
     """Yield the device of each mount, and where it is: also of what is covered by another."""
     # Ids, device, root, and where it is mounted: proc(5), /proc/PID/mountinfo.
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        device, _, path = line.split()[2:5]
+    for line in Path("/proc/self/mountinfo").read_bytes().removesuffix(b"\n").split(b"\n"):
+        device, _, path = line.split(b" ")[2:5]
         path = _ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), path)
         yield device.decode(), os.fsdecode(path)
 

@@ -72,7 +72,7 @@ def _own_standing() -> tuple[object, ...]:
 
 
 def _standing_of(folder: str) -> tuple[object, ...]:
-    lines = read_proc(f"{folder}/status").splitlines()
+    lines = read_proc(f"{folder}/status").split(b"\n")
     namespaces = [os.readlink(f"{folder}/ns/{each}") for each in _NAMESPACES]
     return (*namespaces, *(line for line in lines if line.startswith(_CREDENTIALS)))
 

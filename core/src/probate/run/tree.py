@@ -279,7 +279,8 @@ def _has_its_pid(process: OsProcess) -> bool:
 def _process_of(tid: int) -> int:
     """Return the pid of a thread's process. Raises ProcessLookupError."""
     try:
-        lines = read_proc(f"/proc/{tid}/status").splitlines()
+        # Nothing but a line feed ends a line: its name, above, may have any other byte in it.
+        lines = read_proc(f"/proc/{tid}/status").split(b"\n")
     except FileNotFoundError:
         raise ProcessLookupError(errno.ESRCH, f"no thread {tid}") from None
     return next(int(line.split()[1]) for line in lines if line.startswith(b"Tgid:"))
@@ -289,7 +290,7 @@ def _filters_of(os_pid: int | str) -> int:
     """Return how many filters of system calls a process is under (proc(5), Seccomp_filters)."""
     count = 0
     with suppress(OSError):
-        for line in read_proc(f"/proc/{os_pid}/status").splitlines():
+        for line in read_proc(f"/proc/{os_pid}/status").split(b"\n"):
             # The number is there since Linux 5.9; before, it is only known whether there are any.
             if line.startswith((b"Seccomp:", b"Seccomp_filters:")):
                 count = int(line.split()[1])

@@ -141,7 +141,7 @@ def _own_cgroup() -> tuple[Path, str] | None:
 @functools.lru_cache(maxsize=1)
 def _folder_of(path: str) -> Path:
     """Where a cgroup is mounted, which takes long to find. Raises OSError if it is not."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).split("\n"):
         head, _, tail = line.partition(" - ")
         if tail.split(" ")[0] != "cgroup2":
             continue

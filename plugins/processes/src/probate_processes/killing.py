@@ -250,9 +250,12 @@ def _alive(members: Members) -> list[OsProcess]:
 
 
 def _tracer_of(process: OsProcess) -> str:
-    """Read who traces a process (proc(5)); it may have stopped by now."""
+    """Read who traces a process (proc(5)); it may have stopped by now.
+
+    Nothing but a line feed ends a line: its name may have any other byte in it.
+    """
     with contextlib.suppress(OSError):
-        for line in read_proc(f"/proc/{process.os_pid}/status").splitlines():
+        for line in read_proc(f"/proc/{process.os_pid}/status").split(b"\n"):
             if line.startswith(b"TracerPid:"):
                 return line.split()[1].decode()
     return "0"
