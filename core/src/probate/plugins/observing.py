@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import psutil
@@ -24,7 +25,6 @@ def observed(registry: PluginRegistry, os_pid: int) -> list[ResourceRecord]:
     process has ended by the end, though nobody has waited for it, or another has its pid;
     PermissionError if it may not be looked into; what else a kind raises.
     """
-    found = f"there is no OS process {os_pid}"
     try:
         process = psutil.Process(os_pid)
         # Kinds that may not look would tell of nothing.
@@ -32,13 +32,21 @@ def observed(registry: PluginRegistry, os_pid: int) -> list[ResourceRecord]:
         with process.oneshot():
             answers = registry.plugin_manager.hook.observe(process=process)
             records = [record for answer in answers for record in answer]
-        is_exiting = int(stat_of(os_pid)[6]) & _IS_EXITING
-        if process.is_running():
-            if not is_exiting:
-                return records
-            found = f"OS process {os_pid} has ended"
+        if process.is_running() and not _is_exiting(os_pid):
+            return records
     except (psutil.NoSuchProcess, ProcessLookupError, FileNotFoundError):
         pass
     except (psutil.AccessDenied, PermissionError) as error:
-        raise PermissionError(f"not permitted to look into OS process {os_pid}") from error
-    raise ProcessLookupError(found)
+        # Of a zombie, not even its own user may list what it has open: nothing.
+        if not _is_exiting(os_pid):
+            raise PermissionError(f"not permitted to look into OS process {os_pid}") from error
+    if _is_exiting(os_pid):
+        raise ProcessLookupError(f"OS process {os_pid} has ended")
+    raise ProcessLookupError(f"there is no OS process {os_pid}")
+
+
+def _is_exiting(os_pid: int) -> bool:
+    """Tell whether a process has ended, or a zombie is left of it."""
+    with suppress(ProcessLookupError):
+        return bool(int(stat_of(os_pid)[6]) & _IS_EXITING)
+    return False
