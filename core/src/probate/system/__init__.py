@@ -4,6 +4,7 @@ osprocess.py   OsProcess: one OS process, pinned by a pidfd; what /proc says of 
 deathwatch.py  death_watch: the thread that the kernel tells of deaths
 identity.py    which file a number or path refers to; closed and unlinked only while it does
 numbers.py     what the kernel says that numbers refer to
+mqueue.py      is_on_mqueue: what is a message queue, and looks like a file
 descriptor.py  OwnedDescriptor: a number that is closed only while it is the same file
 polling.py     who polls a number: epoll instances, event loops and selectors
 selecting.py   selectors that poll without an epoll instance
@@ -82,7 +83,7 @@ if TYPE_CHECKING:
     from probate.system.loops import call_on_loop as call_on_loop
     from probate.system.loops import running_loop as running_loop
     from probate.system.mapdescriptor import MapDescriptor as MapDescriptor
-    from probate.system.numbers import is_on_mqueue as is_on_mqueue
+    from probate.system.mqueue import is_on_mqueue as is_on_mqueue
     from probate.system.numbers import links_of as links_of
     from probate.system.numbers import path_of as path_of
     from probate.system.osprocess import OsProcess as OsProcess
@@ -133,7 +134,8 @@ _HOMES: Final = by_name(
         "probate.system.lingering": "close_at_once",
         "probate.system.loops": "call_on_loop running_loop",
         "probate.system.mapdescriptor": "MapDescriptor",
-        "probate.system.numbers": "is_on_mqueue links_of path_of",
+        "probate.system.mqueue": "is_on_mqueue",
+        "probate.system.numbers": "links_of path_of",
         "probate.system.osprocess": (
             "OsProcess open_pidfd read_proc start_time_of stat_of ticks_since_boot"
         ),
