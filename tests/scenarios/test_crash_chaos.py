@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self, final
 
 import pytest
 from chaos_decoys import Decoys
-from chaos_victims import prefix_of, seconds_of
+from chaos_victims import left_of, seconds_of
 from journal_hosts import PATIENCE, kill_all, wait_while
 
 from probate import ResourceOrchestrator
@@ -64,20 +64,6 @@ class Victims:
         self._process.stdin.flush()
         assert select.select([self._process.stdout], [], [], PATIENCE)[0]
         return int(self._process.stdout.readline())
-
-
-def left_of(seed: int, folder: Path) -> set[str]:
-    """What the kernel has of a host that was killed: names, and processes."""
-    found = {
-        f"{place}/{name}"
-        for place in ("/dev/shm", "/dev/mqueue")
-        if Path(place).is_dir()
-        for name in os.listdir(place)  # noqa: PTH208  names are what is needed
-        if name.removeprefix("sem.").startswith(prefix_of(seed))
-    }
-    if (folder / str(seed)).is_dir():
-        found |= {str(path) for path in (folder / str(seed)).iterdir()}
-    return found
 
 
 def sleepers_of(seeds: list[int]) -> list[int]:

@@ -30,6 +30,20 @@ def seconds_of(seed: int) -> str:
     return f"100{seed}.125"
 
 
+def left_of(seed: int, folder: Path) -> set[str]:
+    """What the kernel has by the names of a seed, in whatever place things of all have."""
+    found = {
+        f"{place}/{name}"
+        for place in ("/dev/shm", "/dev/mqueue", "/tmp")
+        if Path(place).is_dir()
+        for name in os.listdir(place)  # noqa: PTH208  names are what is needed
+        if name.removeprefix("sem.").startswith(prefix_of(seed))
+    }
+    if (folder / str(seed)).is_dir():
+        found |= {str(path) for path in (folder / str(seed)).iterdir()}
+    return found
+
+
 def main() -> None:
     """Fork whom the input asks for."""
     state, folder = sys.argv[1], Path(sys.argv[2])
