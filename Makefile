@@ -39,7 +39,7 @@ types: $(VENV)/.installed-dev ## mypy --strict alone
 	@$(BIN)/mypy --config-file pyproject.toml core/src $(addsuffix /src,$(PLUGINS)) tests examples benchmarks
 
 .PHONY: chaos
-chaos: $(VENV)/.installed-dev ## more kills, more hostility, more rounds
+chaos: $(VENV)/.installed-chaos ## more kills, more hostility, more rounds
 	@PROBATE_CHAOS=1 $(BIN)/python -m pytest -q --timeout 600 tests/plugins/processes tests/scenarios tests/core/journal tests/core/run
 
 # make bench JSON=file also writes the rows there.
@@ -50,6 +50,11 @@ bench: $(VENV)/.installed-bench ## what it costs, beside its peers; renews docs/
 .PHONY: docs
 docs: $(VENV)/.installed-dev ## check that the documents agree with the code
 	@$(BIN)/python -m pytest -q tests/docs
+
+# make litter CELLS='probate run:ac,sh -c' runs some of it.
+.PHONY: litter
+litter: $(VENV)/.installed ## what is left of a program by who has run it; renews docs/comparison.md
+	@$(BIN)/python tests/support/litter_table.py $(if $(CELLS),--cells '$(CELLS)')
 
 # A constraint per wheel: what `probate[all]` names of ours comes from dist/, whatever an index has
 # by that name, and everything else as it would for a user.
@@ -106,6 +111,11 @@ $(VENV)/.installed-dist: $(VENV)/.installed
 $(VENV)/.installed-adoption: $(VENV)/.installed-dev
 	@echo "installing the libraries whose objects are tried"
 	@$(PIP) install -q -c constraints.txt --group adoption
+	@touch $@
+
+$(VENV)/.installed-chaos: $(VENV)/.installed-dev
+	@echo "installing the programs that are killed"
+	@$(PIP) install -q -c constraints.txt --group chaos
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def missing(program: Program) -> str:
-    """The first module that it needs and is not installed; none of them in most environments."""
+    """The first module that it needs and that is not installed; empty if all are."""
     return next((each for each in program.modules if not importlib.util.find_spec(each)), "")
 
 
@@ -36,7 +36,7 @@ def programs() -> list[object]:
             id=name,
             marks=pytest.mark.skipif(
                 bool(missing(program)),
-                reason=f"{missing(program)} is not installed: pip install --group programs",
+                reason=f"{missing(program)} is not installed: make chaos has it",
             ),
         )
         for name, program in PROGRAMS.items()
