@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 #: What a notice is called in a row of the journal.
 NOTICE: Final = "notice"
 
+#: In the identity of a temporary folder: the names of the folders that were made in it by the same
+#: tree, as far as they are few. A name of its own that others know is shared: /tmp/pytest-of-USER.
+FOLDERS: Final = "folders"
+
 
 @final
 class Notice(NamedTuple):

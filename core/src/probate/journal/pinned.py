@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from probate.errors import BusyResourceError, RefusedResourceError
 from probate.journal.handles import birth_time, file_handle, seconds_since_boot
 from probate.journal.mounts import file_system_of, has_file_system_gone
+from probate.journal.notice import FOLDERS
 from probate.journal.pinnedfolders import PinnedFolders, quarantine_names
 from probate.outcome import Outcome
 from probate.system.tree import TreeRemoval
@@ -31,6 +32,9 @@ _PATH_ONLY: Final = os.O_PATH | os.O_CLOEXEC
 
 #: CLOCK_REALTIME_COARSE, by which the kernel stamps files: it is some milliseconds behind.
 _FILE_CLOCK: Final = 5
+
+#: How many of what others have made are named.
+_FEW: Final = 3
 
 #: A clock that moved by more seconds against the time since boot was set.
 _CLOCK_JUMP: Final = 1.0
@@ -168,9 +172,11 @@ def _reclaim(
             return Outcome.ALREADY_GONE
         if in_use is not None and (users := in_use(pin, status)):
             raise RefusedResourceError(users)
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if is_folder:
+            _check_within(pin, identity)
         if dry_run:
             return Outcome.RELEASED
-        is_folder = stat.S_ISDIR(status.st_mode)
         if is_folder:
             _empty(pin)
         handle = identity.get("handle") or file_handle(pin)
@@ -225,6 +231,21 @@ def _check_age(pin: int, identity: Mapping[str, Any]) -> None:
     born = birth_time(pin)
     if born is None or born < identity["born_since"]:
         raise RefusedResourceError(f"{died} what is there may be older")
+
+
+def _check_within(pin: int, identity: Mapping[str, Any]) -> None:
+    """Raise RefusedResourceError if a folder has folders in it that its owner has not made.
+
+    As far as that is known: some make a folder that all share, if it is not there yet.
+    """
+    if FOLDERS not in identity:
+        return
+    with os.scandir(f"/proc/self/fd/{pin}") as entries:
+        found = {each.name for each in entries if each.is_dir(follow_symlinks=False)}
+    # Things in it may have just been removed, in that of this host.
+    quarantine, _ = quarantine_names(identity)
+    if others := sorted(found - {*identity[FOLDERS], quarantine}):
+        raise RefusedResourceError(f"others have made folders in it: {', '.join(others[:_FEW])}")
 
 
 def _empty(pin: int) -> None:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from probate.journal.made import has_queue
-from probate.journal.notice import Notice
+from probate.journal.notice import FOLDERS, Notice
 from probate.journal.pinned import folder_of, name_asked_for
 from probate.run.onbehalf import is_in_our_ipc
 
@@ -36,7 +36,8 @@ def notice_of(tid: int, os_pid: int, attempt: Attempt, temporary: frozenset[str]
     """Return the notice of what is about to be made; None if it is nothing that is given back.
 
     Ordinary files and folders never are, nor is what has a name that is taken already, or is made
-    where it is not seen from here. Raises OSError.
+    where it is not seen from here. Folders right in what may be a temporary folder are told of all
+    the same: what else is in that is others'. Raises OSError.
     """
     uid = os.stat(f"/proc/{tid}").st_uid  # noqa: PTH116  a string, for each call
     if attempt.call == "mq_open":
@@ -52,7 +53,8 @@ def notice_of(tid: int, os_pid: int, attempt: Attempt, temporary: frozenset[str]
     if (theirs.st_dev, theirs.st_ino) != (folder.device, folder.inode):
         return None
     is_temporary = folder.path in temporary
-    if attempt.call in ("open", "mkdir", "link") and not is_temporary:
+    is_within = attempt.call == "mkdir" and os.path.dirname(folder.path) in temporary  # noqa: PTH120
+    if attempt.call in ("open", "mkdir", "link") and not is_temporary and not is_within:
         return None
     if attempt.call == "open" and not attempt.flags & os.O_EXCL and folder.path != _shared_memory():
         return None
@@ -61,4 +63,7 @@ def notice_of(tid: int, os_pid: int, attempt: Attempt, temporary: frozenset[str]
     if os.access(path, os.F_OK, follow_symlinks=False):
         return None
     identity = {**name_asked_for(path), "uid": uid}
+    if attempt.call == "mkdir" and is_temporary:
+        # Of those within, which are its own.
+        identity[FOLDERS] = []
     return Notice(attempt.call, os_pid, path, identity, attempt.flags, is_temporary)

@@ -22,7 +22,7 @@ from probate.journal.handles import pid_namespace, seconds_since_boot
 from probate.journal.header import header_of
 from probate.journal.loggedstore import LoggedStore
 from probate.journal.made import identity_of, is_there
-from probate.journal.notice import NOTICE, Notice
+from probate.journal.notice import FOLDERS, NOTICE, Notice
 from probate.journal.store import read_rows
 from probate.system.osprocess import start_time_of
 
@@ -44,6 +44,9 @@ _MANY: Final = 512
 
 #: Of so many threads it is known which call was their last.
 _MOST_THREADS: Final = 4096
+
+#: How many folders in a temporary one are noted; if there are more, it is left.
+_MOST_WITHIN: Final = 256
 
 #: Calls after which nothing is made that would be looked for.
 _OF_PROCESSES: Final = ("exec", "setsid")
@@ -189,6 +192,19 @@ class RunRows:
             if len(self._rows) > self._many:
                 self.drop_gone()
                 self._many = max(_MANY, 2 * len(self._rows))
+
+    def note_within(self, notice: Notice) -> None:
+        """Note a folder that is about to be made in a temporary one, if that is of the tree."""
+        with self._lock:
+            number = self._by_name.get(notice.folder, 0)
+            row = self._rows.get(number)
+            if row is None or FOLDERS not in row.notice.identity:
+                return
+            known = row.notice.identity[FOLDERS]
+            if len(known) < _MOST_WITHIN and notice.basename not in known:
+                identity = {**row.notice.identity, FOLDERS: [*known, notice.basename]}
+                row.notice = row.notice._replace(identity=identity)
+                self._write(number)
 
     @property
     def due(self) -> float:

@@ -162,6 +162,9 @@ class Watch:
         return id_
 
     def _intend(self, run: ServedRun, notice: Notice, tid: int) -> None:
+        if notice.call == "mkdir" and not notice.is_temporary:
+            self.rows.note_within(notice)
+            return
         options = run.facts.options
         for pattern in options.keep:
             if fnmatchcase(notice.name, pattern) or fnmatchcase(notice.basename, pattern):
