@@ -59,7 +59,8 @@ def test_what_others_have_made_in_it_stays(tmp_path: Path, place: Path) -> None:
 
     assert theirs.read_text() == "theirs"
     (left,) = account.settled
-    assert (left.outcome, left.text) == ("refused", "others have made folders in it: theirs")
+    assert left.outcome == "refused"
+    assert left.text == "its owner was not seen to make folders in it: theirs"
     theirs.unlink()
     theirs.parent.rmdir()
     (host,) = sweep(ResourceOrchestrator().discover(), str(tmp_path))

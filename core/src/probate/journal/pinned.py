@@ -33,7 +33,7 @@ _PATH_ONLY: Final = os.O_PATH | os.O_CLOEXEC
 #: CLOCK_REALTIME_COARSE, by which the kernel stamps files: it is some milliseconds behind.
 _FILE_CLOCK: Final = 5
 
-#: How many of what others have made are named.
+#: How many folders of others are named.
 _FEW: Final = 3
 
 #: A clock that moved by more seconds against the time since boot was set.
@@ -234,9 +234,9 @@ def _check_age(pin: int, identity: Mapping[str, Any]) -> None:
 
 
 def _check_within(pin: int, identity: Mapping[str, Any]) -> None:
-    """Raise RefusedResourceError if a folder has folders in it that its owner has not made.
+    """Raise RefusedResourceError if a folder has folders in it that its owner was not seen to make.
 
-    As far as that is known: some make a folder that all share, if it is not there yet.
+    They may be others': some make a folder that all share, if it is not there yet.
     """
     if FOLDERS not in identity:
         return
@@ -245,7 +245,8 @@ def _check_within(pin: int, identity: Mapping[str, Any]) -> None:
     # Things in it may have just been removed, in that of this host.
     quarantine, _ = quarantine_names(identity)
     if others := sorted(found - {*identity[FOLDERS], quarantine}):
-        raise RefusedResourceError(f"others have made folders in it: {', '.join(others[:_FEW])}")
+        names = ", ".join(others[:_FEW])
+        raise RefusedResourceError(f"its owner was not seen to make folders in it: {names}")
 
 
 def _empty(pin: int) -> None:
