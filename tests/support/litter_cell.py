@@ -33,8 +33,9 @@ from litter.supervisors import SUPERVISORS, AbsentError, Supervisor, Surrounding
 from probate.system.peer import peer_of
 from probate.system.subreaper import set_subreaper
 
-#: Seconds that the program gets to be there, on however busy a machine.
+#: Seconds that the program gets to be there, on however busy a machine; and all of the cell.
 _STARTING: Final = 30.0
+_ALL: Final = 75
 
 #: Seconds without a change after which there are no more, while a supervisor lives that could act;
 #: and at most. Where there is nobody who could, there is nothing to wait for.
@@ -95,12 +96,11 @@ class Program:
         living = [role for role, (_, pidfd) in self.processes.items() if _lives(pidfd)]
         return living + [kind for kind, what in self.things.items() if things.is_there(kind, what)]
 
-    def kill(self, *roles: str) -> None:
-        """Kill some of its processes, in one stroke."""
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for role in roles:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self.processes[role][1], number)
+    def send(self, number: int, *roles: str) -> None:
+        """Send a signal to some of its processes; to all if not said."""
+        for role in roles or self.processes:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.processes[role][1], number)
 
     def remove(self) -> None:
         """Remove what it has left."""
@@ -124,7 +124,8 @@ def _descendants(of: int) -> list[psutil.Process]:
 
 
 def _kill_tree(top: int, program: Program) -> None:
-    """Kill a supervisor and whatever descends from it, and the program, in one stroke."""
+    """Kill a supervisor and whatever descends from it, and the program: frozen, in one stroke."""
+    program.send(signal.SIGSTOP)
     with suppress(psutil.Error):
         tree = [psutil.Process(top), *_descendants(top)]
         for each in tree:
@@ -133,13 +134,13 @@ def _kill_tree(top: int, program: Program) -> None:
         for each in {*tree, *_descendants(top)}:
             with suppress(psutil.Error):
                 each.kill()
-    program.kill(*things.PROCESSES)
+    program.send(signal.SIGKILL)
 
 
 def fail(failure: str, supervisor: int, program: Program) -> None:
     """Have one of the failures happen."""
     if failure == "a":
-        program.kill("main")
+        program.send(signal.SIGKILL, "main")
     elif failure == "b":
         os.kill(supervisor, signal.SIGKILL)
     elif failure == "c":
@@ -148,7 +149,8 @@ def fail(failure: str, supervisor: int, program: Program) -> None:
         assert program.main is not None
         program.main.sendall(b".")
     else:
-        program.kill(*things.PROCESSES)
+        program.send(signal.SIGSTOP)
+        program.send(signal.SIGKILL)
 
 
 def settled(program: Program) -> tuple[list[str], float]:
@@ -215,8 +217,14 @@ def run(supervisor: Supervisor, failure: str, here: Surroundings) -> Cell:
             program.remove()
 
 
+def _give_up(*_: object) -> None:
+    raise TimeoutError("it does not come to an end")
+
+
 def main() -> int:
     """Run the cell that is asked for."""
+    signal.signal(signal.SIGALRM, _give_up)
+    signal.alarm(_ALL)
     name, failure, venv, unpacked = sys.argv[1:]
     (supervisor,) = (each for each in SUPERVISORS if each.name == name)
     assert failure in FAILURES

@@ -31,7 +31,7 @@ _CELL: Final = Path(__file__).with_name("litter_cell.py")
 _NOBODY: Final = 65534
 
 #: Seconds until no cell is begun, and that one cell may take then.
-_MOST: Final = 500.0
+_MOST: Final = 360.0
 _MOST_OF_ONE: Final = 90.0
 
 

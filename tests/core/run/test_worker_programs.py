@@ -43,6 +43,9 @@ def programs() -> list[object]:
     ]
 
 
+only_in_chaos = pytest.mark.skipif(
+    "PROBATE_CHAOS" not in os.environ, reason="many heavy programs: make chaos"
+)
 each_program = pytest.mark.parametrize("program", programs())
 
 
@@ -144,63 +147,63 @@ def test_nothing_is_left_when_its_main_process_is_killed(
         assert {each.outcome for each in account.settled} == {"released"}
 
 
-@pytest.mark.skipif("PROBATE_CHAOS" not in os.environ, reason="many heavy programs: make chaos")
-class TestMore:
-    """What takes too long to be looked at each time."""
+@only_in_chaos
+@each_program
+@pytest.mark.parametrize("settle", ["crash", "all"])
+def test_nothing_is_left_when_all_of_it_is_killed(
+    program: Program, tmp_path: Path, place: Path, settle: str
+) -> None:
+    """Its own clean-up, in a process beside it, has died as well."""
+    with running(program, place, tmp_path, settle) as (front, work):
+        account = kill(front, work, "tree")
 
-    @each_program
-    @pytest.mark.parametrize("settle", ["crash", "all"])
-    def test_nothing_is_left_when_all_of_it_is_killed(
-        self, program: Program, tmp_path: Path, place: Path, settle: str
-    ) -> None:
-        """Its own clean-up, in a process beside it, has died as well."""
-        with running(program, place, tmp_path, settle) as (front, work):
-            account = kill(front, work, "tree")
+        assert work.left() == []
+        assert work.has_data()
+        assert {each.outcome for each in account.settled} == {"released"}
 
-            assert work.left() == []
-            assert work.has_data()
-            assert {each.outcome for each in account.settled} == {"released"}
 
-    @each_program
-    @pytest.mark.parametrize("settle", ["crash", "all"])
-    def test_what_cleans_up_by_itself_is_not_raced(
-        self, program: Program, tmp_path: Path, place: Path, settle: str
-    ) -> None:
-        """It ends normally, has nothing to complain of, and leaves nothing to be settled."""
-        with running(program, place, tmp_path, settle) as (front, work):
-            os.kill(front.command, signal.SIGTERM) if program.is_server else work.go()
-            account = front.account()
+@only_in_chaos
+@each_program
+@pytest.mark.parametrize("settle", ["crash", "all"])
+def test_what_cleans_up_by_itself_is_not_raced(
+    program: Program, tmp_path: Path, place: Path, settle: str
+) -> None:
+    """It ends normally, and has nothing to complain of."""
+    with running(program, place, tmp_path, settle) as (front, work):
+        os.kill(front.command, signal.SIGTERM) if program.is_server else work.go()
+        account = front.account()
 
-            assert front.status == 0, work.complaints()
-            assert work.left() == []
-            assert work.has_data()
-            assert "Error" not in work.complaints()
-            assert "leaked" not in work.complaints()
-            assert [each for each in account.settled if each.outcome != "released"] == []
+        assert front.status == 0, work.complaints()
+        assert work.left() == []
+        assert work.has_data()
+        assert "Error" not in work.complaints()
+        assert "leaked" not in work.complaints()
+        assert [each for each in account.settled if each.outcome != "released"] == []
 
-    @each_program
-    @pytest.mark.parametrize("whom", ["main", "tree"])
-    def test_the_same_program_outside_is_left_alone(
-        self, program: Program, tmp_path: Path, place: Path, whom: str
-    ) -> None:
-        """Of the same user, at the same time, with the same names elsewhere."""
-        folder = place / "outside"
-        command = program.prepare(folder)
-        outside = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, **environment_of(folder)}
-        )
-        try:
-            other = at_work(program, folder, outside.pid)
-            there = other.left()
-            with running(program, place, tmp_path, "all") as (front, work):
-                kill(front, work, whom)
 
-            assert work.left() == []
-            assert other.left() == there
-            outside.terminate() if program.is_server else other.go()
-            assert outside.wait(PATIENCE) == 0, other.complaints()
-            wait_for_end(*other.os_pids)
-            assert other.left() == []
-        finally:
-            with outside:
-                outside.kill()
+@only_in_chaos
+@each_program
+@pytest.mark.parametrize("whom", ["main", "tree"])
+def test_the_same_program_outside_is_left_alone(
+    program: Program, tmp_path: Path, place: Path, whom: str
+) -> None:
+    """Of the same user, at the same time, with the same names elsewhere."""
+    folder = place / "outside"
+    command = program.prepare(folder)
+    environment = {**os.environ, **environment_of(folder)}
+    outside = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)
+    try:
+        other = at_work(program, folder, outside.pid)
+        there = other.left()
+        with running(program, place, tmp_path, "all") as (front, work):
+            kill(front, work, whom)
+
+        assert work.left() == []
+        assert other.left() == there
+        outside.terminate() if program.is_server else other.go()
+        assert outside.wait(PATIENCE) == 0, other.complaints()
+        wait_for_end(*other.os_pids)
+        assert other.left() == []
+    finally:
+        with outside, suppress(ProcessLookupError):
+            os.killpg(outside.pid, signal.SIGKILL)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 from urllib.parse import unquote
 
@@ -30,8 +31,12 @@ _PACKAGES: Final[Mapping[str, str]] = {
     "firejail": "firejail",
 }
 
-#: Seconds for one package, or for all of the venv.
-_PATIENCE: Final = 90
+#: Seconds for all of it, of which the last step gets some at least.
+_PATIENCE: Final = 140.0
+_LEAST: Final = 5.0
+
+#: In the venv, when all is installed.
+_DONE: Final = ".installed"
 
 
 @final
@@ -73,20 +78,20 @@ class Peers(NamedTuple):
 
 def fetch(folder: Path, repository: Path) -> Peers:
     """Fetch what is not there yet, by pip and apt-get; say on standard error what cannot be had."""
+    over = time.monotonic() + _PATIENCE
     peers = Peers(folder / "litter-venv", folder / "litter-root")
-    _fill_venv(peers.venv, repository)
-    packages = folder / "litter-packages"
+    if not (peers.venv / _DONE).exists():
+        _fill_venv(peers.venv, repository, over)
     path = peers.environment()["PATH"]
-    for package, program in _PACKAGES.items():
-        if shutil.which(program, path=path) is None:
-            _unpack(package, packages, peers.unpacked)
+    missing = [
+        package for package, name in _PACKAGES.items() if shutil.which(name, path=path) is None
+    ]
+    if missing:
+        _unpack(missing, folder / "litter-packages", peers.unpacked, over)
     return peers
 
 
-def _fill_venv(venv: Path, repository: Path) -> None:
-    done = venv / ".installed"
-    if done.exists():
-        return
+def _fill_venv(venv: Path, repository: Path, over: float) -> None:
     pip = [str(venv / "bin/python"), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
     constraints = ["-c", str(repository / "constraints.txt")]
     steps = (
@@ -94,26 +99,27 @@ def _fill_venv(venv: Path, repository: Path) -> None:
         [*pip, "pip>=25.1"],
         [*pip, *constraints, "--group", f"{repository}/pyproject.toml:litter"],
     )
-    if all(_has_done(step, cwd=repository) for step in steps):
-        done.touch()
+    if all(_has_done(step, over) for step in steps):
+        (venv / _DONE).touch()
 
 
-def _unpack(package: str, packages: Path, root: Path) -> None:
-    """Fetch a package and what it needs that is not installed, and unpack them to a folder."""
-    (packages / "partial").mkdir(parents=True, exist_ok=True)
+def _unpack(names: list[str], packages: Path, root: Path, over: float) -> None:
+    """Fetch packages, and what they need that is not installed, and unpack them to a folder."""
+    for folder in (packages / "partial", root):
+        folder.mkdir(parents=True, exist_ok=True)
     command = ["apt-get", "install", "--download-only", "--yes", "-qq", "--no-install-recommends"]
     # Nothing is installed: nobody is kept from installing meanwhile.
     options = ["-o", "Debug::NoLocking=1", "-o", f"Dir::Cache::archives={packages.absolute()}"]
-    before = set(packages.glob("*.deb"))
-    if _has_done([*command, *options, package]):
-        for file in set(packages.glob("*.deb")) - before:
-            root.mkdir(exist_ok=True)
-            _has_done(["dpkg", "-x", str(file), str(root)])
+    for name in names:
+        _has_done([*command, *options, name], over)
+    for file in packages.glob("*.deb"):
+        _has_done(["dpkg", "-x", str(file), str(root)], over)
 
 
-def _has_done(command: list[str], cwd: Path | None = None) -> bool:
+def _has_done(command: list[str], over: float) -> bool:
+    patience = max(_LEAST, over - time.monotonic())
     try:
-        subprocess.run(command, check=True, cwd=cwd, timeout=_PATIENCE, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, timeout=patience, stdout=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError) as error:
         print(f"could not be had: {error}", file=sys.stderr)  # noqa: T201  for whoever looks on
         return False
