@@ -215,6 +215,7 @@ def run(supervisor: Supervisor, failure: str, here: Surroundings) -> Cell:
         finally:
             end_all()
             program.remove()
+            things.remove_called(here.tag)
 
 
 def _give_up(*_: object) -> None:

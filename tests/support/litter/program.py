@@ -188,10 +188,11 @@ def main(place: Path, tag: str, tracker: str) -> None:
     track = Tracking(tracker)
     things = {
         **shared_memory(tag, track),
-        **ipc(tag, track),
         **sockets(tag, place),
         **files(tag, place, track),
         **data(tag, place),
+        # Last: what has no name could not be removed if anything failed behind it.
+        **ipc(tag, track),
     }
     for role in ("child", "other child", "stopped child"):
         if os.fork() == 0:

@@ -69,6 +69,14 @@ def remove(kind: str, what: Any) -> None:
         Path(what).unlink()
 
 
+def remove_called(tag: str) -> None:
+    """Remove what a program has left that did not come to say what it had made."""
+    for folder in ("/dev/shm", "/tmp"):
+        for path in Path(folder).glob(f"*{tag}*"):
+            remove("temporary folder" if path.is_dir() else "file", str(path))
+    remove("message queue", f"/{tag}")
+
+
 _WHICH: Final = {
     "SysV segment, attached": "shm",
     "SysV segment": "shm",
