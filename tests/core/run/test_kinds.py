@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from probate import Ordering, Outcome, OwnershipTable, ResourceKind, ResourceOrchestrator
-from probate.journal import Notice, boot_id, ipc_namespace
+from probate.journal import Notice, boot_id, ipc_namespace, name_asked_for
 from probate.settlement.settling import settle_rows
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from probate.models import ResourceRecord
 
 HEADER = {"boot": boot_id(), "ipc_namespace": ipc_namespace(), "pid": 1, "command": []}
@@ -116,3 +119,19 @@ def test_what_is_left_by_policy_reaches_no_kind(has_ended: bool, policy: str) ->
     assert removed == []
     assert results.tried == ()
     assert [each.outcome for each in results.rows] == [Outcome.REFUSED]
+
+
+@pytest.mark.parametrize("seconds", [0, 10])
+def test_a_successor_of_what_was_about_to_be_made_is_left(place: Path, seconds: int) -> None:
+    """Nobody could note what was made; so it is what was made then, and not much later."""
+    path = place / "fifo"
+    asked = name_asked_for(str(path))
+    since = asked["born_since"] - seconds * 10**9
+    identity = {**asked, "born_since": since, "uid": os.geteuid()}
+    row = Notice("mknod", 7, str(path), identity).to_row(1, 0.0)
+    os.mkfifo(path)
+    found = [(1, {"process": {"pid": 1}}), (2, row)]
+    results = settle_rows("host", HEADER, found, ResourceOrchestrator().discover(only=["files"]))
+
+    assert path.exists() is bool(seconds)
+    assert len(results.rows) == (0 if seconds else 1)

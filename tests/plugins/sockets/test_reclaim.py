@@ -195,22 +195,23 @@ def test_what_was_bound_after_the_intent_is_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("seconds", "changes", "reason"),
     [
-        ({}, "may be older"),
-        ({"born_since": 0, "clock": 0.0}, "the clock was set"),
-        ({"born_since": 0, "uid": -1}, "belongs to user"),
-        ({"born_since": 0, "network_namespace": 1}, "network namespace"),
+        (10, {}, "may be older"),
+        (-10, {}, "a later one"),
+        (0, {"clock": 0.0}, "the clock was set"),
+        (0, {"uid": -1}, "belongs to user"),
+        (0, {"network_namespace": 1}, "network namespace"),
     ],
 )
 def test_what_may_not_be_its_own_is_refused(
-    tmp_path: Path, changes: dict[str, object], reason: str
+    tmp_path: Path, seconds: int, changes: dict[str, object], reason: str
 ) -> None:
-    """Of an intent: what is older, of another clock, user or network namespace."""
+    """Of an intent: what is older, or much younger, of another clock, user or network namespace."""
     path = tmp_path / "there"
+    since = name_asked_for(str(path))["born_since"] + seconds * 10**9
     bind(path)
-    time.sleep(0.05)  # the kernel's clock for files has ticks
-    record = record_of(path, "intent", **changes)
+    record = record_of(path, "intent", born_since=since, **changes)
 
     with pytest.raises(RefusedResourceError, match=reason):
         SocketManager().reclaim(record, False)

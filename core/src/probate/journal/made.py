@@ -13,7 +13,7 @@ import stat
 from typing import TYPE_CHECKING, Any, Final
 
 from probate.journal.handles import birth_time, ipc_namespace, queue_handle
-from probate.journal.pinned import path_identity
+from probate.journal.pinned import is_successor, path_identity
 from probate.journal.sysv import sysv_status
 from probate.system.clib import libc
 
@@ -60,8 +60,8 @@ def is_there(notice: Notice) -> bool:
 def identity_of(notice: Notice) -> Mapping[str, Any] | None:
     """Return what tells the thing that was made from any other; None if there is none yet.
 
-    Nothing is returned for one that was not made so: it is another user's, of another type, or
-    older. Raises OSError if it cannot be looked at.
+    Nothing is returned for one that was not made so: it is another user's, of another type, older,
+    or a later one. Raises OSError if it cannot be looked at.
     """
     if notice.call == "mq_open":
         return _identity_of_queue(notice)
@@ -78,7 +78,8 @@ def identity_of(notice: Notice) -> Mapping[str, Any] | None:
         if notice.call != "link":
             # What is linked is older than its name.
             born = birth_time(pin)
-            if born is not None and born < notice.identity["born_since"]:
+            since = notice.identity["born_since"]
+            if born is not None and (born < since or is_successor(born, notice.identity)):
                 return {}
         return path_identity(notice.name, pin)
     finally:

@@ -36,6 +36,9 @@ _FILE_CLOCK: Final = 5
 #: How many folders of others are named.
 _FEW: Final = 3
 
+#: Nanoseconds after it was noted that something is made, at most, on however busy a machine.
+_MAKING: Final = 2_000_000_000
+
 #: A clock that moved by more seconds against the time since boot was set.
 _CLOCK_JUMP: Final = 1.0
 
@@ -221,6 +224,14 @@ def _is_the_one(pin: int, status: os.stat_result, identity: Mapping[str, Any]) -
     return bool(file_handle(pin) == identity["handle"])
 
 
+def is_successor(born: int, identity: Mapping[str, Any]) -> bool:
+    """Tell whether a thing was made too late to be that which `name_asked_for` was noted for.
+
+    Whoever has died may have been started again, and have made it anew.
+    """
+    return bool(born > identity["born_since"] + _MAKING)
+
+
 def _check_age(pin: int, identity: Mapping[str, Any]) -> None:
     """Raise RefusedResourceError unless a thing was made after its owner was about to make it."""
     died = "its owner died as it made it, and"
@@ -231,6 +242,8 @@ def _check_age(pin: int, identity: Mapping[str, Any]) -> None:
     born = birth_time(pin)
     if born is None or born < identity["born_since"]:
         raise RefusedResourceError(f"{died} what is there may be older")
+    if is_successor(born, identity):
+        raise RefusedResourceError(f"{died} what is there is a later one")
 
 
 def _check_within(pin: int, identity: Mapping[str, Any]) -> None:
