@@ -105,7 +105,9 @@ class Program:
     def remove(self) -> None:
         """Remove what it has left."""
         for kind, what in self.things.items():
-            things.remove(kind, what)
+            # Of one, that is no reason to leave the others.
+            with suppress(OSError):
+                things.remove(kind, what)
 
 
 def _lives(pidfd: int) -> bool:

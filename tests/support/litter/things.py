@@ -49,15 +49,16 @@ def is_there(kind: str, what: Any) -> bool:
     if kind.startswith("SysV"):
         return what in _sysv(_WHICH[kind])
     if kind == "abstract socket":
-        return what in Path("/proc/net/unix").read_text().split()
+        # Others have names that are no text.
+        return what.encode() in Path("/proc/net/unix").read_bytes().split()
     if kind == "TCP port":
         return what in _listeners()
     return os.path.lexists(what)
 
 
 def remove(kind: str, what: Any) -> None:
-    """Remove something of a kind, if it is there still."""
-    if not is_there(kind, what):
+    """Remove something of a kind, if it is there still, and is not gone by itself."""
+    if kind in {"abstract socket", "TCP port"} or not is_there(kind, what):
         return
     if kind == "message queue":
         libc.mq_unlink(what.encode())
@@ -65,7 +66,7 @@ def remove(kind: str, what: Any) -> None:
         _REMOVERS[_WHICH[kind]](what[1])
     elif kind == "temporary folder":
         shutil.rmtree(what)
-    elif isinstance(what, str) and what.startswith("/"):
+    else:
         Path(what).unlink()
 
 
