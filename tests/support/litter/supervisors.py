@@ -229,13 +229,13 @@ _SPAWN: Final = """
 import sys
 from probate import ProcessManager
 with ProcessManager.builder().build() as manager:
-    process = manager.spawn(sys.argv[1:])
+    process = manager.spawn(sys.argv[1:]{})
     manager.wait(process.pid, timeout=600)
 """
 
 
-def _spawn(here: Surroundings) -> list[str]:
-    return [sys.executable, "-c", _SPAWN, *here.program()]
+def _spawn(options: str = "") -> Callable[[Surroundings], list[str]]:
+    return lambda here: [sys.executable, "-c", _SPAWN.format(options), *here.program()]
 
 
 def _run(*options: str) -> Callable[[Surroundings], list[str]]:
@@ -274,7 +274,12 @@ SUPERVISORS: Final = (
     Supervisor("unshare with its own /dev/shm and /tmp", "a small sandbox", _private),
     Supervisor("bwrap --unshare-all", "a sandbox", _bubblewrap),
     Supervisor("firejail --ipc-namespace", "a sandbox", _firejail),
-    Supervisor("`ProcessManager.spawn`", "a program of a host, which ends its tree", _spawn),
+    Supervisor("`ProcessManager.spawn`", "a program of a host, which ends its tree", _spawn()),
+    Supervisor(
+        "`ProcessManager.spawn(observe=True)`",
+        "the same, and gives back what that makes by name",
+        _spawn(", observe=True"),
+    ),
     Supervisor("`probate run`", "settles what any command leaves; data is kept", _run()),
     Supervisor(
         "`probate run --settle all`",
