@@ -36,7 +36,7 @@ lint: $(VENV)/.installed-dev ## ruff and mypy --strict
 
 .PHONY: types
 types: $(VENV)/.installed-dev ## mypy --strict alone
-	@$(BIN)/mypy --config-file pyproject.toml core/src $(addsuffix /src,$(PLUGINS)) tests examples benchmarks
+	@$(BIN)/mypy --config-file pyproject.toml core/src $(addsuffix /src,$(PLUGINS)) tests examples benchmarks docs
 
 .PHONY: chaos
 chaos: $(VENV)/.installed-chaos ## more kills, more hostility, more rounds
@@ -47,9 +47,11 @@ chaos: $(VENV)/.installed-chaos ## more kills, more hostility, more rounds
 bench: $(VENV)/.installed-bench ## what it costs, beside its peers; renews docs/performance.md
 	@$(BIN)/python benchmarks/run.py $(if $(JSON),--json '$(JSON)') --plot docs/complexity.png --document docs/performance.md
 
+# That the pages agree with the code is for the tests: pytest tests/docs.
 .PHONY: docs
-docs: $(VENV)/.installed-dev ## check that the documents agree with the code
-	@$(BIN)/python -m pytest -q tests/docs
+docs: $(VENV)/.installed-docs ## build the site into build/docs; a warning is an error
+	@$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs build/docs
+	@echo "build/docs/index.html"
 
 # make litter CELLS='probate run:ac,sh -c' runs some of it.
 .PHONY: litter
@@ -101,6 +103,11 @@ $(VENV)/.installed: $(VENV)/.created $(PROJECTS)
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing the tools for development"
 	@$(PIP) install -q -c constraints.txt --group dev
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@echo "installing the tools for the site"
+	@$(PIP) install -q -c constraints.txt --group docs
 	@touch $@
 
 $(VENV)/.installed-dist: $(VENV)/.installed

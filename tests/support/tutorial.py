@@ -1,0 +1,39 @@
+"""The tutorial, followed as a reader does: files are saved by their names, commands are typed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from documents import DOCS, check_console
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+#: The pages, in the order in which they are read.
+PAGES: Final = [DOCS / "tutorial" / f"{name}.md" for name in re.findall(
+    r"^([\w-]+)$",
+    (DOCS / "tutorial/index.md").read_text().partition("{toctree}")[2],
+    re.MULTILINE,
+)]
+
+#: A block, and the paragraph before it.
+_STEP: Final = re.compile(
+    r"([^\n]*(?:\n[^\n`]+[^\n]*)*)\n\n^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
+
+
+def follow(page: Path, folder: Path, bin_folder: Path, env: Mapping[str, str]) -> list[str]:
+    """Do what the page says, in the folder; return the files that it had one save."""
+    saved = []
+    for before, language, text in _STEP.findall(page.read_text()):
+        if language == "console":
+            check_console(text, folder, bin_folder=bin_folder, env=env)
+        else:
+            [*_, name] = re.findall(r"`([\w./-]+)`", before)
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+            saved.append(name)
+    return saved
