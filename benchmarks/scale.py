@@ -41,7 +41,7 @@ class Thing:
 
 
 class Things:
-    """A kind of resource: the plugin of the README, in full."""
+    """A kind of resource: the plugin of the tutorial, in full."""
 
     def __init__(self) -> None:
         self.table: OwnershipTable[Thing] = OwnershipTable("things")

@@ -1,7 +1,7 @@
 """The repository's documents, and the code blocks in them: found, and run as a reader would.
 
 A page's `python` blocks are programs, each pasted and run by itself. If a `text` block comes next,
-after "It prints" or nothing, that is what is printed. A `console` block is what a shell is told
+after a line that begins with "It prints" or at once, that is what is printed. A `console` block is what a shell is told
 after `$`, with what it answers below. In what is printed, `...` stands for anything.
 """
 
@@ -24,7 +24,7 @@ DOCS: Final = REPOSITORY / "docs"
 
 _BLOCK: Final = re.compile(r"^```([\w-]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PROGRAM: Final = re.compile(
-    r"^```python\n((?:(?!^```).)*?)^```$(?:\n+It prints:?)?(?:\n+```text\n(.*?)^```$)?",
+    r"^```python\n((?:(?!^```).)*?)^```$(?:\n+It prints[^\n]*)?(?:\n+```text\n(.*?)^```$)?",
     re.MULTILINE | re.DOTALL,
 )
 

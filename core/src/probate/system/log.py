@@ -1,4 +1,4 @@
-"""The one logger, `probate`; "Watching" in README.md says what is logged at which level.
+"""The one logger, `probate`; docs/watching.md says what is logged at which level.
 
 It has a handler that does nothing, so that nothing is printed in a program that has configured no
 logging (Python's logging HOWTO, "Configuring Logging for a Library").
