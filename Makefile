@@ -50,7 +50,7 @@ bench: $(VENV)/.installed-bench ## what it costs, beside its peers; renews docs/
 # That the pages agree with the code is for the tests: pytest tests/docs.
 .PHONY: docs
 docs: $(VENV)/.installed-docs ## build the site into build/docs; a warning is an error
-	@$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs build/docs
+	@$(BIN)/python -m sphinx -q -E -W --keep-going -n -b html docs build/docs
 	@echo "build/docs/index.html"
 
 # make litter CELLS='probate run:ac,sh -c' runs some of it.

@@ -41,7 +41,6 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False
-add_module_names = False
 python_display_short_literal_types = True
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88

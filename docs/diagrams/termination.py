@@ -24,7 +24,7 @@ from probate_sockets import SocketResource
 from probate_tasks import TaskResource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 FREED: Final = "#2f9e44"
 BUSY: Final = "#e8590c"
@@ -52,7 +52,7 @@ async def _record() -> list[Call]:
 
     def before(_hook: str, _methods: Any, _arguments: Any) -> None: ...
 
-    def after(outcome: Any, hook: str, methods: Any, arguments: dict[str, Any]) -> None:
+    def after(outcome: Any, hook: str, methods: Any, arguments: Mapping[str, Any]) -> None:
         kinds = tuple(method.plugin_name for method in reversed(methods))
         if hook in {"quiesce", "cleanup", "has_resources"}:
             said = _said(hook, outcome.get_result())
@@ -91,10 +91,11 @@ def drawn(calls: list[Call]) -> str:
     width = LEFT + LANE * len(lanes) + 12
     rows = list(_rows(calls))
     height = TOP + ROW * len(rows) + 16
+    label = "The hook calls of one termination, from first to last"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        'aria-label="The hook calls of one termination, from first to last" '
-        'font-family="system-ui, sans-serif" font-size="13" fill="currentColor">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"',
+        f'aria-label="{label}" font-family="system-ui, sans-serif" font-size="13"',
+        'fill="currentColor">',
     ]
     for number, kind in enumerate(lanes):
         x = LEFT + LANE * number + LANE / 2

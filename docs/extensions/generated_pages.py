@@ -1,9 +1,10 @@
 """Parts of pages that are made from the code, in Markdown, as the site is built.
 
-    settings-table         each setting, from the class `Settings`
-    command-line           each command with its options, from click
-    adopted-by KIND        what a kind takes, from the tables of docs/adoption.md
-    unreleased-changes     the fragments in changelog.d/
+hooks-table            each hook: whether it is required, what it does, where it runs
+settings-table         each setting, from the class `Settings`
+command-line           each command with its options, from click
+adopted-by KIND        what a kind takes, from the tables of docs/adoption.md
+unreleased-changes     the fragments in changelog.d/
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+from public_names import hooks
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
@@ -30,6 +32,21 @@ CHANGES: Final = {
     "removal": "Gone, or another now",
     "doc": "Documents",
 }
+
+
+def hooks_table() -> str:
+    """A row for each hook."""
+    from probate import hookspecs
+
+    rows = ["| hook | | does | runs on |", "|---|---|---|---|"]
+    for name, hook in hooks().items():
+        [does, *_] = re.split(r"[.;](?:\s|$)", inspect.getdoc(getattr(hookspecs, name)) or "")
+        does = " ".join(does.split())
+        rows.append(
+            f"| {{py:func}}`{name} <probate.hookspecs.{name}>` | {hook.need} | {does} "
+            f"| {hook.thread} |"
+        )
+    return "\n".join(rows)
 
 
 def settings_table() -> str:
@@ -55,7 +72,9 @@ def command_line() -> str:
         parts += [f"## probate {name}", f"```text\n{command.get_usage(context)[7:]}\n```"]
         parts.append(_plain(inspect.cleandoc(command.help or "")))
         rows = [each.get_help_record(context) for each in command.params]
-        options = [f"| `{_cell(option)}` | {_cell(_plain(told))} |" for option, told in filter(None, rows)]
+        options = [
+            f"| `{_cell(option)}` | {_cell(_plain(told))} |" for option, told in filter(None, rows)
+        ]
         if options:
             parts.append("\n".join(["| option | does |", "|---|---|", *options]))
     return "\n\n".join(parts)
@@ -108,6 +127,14 @@ class _Generated(SphinxDirective):
         raise NotImplementedError
 
 
+class HooksTable(_Generated):
+    """`hooks-table`."""
+
+    def text(self) -> str:
+        """All hooks."""
+        return hooks_table()
+
+
 class SettingsTable(_Generated):
     """`settings-table`."""
 
@@ -144,6 +171,7 @@ class UnreleasedChanges(_Generated):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Tell Sphinx of all of it."""
+    app.add_directive("hooks-table", HooksTable)
     app.add_directive("settings-table", SettingsTable)
     app.add_directive("command-line", CommandLine)
     app.add_directive("adopted-by", AdoptedBy)

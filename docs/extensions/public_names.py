@@ -4,8 +4,9 @@
        :from: probate.process
 
 documents, by autodoc, the names that `probate` lists and that live below `probate.process`; without
-`:from:`, all that a module lists and that has no home in a module before it. A name between single
-backticks in a docstring is a link, if it is one of these.
+`:from:`, all that a module lists and that has no home in a module before it. `:names:` and
+`:without:` say which of them. A name between single backticks in a docstring is a link, if it is
+one of these.
 
 `public_names()` is what is public: the test that all of it is in the reference asks it, too.
 """
@@ -16,12 +17,13 @@ import importlib
 import inspect
 import pkgutil
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.addnodes import pending_xref
 from sphinx.domains.python import ObjectEntry
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 from sphinx.util.nodes import make_refnode
 
@@ -106,22 +108,19 @@ class PublicNames(SphinxDirective):
     """Documents the public names of a module."""
 
     required_arguments = 1
-    option_spec: Final = {"from": directives.unchanged, "except": directives.unchanged}
+    option_spec: ClassVar[Any] = dict.fromkeys(("from", "names", "without"), directives.unchanged)
 
     def run(self) -> list[nodes.Node]:
         """Leave it to autodoc, name by name."""
         module = self.arguments[0]
         homes = tuple(self.options.get("from", "").split())
-        others = tuple(self.options.get("except", "").split())
+        names = self.options.get("names", "").split() or listed(module)
+        without = self.options.get("without", "").split()
         first = first_names()
-        text = [f".. py:module:: {module}", "   :no-index:" if homes or others else "", ""]
-        for name in listed(module):
-            each = PublicName(module, name)
-            if first[each.full] != each.full or (homes and not each.home.startswith(homes)):
-                continue
-            if others and each.home.startswith(others):
-                continue
-            text += _autodoc(each)
+        text = [f".. py:module:: {module}", "   :no-index:" if self.options else "", ""]
+        for each in (PublicName(module, name) for name in names if name not in without):
+            if first[each.full] == each.full and each.home.startswith(homes or ""):
+                text += _autodoc(each)
         return self.parse_text_to_nodes("\n".join(text))
 
 
@@ -144,9 +143,18 @@ def _autodoc(each: PublicName) -> list[str]:
 
 
 def _finish(
-    _app: Sphinx, _what: str, _name: str, thing: Any, _options: Any, lines: list[str]
+    _app: Sphinx, what: str, name: str, thing: Any, _options: Any, lines: list[str]
 ) -> None:
-    """Make what is indented code, as it is to who reads the source; say where a hook runs."""
+    """Make what is indented code, as it is to who reads the source; say where a hook runs.
+
+    Of a value that is listed by another module than its own, autodoc knows its type's docstring;
+    what is meant is the comment above it.
+    """
+    if what == "data":
+        module, _, last = name.rpartition(".")
+        home = PublicName(module, last).home
+        comments = ModuleAnalyzer.for_module(home).find_attr_docs()
+        lines[:] = comments.get(("", last), [])
     for number in reversed(range(1, len(lines))):
         is_first = lines[number].startswith("    ") and not lines[number - 1].strip()
         before = [line for line in lines[:number] if line.strip()]

@@ -1,8 +1,9 @@
 """The repository's documents, and the code blocks in them: found, and run as a reader would.
 
 A page's `python` blocks are programs, each pasted and run by itself. If a `text` block comes next,
-after a line that begins with "It prints" or at once, that is what is printed. A `console` block is what a shell is told
-after `$`, with what it answers below. In what is printed, `...` stands for anything.
+after a line that begins with "It prints" or at once, that is what is printed. A `console` block is
+what a shell is told after `$`, with what it answers below. In what is printed, `...` stands for
+anything.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Program(NamedTuple):
     printed: str | None
 
     def __str__(self) -> str:
-        return f"{_name(self.page)}:{self.line}"
+        return f"{name_of(self.page)}:{self.line}"
 
 
 class Command(NamedTuple):
@@ -47,6 +48,21 @@ class Command(NamedTuple):
 
     command: str
     answer: str
+
+
+def pages() -> list[Path]:
+    """All pages: of the repository, of each distribution, of the site."""
+    return [
+        *sorted(REPOSITORY.glob("*.md")),
+        REPOSITORY / "core/README.md",
+        *sorted(REPOSITORY.glob("plugins/*/README.md")),
+        *sorted(DOCS.glob("**/*.md")),
+    ]
+
+
+def name_of(page: Path) -> str:
+    """Its path in the repository."""
+    return str(page.relative_to(REPOSITORY))
 
 
 def code_blocks(path: Path, language: str) -> list[str]:
@@ -152,7 +168,3 @@ def named_plugin(folder: Path) -> Path:
     [plugin] = [block for block in blocks if "class LockResource" in block]
     (folder / "acme_locks.py").write_text(plugin)
     return folder
-
-
-def _name(path: Path) -> str:
-    return str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(path)

@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: The pages, in the order in which they are read.
-PAGES: Final = [DOCS / "tutorial" / f"{name}.md" for name in re.findall(
-    r"^([\w-]+)$",
-    (DOCS / "tutorial/index.md").read_text().partition("{toctree}")[2],
-    re.MULTILINE,
-)]
+PAGES: Final = [
+    DOCS / "tutorial" / f"{name}.md"
+    for name in re.findall(
+        r"^([\w-]+)$",
+        (DOCS / "tutorial/index.md").read_text().partition("{toctree}")[2],
+        re.MULTILINE,
+    )
+]
 
 #: A block, and the paragraph before it.
 _STEP: Final = re.compile(

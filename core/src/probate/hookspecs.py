@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     #: What a `quiesce` may return to be waited for. An asyncio future belongs to its own loop.
     AnyFuture = concurrent.futures.Future[Any] | asyncio.Future[Any]
 
+#: What pluggy knows the hooks, and the marks on them, by.
 PROJECT: Final = "probate"
 
 #: Entry-point group of resource plugins.
