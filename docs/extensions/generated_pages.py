@@ -1,6 +1,7 @@
 """Parts of pages that are made from the code, in Markdown, as the site is built.
 
 hooks-table            each hook: whether it is required, what it does, where it runs
+error-tree             the core's exceptions, as their module draws them
 settings-table         each setting, from the class `Settings`
 command-line           each command with its options, from click
 adopted-by KIND        what a kind takes, from the tables of docs/adoption.md
@@ -47,6 +48,14 @@ def hooks_table() -> str:
             f"| {hook.thread} |"
         )
     return "\n".join(rows)
+
+
+def error_tree() -> str:
+    """The drawing, without what is said around it."""
+    from probate import errors
+
+    lines = [line for line in (errors.__doc__ or "").splitlines() if line.startswith("    ")]
+    return "\n".join(["```text", *(line[4:] for line in lines), "```"])
 
 
 def settings_table() -> str:
@@ -107,8 +116,8 @@ def unreleased_changes() -> str:
 
 def _plain(text: str) -> str:
     """Markdown of a text for terminals: names and options are code."""
-    text = re.sub(r"(?<![`\w-])(--[a-z][\w-]*|PROBATE_\w+(?:=\w+)?)", r"`\1`", text)
-    return text.replace("`probate.testing`", "{py:mod}`probate.testing`").replace("$", r"\$")
+    text = re.sub(r"(?<![`\w-])(--[a-z][\w-]*|\$?PROBATE_\w+(?:=\w+)?)", r"`\1`", text)
+    return text.replace("`probate.testing`", "{py:mod}`probate.testing`")
 
 
 def _cell(text: str) -> str:
@@ -133,6 +142,14 @@ class HooksTable(_Generated):
     def text(self) -> str:
         """All hooks."""
         return hooks_table()
+
+
+class ErrorTree(_Generated):
+    """`error-tree`."""
+
+    def text(self) -> str:
+        """All of it."""
+        return error_tree()
 
 
 class SettingsTable(_Generated):
@@ -172,6 +189,7 @@ class UnreleasedChanges(_Generated):
 def setup(app: Sphinx) -> dict[str, bool]:
     """Tell Sphinx of all of it."""
     app.add_directive("hooks-table", HooksTable)
+    app.add_directive("error-tree", ErrorTree)
     app.add_directive("settings-table", SettingsTable)
     app.add_directive("command-line", CommandLine)
     app.add_directive("adopted-by", AdoptedBy)

@@ -165,6 +165,14 @@ def _finish(
         lines += ["", f"*{hook.need.capitalize()}.* Runs on **{hook.thread}**.", ""]
 
 
+def _sign(
+    _app: Sphinx, _what: str, _name: str, thing: Any, *_rest: Any
+) -> tuple[str, str] | None:
+    """Leave out what pydantic makes of its fields, which follow."""
+    is_model = inspect.isclass(thing) and hasattr(thing, "model_fields")
+    return ("", "") if is_model else None
+
+
 class Hook(NamedTuple):
     """What the contract's table says of a hook."""
 
@@ -261,6 +269,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("public-names", PublicNames)
     app.add_role("named", Named())
     app.connect("autodoc-process-docstring", _finish)
+    app.connect("autodoc-process-signature", _sign)
     app.connect("missing-reference", _find)
     app.connect("env-updated", _add_other_names)
     return {"parallel_read_safe": False}
