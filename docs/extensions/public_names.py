@@ -130,6 +130,8 @@ def _autodoc(each: PublicName) -> list[str]:
         is_error = issubclass(value, BaseException)
         lines = [f".. auto{'exception' if is_error else 'class'}:: {each.full}", "   :members:"]
         lines += ["   :exclude-members: model_config, model_post_init, add_note, with_traceback"]
+        if hasattr(value, "model_fields"):
+            lines.append("   :undoc-members:")
         if is_error:
             lines.append("   :show-inheritance:")
     elif inspect.isroutine(value):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from documents import REPOSITORY, code_blocks
+from documents import DOCS, REPOSITORY, code_blocks
 
 from probate import Outcome, ProcessManager, ResourceOrchestrator
 from probate.testing import (
@@ -64,11 +64,11 @@ def test_the_tests_that_are_shown_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_other_kinds_that_are_shown_keep_the_contract(tmp_path: Path) -> None:
-    """Leases, of README.md, and databases; as little as is described of them."""
+    """Leases, of the tutorial, and databases; as little as is described of them."""
     leases: dict[str, Any] = {"__name__": "leases"}
     databases: dict[str, Any] = {"__name__": "databases"}
     for path, names, word in (
-        (REPOSITORY / "README.md", leases, "def leases()"),
+        (DOCS / "tutorial/first-kind.md", leases, "def leases()"),
         (CONTRIBUTING, databases, "class DatabaseResource"),
     ):
         [block] = [each for each in code_blocks(path, "python") if word in each]

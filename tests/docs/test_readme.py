@@ -31,6 +31,7 @@ README = REPOSITORY / "README.md"
 PAGES: Final = [
     README,
     DOCS / "watching.md",
+    DOCS / "reference/command-line.md",
     DOCS / "reference/settings.md",
     DOCS / "tutorial/first-kind.md",
     *(DOCS / f"explanation/{name}.md" for name in ("account", "host", "order", "ownership")),
