@@ -21,7 +21,7 @@ project_copyright = "Probate maintainers"
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "public_names", "generated_pages"]
-exclude_patterns = ["extensions", "diagrams"]
+exclude_patterns = ["extensions", "programs"]
 nitpicky = True
 # A glob that finds no page is no fault. Sphinx has no setting for that, for want of a type.
 logging.getLogger("sphinx.sphinx.directives.other").addFilter(

@@ -167,9 +167,7 @@ def _finish(
         lines += ["", f"*{hook.need.capitalize()}.* Runs on **{hook.thread}**.", ""]
 
 
-def _sign(
-    _app: Sphinx, _what: str, _name: str, thing: Any, *_rest: Any
-) -> tuple[str, str] | None:
+def _sign(_app: Sphinx, _what: str, _name: str, thing: Any, *_rest: Any) -> tuple[str, str] | None:
     """Leave out what pydantic makes of its fields, which follow."""
     is_model = inspect.isclass(thing) and hasattr(thing, "model_fields")
     return ("", "") if is_model else None

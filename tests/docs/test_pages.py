@@ -28,6 +28,7 @@ ELSEWHERE: Final = {
     ("CONTRIBUTING.md", "sh"): "test_contributing.py::test_the_tests_that_are_named_exist",
     ("README.md", "sh"): "test_readme.py::test_its_commands_are_what_they_seem",
     ("docs/adoption.md", "sh"): "test_pages.py::test_every_target_that_is_named_is_one",
+    ("docs/explanation/beside-others.md", "console"): "test_beside_others.py::test_it_is_so",
     ("docs/explanation/termination.md", "sh"): "test_termination.py::test_the_picture_is_real",
     ("docs/leaks.md", "ini"): "test_leaks.py::test_the_settings_and_markers_are_taken",
     ("docs/leaks.md", "python"): "test_leaks.py::test_the_first_example_fails_as_shown",

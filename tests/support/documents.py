@@ -144,9 +144,15 @@ def check_console(
 
 
 def is_shown(shown: str, printed: str) -> bool:
-    """Tell whether this is what a page shows; `...` there stands for anything, or nothing."""
-    pattern = ".*?".join(re.escape(part) for part in shown.strip().split("..."))
-    return re.fullmatch(pattern, printed.strip(), re.DOTALL) is not None
+    """Tell whether this is what a page shows, but for blanks at the ends of lines.
+
+    `...` there stands for anything, or nothing.
+    """
+    shown, printed = (
+        re.sub(r" +$", "", each.strip(), flags=re.MULTILINE) for each in (shown, printed)
+    )
+    pattern = ".*?".join(re.escape(part) for part in shown.split("..."))
+    return re.fullmatch(pattern, printed, re.DOTALL) is not None
 
 
 def third_party_plugin(folder: Path) -> Path:

@@ -1,6 +1,6 @@
 """Record a real termination, hook by hook, and draw it.
 
-    python docs/diagrams/termination.py docs/explanation/termination.svg
+    python docs/programs/termination.py docs/explanation/termination.svg
 
 An agent ends that has a child, a task, a socket, and a memory map in which something else has an
 object that lies on it. Who is called when is what pluggy's monitoring saw: there are no times in
