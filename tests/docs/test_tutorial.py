@@ -40,6 +40,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PIP_CONSTRAINT": str(constraints),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_COMPILE": "1",
+        "PYTHONDONTWRITEBYTECODE": "",  # what is used is compiled then, once
         "PIP_QUIET": "2",  # beside the -q of the page: no warnings of this machine's indexes
     }
 
