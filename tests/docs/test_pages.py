@@ -28,11 +28,22 @@ ELSEWHERE: Final = {
     ("CONTRIBUTING.md", "sh"): "test_contributing.py::test_the_tests_that_are_named_exist",
     ("README.md", "sh"): "test_readme.py::test_its_commands_are_what_they_seem",
     ("docs/adoption.md", "sh"): "test_pages.py::test_every_target_that_is_named_is_one",
+    (
+        "docs/contract.md",
+        "toml",
+    ): "test_contract.py::test_the_range_that_is_shown_is_that_of_this_core",
     ("docs/explanation/beside-others.md", "console"): "test_beside_others.py::test_it_is_so",
     ("docs/explanation/termination.md", "sh"): "test_termination.py::test_the_picture_is_real",
     ("docs/leaks.md", "ini"): "test_leaks.py::test_the_settings_and_markers_are_taken",
     ("docs/leaks.md", "python"): "test_leaks.py::test_the_first_example_fails_as_shown",
     ("docs/leaks.md", "sh"): "test_leaks.py::test_the_first_example_fails_as_shown",
+    **{
+        (
+            "docs/new-kind.md",
+            language,
+        ): "test_new_kind.py::test_the_commands_make_a_kind_that_is_tested_and_listed"
+        for language in ("sh", "text")
+    },
     ("docs/performance.md", "sh"): "test_examples.py::test_the_parts_of_a_termination_are_found",
     (
         "docs/reference/settings.md",
