@@ -21,14 +21,15 @@ PAGES: Final = [
     )
 ]
 
-#: A block, and the paragraph before it.
-_STEP: Final = re.compile(
-    r"([^\n]*(?:\n[^\n`]+[^\n]*)*)\n\n^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL
-)
+#: A block, with all that stands between it and the one before.
+_STEP: Final = re.compile(r"(.*?)^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def follow(page: Path, folder: Path, bin_folder: Path, env: Mapping[str, str]) -> list[str]:
-    """Do what the page says, in the folder; return the files that it had one save."""
+    """Do what the page says, in the folder; return the files that it had one save.
+
+    What a block is saved as is the last thing between backticks before it.
+    """
     saved = []
     for before, language, text in _STEP.findall(page.read_text()):
         if language == "console":
