@@ -14,8 +14,8 @@ one of these.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import inspect
-import pkgutil
 import re
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
@@ -71,9 +71,10 @@ class PublicName(NamedTuple):
 
 
 def modules() -> list[str]:
-    """The public modules: the core's, and each installed kind's."""
-    kinds = [each.name for each in pkgutil.iter_modules() if each.name.startswith("probate_")]
-    return [*ROOMS, *sorted(kinds)]
+    """The public modules: the core's, and those of its own kinds, as they are installed."""
+    kinds = importlib.metadata.entry_points(group="probate.resources")
+    ours = {each.module for each in kinds if each.module.startswith("probate_")}
+    return [*ROOMS, *sorted(ours)]
 
 
 def listed(module: str) -> list[str]:

@@ -49,8 +49,13 @@ ELSEWHERE: Final = {
         "docs/reference/settings.md",
         "toml",
     ): "test_reference.py::test_the_file_that_is_shown_is_read",
+    ("docs/run.md", "python"): "test_run.py::test_the_example_in_python_gives_back_what_it_says",
     ("docs/run.md", "sh"): "test_run.py::test_the_example_gives_back_what_it_says",
     ("docs/run.md", "text"): "test_run.py::test_the_example_gives_back_what_it_says",
+    **{
+        ("docs/tracing.md", language): "test_tracing.py::test_the_example_writes_what_is_shown"
+        for language in ("sh", "python", "text")
+    },
     ("docs/sweeping.md", "sh"): "test_sweeping.py::test_their_commands_exist",
     **{
         (f"plugins/{kind}/README.md", "python"): "test_kinds.py::test_what_the_page_shows_works"

@@ -25,7 +25,7 @@ if importlib.util.find_spec("sphinx") is None:
 
 from sphinx.util.inventory import InventoryFile
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 #: Also imported by the site's settings; tests do not have its folder on their path.
 EXTENSIONS: Final = DOCS / "extensions"
@@ -52,7 +52,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                timeout=380,
+                timeout=800,
                 check=False,
             )
             assert ran.returncode == 0, ran.stdout

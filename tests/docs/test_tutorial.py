@@ -13,7 +13,7 @@ from tutorial import PAGES, follow
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 #: Builds all that are named into the first, in one interpreter.
 BUILD = """
