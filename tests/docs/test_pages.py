@@ -27,6 +27,7 @@ ELSEWHERE: Final = {
     ("CONTRIBUTING.md", "python"): "test_contributing.py::test_the_kind_that_is_shown_works",
     ("CONTRIBUTING.md", "sh"): "test_contributing.py::test_the_tests_that_are_named_exist",
     ("README.md", "sh"): "test_readme.py::test_its_commands_are_what_they_seem",
+    ("docs/comparison.md", "sh"): "test_pages.py::test_every_target_that_is_named_is_one",
     ("docs/adoption.md", "sh"): "test_pages.py::test_every_target_that_is_named_is_one",
     (
         "docs/contract.md",
