@@ -382,6 +382,25 @@ def test_what_has_an_owner_is_its_owners(manager: ProcessManager, tasks: AsyncTa
     asyncio.run(main())
 
 
+def test_who_waits_for_a_process_has_nothing_behind_it(
+    manager: ProcessManager, tasks: AsyncTaskManager
+) -> None:
+    """Neither a child, which ends with its owner after the grace, nor another's is waited for."""
+
+    async def main() -> CleanupResult:
+        owner, other = manager.create_process("owner"), manager.create_process("other")
+        child = manager.create_process("child", parent=owner)
+        waiters = [tasks.spawn(owner.pid, manager.wait_async(each)) for each in (child, other)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            result = await owner.terminate_async(grace=300)
+
+        assert all(waiter.cancelled() for waiter in waiters)
+        return result
+
+    assert asyncio.run(main()).stats.by_type == {"tasks": 2}
+
+
 def test_what_another_task_has_started_is_not_behind_one_that_knows_it(
     manager: ProcessManager, tasks: AsyncTaskManager
 ) -> None:

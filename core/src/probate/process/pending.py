@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from probate.system.exiting import is_exiting
 from probate.system.future import Future
+from probate.termination.waiting import wake
 
 if TYPE_CHECKING:
     from probate.models import CleanupResult
@@ -93,7 +94,11 @@ class PendingResult:
     async def result_async(self) -> CleanupResult:
         """Wait as `result` does, without blocking the event loop."""
         if self.outcome is None:
-            return await asyncio.shield(asyncio.wrap_future(self.future))
+            # For an event, and not for a future that stands in front of another: a task that is
+            # cancelled here has nothing behind it that goes on, and is over.
+            over, loop = asyncio.Event(), asyncio.get_running_loop()
+            self.future.add_done_callback(lambda _: wake(loop, over))
+            await over.wait()
         return self.result()
 
 

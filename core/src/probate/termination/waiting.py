@@ -131,7 +131,7 @@ async def run_async(steps: Generator[Wait, None, T]) -> RunResult[T]:
         if is_grace and interrupt is not None:
             continue
         over = asyncio.Event()
-        when_all_done(futures, partial(_wake, loop, over))
+        when_all_done(futures, partial(wake, loop, over))
         if over.is_set():
             # The loop gets a turn all the same: what is done may have woken somebody.
             over.clear()
@@ -191,7 +191,7 @@ async def run_elsewhere(function: Callable[[], object], fallen: BaseException) -
     thread.close()
 
 
-def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+def wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
     """Set an event of `loop`, from any thread."""
     if running_loop() is loop:
         event.set()
