@@ -20,7 +20,7 @@ from probate import (
 )
 from probate.errors import NoCurrentProcessError, UnsettledResourceError
 from probate.models import Ordering, ProcessState
-from probate.process import LeaseExpiredError
+from probate.process import LeaseExpiredError, ManagerClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,7 +153,7 @@ def test_a_lease_that_is_not_renewed_ends_all(leased: Callable[[float], ProcessM
         assert manager.wait(process, 30).stats.bytes_freed == 16
         with pytest.raises(LeaseExpiredError, match=r"lease of 0\.05 s was not renewed"):
             manager.renew()
-        with pytest.raises(RuntimeError, match="closed"):
+        with pytest.raises(ManagerClosedError, match="closed"):
             manager.create_process("late")
 
 
@@ -167,7 +167,7 @@ def test_a_lease_that_is_renewed_goes_on(leased: Callable[[float], ProcessManage
             manager.renew()
         assert process.state is ProcessState.RUNNING
 
-    with pytest.raises(RuntimeError, match="closed: there is nothing to renew"):
+    with pytest.raises(ManagerClosedError, match="there is nothing to renew"):
         manager.renew()
 
 

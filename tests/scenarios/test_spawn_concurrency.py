@@ -22,6 +22,7 @@ from probate import (
     ProcessState,
     ProcessTerminatedError,
 )
+from probate.process import ManagerClosedError
 from probate_processes.procfs import children_of
 
 if TYPE_CHECKING:
@@ -137,22 +138,24 @@ def spawn_until_refused(
     for _ in range(200):
         try:
             made.append(manager.spawn(SLEEP, parent=parent))
-        except (RuntimeError, ProcessTerminatedError) as error:
+        except (ManagerClosedError, ProcessTerminatedError) as error:
             return type(error)
     return OverflowError
 
 
-@pytest.mark.parametrize("what", ["parent", "manager"])
+@pytest.mark.parametrize(
+    ("what", "refusal"), [("parent", ProcessTerminatedError), ("manager", ManagerClosedError)]
+)
 @pytest.mark.parametrize("containment", CONTAINMENTS)
 def test_spawning_races_the_end_of_whom_it_is_for(
-    monkeypatch: pytest.MonkeyPatch, containment: str, what: str
+    monkeypatch: pytest.MonkeyPatch, containment: str, what: str, refusal: type[Exception]
 ) -> None:
     """What was spawned in time is ended with it; what was not is refused; nobody survives."""
     for turn in range(6):
         with house(monkeypatch, containment) as manager:
             made, refusals = race(manager, what, 2 * turn)
 
-            assert set(refusals) <= {RuntimeError, ProcessTerminatedError}
+            assert set(refusals) == {refusal}
             assert {process.state for process in made} <= {ProcessState.TERMINATED}
             assert [process.os_pid for process in made if is_alive(process.os_pid or 0)] == []
 

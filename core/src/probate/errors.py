@@ -28,7 +28,7 @@
         ├── RefusedResourceError        not ours, or still in use by others
         └── UnsettledResourceError      somebody else is to end it: nobody knows yet
 
-`ObservationUnavailableError`, `settings.SettingsError`, `process.LeaseExpiredError` are in it, too.
+`ObservationUnavailableError`, and the errors of `settings` and `process`, are in it, too.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from probate import (
     ResourceOrchestrator,
     TerminationDeadlockError,
 )
+from probate.process import ManagerClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sized
@@ -222,8 +223,25 @@ def test_close_ends_all_and_refuses_new_ones(plugin: ThingResource) -> None:
 
     manager.close()
 
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(ManagerClosedError, match="creates no more"):
         manager.create_process("late")
+
+
+def test_what_fails_at_an_end_is_logged_and_keeps_nobody_else_from_being_told(
+    manager: ProcessManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On the one logger, with the process and the traceback."""
+    process, told = manager.create_process("job"), []
+    process.on_terminated(lambda: 1 / 0)
+    process.on_terminated(lambda: told.append(process.state))
+    process.terminate()
+
+    [record] = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert record.name == "probate"
+    assert record.getMessage().endswith("'job' terminated> failed")
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+    assert told == [ProcessState.TERMINATED]
 
 
 def test_one_manager_at_a_time(plugin: ThingResource) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections import UserDict
 from typing import TYPE_CHECKING
 
 import processes_kernel as kernel
@@ -11,10 +13,13 @@ from core_threads import at_once, frequent_switches
 from processes_kernel import SLEEP
 
 from probate import ProcessNotFoundError, ProcessTerminatedError
+from probate.process import ManagerClosedError
 from probate.system import is_subreaper
 from probate_processes import Child
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from probate import ProcessManager
     from probate_processes import ProcessTreeManager
 
@@ -45,6 +50,20 @@ def test_spawning_against_the_owners_end(
         assert kernel.marked(mark) == set()
         assert all(each.returncode in {-9, -15} for each in spawned)
     assert kernel.children() == set() or not is_subreaper()
+
+
+def test_spawning_while_the_manager_is_closed(manager: ProcessManager, mark: str) -> None:
+    """It says so, at whatever moment: who replaces workers tells it from one that was ended."""
+
+    class ClosingEnvironment(UserDict[str, str]):
+        def __iter__(self) -> Iterator[str]:
+            manager.close()
+            return super().__iter__()
+
+    for environment in (ClosingEnvironment(os.environ), None):
+        with pytest.raises(ManagerClosedError):
+            manager.spawn(SLEEP, env=environment)
+        assert kernel.marked(mark) == set()
 
 
 def test_adopting_against_the_owners_end(manager: ProcessManager, mark: str) -> None:

@@ -3,6 +3,7 @@
 process.py    Process: one owner
 current.py    the current process of a context, and the scope in which it is current
 leftout.py    methods whose pid may be left out, for the current process
+errors.py     what a manager raises that is closed, or whose lease is over
 manager.py    ProcessManager: issues pids, knows the tree, is closed
 builder.py    ProcessManagerBuilder: the manager's options
 terminator.py  Terminator: terminates a tree of processes, on a thread or on an event loop
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from probate.process.builder import ProcessManagerBuilder as ProcessManagerBuilder
     from probate.process.current import ProcessScope as ProcessScope
     from probate.process.current import current_process as current_process
-    from probate.process.lease import LeaseExpiredError as LeaseExpiredError
+    from probate.process.errors import LeaseExpiredError as LeaseExpiredError
+    from probate.process.errors import ManagerClosedError as ManagerClosedError
     from probate.process.leftout import pid_or_current as pid_or_current
     from probate.process.manager import ProcessManager as ProcessManager
     from probate.process.process import Pid as Pid
@@ -50,9 +52,10 @@ if TYPE_CHECKING:
 #: Where each public name lives; the block above says the same to checkers.
 _HOMES: Final = {
     "Argument": "probate.process.argv",
-    "LeaseExpiredError": "probate.process.lease",
+    "LeaseExpiredError": "probate.process.errors",
     "MAX_QUANTUM": "probate.process.scheduling",
     "MIN_QUANTUM": "probate.process.scheduling",
+    "ManagerClosedError": "probate.process.errors",
     "Observation": "probate.run.observing",
     "Pid": "probate.process.process",
     "PopenOptions": "probate.process.spawning",

@@ -7,7 +7,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Final, Protocol, final
 
-from probate.errors import ProbateError
+from probate.process.errors import LeaseExpiredError, ManagerClosedError
 from probate.system.deathwatch import death_watch
 from probate.system.exiting import start_call
 from probate.system.forking import forget_in_forked_child
@@ -19,17 +19,6 @@ if TYPE_CHECKING:
 
 #: Seconds until it is tried again to end all.
 _AGAIN: Final = 1.0
-
-
-@final
-class LeaseExpiredError(ProbateError, RuntimeError):
-    """Raised for a renewal that comes too late: all is being ended, or has been."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(
-            f"the lease of {seconds:g} s was not renewed in time: all processes are ended; "
-            "build a new manager"
-        )
 
 
 class Closable(Protocol):
@@ -62,11 +51,11 @@ class Lease:
     def renew(self) -> None:
         """Let it last so many seconds from now on.
 
-        Raises LeaseExpiredError if it is over, RuntimeError if the manager was closed before.
+        Raises LeaseExpiredError if it is over, ManagerClosedError if the manager was closed before.
         """
         with self._lock:
             if self._is_closed:
-                raise RuntimeError("the process manager is closed: there is nothing to renew")
+                raise ManagerClosedError("there is nothing to renew")
             if self._left() <= 0:
                 self._expire()
                 raise LeaseExpiredError(self.seconds)

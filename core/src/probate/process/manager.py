@@ -9,6 +9,7 @@ from probate.models import ProcessState
 from probate.orchestrator import registry_of
 from probate.process.builder import ProcessManagerBuilder
 from probate.process.current import ProcessScope
+from probate.process.errors import ManagerClosedError
 from probate.process.hostexit import open_managers
 from probate.process.hostsignals import HostSignals
 from probate.process.lease import Lease
@@ -98,7 +99,7 @@ class ProcessManager:
         Raises ProcessNotFoundError or ProcessTerminatedError for the parent, TypeError for a name
         or key that is no string, ValueError for the key of a process that has not terminated yet,
         UnknownKindError for limits of a kind that there is not, JournalNotArmedError for a key that
-        cannot be noted, and RuntimeError if the manager is closed.
+        cannot be noted, and ManagerClosedError if the manager is closed.
         """
         if not isinstance(name, str):
             raise TypeError(f"a process's name must be a string, got {name!r}")
@@ -108,7 +109,7 @@ class ProcessManager:
             self._registry.check_limits(limits)
         with self._lock:
             if self._is_closed:
-                raise RuntimeError("the process manager is closed: it creates no more processes")
+                raise ManagerClosedError("it creates no more processes")
             owner = None if parent is None else self.get(parent)
             if owner is not None and owner.state is not ProcessState.RUNNING:
                 raise ProcessTerminatedError(owner.pid)
@@ -142,12 +143,18 @@ class ProcessManager:
         `observe=True` what it makes by name is noticed as it is made, given back when it has ended
         as `probate run` does, and told of in the notes of the account.
 
-        Raises as `create_process`; TypeError or ValueError for a bad argv; OSError if the program
-        cannot be executed; UnknownKindError if the kind `processes` is not installed;
-        ObservationUnavailableError if nobody may look on. Nothing is left behind then.
+        Raises as `create_process`, ManagerClosedError also if the manager is closed meanwhile;
+        TypeError or ValueError for a bad argv; OSError if the program cannot be executed;
+        UnknownKindError if the kind `processes` is not installed; ObservationUnavailableError if
+        nobody may look on. Nothing is left behind then.
         """
         with self._admission.under_way():
-            return self._spawner.spawn(argv, name, parent, key, limits or self._limits, options)
+            try:
+                return self._spawner.spawn(argv, name, parent, key, limits or self._limits, options)
+            except ProcessTerminatedError:
+                if self._is_closed:
+                    raise ManagerClosedError("it spawns no more processes") from None
+                raise
 
     def process(
         self,
@@ -250,8 +257,8 @@ class ProcessManager:
     def renew(self) -> None:
         """Let the lease last for all of its seconds again, from now on.
 
-        Raises LeaseExpiredError if it was not renewed in time, and RuntimeError without a lease,
-        or if the manager is closed.
+        Raises LeaseExpiredError if it was not renewed in time, ManagerClosedError if the manager is
+        closed, and RuntimeError without a lease.
         """
         if self._lease is None:
             raise RuntimeError("this manager has no lease: build it with_lease(seconds)")

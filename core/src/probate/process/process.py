@@ -9,6 +9,8 @@ from probate.models import NOTHING, CleanupResult, ProcessInfo, ProcessState
 from probate.ownership.callback import Callback
 from probate.process.current import working_for
 from probate.process.pending import PendingResult, Run
+from probate.system.interrupts import fell_in
+from probate.system.log import logger
 
 if TYPE_CHECKING:
     import asyncio
@@ -193,8 +195,22 @@ class Process:
         self._child = child
 
     def on_terminated(self, callback: Callable[[], object]) -> None:
-        """Have `callback` called when it is TERMINATED; at once, if it is already."""
-        self._result.future.add_done_callback(lambda _: callback())
+        """Have `callback` called when it is TERMINATED; at once, if it is already.
+
+        By the thread that has terminated it, which is one of the manager's if its OS process has
+        exited by itself. So it is to be short: `queue.put`, or `loop.call_soon_threadsafe`. What
+        it raises is logged.
+        """
+
+        def call(_: object) -> None:
+            try:
+                callback()
+            except Exception as error:
+                if fell_in(error):
+                    raise
+                logger.exception("what was to be called at the end of %r failed", self)
+
+        self._result.future.add_done_callback(call)
 
     def info(self) -> ProcessInfo:
         """Describe it as it is at this moment."""
