@@ -35,6 +35,24 @@ ELSEWHERE: Final = {
     ): "test_contract.py::test_the_range_that_is_shown_is_that_of_this_core",
     ("docs/explanation/beside-others.md", "console"): "test_beside_others.py::test_it_is_so",
     ("docs/explanation/termination.md", "sh"): "test_termination.py::test_the_picture_is_real",
+    **{
+        (f"docs/howto/{page}.md", language): "test_howto.py::test_a_page_is_followed"
+        for page, languages in {
+            "finding-a-leak": ("console", "python"),
+            "job-runner": ("console", "python"),
+            "restarting-workers": ("console",),
+        }.items()
+        for language in languages
+    },
+    **{
+        ("docs/howto/containers.md", each): "test_howto.py::test_the_page_on_containers_is_followed"
+        for each in ("console", "python")
+    },
+    (
+        "docs/howto/containers.md",
+        "dockerfile",
+    ): "test_howto.py::test_the_entry_point_of_a_container_works",
+    ("docs/howto/systemd.md", "ini"): "test_howto.py::test_systemd_takes_the_unit",
     ("docs/leaks.md", "ini"): "test_leaks.py::test_the_settings_and_markers_are_taken",
     ("docs/leaks.md", "python"): "test_leaks.py::test_the_first_example_fails_as_shown",
     ("docs/leaks.md", "sh"): "test_leaks.py::test_the_first_example_fails_as_shown",
