@@ -191,7 +191,7 @@ def test_what_the_release_of_another_kind_sets_free_is_counted() -> None:
     resource = TaskResource()
     ends: AfterResource[socket.socket] = AfterResource("ends", socket.socket.close)
     orchestrator = ResourceOrchestrator().register(resource).register(ends)
-    threads = threading.enumerate()
+    threads = set(threading.enumerate())
     for pid in range(1, 101):
         ours, theirs = socket.socketpair()
         ends.table.add(pid, theirs)
@@ -203,7 +203,8 @@ def test_what_the_release_of_another_kind_sets_free_is_counted() -> None:
         assert result.stats.by_type == {"tasks": 1, "ends": 1}
         assert future.done()
         assert not orchestrator.has_resources(pid)
-        assert threading.enumerate() == threads
+        # Those of libraries that other tests have used may end meanwhile.
+        assert set(threading.enumerate()) <= threads
         ours.close()
 
 
