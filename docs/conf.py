@@ -34,6 +34,9 @@ myst_enable_extensions = ["deflist", "attrs_inline"]
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
 
+# Quotes alone: of an option, `--all`, no dash is made.
+smartquotes_action = "q"
+
 # -- docstrings --------------------------------------------------------------------------------
 
 default_role = "named"

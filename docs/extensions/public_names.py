@@ -13,6 +13,7 @@ one of these.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.metadata
 import inspect
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 #: Modules of the core that list public names, in the order in which they may be a name's home.
-ROOMS: Final = (
+CORE: Final = (
     "probate",
     "probate.hookspecs",
     "probate.errors",
@@ -74,7 +75,7 @@ def modules() -> list[str]:
     """The public modules: the core's, and those of its own kinds, as they are installed."""
     kinds = importlib.metadata.entry_points(group="probate.resources")
     ours = {each.module for each in kinds if each.module.startswith("probate_")}
-    return [*ROOMS, *sorted(ours)]
+    return [*CORE, *sorted(ours)]
 
 
 def listed(module: str) -> list[str]:
@@ -130,16 +131,26 @@ def _autodoc(each: PublicName) -> list[str]:
     if inspect.isclass(value):
         is_error = issubclass(value, BaseException)
         lines = [f".. auto{'exception' if is_error else 'class'}:: {each.full}", "   :members:"]
-        lines += ["   :exclude-members: model_config, model_post_init, add_note, with_traceback"]
+        functions = _function_fields(value)
+        members = ["model_config", "model_post_init", "add_note", "with_traceback", *functions]
+        lines += [f"   :exclude-members: {', '.join(members)}"]
         if hasattr(value, "model_fields"):
             lines.append("   :undoc-members:")
         if is_error:
             lines.append("   :show-inheritance:")
+        for name in functions:
+            lines += ["", f"   .. autoattribute:: {each.full}.{name}", "      :no-value:"]
     elif inspect.isroutine(value):
         lines = [f".. autofunction:: {each.full}"]
     else:
         lines = [f".. autodata:: {each.full}", "   :no-value:"]
     return [*lines, ""]
+
+
+def _function_fields(value: type) -> list[str]:
+    """The fields whose default is a function or class: autodoc takes them for a method or class."""
+    fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+    return [each.name for each in fields if callable(each.default)]
 
 
 # -- docstrings --------------------------------------------------------------------------------
@@ -168,10 +179,19 @@ def _finish(
         lines += ["", f"*{hook.need.capitalize()}.* Runs on **{hook.thread}**.", ""]
 
 
-def _sign(_app: Sphinx, _what: str, _name: str, thing: Any, *_rest: Any) -> tuple[str, str] | None:
-    """Leave out what pydantic makes of its fields, which follow."""
-    is_model = inspect.isclass(thing) and hasattr(thing, "model_fields")
-    return ("", "") if is_model else None
+def _sign(
+    _app: Sphinx,
+    _what: str,
+    _name: str,
+    thing: Any,
+    _options: Any,
+    arguments: str | None,
+    *rest: Any,
+) -> tuple[str, Any] | None:
+    """Leave out what pydantic makes of its fields, which follow; and defaults that are no code."""
+    if inspect.isclass(thing) and hasattr(thing, "model_fields"):
+        return "", ""
+    return None if arguments is None else (re.sub(r"= <.+?>(?=[,)])", "= ...", arguments), *rest)
 
 
 class Hook(NamedTuple):

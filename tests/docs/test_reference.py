@@ -158,6 +158,15 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
         assert not re.search(r"(@import|url\()[\"' ]*(https?:)?//", style.read_text()), style
 
 
+def test_options_and_defaults_are_as_they_are_written(site: Path) -> None:
+    """No dash is made of the two of an option; no default is what only the interpreter has."""
+    for page in site.rglob("*.html"):
+        text = text_of(page)
+
+        assert "\N{EN DASH}" not in text, page
+        assert not re.search(r"= <\s*(function|class|object)\b", text), page
+
+
 def test_the_file_that_is_shown_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it stands, as `probate.toml`; the kinds in it are kinds."""
     [shown] = code_blocks(DOCS / "reference/settings.md", "toml")

@@ -19,7 +19,7 @@ TRAIL = (REPOSITORY / "docs/trail.md").read_text()
 class Stop(NamedTuple):
     """One line of the trail's table."""
 
-    room: str
+    package: str
     file: str
     function: str
 
@@ -30,11 +30,13 @@ STOPS = [
 ]
 
 
-def test_the_trail_goes_through_five_rooms_and_never_back() -> None:
-    """A newcomer holds five rooms in the head, if each is left once."""
-    rooms = [stop.room for stop in STOPS]
+def test_the_trail_goes_through_five_packages_and_never_back() -> None:
+    """A newcomer holds five packages in the head, if each is left once."""
+    packages = [stop.package for stop in STOPS]
     entered = [
-        room for number, room in enumerate(rooms) if number == 0 or rooms[number - 1] != room
+        package
+        for number, package in enumerate(packages)
+        if number == 0 or packages[number - 1] != package
     ]
 
     assert len(entered) == len(set(entered)) <= 5

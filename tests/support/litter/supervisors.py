@@ -272,8 +272,8 @@ SUPERVISORS: Final = (
         lambda here: [*_unshare("--mount-proc"), *here.program()],
     ),
     Supervisor("unshare with its own /dev/shm and /tmp", "a small sandbox", _private),
-    Supervisor("bwrap --unshare-all", "a sandbox", _bubblewrap),
-    Supervisor("firejail --ipc-namespace", "a sandbox", _firejail),
+    Supervisor("bwrap --unshare-all", "a sandbox, with its own /tmp", _bubblewrap),
+    Supervisor("firejail --ipc-namespace", "a sandbox, without a profile", _firejail),
     Supervisor("`ProcessManager.spawn`", "a program of a host, which ends its tree", _spawn()),
     Supervisor(
         "`ProcessManager.spawn(observe=True)`",
