@@ -241,7 +241,7 @@ def test_why_a_kind_refuses_what_it_knows_is_said() -> None:
 
     with pytest.raises(UnadoptableError) as caught:
         orchestrator.adopt(A, "text")
-    assert str(caught.value) == "no kind adopts a str: it is closed; asked: strict"
+    assert str(caught.value) == "no kind adopts this str: it is closed; asked: strict"
 
 
 @pytest.mark.parametrize("refer", [weakref.ref, weakref.proxy])

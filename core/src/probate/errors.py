@@ -294,7 +294,7 @@ class UnadoptableError(ProbateError, TypeError):
             way_out = "; say how it is given back: adopt(thing, release=thing.close)"
         why = "; ".join(refusals) or safe_repr(resource)
         super().__init__(
-            f"no kind adopts a {type(resource).__qualname__}: {why}; "
+            f"no kind adopts this {type(resource).__qualname__}: {why}; "
             f"asked: {', '.join(kinds) or 'none registered'}{way_out}"
         )
 

@@ -165,7 +165,7 @@ def test_an_object_without_a_repr_is_unadoptable_like_any_other() -> None:
         def __repr__(self) -> str:
             raise RuntimeError("no words")
 
-    with pytest.raises(UnadoptableError, match=r"no kind adopts a .*Mute") as caught:
+    with pytest.raises(UnadoptableError, match=r"no kind adopts this .*Mute") as caught:
         orchestrate(ThingResource()).adopt(PID, Mute())
 
     assert isinstance(caught.value, TypeError)

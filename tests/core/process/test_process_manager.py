@@ -102,7 +102,7 @@ def test_a_bad_name_or_grace_is_refused(manager: ProcessManager) -> None:
 def test_wait_gives_up_after_its_timeout(manager: ProcessManager) -> None:
     """TimeoutError; the process runs on; a later wait gets the account."""
     process = manager.create_process("p")
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"has not ended in 0\.02 seconds"):
         manager.wait(process.pid, timeout=0.02)
 
     assert process.state is ProcessState.RUNNING

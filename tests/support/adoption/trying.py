@@ -119,7 +119,7 @@ def _reason(refusal: Exception, trial: Trial) -> str:
     text = str(refusal)
     if type(trial.thing) is not int:
         text = text.replace(safe_repr(trial.thing), "it")
-    said = re.fullmatch(r"no kind adopts a [\w.]+: (.*); asked: .*", text)
+    said = re.fullmatch(r"no kind adopts this [\w.]+: (.*); asked: .*", text)
     assert said is not None, text
     if text.endswith(_WAY_OUT):
         return UNKNOWN

@@ -209,7 +209,12 @@ class ProcessManager:
         """
         process = self.get(pid)
         check_not_terminating_here(process)
-        return process._result.result(timeout)
+        try:
+            return process._result.result(timeout)
+        except TimeoutError as error:
+            if error.args:
+                raise
+            raise TimeoutError(f"{process!r} has not ended in {timeout} seconds") from None
 
     async def wait_async(self, pid: int | Process) -> CleanupResult:
         """Wait as `wait` does, without blocking the event loop; `asyncio.timeout` bounds it."""
