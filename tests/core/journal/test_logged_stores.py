@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -108,13 +109,14 @@ def test_a_row_that_was_not_written_to_its_end_is_none(store: LoggedStore, tmp_p
     assert rows(tmp_path) == {1: {"number": 1999, "text": _LONG}}
 
 
-def test_a_damaged_log_is_an_error(store: LoggedStore, tmp_path: Path) -> None:
-    """Nothing is made up of what cannot be read."""
+@pytest.mark.parametrize("damage", [b"\xff" * 8, b"s\0\0\0\0"], ids=["nothing", "no JSON"])
+def test_a_damaged_log_is_an_error(store: LoggedStore, tmp_path: Path, damage: bytes) -> None:
+    """Nothing is made up of what cannot be read, or is no row."""
     store.put(1, {"text": "whole"})
     store.close()
     with (tmp_path / "ahead").open("r+b") as file:
         file.seek(12)
-        file.write(b"\xff" * 8)
+        file.write(damage)
 
     with pytest.raises(OSError, match="is damaged"):
         rows(tmp_path)
@@ -135,6 +137,30 @@ LoggedStore(sys.argv[1]).put(1, {"text": "written"})
     )
 
     assert rows(tmp_path) == {1: {"text": "written"}}
+
+
+def test_an_old_log_counts_once(store: LoggedStore, tmp_path: Path) -> None:
+    """Also where there is no room for a new one: what was written since is newer than it."""
+    store.put(1, {"text": "old"})
+    store.put(2, {"text": "old"})
+    store.close()
+    # Somebody has cut it off, behind its rows.
+    os.truncate(tmp_path / "ahead", 4096)
+    program = """
+import sys
+from probate.journal.loggedstore import LoggedStore
+
+store = LoggedStore(sys.argv[1])
+store.put(1, {"text": "new"})
+store.delete(2)
+"""
+    subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        check=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, 1 << 17)),
+    )
+
+    assert rows(tmp_path) == {1: {"text": "new"}}
 
 
 def _end_of(log: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import signal
@@ -394,3 +395,27 @@ def test_a_thread_cannot_pass_for_anothers(tmp_path: Path, name: str) -> None:
 
     assert is_alive
     assert str(stranger.pid) not in str(account.settled)
+
+
+def test_what_a_call_is_given_may_end_where_the_memory_does(tmp_path: Path) -> None:
+    """The call fails, as without anybody who looks on, whom it costs nothing."""
+    source = """
+import ctypes, mmap, os
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+size = mmap.PAGESIZE
+flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+memory = libc.mmap(None, ctypes.c_size_t(2 * size), mmap.PROT_READ, flags, -1, ctypes.c_long(0))
+libc.munmap(ctypes.c_void_p(memory + size), ctypes.c_size_t(size))
+# openat2(2), with a `struct open_how` of which four bytes are there.
+how = ctypes.c_void_p(memory + size - 4)
+libc.syscall(ctypes.c_long(437), -100, b"/dev/shm/none", how, ctypes.c_size_t(24))
+os.write(1, os.strerror(ctypes.get_errno()).encode() + b"\\n")
+"""
+    with RunFront(sys.executable, "-c", source, state=tmp_path) as front:
+        assert front.line() == os.strerror(errno.EFAULT)
+        account = front.account()
+
+        assert account.is_empty
+        assert len(front.keepers) == 1

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import re
+import resource
+import select
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +19,14 @@ from typing import TYPE_CHECKING
 import pytest
 import run_surroundings
 import run_things
-from run_fronts import RunFront, wait_for_end, wait_until
+from run_fronts import PATIENCE, RunFront, wait_for_end, wait_until
 from run_things import THINGS, is_there
 
-from probate import ProcessManager
+from probate import ObservationUnavailableError, ProcessManager
+from probate.run.apart import start_apart
+from probate.run.facts import RunFacts, SharedPage
+from probate.run.messages import receive
+from probate.run.options import RunOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -232,6 +240,97 @@ def test_it_goes_on_when_its_keeper_was_killed(manager: ProcessManager, spawn: S
 
     assert not is_there(first)
     assert [note for note in notes if "another one has taken over" in note]
+
+
+def test_it_goes_on_where_standard_streams_are_closed(tmp_path: Path, name: str) -> None:
+    """Nothing that another keeper is given has their numbers, which mean another thing to it."""
+    script = f"""
+import os, signal, subprocess, sys, time
+sys.path[:0] = [{SUPPORT!r}, {str(Path(__file__).parent)!r}]
+from probate import ProcessManager
+from test_observed import MAKES, keepers
+
+told = os.dup(1)
+manager = ProcessManager.builder().build()
+process = manager.spawn(
+    [sys.executable, "-c", MAKES, {name!r}, "shm"],
+    observe=True,
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+)
+process.stdout.readline()
+os.closerange(0, 3)
+(keeper,) = keepers()
+os.kill(keeper, signal.SIGKILL)
+while keepers() in ([], [keeper]):
+    time.sleep(0.01)
+process.send_signal(signal.SIGKILL)
+for note in manager.wait(process).notes:
+    os.write(told, note.splitlines()[-1].encode() + b"\\n")
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PROBATE_STATE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    gone, taken = ran.stdout.splitlines()
+
+    assert gone.endswith(f"gave back what it had left by name: shared memory {name}")
+    assert taken.endswith("the keeper was killed; another one has taken over")
+
+
+def test_nothing_is_left_of_a_start_for_which_descriptors_are_short(
+    manager: ProcessManager,
+) -> None:
+    """However many there are: neither a descriptor nor a keeper."""
+
+    def spawn_with(free: int) -> bool:
+        used = {int(each.name) for each in Path("/proc/self/fd").iterdir()}
+        unused = (number for number in itertools.count() if number not in used)
+        limit = next(itertools.islice(unused, free, None))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+        try:
+            process = manager.spawn(["true"], observe=True)
+        except (OSError, ObservationUnavailableError):
+            return False
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+        manager.wait(process)
+        return True
+
+    def numbers() -> set[str]:
+        gc.collect()
+        return {each.name for each in Path("/proc/self/fd").iterdir()}
+
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    manager.wait(manager.spawn(["true"], observe=True))
+    before = numbers()
+    for free in itertools.count():
+        was_started = spawn_with(free)
+        wait_until(lambda: numbers() <= before, f"with {free} descriptors, some are left")
+        if was_started:
+            break
+
+    assert keepers() == []
+
+
+def test_a_keeper_whose_front_gives_up_ends() -> None:
+    """It has been started, but nothing that it looks on at: the front lives, and has others."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    joining = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    page = SharedPage.in_file()
+    front = os.pidfd_open(os.getpid())
+    with ours, theirs, joining, contextlib.closing(page):
+        start_apart(
+            theirs, joining, front, RunFacts.of_this_process(RunOptions(("none",))), page, -1
+        )
+        _, (keeper,) = receive(ours)
+    os.close(front)
+    with open(keeper) as pidfd:
+        assert select.select([pidfd], [], [], PATIENCE)[0]
 
 
 def host(name: str, *things: Callable[[str], str]) -> list[str]:

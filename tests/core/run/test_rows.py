@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from probate.journal.folders import HEADER, LOCK, write_json
+from probate.journal.loggedstore import LoggedStore
 from probate.journal.notice import Notice
 from probate.journal.pinned import name_asked_for
 from probate.run import rows as module
@@ -13,8 +17,6 @@ from probate.run.rows import RunRows
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_what_is_not_there_is_let_go_of_when_its_call_has_surely_returned(
@@ -41,3 +43,18 @@ def test_what_is_not_there_is_let_go_of_when_its_call_has_surely_returned(
         rows.look()
 
     assert names == [str(tmp_path / "late"), str(tmp_path / "there")]
+
+
+@pytest.mark.parametrize("row", [["no row"], {"owner": 1}, {"owner": 1, "notice": 1}])
+def test_nobody_goes_on_with_what_cannot_be_read(tmp_path: Path, row: Any) -> None:
+    """It is an error that is expected: one that is not would end each keeper that takes over."""
+    write_json(tmp_path / HEADER, {})
+    (tmp_path / LOCK).touch()
+    store = LoggedStore(str(tmp_path))
+    store.put(1, row)
+    store.close()
+    rows = RunRows()
+
+    with pytest.raises(ValueError, match="its rows cannot be read"):
+        rows.take_over(tmp_path)
+    assert rows.folder is None

@@ -13,6 +13,7 @@ import marshal
 import mmap
 import os
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
 if TYPE_CHECKING:
@@ -35,13 +36,13 @@ _END: Final = bytes(_LENGTH.size)
 
 @final
 class AheadLog:
-    """The log in the folder of a store. For one thread at a time.
+    """A new log in the folder of a store. For one thread at a time.
 
-    Raises OSError where there is no room for it.
+    Raises OSError where there is no room for it, or if there is one.
     """
 
     def __init__(self, folder: str) -> None:
-        fd = os.open(_path(folder), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fd = os.open(_path(folder), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             # What has no room on the disk would be a SIGBUS when it is written to.
             os.posix_fallocate(fd, 0, _SIZE)
@@ -93,9 +94,16 @@ def read_ahead(folder: str) -> Iterator[tuple[int, bytes | None]]:
         try:
             # The store is its reader's own; another's is read in a process of that user.
             row = marshal.loads(log[at - length + 1 : at]) if length > 1 else None  # noqa: S302
-        except (EOFError, ValueError, TypeError) as error:
+            text = None if row is None else json.dumps(row).encode()
+        except (EOFError, ValueError, TypeError, RecursionError) as error:
             raise OSError(f"the log in {folder} is damaged: {error}") from error
-        yield number, None if row is None else json.dumps(row).encode()
+        yield number, text
+
+
+def remove_ahead(folder: str) -> None:
+    """Remove the log in a folder, all of which is in the store. Raises OSError."""
+    with suppress(FileNotFoundError):
+        os.unlink(_path(folder))  # noqa: PTH108  a string
 
 
 def _path(folder: str) -> str:

@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from typing import Any, Final, final
 
-from probate.journal.ahead import AheadLog, read_ahead
+from probate.journal.ahead import AheadLog, read_ahead, remove_ahead
 from probate.journal.store import Store, above_standard_streams
 
 
@@ -24,9 +24,10 @@ class LoggedStore:
         self._ahead: dict[int, dict[str, Any] | None] = {}
         self._log: AheadLog | None = None
         self._store.write_all(dict(read_ahead(folder)))
+        # If no new one can be made, what stands there would count again, as newer than the store.
+        remove_ahead(folder)
         with suppress(OSError), above_standard_streams():
             self._log = AheadLog(folder)
-            self._log.clear()
 
     def put(self, number: int, row: dict[str, Any]) -> None:
         """Write a row of JSON values; it is there for whoever comes after when this has returned.

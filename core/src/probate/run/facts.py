@@ -81,8 +81,12 @@ class SharedPage:
     def in_file(cls) -> Self:
         """Make one that is that of a file, which is in memory alone. Raises OSError."""
         fd = os.memfd_create("probate-run")
-        os.ftruncate(fd, _SIZE)
-        return cls(fd)
+        try:
+            os.ftruncate(fd, _SIZE)
+            return cls(fd)
+        except BaseException:
+            os.close(fd)
+            raise
 
     def close(self) -> None:
         """Let go of it."""

@@ -46,7 +46,6 @@ class Keeper:
         """`is_apart` says that this process is a host, of which nothing is to be forked."""
         self._facts = facts
         self._is_apart = is_apart
-        self._page = SharedPage.in_file() if is_apart else SharedPage()
         self._channel: socket.socket | None = None
         #: Refers to the keeper's OS process: readable when that has died.
         self.pidfd = -1
@@ -57,7 +56,14 @@ class Keeper:
         #: What has started, as the keeper was told: its pid, and our pidfd of it.
         self._command: tuple[int, int] | None = None
         self._notes: list[str] = []
-        self._from_child, self._to_front = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._page = SharedPage.in_file() if is_apart else SharedPage()
+        try:
+            self._from_child, self._to_front = socket.socketpair(
+                socket.AF_UNIX, socket.SOCK_SEQPACKET
+            )
+        except BaseException:
+            self._page.close()
+            raise
         #: A duplicate of the listener, for as long as somebody may make calls that are held.
         self._listener = -1
 
@@ -159,15 +165,22 @@ class Keeper:
         """Start a new keeper in the place of one that has died; tell whether there is one again."""
         if not self._is_over():
             return True
+        # Late: no command needs it.
+        from probate.journal.store import above_standard_streams
+
+        with suppress(OSError):
+            self._hear_last()
         self._close()
         try:
-            if self._joining is not None:
-                self._launch(self._joining)
-            elif not self._has_joined(self._joining_name):
-                raise KeeperNotStartedError("the keeper of the run that this one is in has died")
+            # What it is given has numbers there that are not these, which may be closed here.
+            with above_standard_streams():
+                if self._joining is not None:
+                    self._launch(self._joining)
+                elif not self._has_joined(self._joining_name):
+                    raise KeeperNotStartedError("the keeper of the run around this one has died")
             if self._command is not None:
                 self._tell({"started": self._command[0]}, self._command[1])
-        except KeeperNotStartedError as error:
+        except (KeeperNotStartedError, OSError) as error:
             self._notes.append(str(error))
             return False
         self._notes.append("the keeper was killed; another one has taken over")
@@ -196,11 +209,10 @@ class Keeper:
         is_to_join = outer is not None and self._facts.options.observe != "none"
         if is_to_join and self._has_joined(str(outer)):
             return
-        joining = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._joining = joining = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # It has no path: nothing is left of it, whoever is killed.
         joining.bind(f"\0{self._joining_name}")
         joining.listen()
-        self._joining = joining
         self._launch(joining)
 
     def _has_joined(self, name: str) -> bool:
@@ -213,7 +225,7 @@ class Keeper:
                 raise PermissionError("the run that this one is in is another user's")
             send_with_self(channel, {"join": self._facts.to_json()})
             message, descriptors = receive(channel)
-            if not message.get("observes"):
+            if not message.get("observes") or not descriptors:
                 raise OSError("nobody looks on there")
         except OSError:
             # What follows is as in no other run: the kernel says why nobody may look on.
@@ -228,8 +240,8 @@ class Keeper:
 
     def _launch(self, joining: socket.socket) -> None:
         """Start a keeper, and wait until it is ready. Raises KeeperNotStartedError."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         own = os.pidfd_open(self._facts.front)
+        ours: socket.socket | None = None
         start = _fork_keeper
         if self._is_apart:
             # Late: no command needs what it imports.
@@ -237,6 +249,7 @@ class Keeper:
 
             start = start_apart
         try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 start(theirs, joining, own, self._facts, self._page, self._listener)
             if self._facts.options.observe != "none":
@@ -247,7 +260,8 @@ class Keeper:
             if not message or not descriptors:
                 raise OSError(str(message.get("problem", "it ended at once")))
         except OSError as error:
-            ours.close()
+            if ours is not None:
+                ours.close()
             raise KeeperNotStartedError(
                 f"no keeper could be started ({error}), and nobody would settle what the command "
                 "leaves: try again, or start it without probate run"
@@ -277,14 +291,31 @@ class Keeper:
                 message, descriptors = receive(channel)
                 if not message:
                     raise OSError("the keeper has died")
-                if "problem" in message:
-                    self._notes.append(f"the keeper has failed: {message['problem']}")
+                self._note_problem(message)
                 if "account" in message:
-                    account = RunAccount.from_json(read_text(descriptors[0]))
+                    account = RunAccount()
+                    if descriptors:
+                        account = RunAccount.from_json(read_text(descriptors[0]))
+                    else:
+                        self._notes.append("no descriptor was free to hear what became of it")
                     self._close()
                     return account._replace(notes=(*self._notes, *account.notes))
             elif self.pidfd in events:
                 raise OSError("the keeper has died")
+
+    def _hear_last(self) -> None:
+        """Note what a keeper that has died says of it. Raises OSError."""
+        while (channel := self._channel) is not None and is_readable(channel.fileno()):
+            message, descriptors = receive(channel)
+            for fd in descriptors:
+                os.close(fd)
+            if not message:
+                break
+            self._note_problem(message)
+
+    def _note_problem(self, message: dict[str, Any]) -> None:
+        if "problem" in message:
+            self._notes.append(f"the keeper has failed: {message['problem']}")
 
     def _tell(self, message: dict[str, Any], *descriptors: int) -> None:
         # Should it have died, whoever polls its pidfd starts another one.

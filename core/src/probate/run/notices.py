@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import struct
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -162,8 +163,8 @@ def attempt_of(held: Held) -> Attempt | None:
     call, folder, path_at, flags_at = _PATHS[held.call]
     flags = arguments[flags_at] & 0xFFFFFFFF if flags_at is not None else 0
     if held.call == "openat2":
-        # `struct open_how` begins with the flags.
-        (flags,) = struct.unpack("=Q", _memory(tid, arguments[2], 8))
+        # `struct open_how` begins with the flags; where its memory ends, there are fewer bytes.
+        flags = int.from_bytes(_memory(tid, arguments[2], 8), sys.byteorder)
         if not flags & os.O_CREAT or not flags & (os.O_EXCL | os.O_NOFOLLOW):
             return None
     number = _CURRENT_FOLDER if folder is None else ctypes.c_int(arguments[folder]).value

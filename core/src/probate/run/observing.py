@@ -97,7 +97,9 @@ class Observation:
     def started(self, os_pid: int, pidfd: int) -> None:
         """Tell the keeper that the program runs, as this OS process."""
         if self._keeper is not None:
-            self._keeper.started(os_pid, pidfd)
+            # They may be closed here.
+            with above_standard_streams():
+                self._keeper.started(os_pid, pidfd)
             self._watch(self._keeper)
 
     def settle(self, returncode: int | None) -> list[str]:
@@ -110,6 +112,8 @@ class Observation:
             if (keeper := self._keeper) is None:
                 return []
             self._unwatch()
+            # To hear of it takes a descriptor, of which there may be no more.
+            self._close_failure()
             try:
                 return list(_said_of(keeper.ended(_status_of(returncode))))
             finally:
@@ -125,6 +129,9 @@ class Observation:
         if self._keeper is not None:
             self._keeper.close()
             self._keeper = None
+        self._close_failure()
+
+    def _close_failure(self) -> None:
         for fd in self._failure:
             if fd >= 0:
                 os.close(fd)

@@ -22,7 +22,7 @@ from probate.journal.handles import pid_namespace, seconds_since_boot
 from probate.journal.header import header_of
 from probate.journal.loggedstore import LoggedStore
 from probate.journal.made import identity_of, is_there
-from probate.journal.notice import FOLDERS, NOTICE, Notice
+from probate.journal.notice import FOLDERS, Notice
 from probate.journal.store import read_rows
 from probate.system.osprocess import start_time_of
 
@@ -115,19 +115,29 @@ class RunRows:
 
     def take_over(self, folder: Path) -> None:
         """Go on with the store of a keeper that has died. Raises OSError, ValueError."""
+        # Before anything is done: no later keeper would do better with what cannot be read.
+        header = read_json(folder / HEADER)
         found = [(number, json.loads(row)) for number, row in read_rows(str(folder))]
+        try:
+            owners = {number: row for number, row in found if "process" in row}
+            rows = {
+                number: _Row(row["owner"], Notice.from_row(row))
+                for number, row in found
+                if number not in owners
+            }
+            by_name = {
+                row.notice.name: number
+                for number, row in rows.items()
+                if "born_since" in row.notice.identity or row.notice.call == "mq_open"
+            }
+        except (LookupError, TypeError) as error:
+            raise ValueError(f"its rows cannot be read: {error}") from error
         self._use(folder)
-        for number, row in found:
-            if NOTICE in row:
-                notice = Notice.from_row(row)
-                self._rows[number] = _Row(row["owner"], notice)
-                if "born_since" in notice.identity or notice.call == "mq_open":
-                    self._by_name[notice.name] = number
-                self._look_later(number)
-            else:
-                self._owners[number] = row
+        self.header = header
+        self._owners, self._rows, self._by_name = owners, rows, by_name
         self._numbers = itertools.count(max((number for number, _ in found), default=0) + 1)
-        self.header = read_json(folder / HEADER)
+        for number in rows:
+            self._look_later(number)
 
     def owner(self, name: str, key: str) -> int:
         """Return the number of the row of the command that has this key; it is noted if new."""

@@ -137,6 +137,9 @@ class Serving:
         if not message:
             # Its end is closed: if it lives, it has become another program.
             self._forget(run.channel.fileno())
+            if not run.command:
+                # Or could not start any.
+                self._settle(run, None)
         elif "ended" in message:
             self._forget(run.front)
             self._settle(run, message["ended"])

@@ -210,14 +210,19 @@ class _Gate:
     """Keeps a forked child from executing its program until it is opened."""
 
     def __init__(self) -> None:
+        ends: list[int] = []
         pipe = os.pipe()
         try:
-            self._out, self._in = (
-                fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE) for fd in pipe
-            )
+            for fd in pipe:
+                ends.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE))  # noqa: PERF401  all that there are are closed
+        except OSError:
+            for fd in ends:
+                os.close(fd)
+            raise
         finally:
             for fd in pipe:
                 os.close(fd)
+        self._out, self._in = ends
 
     def wait(self) -> None:
         """Wait, in the child; end it if the gate is closed unopened."""
