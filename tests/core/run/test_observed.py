@@ -370,6 +370,45 @@ def test_within_a_run_it_joins(tmp_path: Path, name: str) -> None:
         assert account.notes == ()
 
 
+def test_what_has_joined_a_run_and_ended_costs_its_keeper_nothing(tmp_path: Path) -> None:
+    """However many programs a host spawns within it."""
+    script = """
+import sys
+from probate import ProcessManager
+
+manager = ProcessManager.builder().build()
+asked = open(int(sys.argv[1]))
+while asked.readline():
+    manager.wait(manager.spawn(["true"], observe=True))
+    print("ended", flush=True)
+"""
+    reading, writing = os.pipe()
+    command = [sys.executable, "-c", script, str(reading)]
+    with (
+        open(writing, "w", buffering=1) as asked,
+        RunFront(*command, state=tmp_path, pass_fds=[reading]) as front,
+    ):
+        os.close(reading)
+
+        def spawn() -> None:
+            asked.write("\n")
+            assert front.line() == "ended"
+
+        def count() -> int:
+            found = []
+            for each in Path(f"/proc/{front.keeper}/fd").iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    found.append(os.readlink(each))
+            return found.count("anon_inode:[eventfd]")
+
+        spawn()
+        first = count()
+        for _ in range(4):
+            spawn()
+
+        wait_until(lambda: count() <= first + 1)
+
+
 def test_a_run_within_it_joins(
     manager: ProcessManager, tmp_path: Path, name: str, place: Path
 ) -> None:

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from probate.journal.ahead import read_ahead
 from probate.journal.folders import HEADER, LOCK, write_json
 from probate.journal.loggedstore import LoggedStore
 from probate.journal.notice import Notice
 from probate.journal.pinned import name_asked_for
 from probate.run import rows as module
+from probate.run.ending import end_run
+from probate.run.facts import RunFacts
+from probate.run.options import RunOptions
 from probate.run.rows import RunRows
+from probate.run.served import ServedRun
+from probate.run.watching import Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+
+@pytest.fixture
+def often() -> Iterator[None]:
+    """Threads take turns often, so that they meet."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
 
 
 def test_what_is_not_there_is_let_go_of_when_its_call_has_surely_returned(
@@ -43,6 +64,80 @@ def test_what_is_not_there_is_let_go_of_when_its_call_has_surely_returned(
         rows.look()
 
     assert names == [str(tmp_path / "late"), str(tmp_path / "there")]
+
+
+def test_what_another_command_is_about_to_make_is_not_let_go_of(tmp_path: Path) -> None:
+    """When all of a command is looked for, since it has ended, others' calls are under way."""
+    rows = RunRows()
+    one, other = (rows.owner("command", key) for key in ("one", "other"))
+    for owner in (one, other):
+        path = str(tmp_path / f"{owner}")
+        identity = {**name_asked_for(path), "uid": os.geteuid()}
+        rows.intend(owner, Notice("open", os.getpid(), path, identity, os.O_EXCL, True), tid=owner)
+    rows.look_last(one)
+
+    assert [len(rows.of(owner)) for owner in (one, other)] == [1, 2]
+
+
+def test_rows_are_written_by_several_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, often: None
+) -> None:
+    """Those who serve, and those who settle runs within the run: the log has all of each."""
+    monkeypatch.setenv("PROBATE_STATE", str(tmp_path))
+    rows = RunRows()
+    rows.open(os.getpid())
+    assert rows.folder is not None
+
+    def write(number: int) -> None:
+        for turn in range(100):
+            owner = rows.owner("x" * number, f"{number} {turn}")
+            rows.mark_ended(owner)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    # What each number has last: so few do not fill the log.
+    logged = dict(read_ahead(str(rows.folder)))
+    rows.close()
+    found = [json.loads(row) for row in logged.values() if row is not None]
+
+    assert sorted(row["process"]["key"] for row in found) == sorted(
+        f"{number} {turn}" for number in range(4) for turn in range(100)
+    )
+    assert all(row["ended"] for row in found)
+
+
+def test_runs_within_a_run_give_back_at_once(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch, often: None
+) -> None:
+    """Each on a thread of its own, from one folder: none is in the way of another."""
+    monkeypatch.setenv("PROBATE_STATE", str(tmp_path))
+    runs = [_served(number) for number in range(4)]
+    watch = Watch(runs[0])
+    watch.open("")
+    ready = threading.Barrier(len(runs))
+
+    def make_and_end(run: ServedRun) -> list[str]:
+        path = str(place / run.facts.nonce)
+        identity = {**name_asked_for(path), "uid": os.geteuid()}
+        watch.rows.intend(run.owner, Notice("mknod", os.getpid(), path, identity), tid=run.owner)
+        os.mkfifo(path)
+        ready.wait()
+        return [each.outcome for each in end_run(run, [], lambda: watch, None).settled]
+
+    for run in runs:
+        watch.add(run)
+    with ThreadPoolExecutor(len(runs)) as pool:
+        for _ in range(10):
+            assert [*pool.map(make_and_end, runs)] == [["released"]] * len(runs)
+    watch.rows.close()
+    for run in runs:
+        run.close()
+
+
+def _served(number: int) -> ServedRun:
+    """A run of which nobody is, as its keeper has it."""
+    facts = RunFacts.of_this_process(RunOptions((f"command {number}",), grace=0))
+    return ServedRun(socket.socket(socket.AF_UNIX), os.pidfd_open(os.getpid()), facts)
 
 
 @pytest.mark.parametrize("row", [["no row"], {"owner": 1}, {"owner": 1, "notice": 1}])

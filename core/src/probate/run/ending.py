@@ -56,11 +56,12 @@ def end_run(
         rows.drop_processes(run.owner)
         if _has_ended_by_itself(status):
             rows.mark_ended(run.owner)
-        rows.look(at_all=True)
+        rows.look_last(run.owner)
         rows.drop_gone()
         found = rows.of(run.owner)
         if len(found) > 1:
-            things += _settle(watch, found, run.facts.options.settle, is_saved=status is None)
+            with watch.giving_back:
+                things += _settle(watch, found, run.facts.options.settle, is_saved=status is None)
         if rows.problem:
             run.note(f"not all was noted in the journal: {rows.problem}")
     things += things_held(held, (row["notice"][2] for _, row in found if "notice" in row))

@@ -158,6 +158,7 @@ class Keeper:
                 self._close()
         tree = self._facts.tree()
         settled = tree.end(0)
+        tree.close()
         self._notes.append("what was made by a name is left: `probate sweep` settles it")
         return RunAccount(tuple(settled), tuple(self._notes))
 

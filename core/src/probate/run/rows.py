@@ -141,13 +141,14 @@ class RunRows:
 
     def owner(self, name: str, key: str) -> int:
         """Return the number of the row of the command that has this key; it is noted if new."""
-        for number, row in self._owners.items():
-            if row["process"]["key"] == key:
-                return number
-        number = next(self._numbers)
-        self._owners[number] = {"process": {"pid": number, "name": name, "key": key}}
-        self._put(number, self._owners[number])
-        return number
+        with self._lock:
+            for number, row in self._owners.items():
+                if row["process"]["key"] == key:
+                    return number
+            number = next(self._numbers)
+            self._owners[number] = {"process": {"pid": number, "name": name, "key": key}}
+            self._put(number, self._owners[number])
+            return number
 
     def hand_over(self, owner: int, to: int) -> None:
         """Have all that a command has made be another's."""
@@ -159,8 +160,9 @@ class RunRows:
 
     def mark_ended(self, owner: int) -> None:
         """Note that a command has ended by itself: its data is left, whoever settles."""
-        self._owners[owner]["ended"] = True
-        self._put(owner, self._owners[owner])
+        with self._lock:
+            self._owners[owner]["ended"] = True
+            self._put(owner, self._owners[owner])
 
     def has_things(self, *, older_than: float = 0.0) -> bool:
         """Tell whether there are rows of others than processes, of so many seconds at least."""
@@ -173,7 +175,9 @@ class RunRows:
 
     def has_command(self, owner: int) -> bool:
         """Tell whether it is noted which OS process a command is."""
-        return any(row.owner == owner and row.notice.call == "exec" for row in self._rows.values())
+        with self._lock:
+            rows = self._rows.values()
+            return any(row.owner == owner and row.notice.call == "exec" for row in rows)
 
     def intend(self, owner: int, notice: Notice, *, tid: int = 0, is_noted: bool = True) -> None:
         """Note what is about to be made; or what was, if it is known for certain.
@@ -221,12 +225,12 @@ class RunRows:
         """When something is to be looked for, by time.monotonic(); infinity for never."""
         return self._due[0][0] if self._due else float("inf")
 
-    def look(self, *, at_all: bool = False) -> None:
-        """Look for some of what is due; or for all that is not confirmed yet."""
+    def look(self) -> None:
+        """Look for some of what is due."""
         with self._lock:
             now = time.monotonic()
             count = 0
-            while self._due and (at_all or (self._due[0][0] <= now and count < _AT_A_TIME)):
+            while self._due and self._due[0][0] <= now and count < _AT_A_TIME:
                 _, number = heapq.heappop(self._due)
                 count += 1
                 if (row := self._rows.get(number)) is None:
@@ -234,11 +238,19 @@ class RunRows:
                 row.is_waiting = False
                 if row.notice.state == "confirmed":
                     continue
-                if row.since + _LOOKS[row.looks] > now and not at_all:
+                if row.since + _LOOKS[row.looks] > now:
                     # Its name has been given again since.
                     self._look_later(number)
                 else:
-                    self._confirm(number, row, is_last=at_all)
+                    self._confirm(number, row)
+
+    def look_last(self, owner: int) -> None:
+        """Look for all of a command that is not confirmed yet: none of its calls is under way."""
+        with self._lock:
+            for number, row in list(self._rows.items()):
+                # Others' may be made yet.
+                if row.owner == owner and row.notice.state != "confirmed":
+                    self._confirm(number, row, is_last=True)
 
     def drop_gone(self) -> None:
         """Let go of what has gone again."""
@@ -302,7 +314,7 @@ class RunRows:
             row.is_waiting = True
             heapq.heappush(self._due, (row.since + _LOOKS[row.looks], number))
 
-    def _confirm(self, number: int, row: _Row, *, is_last: bool) -> None:
+    def _confirm(self, number: int, row: _Row, *, is_last: bool = False) -> None:
         try:
             found = identity_of(row.notice)
         except OSError:

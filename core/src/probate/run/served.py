@@ -50,5 +50,6 @@ class ServedRun:
     def close(self) -> None:
         """Let go of it."""
         self.channel.close()
+        self.tree.close()
         for fd in (self.front, self.done):
             os.close(fd)

@@ -142,6 +142,13 @@ class RunTree:
         """End the grace; from any thread."""
         os.eventfd_write(self._impatience, 1)
 
+    def close(self) -> None:
+        """Let go of it, when it has ended."""
+        for member in self._members.values():
+            member.close()
+        self._members.clear()
+        os.close(self._impatience)
+
     # -- who -----------------------------------------------------------------
 
     def _is_marked(self, os_pid: int, seen: _Seen) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -42,7 +43,7 @@ _UNREAD: Final = (
 
 @final
 class Watch:
-    """Takes note of what a tree is about to make. For one thread, but for `rows`."""
+    """Takes note of what a tree is about to make. For one thread, but for `rows` and the lock."""
 
     def __init__(self, main: ServedRun) -> None:
         self._main = main
@@ -50,6 +51,8 @@ class Watch:
         self._inner: dict[int, ServedRun] = {}
         self._temporary = temporary_folders()
         self.rows = RunRows()
+        #: Held by whoever gives back: all of one keeper do that by the same folders.
+        self.giving_back = threading.Lock()
         self.listener: Listener | None = None
         #: Whether it was looked for what dead hosts have left.
         self.has_swept = False
