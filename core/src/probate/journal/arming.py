@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self, final
 from probate.journal.reaper import MOST_BYTES
 from probate.system.deathwatch import death_watch
 from probate.system.descriptor import OwnedDescriptor
+from probate.system.peer import receive_fds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -146,7 +147,7 @@ def _introduce(connection: socket.socket, starter: subprocess.Popen[bytes]) -> i
     own_pidfd = os.pidfd_open(os.getpid())
     try:
         socket.send_fds(connection, [b"!"], [own_pidfd])
-        answer, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+        answer, descriptors = receive_fds(connection, 1, 1)
     except OSError:
         starter.kill()
         starter.wait()

@@ -8,6 +8,8 @@ import select
 import socket
 from typing import Any, Final
 
+from probate.system.peer import receive_fds
+
 #: The most bytes of a message, and the most descriptors.
 _MOST_BYTES: Final = 1 << 14
 _MOST_DESCRIPTORS: Final = 4
@@ -36,10 +38,7 @@ def is_readable(fd: int) -> bool:
 
 def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Receive a message; one without anything at the end. Raises OSError, also for nonsense."""
-    text, descriptors, _, _ = socket.recv_fds(channel, _MOST_BYTES, _MOST_DESCRIPTORS)
-    for fd in descriptors:
-        # Python's function takes flags, such as MSG_CMSG_CLOEXEC, and does not heed them.
-        os.set_inheritable(fd, False)
+    text, descriptors = receive_fds(channel, _MOST_BYTES, _MOST_DESCRIPTORS)
     if not text:
         return {}, descriptors
     try:

@@ -15,7 +15,7 @@ ownsignals.py  signals of this process: checked, blocked over a fork, their defa
 wakeup.py      the number that signals are written to, given up
 blocked.py     in which numbers other threads are blocked
 sharing.py     who else has a socket open
-peer.py        who is at the other end of a unix socket
+peer.py        who is at the other end of a unix socket, and descriptors from there
 subreaper.py   orphans come to us
 mapdescriptor.py  MapDescriptor: the number that an mmap.mmap keeps to itself
 filemaps.py    which files an OS process has mapped
