@@ -204,8 +204,8 @@ class _ProcFile(FileIO):
 
     __slots__ = ()
 
-    def __del__(self) -> None:
-        self.close()
+    #: Not of Python: an exception that a signal handler raises in there would be lost.
+    __del__ = FileIO.close
 
 
 def read_proc(path: str) -> bytes:
