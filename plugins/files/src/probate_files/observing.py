@@ -6,13 +6,14 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from probate import ResourceRecord
 from probate.system import is_on_mqueue, links_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import psutil
+
+    from probate import ResourceRecord
 
 _NAMES: Final = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO"}
 
@@ -22,6 +23,9 @@ _SHARED_MEMORY: Final = "/dev/shm/"  # noqa: S108  compared
 
 def observe(process: psutil.Process) -> Iterator[ResourceRecord]:
     """Tell of files, folders and FIFOs that have a path, or had one, each with its number there."""
+    # Not before: the module of records brings pydantic along, which takes long.
+    from probate import ResourceRecord
+
     for number, path in links_of(str(process.pid)):
         if not path.startswith("/"):
             continue

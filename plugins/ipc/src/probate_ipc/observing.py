@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probate import ResourceRecord
 from probate.system import file_maps, is_on_mqueue, links_of
 
 if TYPE_CHECKING:
@@ -15,12 +14,17 @@ if TYPE_CHECKING:
 
     import psutil
 
+    from probate import ResourceRecord
+
 
 def observe(process: psutil.Process) -> Iterator[ResourceRecord]:
     """Tell of pipes, POSIX message queues, and named POSIX semaphores.
 
     SysV queues and semaphores are nobody's: the kernel does not know who uses them (sysvipc(7)).
     """
+    # Not before: the module of records brings pydantic along, which takes long.
+    from probate import ResourceRecord
+
     for number, link in links_of(str(process.pid)):
         if link.startswith("pipe:"):
             text = f"pipe {link.removeprefix('pipe:')}"

@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from probate import ResourceRecord
 from probate.system import file_maps, links_of
 
 if TYPE_CHECKING:
@@ -15,12 +14,17 @@ if TYPE_CHECKING:
 
     import psutil
 
+    from probate import ResourceRecord
+
 #: Where the C library makes shared memory (shm_overview(7)).
 _FOLDER: Final = "/dev/shm/"  # noqa: S108  compared
 
 
 def observe(process: psutil.Process) -> Iterator[ResourceRecord]:
     """Tell of POSIX and SysV shared memory, by name or id; opened and not mapped by number, too."""
+    # Not before: the module of records brings pydantic along, which takes long.
+    from probate import ResourceRecord
+
     mapped: set[int] = set()
     for each in file_maps(process.pid):
         if each.sort == "SysV segment":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from probate import ResourceRecord
 from probate.system import file_maps
 
 if TYPE_CHECKING:
@@ -12,9 +11,14 @@ if TYPE_CHECKING:
 
     import psutil
 
+    from probate import ResourceRecord
+
 
 def observe(process: psutil.Process) -> Iterator[ResourceRecord]:
     """Tell of shared maps of files, and of anonymous ones; private ones are libraries, mostly."""
+    # Not before: the module of records brings pydantic along, which takes long.
+    from probate import ResourceRecord
+
     for each in file_maps(process.pid):
         if each.is_shared and each.sort == "file":
             how = "to be written to" if each.is_writable else "to be read"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from probate import ResourceRecord
 from probate.system import start_time_of
 from probate_processes.accounting import describe
 from probate_processes.procfs import children_of
@@ -14,9 +13,14 @@ if TYPE_CHECKING:
 
     import psutil
 
+    from probate import ResourceRecord
+
 
 def observe(process: psutil.Process) -> Iterator[ResourceRecord]:
     """Tell of its children, dead ones that it has not waited for included."""
+    # Not before: the module of records brings pydantic along, which takes long.
+    from probate import ResourceRecord
+
     for os_pid in children_of(process.pid):
         try:
             start_time = start_time_of(os_pid)

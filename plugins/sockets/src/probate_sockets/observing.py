@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from probate import ResourceRecord
 from probate.system import links_of
 from probate_sockets.nettables import descriptions
 
@@ -13,11 +12,16 @@ if TYPE_CHECKING:
 
     import psutil
 
+    from probate import ResourceRecord
+
 _SOCKET: Final = "socket:"
 
 
 def observe(process: psutil.Process) -> Iterator[ResourceRecord]:
     """Tell of sockets, each with its number there; of those of few families, no more than that."""
+    # Not before: the module of records brings pydantic along, which takes long.
+    from probate import ResourceRecord
+
     links = [each for each in links_of(str(process.pid)) if each[1].startswith(_SOCKET)]
     known = descriptions(str(process.pid)) if links else {}
     for number, link in links:
