@@ -19,6 +19,7 @@ from probate.errors import RefusedResourceError
 from probate.journal.bound import bound_sockets, device_of_sockets
 from probate.journal.handles import boot_id, network_namespace
 from probate.journal.mounts import mounts
+from probate.system.numbers import links_of
 from probate.system.osprocess import read_proc
 
 if TYPE_CHECKING:
@@ -176,12 +177,11 @@ def _others() -> Iterator[int]:
 
 def _paths_of(os_pid: int) -> Iterator[str]:
     """Yield what an OS process is in, runs and has open, by the paths it has now."""
-    links = ["cwd", "root", "exe"]
-    with suppress(OSError):
-        links += [f"fd/{number}" for number in os.listdir(f"/proc/{os_pid}/fd")]  # noqa: PTH208  as above
-    for link in links:
+    for link in ("cwd", "root", "exe"):
         with suppress(OSError):
             yield os.readlink(f"/proc/{os_pid}/{link}")
+    for _, path in links_of(os_pid):
+        yield path
 
 
 def _mount_points() -> list[str]:

@@ -21,7 +21,7 @@ def path_of(fd: int) -> str:
         return ""
 
 
-def links_of(process: str) -> Iterator[tuple[str, str]]:
+def links_of(process: int | str) -> Iterator[tuple[str, str]]:
     """Yield the descriptors of a process, and what each is; none if it may not be looked into."""
     folder = f"/proc/{process}/fd"
     for number in listed(folder):

@@ -26,7 +26,7 @@ def observe(process: psutil.Process) -> Iterator[ResourceRecord]:
     # Not before: the module of records brings pydantic along, which takes long.
     from probate import ResourceRecord
 
-    for number, path in links_of(str(process.pid)):
+    for number, path in links_of(process.pid):
         if not path.startswith("/"):
             continue
         opened = f"/proc/{process.pid}/fd/{number}"

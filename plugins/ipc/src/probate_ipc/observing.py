@@ -25,7 +25,7 @@ def observe(process: psutil.Process) -> Iterator[ResourceRecord]:
     # Not before: the module of records brings pydantic along, which takes long.
     from probate import ResourceRecord
 
-    for number, link in links_of(str(process.pid)):
+    for number, link in links_of(process.pid):
         if link.startswith("pipe:"):
             text = f"pipe {link.removeprefix('pipe:')}"
         elif link.startswith("/") and _is_queue(f"/proc/{process.pid}/fd/{number}"):

@@ -35,7 +35,7 @@ def observe(process: psutil.Process) -> Iterator[ResourceRecord]:
         else:
             continue
         yield ResourceRecord.held("memory", text, process.pid, each.nbytes, **identity)
-    for number, path in links_of(str(process.pid)):
+    for number, path in links_of(process.pid):
         if path.startswith(_FOLDER):
             with suppress(FileNotFoundError):
                 status = Path(f"/proc/{process.pid}/fd/{number}").stat()

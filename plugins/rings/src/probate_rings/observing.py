@@ -19,6 +19,6 @@ def observe(process: psutil.Process) -> Iterator[ResourceRecord]:
     # Not before: the module of records brings pydantic along, which takes long.
     from probate import ResourceRecord
 
-    for number, link in links_of(str(process.pid)):
+    for number, link in links_of(process.pid):
         if link == "anon_inode:[io_uring]":
             yield ResourceRecord.held("rings", "io_uring", process.pid, number=int(number))

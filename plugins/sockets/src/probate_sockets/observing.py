@@ -22,7 +22,7 @@ def observe(process: psutil.Process) -> Iterator[ResourceRecord]:
     # Not before: the module of records brings pydantic along, which takes long.
     from probate import ResourceRecord
 
-    links = [each for each in links_of(str(process.pid)) if each[1].startswith(_SOCKET)]
+    links = [each for each in links_of(process.pid) if each[1].startswith(_SOCKET)]
     known = descriptions(str(process.pid)) if links else {}
     for number, link in links:
         inode = link.removeprefix(_SOCKET)
