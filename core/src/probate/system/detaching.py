@@ -85,7 +85,7 @@ def let_all_go(numbers: Collection[int]) -> dict[int, LetGo]:
     """
     give_up_wakeup(numbers)
     for number in numbers:
-        drop_unseen(number)
+        drop_unseen((number,))
     return {number: let_go(number) for number in polled(numbers)} if numbers else {}
 
 
@@ -108,7 +108,7 @@ def let_go(
     """
     told = _Told()
     instances = polled({number}).get(number, [] if is_in_poll else None)
-    drop_unseen(number, told if is_waited_for else None)
+    drop_unseen((number,), told if is_waited_for else None)
     if instances is None:
         return LetGo("", told.lost, told.waiting)
     pollers = objects_above(number, instances, known_loops, is_in_poll=is_in_poll)
@@ -205,13 +205,13 @@ def _may_be_inside(epoll: int) -> bool:
 # -- event loops -----------------------------------------------------------------
 
 
-def drop_unseen(number: int, told: _Told | None = None) -> None:
-    """Take a number off a loop that runs here, and tells the kernel only at its next turn.
+def drop_unseen(numbers: Iterable[int], told: _Told | None = None) -> None:
+    """Take numbers off a loop that runs here, and tells the kernel only at its next turn.
 
     libuv ends the whole process (abort(3)) if a number is closed before that.
     """
     loop: Any = running_loop()
-    if hasattr(loop, "_get_backend_id"):
+    for number in numbers if hasattr(loop, "_get_backend_id") else ():
         if told is None:
             _remove(loop, number)
         else:

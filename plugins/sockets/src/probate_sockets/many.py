@@ -52,8 +52,7 @@ def close_many(entries: list[Any]) -> None:
     if not count:
         return
     give_up_wakeup(each.fileno() for each in sockets[first:] if each.gettimeout() is not None)
-    for number in descriptors[first:]:
-        drop_unseen(number)
+    drop_unseen(descriptors[first:])
     detached: list[int] = []
     try:
         # One call, which nothing interrupts: from here on a descriptor is in this list alone, and

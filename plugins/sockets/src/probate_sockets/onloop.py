@@ -19,6 +19,7 @@ from probate.system import (
     objects_above,
     package_of,
     polled,
+    running_loop,
 )
 from probate_sockets import makefiles, polling
 from probate_sockets.loopbound import LoopBound, is_server, sockets_of
@@ -96,10 +97,12 @@ def in_use(entries: Sequence[PlainSocket], waiting: Blocked | None) -> set[int]:
     numbers = {each.native.fileno() for each in entries}
     used = set(polled(numbers))
     used.update(number_of(server) for server in polling.serving())
+    here = running_loop()
     used.update(
-        each.native.fileno()
+        each.number
         for each in entries
-        if getattr(each.native, "_io_refs", 0) or is_polled_by(each.loops, each.number)
+        if getattr(each.native, "_io_refs", 0)
+        or ((here is not None or each.loop is not None) and is_polled_by(each.loops, each.number))
     )
     used |= numbers if waiting is None else waiting.in_poll
     return used & numbers
