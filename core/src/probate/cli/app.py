@@ -272,7 +272,6 @@ def _settings(disable: str | None) -> Settings:
 
 def _discover(settings: Settings) -> ResourceOrchestrator:
     from probate.orchestrator import ResourceOrchestrator, registry_of
-    from probate.plugins.tracing import trace_calls
 
     try:
         orchestrator = ResourceOrchestrator().discover(
@@ -280,5 +279,5 @@ def _discover(settings: Settings) -> ResourceOrchestrator:
         )
     except (ProbateError, ValueError) as error:
         raise click.UsageError(str(error)) from error
-    trace_calls(registry_of(orchestrator).plugin_manager, settings.trace)
+    registry_of(orchestrator).plugin_manager.trace_calls(settings.trace)
     return orchestrator

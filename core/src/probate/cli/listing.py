@@ -11,7 +11,7 @@ from probate.cli.output import print_table
 from probate.outcome import PluginStatus
 
 if TYPE_CHECKING:
-    from probate.plugins.discovery import DiscoveredPlugin
+    from probate.plugins.discovered import DiscoveredPlugin
     from probate.settings import Settings
 
 

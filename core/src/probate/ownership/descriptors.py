@@ -8,7 +8,7 @@ says who may have a number; that a resource is owned, and by whom, its table alo
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
 
 from probate.system.forking import forget_in_forked_child
 
@@ -17,8 +17,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from probate.outcome import ResourceId
-    from probate.ownership.table import OwnershipTable
+    from probate.ownership.admission import Admission
     from probate.system.descriptor import OwnedDescriptor
+
+
+class Claimant(Protocol):
+    """An ownership table, as far as it matters to those who would have the same number."""
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of all its resources."""
+
+    @property
+    def admission(self) -> Admission | None:
+        """Return who decides who may acquire; None if it stands alone."""
+
+    def owner_of_id(self, resource_id: ResourceId, likely: int | None = None) -> int | None:
+        """Return who owns a resource of it, if anybody does."""
+
+    def describe(self, resource: Any) -> str:
+        """Describe a resource of it in a few words."""
 
 
 @final
@@ -26,7 +44,7 @@ class Claim(NamedTuple):
     """One resource's claim to one number."""
 
     descriptor: OwnedDescriptor
-    table: weakref.ref[OwnershipTable[Any]]
+    table: weakref.ref[Claimant]
     resource_id: ResourceId
     #: Who owned it when this was noted, and most likely does; None if that was not known.
     pid: int | None
@@ -113,7 +131,7 @@ class DescriptorIndex:
                     # Closed by now, it was given out anew in between.
                     claims.setdefault(descriptor.number, popped)
 
-    def forget_table(self, table: weakref.ref[OwnershipTable[Any]]) -> None:
+    def forget_table(self, table: weakref.ref[Claimant]) -> None:
         """Take out what a table had that is gone, with all that it kept."""
         for claim in list(self._claims.values()):
             if claim.table is table:

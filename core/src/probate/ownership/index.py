@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 from probate.errors import AlreadyOwnedError
-from probate.ownership.descriptors import DESCRIPTORS, Claim
+from probate.ownership.descriptors import DESCRIPTORS, Claim, Claimant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from probate.outcome import ResourceId
-    from probate.ownership.table import OwnershipTable
     from probate.system.descriptor import OwnedDescriptor
 
 T = TypeVar("T")
@@ -38,12 +37,12 @@ class ResourceIndex(Generic[T]):
 
     def __init__(
         self,
-        table: OwnershipTable[T],
+        table: Claimant,
         identity: Callable[[T], object] | None,
         alias: Callable[[object], object] | None,
         descriptors: Callable[[T], Iterable[OwnedDescriptor]] | None,
     ) -> None:
-        self._table: weakref.ref[OwnershipTable[T]] = weakref.ref(
+        self._table: weakref.ref[Claimant] = weakref.ref(
             table, None if descriptors is None else DESCRIPTORS.forget_table
         )
         #: Returns the object that may have one owner only; None if there may be several.
@@ -78,7 +77,7 @@ class ResourceIndex(Generic[T]):
 
     def claim(
         self,
-        table: OwnershipTable[T],
+        table: Claimant,
         pid: int,
         resource: T,
         resource_id: ResourceId,
@@ -106,7 +105,7 @@ class ResourceIndex(Generic[T]):
         if is_new:
             DESCRIPTORS.enter(claims)
         elif (other := DESCRIPTORS.try_to_enter(claims)) is not None:
-            theirs: OwnershipTable[Any] = other.table() or table
+            theirs: Claimant = other.table() or table
             raise AlreadyOwnedError(
                 table.kind,
                 table.describe(resource),

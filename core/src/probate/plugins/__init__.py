@@ -1,6 +1,7 @@
 """Finds plugins by their entry points, checks them, and keeps them in cleanup order.
 
-discovery.py    finds, loads and registers what is installed; records what became of each
+discovery.py    finds, loads and registers what is installed
+discovered.py   what became of one entry point
 requirement.py  which core a plugin asks for
 contract.py     checks whether a plugin keeps the contract
 kind.py         ResourceKind: a kind made of a table, a place and a few functions

@@ -17,6 +17,7 @@ from stevedore import NamedExtensionManager
 from probate.errors import UnknownKindError
 from probate.hookspecs import ENTRY_POINT_GROUP
 from probate.outcome import PluginStatus
+from probate.plugins.discovered import DiscoveredPlugin
 from probate.plugins.requirement import canonical_name, unmet
 from probate.system.log import logger
 from probate.version import __version__
@@ -27,33 +28,11 @@ if TYPE_CHECKING:
 
     from stevedore.extension import Extension
 
-    from probate.models import PluginRecord
     from probate.plugins.registered import RegisteredKind
     from probate.plugins.registry import PluginRegistry
 
 #: What nobody has asked for, and a program may go without unawares.
 _LOGGED: Final = frozenset({PluginStatus.FAILED, PluginStatus.INCOMPATIBLE})
-
-
-@final
-class DiscoveredPlugin(NamedTuple):
-    """Says what became of one entry point, with the fields of a `PluginRecord`.
-
-    `probate plugins` shows it without importing pydantic.
-    """
-
-    kind: str
-    distribution: str
-    version: str
-    priority: int | None
-    status: PluginStatus
-    reason: str
-
-    def record(self) -> PluginRecord:
-        """Make the record that users get."""
-        from probate.models import PluginRecord
-
-        return PluginRecord(**self._asdict())
 
 
 @final

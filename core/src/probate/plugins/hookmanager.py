@@ -109,6 +109,14 @@ class HookManager(pluggy.PluginManager):
                 if impl.plugin is plugin and caller.name in self.deprecated:
                     _warn_of_use(caller.name, impl, self.deprecated[caller.name])
 
+    def trace_calls(self, to: str | bool) -> None:
+        """Trace all hook calls from now on, unless that is done; as `call_trace` says."""
+        from probate.plugins.tracing import call_trace
+
+        if to and self.trace_of_calls is None and (trace := call_trace(to)) is not None:
+            self.trace_of_calls = trace
+            self.add_hookcall_monitoring(trace.before, trace.after)
+
     def add_hookcall_monitoring(self, before: Any, after: Any) -> Callable[[], None]:
         """Have `before` and `after` called around each call; tracing does so, too."""
         monitor = object()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from probate.models import CleanupStats, ResourceLimits
     from probate.ownership.admission import Admission
     from probate.ownership.table import OwnershipTable
-    from probate.plugins.discovery import DiscoveredPlugin
+    from probate.plugins.discovered import DiscoveredPlugin
 
 
 @final
@@ -80,9 +80,9 @@ class PluginRegistry:
         self._generation = 0
         forget_in_forked_child(self)
         if said := os.environ.get("PROBATE_TRACE"):
-            from probate.plugins.tracing import trace_calls, trace_target
+            from probate.plugins.tracing import trace_target
 
-            trace_calls(self.plugin_manager, trace_target(said))
+            self.plugin_manager.trace_calls(trace_target(said))
 
     def register(
         self, plugin: object, name: str | None = None, priority: int | None = None

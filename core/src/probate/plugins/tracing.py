@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pluggy
 
     from probate.models import CleanupFailure, CleanupResult
-    from probate.plugins.hookmanager import HookManager
 
 T = TypeVar("T")
 
@@ -49,16 +48,14 @@ def trace_target(said: object) -> str | bool:
     return word in _ON if word in _ON | _OFF else said
 
 
-def trace_calls(manager: HookManager, to: str | bool) -> None:
-    """Trace all hook calls from now on, unless that is done: to a file, or True: standard error.
+def call_trace(to: str | bool) -> CallTrace | None:
+    """Return what writes of calls to a file, or to standard error: True.
 
     A file that cannot be written is logged, and nothing is traced; nor is it where there is no
     standard error, whose number may be anything's.
     """
-    if not to or manager.trace_of_calls is not None:
-        return
-    if to is True and sys.stderr is None:
-        return
+    if not to or (to is True and sys.stderr is None):
+        return None
     write: Callable[[bytes], object] = partial(os.write, 2)
     if isinstance(to, str):
         path = Path(to).absolute()
@@ -66,10 +63,9 @@ def trace_calls(manager: HookManager, to: str | bool) -> None:
             _append(path, b"")
         except OSError as error:
             logger.warning("hook calls are not traced: %s", error)
-            return
+            return None
         write = partial(_append, path)
-    trace = manager.trace_of_calls = CallTrace(write)
-    manager.add_hookcall_monitoring(trace.before, trace.after)
+    return CallTrace(write)
 
 
 @final

@@ -243,7 +243,5 @@ class ProcessManagerBuilder(Generic[M]):
                 disable, priorities = self._settings.disable, self._settings.priorities
                 orchestrator.discover(disable=disable, priorities=priorities)
         if self._settings is not None and self._settings.trace:
-            from probate.plugins.tracing import trace_calls
-
-            trace_calls(registry_of(orchestrator).plugin_manager, self._settings.trace)
+            registry_of(orchestrator).plugin_manager.trace_calls(self._settings.trace)
         return self._make(orchestrator, self._options)

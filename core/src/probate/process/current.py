@@ -1,30 +1,22 @@
-"""The current process: whom an acquisition without a pid is for.
-
-It is kept in a context variable (PEP 567), so that every asyncio task and every thread has its own.
-"""
+"""The current process: whom an acquisition without a pid is for, and `with` blocks that set it."""
 
 from __future__ import annotations
 
-import contextlib
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 from probate.errors import NoCurrentProcessError
+from probate.process.process import CURRENT, be_as_before
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from contextvars import Token
 
     from probate.models import ResourceLimits
     from probate.process.process import Manager, Process
 
-#: Set by `with manager.process(...)`.
-_current: Final[ContextVar[Process | None]] = ContextVar("probate_current_process", default=None)
-
 
 def current_process() -> Process:
     """Return the process that this context works for. Raises NoCurrentProcessError."""
-    process = _current.get()
+    process = CURRENT.get()
     if process is None:
         raise NoCurrentProcessError
     return process
@@ -32,24 +24,7 @@ def current_process() -> Process:
 
 def current_or_none() -> Process | None:
     """Return the process that this context works for, if it works for one."""
-    return _current.get()
-
-
-@contextlib.contextmanager
-def working_for(process: Process) -> Iterator[Process]:
-    """Make a process the current one for the length of a `with` block."""
-    token = _current.set(process)
-    try:
-        yield process
-    finally:
-        _reset(token)
-
-
-def _reset(token: Token[Process | None]) -> None:
-    # Left in another context than it was entered in (an async generator that its loop
-    # finalises, another thread): there is nothing to reset there (PEP 567).
-    with contextlib.suppress(ValueError):
-        _current.reset(token)
+    return CURRENT.get()
 
 
 @final
@@ -83,7 +58,7 @@ class ProcessScope:
         self._process = self._manager.create_process(
             self._name, self._parent, key=self._key, limits=self._limits
         )
-        self._token = _current.set(self._process)
+        self._token = CURRENT.set(self._process)
         return self._process
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
@@ -98,5 +73,5 @@ class ProcessScope:
     def _leave(self) -> Process:
         if self._process is None or self._token is None:
             raise RuntimeError("the scope was never entered")
-        _reset(self._token)
+        be_as_before(self._token)
         return self._process

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from typing import TYPE_CHECKING, Any, NewType, ParamSpec, Protocol, TypeVar, final, overload
+from contextvars import ContextVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    NewType,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    final,
+    overload,
+)
 
 from probate.models import NOTHING, CleanupResult, ProcessInfo, ProcessState
 from probate.ownership.callback import Callback
-from probate.process.current import working_for
 from probate.process.pending import PendingResult, Run
 from probate.system.interrupts import fell_in
 from probate.system.log import logger
@@ -15,8 +26,9 @@ from probate.system.log import logger
 if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from contextvars import Token
     from typing import IO
 
     from probate.models import ResourceLimits, ResourceUsage
@@ -25,6 +37,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+#: The process that a context works for: each asyncio task and thread has its own (PEP 567).
+CURRENT: Final[ContextVar[Process | None]] = ContextVar("probate_current_process", default=None)
 
 #: Names a process; an int that its manager never issues twice.
 Pid = NewType("Pid", int)
@@ -286,3 +301,21 @@ class Process:
     async def terminate_async(self, grace: float | None = None) -> CleanupResult:
         """Terminate it as `terminate` does, without blocking the event loop."""
         return await self._manager.terminate_process_async(self, grace)
+
+
+@contextlib.contextmanager
+def working_for(process: Process) -> Iterator[Process]:
+    """Make a process the current one for the length of a `with` block."""
+    token = CURRENT.set(process)
+    try:
+        yield process
+    finally:
+        be_as_before(token)
+
+
+def be_as_before(token: Token[Process | None]) -> None:
+    """Make that process the current one, or none, which was so before `token` was got."""
+    # Left in another context than it was entered in (an async generator that its loop
+    # finalises, another thread): there is nothing to reset there (PEP 567).
+    with contextlib.suppress(ValueError):
+        CURRENT.reset(token)

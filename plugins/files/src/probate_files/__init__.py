@@ -8,6 +8,7 @@ entry.py        what every owned thing can do
 arguments.py    arguments, checked before anything is acquired
 adoption.py     what was made elsewhere, and is ours to release
 descriptor.py   descriptor numbers
+layers.py       the layers that hold bytes back above a descriptor
 openfile.py     file objects: flushing and closing
 above.py        what stands above owned files, and is closed before them
 polling.py      numbers that an event loop polls, which lets go of them first

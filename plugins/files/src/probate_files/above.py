@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from probate.errors import safe_repr
 from probate.system import heap
 from probate_files.descriptor import Descriptor
-from probate_files.openfile import OpenFile
+from probate_files.openfile import OpenFile, open_file_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +47,7 @@ def look_above(entries: Iterable[Entry]) -> None:
         if isinstance(entry, Descriptor):
             if (number := entry.number) is not None:
                 numbers[number] = entry
-        elif (file := entry.open_file) is not None and file.is_writable and file.closing is None:
+        elif (file := open_file_of(entry)) and file.is_writable and file.closing is None:
             files.append(file)
     if not numbers and not any(map(_is_referred_to, files)):
         return

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from probate_files.arguments import STANDARD, descriptor_of, has_closed
 from probate_files.descriptor import Descriptor
+from probate_files.layers import is_layer, layers_of
 from probate_files.library import library_entry
-from probate_files.openfile import OpenFile, is_layer, layers_of
+from probate_files.openfile import OpenFile
 from probate_files.temporary import SpooledFile, TemporaryFile, TemporaryFolder
 
 if TYPE_CHECKING:

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from typing import TYPE_CHECKING, final
 
 from probate import Outcome
 from probate.system import FileIdentity, OwnedDescriptor, path_of
-from probate_files.entry import Entry
+from probate_files.entry import is_in_memory
+from probate_files.openfile import FileEntry
 
 if TYPE_CHECKING:
     from probate_files.locks import FileLock
     from probate_files.openfile import OpenFile
 
 
-def is_in_memory(fd: int) -> bool:
-    """Whether it is a regular file on a tmpfs, or a memfd: those alone have seals (fcntl(2))."""
-    try:
-        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
-    except OSError:
-        return False
-    return True
-
-
 @final
-class Descriptor(Entry):
+class Descriptor(FileEntry):
     """A descriptor number, without a file object as far as is known."""
 
     __slots__ = ("_above", "descriptor", "is_in_memory", "locks", "path")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from probate import Outcome
     from probate.system import OwnedDescriptor
-    from probate_files.openfile import OpenFile
     from probate_files.pinned import PinnedPath
 
 
@@ -31,11 +31,6 @@ class Entry(ABC):
         return False
 
     @property
-    def open_file(self) -> OpenFile | None:
-        """The file object whose buffered data is written by its release; None if there is none."""
-        return None
-
-    @property
     def pin(self) -> PinnedPath | None:
         """The path that is removed by its release, and by nobody else; None if none is."""
         return None
@@ -43,9 +38,17 @@ class Entry(ABC):
     @property
     def descriptors(self) -> tuple[OwnedDescriptor, ...]:
         """The descriptor numbers that its release closes."""
-        file = self.open_file
-        return () if file is None else (file.descriptor,)
+        return ()
 
     @abstractmethod
     def release(self) -> Outcome:
         """Give it back; waits for as long as the kernel takes."""
+
+
+def is_in_memory(fd: int) -> bool:
+    """Whether it is a regular file on a tmpfs, or a memfd: those alone have seals (fcntl(2))."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return False
+    return True

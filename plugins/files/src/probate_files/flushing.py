@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from probate import ReleaseTimeoutError
 from probate.system import CallThread
+from probate_files.openfile import open_file_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,7 @@ def quiesce(table: OwnershipTable[Entry], pid: int) -> list[concurrent.futures.F
     # If no more threads can be started, what is left is flushed when it is closed.
     with contextlib.suppress(RuntimeError):
         for _, entry in table.owned(pid):
-            file = entry.open_file
+            file = open_file_of(entry)
             if file is None or not file.is_written:
                 continue
             if file.is_in_memory:
@@ -76,7 +77,7 @@ def flush(file: OpenFile) -> concurrent.futures.Future[None]:
 
 def release(entry: Entry) -> Outcome:
     """Give back one thing. Raises ReleaseTimeoutError if that goes on in the background."""
-    file = entry.open_file
+    file = open_file_of(entry)
     if file is None or (file.closing is None and not file.may_wait):
         return entry.release()
     closing = file.closing
@@ -99,6 +100,6 @@ def release(entry: Entry) -> Outcome:
 
 def release_by_hand(entry: Entry) -> Outcome:
     """The same for whoever closes it: a disk is waited for here, as a native close does."""
-    file = entry.open_file
+    file = open_file_of(entry)
     is_watched = file is not None and (file.is_stream or file.closing is not None)
     return release(entry) if is_watched else entry.release()

@@ -15,8 +15,9 @@ from typing import Any, Final, final
 
 from probate import BusyResourceError, Outcome
 from probate_files.entry import Entry
+from probate_files.layers import layers_of
 from probate_files.numbers import OpenNumbers
-from probate_files.openfile import OpenFile, layers_of
+from probate_files.openfile import FileEntry, OpenFile
 from probate_files.thread import HomeThread
 
 #: Where they have their path, and how they tell whether they are held, or open.
@@ -49,7 +50,7 @@ def library_entry(thing: Any) -> Entry | None:
 
 
 @final
-class LibraryLock(Entry):
+class LibraryLock(FileEntry):
     """A lock object, held or not yet: at the end it is released if it is held.
 
     Some are held by a thread, as those of `filelock` are by default: no other can release them.

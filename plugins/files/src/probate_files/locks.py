@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 from probate import Outcome
 from probate.system import identify, is_still, path_of
 from probate_files.arguments import descriptor_of
-from probate_files.descriptor import is_in_memory
-from probate_files.entry import Entry
+from probate_files.entry import Entry, is_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,7 +20,7 @@ from probate_files.adoption import adopted_descriptor, entry_for
 from probate_files.descriptor import Descriptor
 from probate_files.locks import FileLock, Range
 from probate_files.noted import noted
-from probate_files.openfile import OpenFile
+from probate_files.openfile import OpenFile, open_file_of
 from probate_files.table import FileTable
 from probate_files.waiting import wait_for
 
@@ -352,7 +352,7 @@ class FileManager:
         # Of a file that is closed nobody needs to be the owner.
         with contextlib.suppress(NotOwnedError):
             entry = self._files.find(pid, file)
-        stream = None if entry is None else entry.open_file
+        stream = None if entry is None else open_file_of(entry)
         if stream is not None and stream.is_stream:
             self._wait_for(pid, flushing.flush(stream))
         for lock in list(getattr(entry, "locks", ())):

@@ -1,36 +1,24 @@
-"""File objects: flushed, then closed; a descriptor that is somebody else's by now is left alone.
-
-A file object is a stack of layers, down to the `FileIO` that has the descriptor:
-
-    TextIOWrapper -> BufferedWriter -> FileIO               open(path, "w")
-    TextIOWrapper -> GzipFile -> BufferedWriter -> FileIO   gzip.open(path, "wt")
-    ZipFile -> BufferedRandom -> FileIO                     zipfile.ZipFile(path, "w")
-
-Each holds bytes back; those that are neither text nor plain buffers write more when they are
-closed, as gzip does its checksum. What somebody has put on top of an owned file is one more layer
-of it (see `above`).
-"""
+"""File objects: flushed, then closed; a descriptor that is somebody else's by now is left alone."""
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import errno
 import io
 import os
 import select
 import stat
-import sys
 import threading
 import time
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NoReturn, final
 
 from probate import Outcome
 from probate.errors import describe_error, safe_repr
 from probate.system import OwnedDescriptor, close_at_once, path_of
-from probate_files.descriptor import is_in_memory
-from probate_files.entry import Entry
+from probate_files.entry import Entry, is_in_memory
 from probate_files.errors import LostDataError
+from probate_files.layers import CODECS, layers_of
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -39,17 +27,7 @@ if TYPE_CHECKING:
     from probate.system import FileIdentity
     from probate_files.locks import FileLock
 
-#: Where the layers of the standard library keep the next one: codecs, text, buffered, gzip and
-#: tar, bz2 and lzma, zip.
-_BENEATH: Final = ("stream", "buffer", "raw", "fileobj", "_fp", "fp")
-
 _PLAIN: Final = (io.TextIOWrapper, io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
-
-#: They hold back what an encoding such as ISO-2022-JP needs to be complete.
-_CODECS: Final = (codecs.StreamWriter, codecs.StreamReaderWriter, codecs.StreamRecoder)
-
-#: What is no file object, but has one beneath: who has such a thing has imported its module.
-_ARCHIVES: Final = (("zipfile", "ZipFile"), ("tarfile", "TarFile"), ("tarfile", "_Stream"))
 
 #: What must no longer reach the number that a disarmed file once had.
 _TOUCHING: Final = ("read", "readall", "readinto", "tell", "truncate", "write")
@@ -58,8 +36,25 @@ _TOUCHING: Final = ("read", "readall", "readinto", "tell", "truncate", "write")
 _LOOK: Final = 1000
 
 
+class FileEntry(Entry):
+    """One owned thing that has a file object, or may have one."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def open_file(self) -> OpenFile | None:
+        """The file object whose buffered data is written by its release; None if there is none."""
+
+    @property
+    def descriptors(self) -> tuple[OwnedDescriptor, ...]:
+        """The descriptor numbers that its release closes."""
+        file = self.open_file
+        return () if file is None else (file.descriptor,)
+
+
 @final
-class OpenFile(Entry):
+class OpenFile(FileEntry):
     """A file object with a descriptor of its own, of whatever layers.
 
     `native` is what the user has of it, if that is more than the file object. Raises TypeError
@@ -339,32 +334,14 @@ class OpenFile(Entry):
         return held
 
 
-def layers_of(file: object) -> tuple[Any, ...] | None:
-    """The layers of a file object, outermost first, the last a `FileIO`; None if there is none.
-
-    Raises ValueError for a file whose layers have been detached.
-    """
-    layers: list[Any] = []
-    layer: Any = file
-    while is_layer(layer) and layer not in layers:
-        layers.append(layer)
-        if isinstance(layer, io.FileIO):
-            return tuple(layers)
-        beneath = (getattr(layer, name, None) for name in _BENEATH)
-        layer = next(filter(is_layer, beneath), None)
-    return None
-
-
-def is_layer(thing: object) -> bool:
-    """Whether it is a file object, or has one beneath as those do."""
-    return isinstance(thing, (io.IOBase, *_CODECS)) or any(
-        isinstance(thing, getattr(sys.modules.get(module), name, ())) for module, name in _ARCHIVES
-    )
+def open_file_of(entry: Entry) -> OpenFile | None:
+    """The file object whose buffered data is written by the release of an owned thing, if any."""
+    return entry.open_file if isinstance(entry, FileEntry) else None
 
 
 def _end(layer: Any) -> None:
     """Have a layer write its last, and close it."""
-    if isinstance(layer, _CODECS):
+    if isinstance(layer, CODECS):
         # What it calls its own `close` is that of the file beneath.
         layer.reset()
     else:

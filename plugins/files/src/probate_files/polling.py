@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from probate.system import let_all_go
 from probate_files import flushing
 from probate_files.descriptor import Descriptor
+from probate_files.openfile import open_file_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +22,7 @@ def have_let_go(entries: Iterable[Entry]) -> dict[Entry, LetGo]:
     """Have those who poll any of these let go of it; tell what came of it, of those polled."""
     numbers: dict[int, Entry] = {}
     for entry in entries:
-        numbered = entry if isinstance(entry, Descriptor) else entry.open_file
+        numbered = entry if isinstance(entry, Descriptor) else open_file_of(entry)
         if numbered is not None and (number := numbered.number) is not None:
             numbers[number] = entry
     return {numbers[number]: found for number, found in let_all_go(numbers).items()}

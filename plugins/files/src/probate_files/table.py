@@ -16,8 +16,9 @@ from probate import OwnershipTable
 from probate_files import flushing
 from probate_files.descriptor import Descriptor
 from probate_files.entry import Entry
+from probate_files.layers import is_layer, layers_of
 from probate_files.noted import noted_if_named
-from probate_files.openfile import OpenFile, is_layer, layers_of
+from probate_files.openfile import OpenFile, open_file_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +110,9 @@ class FileTable:
     def _last_with(self, number: int) -> tuple[int, Numbered | None]:
         """What was last known to have this number, and its owner, if it is owned still."""
         owner, entry = self.table.with_descriptor(number) or (0, None)
-        return owner, entry if isinstance(entry, Descriptor) or entry is None else entry.open_file
+        if entry is not None and not isinstance(entry, Descriptor):
+            return owner, open_file_of(entry)
+        return owner, entry
 
     def _known_native(self, native: object) -> object:
         """What the table knows a number by, or a layer of a file; all else is known by itself."""

@@ -11,7 +11,8 @@ from probate import Outcome, RefusedResourceError
 from probate.journal import new_file
 from probate.system import OwnedDescriptor, TreeRemoval
 from probate_files.entry import Entry
-from probate_files.openfile import OpenFile, layers_of
+from probate_files.layers import layers_of
+from probate_files.openfile import FileEntry, OpenFile
 from probate_files.pinned import PinnedPath
 
 #: Starts the name of what is made without another prefix.
@@ -19,7 +20,7 @@ PREFIX: Final = "probate-"
 
 
 @final
-class TemporaryFile(Entry):
+class TemporaryFile(FileEntry):
     """A file object and its path; the path goes even if the file was closed directly."""
 
     __slots__ = ("_file", "_pin", "_refusal", "is_in_memory", "locks")

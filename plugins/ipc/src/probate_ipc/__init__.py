@@ -8,7 +8,8 @@ adoption.py    what of things made elsewhere is of this kind
 handle.py      what everything owned of this kind can do
 pipe.py        pipes
 connection.py  multiprocessing's connections and listeners
-transports.py  transports of event loops on pipes
+pipetransport.py transports of event loops on pipes
+transports.py  those that are owned, or stand above what is
 inprocess.py   bounded queues between threads and tasks
 waiters.py     threads and tasks that wait for such a queue
 kernelobject.py what the kernel's queues and semaphores have in common

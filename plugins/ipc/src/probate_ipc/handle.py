@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import concurrent.futures
 
     from probate.system import LetGo, OwnedDescriptor
-    from probate_ipc.transports import PipeTransport
+    from probate_ipc.pipetransport import PipeTransport
 
 #: Seconds that a release waits for threads that it has woken. They need nobody's goodwill to
 #: leave, only to be scheduled.

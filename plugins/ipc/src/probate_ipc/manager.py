@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from probate import CleanupStats, ResourceId
     from probate_ipc.handle import Handle
-    from probate_ipc.transports import PipeTransport
+    from probate_ipc.pipetransport import PipeTransport
 
 H = TypeVar("H", bound="Handle")
 J = TypeVar("J", bound="Handle")

@@ -8,8 +8,9 @@ import shlex
 from typing import TYPE_CHECKING, Final
 
 from probate import add_note
-from probate.system import read_proc, stat_of
+from probate.system import read_proc
 from probate_processes.native import Child
+from probate_processes.procfs import folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,21 +57,6 @@ def usage_without(over: set[ResourceId], usage: ResourceUsage, used: OsUsage) ->
     left = tuple(each for each in usage.resources if each.id not in over)
     count = usage.count - len(usage.resources) + len(left)
     return usage.model_copy(update={"count": count, "resources": left, "os": used})
-
-
-def folder_of(os_pid: int) -> str:
-    """Find where /proc tells of the memory and descriptors of a living process.
-
-    If its main thread has ended (pthread_exit(3)), that is at another thread.
-    """
-    folder = f"/proc/{os_pid}"
-    with contextlib.suppress(OSError):
-        if stat_of(os_pid)[0] != b"Z":
-            return folder
-        for thread in os.listdir(f"{folder}/task"):  # noqa: PTH208  as above
-            if int(thread) != os_pid:
-                return f"{folder}/task/{thread}"
-    return folder
 
 
 def in_words(argv: Iterable[str | bytes | os.PathLike[str] | os.PathLike[bytes]]) -> str:

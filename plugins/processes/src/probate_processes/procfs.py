@@ -179,3 +179,18 @@ def read_of(os_pid: int, name: str) -> bytes | None:
         if is_exhaustion(error):
             raise
         return None
+
+
+def folder_of(os_pid: int) -> str:
+    """Find where /proc tells of the memory and descriptors of a living process.
+
+    If its main thread has ended (pthread_exit(3)), that is at another thread.
+    """
+    folder = f"/proc/{os_pid}"
+    with contextlib.suppress(OSError):
+        if stat_of(os_pid)[0] != b"Z":
+            return folder
+        for thread in os.listdir(f"{folder}/task"):  # noqa: PTH208  as above
+            if int(thread) != os_pid:
+                return f"{folder}/task/{thread}"
+    return folder

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Final, final
 
 from probate.system import read_proc, stat_of
-from probate_processes.accounting import folder_of
+from probate_processes.procfs import folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, final
 from probate import NotOwnedError, OwnershipTable, pid_or_current, runs_inline
 from probate.journal import Named, name_asked_for, reclaim_path, users_of_socket
 from probate.system import blocked_in, number_of, transport_of
-from probate_sockets import adoption, onloop, unix
+from probate_sockets import adoption, unix
 from probate_sockets.address import Endpoint, is_abstract, resolve, unix_path
-from probate_sockets.many import close_many
+from probate_sockets.many import close_many, in_use
 from probate_sockets.plain import OURS, OURS_IN_CLEANUP, PlainSocket
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class SocketManager:
         # Nobody uses what nobody else holds; and of the rest few are used.
         held = [each for each in owned if type(each) is PlainSocket and each.is_held(OURS)]
         waiting = blocked_in() if held else None
-        used = onloop.in_use(held, waiting) if held else set()
+        used = in_use(held, waiting) if held else set()
         used |= waiting.inside if waiting is not None else set()
         closing = [
             each.ask_to_close()

@@ -7,12 +7,23 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from probate.system import NOWHERE, all_sharers_of, blocked_in, drop_unseen, give_up_wakeup
-from probate_sockets import blocked, onloop
+from probate.system import (
+    NOWHERE,
+    all_sharers_of,
+    blocked_in,
+    drop_unseen,
+    give_up_wakeup,
+    number_of,
+    polled,
+    running_loop,
+)
+from probate_sockets import blocked, onloop, polling
 from probate_sockets.plain import PlainSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from probate.system import Blocked
 
 #: The built-in methods, past what `socket.socket` puts before them: no Python code runs in between.
 _descriptor_of: Final[Callable[[socket.socket], int]] = socket.SocketType.fileno
@@ -42,7 +53,7 @@ def close_many(entries: list[Any]) -> None:
     if waiting is None:
         return
     blocking = waiting.inside.intersection(descriptors)
-    used = onloop.in_use(plain, waiting) if is_held else set()
+    used = in_use(plain, waiting) if is_held else set()
     # Whoever is blocked in one is woken, unless that harms others.
     used.update(all_sharers_of(blocking))
     first = len(plain)
@@ -63,6 +74,25 @@ def close_many(entries: list[Any]) -> None:
             _wake(detached, blocking)
     finally:
         _close_descriptors(detached)
+
+
+def in_use(entries: Sequence[PlainSocket], waiting: Blocked | None) -> set[int]:
+    """The numbers of these sockets that anybody polls, serves on, or has made a file of.
+
+    One look for all: what is found is looked at one by one.
+    """
+    numbers = {each.native.fileno() for each in entries}
+    used = set(polled(numbers))
+    used.update(number_of(server) for server in polling.serving())
+    here = running_loop()
+    used.update(
+        each.number
+        for each in entries
+        if getattr(each.native, "_io_refs", 0)
+        or ((here or each.loop) and onloop.is_polled_by(each.loops, each.number))
+    )
+    used |= numbers if waiting is None else waiting.in_poll
+    return used & numbers
 
 
 def _wake(detached: list[int], blocking: frozenset[int]) -> None:

@@ -5,11 +5,10 @@ Loops, selectors and servers are asked to let go, each on the thread where that 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, final
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, final
 
 from probate import BusyResourceError
 from probate.system import (
-    Blocked,
     blocked_in,
     called_back,
     heap,
@@ -19,21 +18,36 @@ from probate.system import (
     objects_above,
     package_of,
     polled,
-    running_loop,
 )
 from probate_sockets import makefiles, polling
 from probate_sockets.loopbound import LoopBound, is_server, sockets_of
 from probate_sockets.threadserver import ThreadServer
 
 if TYPE_CHECKING:
+    import concurrent.futures
     import socket
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
+    from probate import Outcome
     from probate.system import LetGo
-    from probate_sockets.asyncstream import AsyncStream
-    from probate_sockets.plain import PlainSocket
 
-    Native: TypeAlias = LoopBound | ThreadServer | AsyncStream
+
+class Above(Protocol):
+    """A server, transport or stream that was made of a socket, and closes it."""
+
+    @property
+    def native(self) -> object:
+        """Return it as its users have it."""
+
+    @property
+    def adopted(self) -> object:
+        """Return what was adopted of it."""
+
+    def ask_to_close(self) -> concurrent.futures.Future[None] | None:
+        """Have it close by itself; return a future for when it has, if that is worth waiting."""
+
+    def release(self) -> Outcome:
+        """Close it by force. Raises as `PlainSocket.release`."""
 
 
 @final
@@ -66,10 +80,10 @@ def use_of(sock: socket.socket) -> Use:
     return Use(number, instances, is_waited_for, is_in_poll and not sock.gettimeout())
 
 
-def owners_of(sock: socket.socket, loops: list[Any], use: Use) -> list[Native]:
+def owners_of(sock: socket.socket, loops: list[Any], use: Use) -> list[Above]:
     """The servers and transports that were made of a socket, and close it themselves."""
     number = use.number
-    found: list[Native] = [ThreadServer(server) for server in polling.servers_in(number)]
+    found: list[Above] = [ThreadServer(server) for server in polling.servers_in(number)]
     pollers = objects_above(number, use.instances, loops)
     for loop in {id(each): each for each in [*loops, *pollers]}.values():
         if hasattr(loop, "call_soon_threadsafe") and not loop.is_closed():
@@ -87,25 +101,6 @@ def is_polled_by(loops: Iterable[Any], number: int) -> bool:
         if number in getattr(loop, "_transports", ()):
             return True
     return False
-
-
-def in_use(entries: Sequence[PlainSocket], waiting: Blocked | None) -> set[int]:
-    """The numbers of these sockets that anybody polls, serves on, or has made a file of.
-
-    One look for all: what is found is looked at one by one.
-    """
-    numbers = {each.native.fileno() for each in entries}
-    used = set(polled(numbers))
-    used.update(number_of(server) for server in polling.serving())
-    here = running_loop()
-    used.update(
-        each.number
-        for each in entries
-        if getattr(each.native, "_io_refs", 0)
-        or ((here is not None or each.loop is not None) and is_polled_by(each.loops, each.number))
-    )
-    used |= numbers if waiting is None else waiting.in_poll
-    return used & numbers
 
 
 def detach(sock: socket.socket, loops: list[Any], use: Use, *, is_woken: bool) -> LetGo:

@@ -58,7 +58,7 @@ class PlainSocket:
         loop = running_loop()
         self.loop = None if loop is None else weakref.ref(loop)
         #: Servers and transports that were found to be made of it.
-        self._above: list[onloop.Native] = []
+        self._above: list[onloop.Above] = []
         #: Whether an event loop was told, which counts as a user until those who wait have heard.
         self._is_waited_for = False
 
@@ -90,7 +90,7 @@ class PlainSocket:
             self.loop is not None and onloop.is_polled_by(self.loops, self.number)
         )
 
-    def put_above(self, made: onloop.Native) -> None:
+    def put_above(self, made: onloop.Above) -> None:
         """Close this, a server, transport or stream that was made of it, instead of it."""
         if not self.has_above(made.native):
             self._above.append(made)
@@ -173,7 +173,7 @@ class PlainSocket:
         self.native.detach()
         return Outcome.ALREADY_GONE
 
-    def _find_above(self, use: onloop.Use) -> list[onloop.Native]:
+    def _find_above(self, use: onloop.Use) -> list[onloop.Above]:
         if not self._above:
             self._above = onloop.owners_of(self.native, self.loops, use)
         return self._above

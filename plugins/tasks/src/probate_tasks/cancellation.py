@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, final
 
 from probate.system import lazy_module
 from probate_tasks import stacks
@@ -16,12 +16,24 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from probate_tasks.job import Job
     from probate_tasks.status import Future
     from probate_tasks.watch import Watch
     from probate_tasks.work import Work
 else:
     asyncio = lazy_module("asyncio")
+
+
+class Follower(Protocol):
+    """What is to hear of the work that goes on behind a cancelled future: a job."""
+
+    on_over: Callable[[object], object]
+
+    def note_behind(self, work: Work, is_caller: bool) -> None:
+        """Note that this goes on when the future is done, or is who asks."""
+
+
+#: A job, and a future of it, or of what it awaits.
+Followed: TypeAlias = "tuple[Follower, asyncio.Future[Any]]"
 
 
 @final
@@ -41,10 +53,10 @@ class Cancellation:
         self.here = LoopContext.find()
         #: The thread that asks.
         self.asker = threading.get_ident()
-        self._elsewhere: dict[asyncio.AbstractEventLoop, list[tuple[Job, asyncio.Future[Any]]]] = {}
-        self._unexplained: list[tuple[Job, asyncio.Future[Any]]] = []
+        self._elsewhere: dict[asyncio.AbstractEventLoop, list[Followed]] = {}
+        self._unexplained: list[Followed] = []
 
-    def cancel(self, job: Job, future: Future) -> bool:
+    def cancel(self, job: Follower, future: Future) -> bool:
         """Cancel the future of a job; False if it is done, or its loop is closed.
 
         A `gather` is done when one of its members fails: the others are cancelled then.
@@ -67,27 +79,23 @@ class Cancellation:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._cancel_there, jobs)
 
-    def follow(self, job: Job, future: asyncio.Future[Any]) -> None:
+    def follow(self, job: Follower, future: asyncio.Future[Any]) -> None:
         """Note what is behind a future; on its loop, or when that is closed."""
-        unexplained: list[tuple[Job, asyncio.Future[Any]]] = []
+        unexplained: list[Followed] = []
         self._follow(job, future, unexplained)
         self._look_at_threads(unexplained)
 
-    def _cancel_there(self, jobs: list[tuple[Job, asyncio.Future[Any]]]) -> None:
-        unexplained: list[tuple[Job, asyncio.Future[Any]]] = []
+    def _cancel_there(self, jobs: list[Followed]) -> None:
+        unexplained: list[Followed] = []
         for job, future in jobs:
             self._cancel(job, future, unexplained)
         self._look_at_threads(unexplained)
 
-    def _cancel(
-        self, job: Job, future: Future, unexplained: list[tuple[Job, asyncio.Future[Any]]]
-    ) -> bool:
+    def _cancel(self, job: Follower, future: Future, unexplained: list[Followed]) -> bool:
         self._follow(job, future, unexplained)
         return future.cancel()
 
-    def _follow(
-        self, job: Job, future: Future, unexplained: list[tuple[Job, asyncio.Future[Any]]]
-    ) -> None:
+    def _follow(self, job: Follower, future: Future, unexplained: list[Followed]) -> None:
         behind = look_behind(future, self._is_owned)
         if behind is None:
             return
@@ -95,7 +103,7 @@ class Cancellation:
             job.note_behind(work, self._is_asker(work))
         unexplained.extend((job, promise) for promise in behind.promises)
 
-    def _look_at_threads(self, unexplained: list[tuple[Job, asyncio.Future[Any]]]) -> None:
+    def _look_at_threads(self, unexplained: list[Followed]) -> None:
         """Find the threads that work for futures, now that these are cancelled."""
         if not unexplained:
             return
