@@ -16,6 +16,7 @@ from probate.errors import (
 )
 from probate.hookspecs import PROJECT
 from probate.ordering import Ordering
+from probate.plugins.kind import ResourceKind
 from probate.system.spelling import nearest
 
 if TYPE_CHECKING:
@@ -58,17 +59,28 @@ def hooks_of(
     return methods, wrapped
 
 
+def is_inherited(hook: str, method: Callable[..., Any]) -> bool:
+    """Tell whether an implementation is the one that every ResourceKind has, known to be right."""
+    return getattr(method, "__func__", None) is getattr(ResourceKind, hook)
+
+
 def check_usable(
-    kind: str, plugin: object, methods: dict[str, Callable[..., Any]], trial: HookManager
+    kind: str,
+    plugin: object,
+    methods: dict[str, Callable[..., Any]],
+    wrapped: set[str],
+    trial: HookManager,
 ) -> None:
     """Check that pluggy can work with a plugin, by registering it with `trial` for a moment.
 
-    Raises UnusablePluginError.
+    Not where all hooks are inherited. Raises UnusablePluginError.
     """
     if type(plugin).__hash__ is None:
         raise UnusablePluginError(
             kind, "it has no hash, which a plugin needs (a dataclass: eq=False)"
         )
+    if not wrapped and all(is_inherited(*each) for each in methods.items()):
+        return
     for hook, method in methods.items():
         if inspect.iscoroutinefunction(method):
             raise UnusablePluginError(
@@ -86,8 +98,12 @@ def check_usable(
 
 def take_a_pid_only(methods: dict[str, Callable[..., Any]]) -> bool:
     """Tell whether these hooks take exactly a pid; pluggy also calls those that take nothing."""
-    called = [methods[hook] for hook in ("has_resources", "cleanup", "quiesce") if hook in methods]
-    return all(arguments_of(method) == ["pid"] for method in called)
+    called = ("has_resources", "cleanup", "quiesce")
+    return all(
+        is_inherited(hook, method) or arguments_of(method) == ["pid"]
+        for hook, method in methods.items()
+        if hook in called
+    )
 
 
 def arguments_of(method: Callable[..., Any]) -> list[str]:

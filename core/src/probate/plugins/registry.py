@@ -115,7 +115,7 @@ class PluginRegistry:
             unmarked = [hook for hook in missing if callable(getattr(plugin, hook, None))]
             raise MissingHookError(kind, missing, unmarked)
         with self._lock:
-            check_usable(kind, plugin, methods, self._trial)
+            check_usable(kind, plugin, methods, wrapped, self._trial)
         ordering = ordering_of(kind, methods)
         if priority is not None:
             ordering = replace(ordering, priority=priority)
