@@ -382,3 +382,29 @@ def test_the_name_in_the_metadata_counts_and_not_that_of_the_folder(site: Path) 
     record = record_of(ResourceOrchestrator().discover(only=["leases"]), "one")
 
     assert (record.status, record.version) == (PluginStatus.LOADED, "1.0")
+
+
+def test_metadata_are_read_as_mail_is(site: Path) -> None:
+    """In any case, over several lines, and not from the README below: PyPA's core metadata."""
+    install_good(site, "one", "plugin_one", "leases")
+    [metadata] = site.glob("*.dist-info/METADATA")
+    metadata.write_text(
+        "NAME: one\nversion:1.2\nSummary: one\n  Version: 9.8\nRequires-Dist: zope\n"
+        "requires-dist: probate\n\t>=9999\n\nName: two\nVersion: 3.4\n"
+    )
+
+    record = record_of(ResourceOrchestrator().discover(only=["leases"]), "one")
+
+    assert (record.status, record.version) == (PluginStatus.INCOMPATIBLE, "1.2")
+    assert "probate>=9999" in record.reason
+
+
+def test_a_version_that_metadata_lack_is_none_that_is_listed(site: Path) -> None:
+    """It is loaded all the same."""
+    install_good(site, "one", "plugin_one", "leases")
+    [metadata] = site.glob("*.dist-info/METADATA")
+    metadata.write_text("Name: one\n")
+
+    record = record_of(ResourceOrchestrator().discover(only=["leases"]), "one")
+
+    assert (record.status, record.version) == (PluginStatus.LOADED, "")

@@ -7,7 +7,6 @@ point that was changed in place, is not used.
 
 from __future__ import annotations
 
-import email
 import importlib.metadata
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, final
@@ -24,7 +23,6 @@ from probate.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-    from email.message import Message
 
     from stevedore.extension import Extension
 
@@ -145,10 +143,9 @@ def scan() -> list[Found]:
         # Most have no entry points of ours: no more is read of them.
         if ENTRY_POINT_GROUP not in (distribution.read_text("entry_points.txt") or ""):
             continue
-        name = _metadata_of(distribution)["Name"]
-        if name is None or (key := canonical_name(name)) in found:
-            continue
-        found[key] = _found_in(key, _first(name, distribution))
+        for name in _metadata_of(distribution).get("name", ()):
+            if (key := canonical_name(name)) not in found:
+                found[key] = _found_in(key, _first(name, distribution))
     return sorted(
         (each for founds in found.values() for each in founds),
         key=lambda each: (each.kind, each.distribution),
@@ -220,18 +217,27 @@ def _first(
         return distribution
 
 
-def _metadata_of(distribution: importlib.metadata.Distribution) -> Message:
-    """Parse the fields of its metadata, without the README below them, most of the file."""
+def _metadata_of(distribution: importlib.metadata.Distribution) -> dict[str, list[str]]:
+    """Read the fields of its metadata, by name in lower case; not the README below them.
+
+    As `email` reads them, which takes as long as to import three of the kinds.
+    """
     text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
-    return email.message_from_string(text.partition("\n\n")[0])
+    fields: dict[str, list[str]] = {}
+    # A field goes on in lines that begin with a blank.
+    head = text.partition("\n\n")[0].replace("\n ", " ").replace("\n\t", " ")
+    for line in head.split("\n"):
+        name, _, value = line.partition(":")
+        fields.setdefault(name.lower(), []).append(value.strip())
+    return fields
 
 
 def _found_in(name: str, distribution: importlib.metadata.Distribution) -> list[Found]:
     metadata = _metadata_of(distribution)
-    requires = metadata.get_all("Requires-Dist") or distribution.requires or ()
-    lacks = unmet(requires, __version__)
+    lacks = unmet(metadata.get("requires-dist") or distribution.requires or (), __version__)
+    [version, *_] = metadata.get("version", [""])
     return [
-        Found(entry_point.name, name, metadata["Version"], entry_point, lacks)
+        Found(entry_point.name, name, version, entry_point, lacks)
         for entry_point in distribution.entry_points.select(group=ENTRY_POINT_GROUP)
     ]
 
