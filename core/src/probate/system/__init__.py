@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from probate.system.interrupts import Elsewhere as Elsewhere
     from probate.system.interrupts import start_thread as start_thread
     from probate.system.lazy import lazy_module as lazy_module
+    from probate.system.lazy import lazy_names as lazy_names  # noqa: TC004  imported above, too
     from probate.system.lingering import close_at_once as close_at_once
     from probate.system.loops import call_on_loop as call_on_loop
     from probate.system.loops import running_loop as running_loop
@@ -130,7 +131,7 @@ _HOMES: Final = by_name(
         "probate.system.allobjects": "heap",
         "probate.system.identity": "FileIdentity close_if_same identify is_still unlink_if_same",
         "probate.system.interrupts": "Elsewhere start_thread",
-        "probate.system.lazy": "lazy_module",
+        "probate.system.lazy": "lazy_module lazy_names",
         "probate.system.lingering": "close_at_once",
         "probate.system.loops": "call_on_loop running_loop",
         "probate.system.mapdescriptor": "MapDescriptor",

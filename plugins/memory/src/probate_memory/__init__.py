@@ -18,8 +18,16 @@ peaks.py         the most bytes that a process has held
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from probate.system import lazy_names
 from probate_memory.manager import MemoryManager
 from probate_memory.resource import MemoryResource
-from probate_memory.untracked import UntrackedSharedMemory
+
+if TYPE_CHECKING:
+    from probate_memory.untracked import UntrackedSharedMemory
 
 __all__ = ["MemoryManager", "MemoryResource", "UntrackedSharedMemory"]
+if not TYPE_CHECKING:
+    # With multiprocessing, which takes long to import.
+    __getattr__ = lazy_names(__name__, {"UntrackedSharedMemory": "probate_memory.untracked"})

@@ -1,4 +1,4 @@
-"""Sizes, names, keys and modes, checked before anything is acquired."""
+"""Sizes, names, keys and modes, checked before anything is acquired; where a name is."""
 
 from __future__ import annotations
 
@@ -8,11 +8,22 @@ from typing import Final
 
 from probate.system import checked_int
 
+#: The OS process that imported this. In another one, objects may be inherited.
+HOME: Final = os.getpid()
+
+#: Where Linux keeps POSIX shared memory, mounted by whatever boots it (shm_overview(7)).
+FOLDER: Final = "/dev/shm"  # noqa: S108  no temporary file: names are unguessable or asked for
+
 #: What a file name has at most (NAME_MAX), in bytes; a segment's name is one (shm_overview(7)).
 _NAME_MAX: Final = 255
 
 #: `key_t` and segment ids are C ints (sysvipc(7)).
 _INT_MAX: Final = 2**31 - 1
+
+
+def path_of(name: str) -> str:
+    """Where the segment of that name is in the file system (shm_overview(7))."""
+    return f"{FOLDER}/{name.lstrip('/')}"
 
 
 def checked_size(size: object) -> int:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from functools import partial
-from multiprocessing.shared_memory import ShareableList, SharedMemory
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, TypeVar, final
-
-import sysv_ipc
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current
 from probate.journal import (
@@ -20,7 +18,8 @@ from probate.journal import (
     users_of_file,
     with_sysv_key,
 )
-from probate_memory import posixsegment, sysv, sysvsegment
+from probate.system import lazy_module
+from probate_memory import sysv, sysvsegment
 from probate_memory.allocation import Allocation
 from probate_memory.arguments import (
     checked_id,
@@ -28,20 +27,34 @@ from probate_memory.arguments import (
     checked_mode,
     checked_name,
     checked_size,
+    path_of,
 )
 from probate_memory.peaks import Peaks
-from probate_memory.posixsegment import PosixSegment
 from probate_memory.sysvsegment import SysvSegment
-from probate_memory.untracked import UntrackedSharedMemory, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.shared_memory import ShareableList, SharedMemory
+
+    import sysv_ipc
 
     from probate import CleanupStats, Outcome, ResourceId, ResourceRecord
+    from probate_memory import posixsegment, untracked
+    from probate_memory.posixsegment import PosixSegment
+    from probate_memory.untracked import UntrackedSharedMemory
 
-Memory = Allocation | PosixSegment | SysvSegment
-M = TypeVar("M", Allocation, PosixSegment, SysvSegment)
-N = TypeVar("N")
+    Memory: TypeAlias = Allocation | PosixSegment | SysvSegment
+else:
+    # They bring multiprocessing along, as much as the kinds that are smallest together.
+    posixsegment = lazy_module("probate_memory.posixsegment")
+    untracked = lazy_module("probate_memory.untracked")
+
+M = TypeVar("M", Allocation, "PosixSegment", SysvSegment)
+
+#: What memory is to its user, by name: whoever has such an object has imported its class.
+_BLOCK: Final = ("builtins", "memoryview")
+_POSIX: Final = ("multiprocessing.shared_memory", "SharedMemory")
+_SYSV: Final = ("sysv_ipc", "SharedMemory")
 
 #: What names of segments begin with where none was asked for: /dev/shm tells whose they are.
 _NAME_PREFIX: Final = "probate-"
@@ -107,9 +120,9 @@ class MemoryManager:
         nbytes = checked_size(size)
 
         def make(called: str) -> PosixSegment:
-            native = UntrackedSharedMemory(called, create=True, size=nbytes)
+            native = untracked.UntrackedSharedMemory(called, create=True, size=nbytes)
             try:
-                return PosixSegment(native, is_owner=True, wipe=wipe, is_new=True)
+                return posixsegment.PosixSegment(native, is_owner=True, wipe=wipe, is_new=True)
             except BaseException:
                 native.close()
                 native.unlink()
@@ -118,7 +131,7 @@ class MemoryManager:
         while True:
             called = wanted or f"{_NAME_PREFIX}{os.urandom(8).hex()}"
             before = {"path": path_of(called), "is_random": wanted is None}
-            named = Named(f"shared memory {called}", before, PosixSegment.identity)
+            named = Named(f"shared memory {called}", before, posixsegment.PosixSegment.identity)
             try:
                 return self._acquire(pid, partial(make, called), nbytes, named=named).native
             except FileExistsError:
@@ -132,9 +145,12 @@ class MemoryManager:
         Its size is that of the segment. The end of `pid` unmaps it and never unlinks it.
         """
         wanted = checked_name(name)
-        return self._acquire(
-            pid, lambda: PosixSegment(UntrackedSharedMemory(wanted), is_owner=False)
-        ).native
+
+        def make() -> PosixSegment:
+            native = untracked.UntrackedSharedMemory(wanted)
+            return posixsegment.PosixSegment(native, is_owner=False)
+
+        return self._acquire(pid, make).native
 
     @pid_or_current
     def adopt_shared_memory(
@@ -151,11 +167,14 @@ class MemoryManager:
         UntrackedSharedMemory. Of a ShareableList, its `shm` is adopted, and to be closed and
         transferred. Raises ValueError if it is closed, AlreadyOwnedError.
         """
-        native = _checked_native(shm, SharedMemory)
-        segment = PosixSegment(native, is_owner=_checked_role(as_owner, wipe=wipe), wipe=wipe)
+        native = _checked_native(shm, _POSIX)
+        is_owner = _checked_role(as_owner, wipe=wipe)
+        segment = posixsegment.PosixSegment(native, is_owner=is_owner, wipe=wipe)
+        before = {"path": path_of(native.name)}
+        named = Named(str(segment), before, posixsegment.PosixSegment.identity)
         with contextlib.ExitStack() as undo:
             undo.callback(segment.abandon)
-            resource_id = self._add(pid, segment)
+            resource_id = self._add(pid, segment, named)
             undo.callback(self.table.release, pid, resource_id)
             segment.forget_tracking()
             undo.pop_all()
@@ -218,9 +237,10 @@ class MemoryManager:
 
         Raises ValueError if it has been removed, or is a user's and not attached.
         """
-        native = _checked_native(segment, sysv_ipc.SharedMemory)
+        native = _checked_native(segment, _SYSV)
         is_owner = _checked_role(as_owner, wipe=wipe)
-        return self._add(pid, SysvSegment(native, is_owner=is_owner, wipe=wipe))
+        owned = SysvSegment(native, is_owner=is_owner, wipe=wipe)
+        return self._add(pid, owned, _named_segment(native.key))
 
     # -- giving back ---------------------------------------------------------
 
@@ -233,7 +253,7 @@ class MemoryManager:
         are attached. A block may have been wiped, and its own view released, by then. Raises
         NotOwnedError if it is another's, or a view of a block and not the block.
         """
-        native = _checked_native(memory, memoryview, SharedMemory, sysv_ipc.SharedMemory)
+        native = _checked_native(memory, _BLOCK, _POSIX, _SYSV)
         # What a transfer has brought in is seen here at the latest.
         self._peaks.note(pid)
         try:
@@ -256,7 +276,7 @@ class MemoryManager:
         Raises RefusedResourceError to a mere user and, for SysV, while others are attached;
         NotOwnedError if it is another's.
         """
-        native = _checked_native(segment, SharedMemory, sysv_ipc.SharedMemory)
+        native = _checked_native(segment, _POSIX, _SYSV)
         found = self.table.get(pid, self.table.find(pid, native))
         if not isinstance(found, Allocation):
             found.unlink()
@@ -270,10 +290,10 @@ class MemoryManager:
         ValueError if it is closed, or if it created the segment, but maybe before this process
         was forked: `adopt_shared_memory` has it said.
         """
-        native = _native_of(resource)
-        if isinstance(native, SharedMemory):
+        native: Any = _native_of(resource)
+        if _is_a(native, _POSIX):
             return self.adopt_shared_memory(pid, native, as_owner=posixsegment.has_created(native))
-        if isinstance(native, sysv_ipc.SharedMemory):
+        if _is_a(native, _SYSV):
             return self.adopt_segment(pid, native, as_owner=sysvsegment.has_created(native))
         return None
 
@@ -299,8 +319,10 @@ class MemoryManager:
         self._peaks.note(pid)
         return memory
 
-    def _add(self, pid: int, memory: Memory) -> ResourceId:
-        resource_id = self.table.add(pid, memory, memory.nbytes, named=_named_of(memory))
+    def _add(self, pid: int, memory: PosixSegment | SysvSegment, named: Named[Any]) -> ResourceId:
+        # The end of a mere user's is not the segment's.
+        its_name = named if memory.is_owner else None
+        resource_id = self.table.add(pid, memory, memory.nbytes, named=its_name)
         self._peaks.note(pid)
         return resource_id
 
@@ -327,18 +349,14 @@ class MemoryManager:
         return self._acquire(pid, make, nbytes, named=named).native
 
 
-def _native_of(resource: object) -> object:
-    return resource.shm if isinstance(resource, ShareableList) else resource
+def _is_a(thing: object, class_: tuple[str, str]) -> bool:
+    module, name = class_
+    return isinstance(thing, getattr(sys.modules.get(module), name, ()))
 
 
-def _named_of(memory: Memory) -> Named[Any] | None:
-    """Say how a segment made elsewhere is found; None if its end is not its owner's."""
-    if isinstance(memory, PosixSegment) and memory.is_owner:
-        before = {"path": path_of(memory.native.name)}
-        return Named(str(memory), before, PosixSegment.identity)
-    if isinstance(memory, SysvSegment) and memory.is_owner:
-        return _named_segment(memory.native.key)
-    return None
+def _native_of(resource: Any) -> object:
+    is_list = _is_a(resource, ("multiprocessing.shared_memory", "ShareableList"))
+    return resource.shm if is_list else resource
 
 
 def _named_segment(key: int, *, is_random: bool = False) -> Named[SysvSegment]:
@@ -354,22 +372,22 @@ def _checked_role(as_owner: object, *, wipe: bool) -> bool:
     return as_owner
 
 
-def _checked_native(memory: object, *kinds: type[N]) -> N:
+def _checked_native(memory: object, *classes: tuple[str, str]) -> Any:
     native = _native_of(memory)
-    if not isinstance(native, kinds):
-        names = " or ".join(f"{kind.__module__}.{kind.__name__}" for kind in kinds)
+    if not any(_is_a(native, each) for each in classes):
+        names = " or ".join(".".join(each) for each in classes)
         raise TypeError(f"expected a {names}, got {memory!r}")
     return native
 
 
-def _is_closed(native: object) -> bool:
+def _is_closed(native: Any) -> bool:
     """Whether a block or a segment that nobody owns was given back before."""
-    if isinstance(native, SharedMemory):
+    if _is_a(native, _POSIX):
         return posixsegment.is_closed(native)
-    if isinstance(native, sysv_ipc.SharedMemory):
+    if _is_a(native, _SYSV):
         return not native.attached
     try:
-        memoryview(native)  # type: ignore[arg-type]  # it is one
+        memoryview(native)
     except ValueError:
         return True
     return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from probate_memory.untracked import path_of
+from probate_memory.arguments import path_of
 
 if TYPE_CHECKING:
     from probate import ResourceRecord

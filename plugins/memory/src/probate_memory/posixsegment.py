@@ -9,21 +9,19 @@ import os
 import threading
 from functools import partial
 from multiprocessing.shared_memory import SharedMemory
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, cast, final
 
 from probate import Outcome, RefusedResourceError
 from probate.journal import file_handle, known_identity
 from probate.system import MapDescriptor, OwnedDescriptor
 from probate_memory import tracker
+from probate_memory.arguments import HOME, path_of
 from probate_memory.referrers import has_other_referrers, still_in_use
-from probate_memory.untracked import UntrackedSharedMemory, path_of
+from probate_memory.untracked import UntrackedSharedMemory
 from probate_memory.wiping import zeros_over
 
 if TYPE_CHECKING:
     import mmap
-
-#: The OS process that imported this. In another one, objects may be inherited.
-_HOME: Final = os.getpid()
 
 
 @final
@@ -240,7 +238,7 @@ def has_created(native: SharedMemory) -> bool:
     flags = cast("UntrackedSharedMemory", native)._flags  # noqa: SLF001  declared there
     if not flags & os.O_EXCL:
         return False
-    if os.getpid() != _HOME or multiprocessing.parent_process() is not None:
+    if os.getpid() != HOME or multiprocessing.parent_process() is not None:
         raise ValueError(
             f"{native!r} may have been created by the parent of this process, whose it is then: "
             "say by adopt_shared_memory(pid, shm, as_owner=True) or as_owner=False"

@@ -16,12 +16,10 @@ from multiprocessing.shared_memory import SharedMemory
 from typing import TYPE_CHECKING, Final, final
 
 from probate.system import close_if_same, identify
+from probate_memory.arguments import FOLDER, path_of
 
 if TYPE_CHECKING:
     from probate.system import FileIdentity
-
-#: Where Linux keeps POSIX shared memory, mounted by whatever boots it (shm_overview(7)).
-_FOLDER: Final = "/dev/shm"  # noqa: S108  no temporary file: names are unguessable or asked for
 
 #: What to do where a segment cannot be made.
 _MENDS: Final = {
@@ -31,11 +29,6 @@ _MENDS: Final = {
     errno.ENOENT: "mount a tmpfs there",
     errno.EROFS: "mount it writable",
 }
-
-
-def path_of(name: str) -> str:
-    """Where the segment of that name is in the file system (shm_overview(7))."""
-    return f"{_FOLDER}/{name.lstrip('/')}"
 
 
 @final
@@ -70,7 +63,7 @@ class UntrackedSharedMemory(SharedMemory):
             self.close()
             if create and isinstance(error, OSError) and (mend := _MENDS.get(error.errno or 0)):
                 what = f"{os.strerror(error.errno or 0)} for {size} bytes: {mend}"
-                raise OSError(error.errno, what, _FOLDER) from error
+                raise OSError(error.errno, what, FOLDER) from error
             raise
         self._may_unlink = True
 
