@@ -26,7 +26,7 @@ _IN_MEMORY: Final = {0x01021994, 0x858458F6}
 _STATFS_SIZE: Final = 256
 
 #: A space, tab, newline or backslash in a path of /proc/self/mountinfo (proc(5)).
-_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
+_ESCAPED: Final = rb"\\([0-7]{3})"
 
 
 def mounts() -> Iterator[tuple[str, str]]:
@@ -34,7 +34,7 @@ def mounts() -> Iterator[tuple[str, str]]:
     # Ids, device, root, and where it is mounted: proc(5), /proc/PID/mountinfo.
     for line in Path("/proc/self/mountinfo").read_bytes().removesuffix(b"\n").split(b"\n"):
         device, _, path = line.split(b" ")[2:5]
-        path = _ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), path)
+        path = re.sub(_ESCAPED, lambda found: bytes([int(found[1], 8)]), path)
         yield device.decode(), os.fsdecode(path)
 
 

@@ -32,9 +32,7 @@ _LOOK_LASTS: Final = 0.2
 
 #: Addresses, permissions and offset; device, inode and path, if it is a file: proc(5),
 #: /proc/PID/maps.
-_MAPPED: Final = re.compile(
-    rb"^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([1-9][0-9]*) *(.*)$", re.MULTILINE
-)
+_MAPPED: Final = rb"(?m)^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([1-9][0-9]*) *(.*)$"
 
 _UNSEEN: Final = "still bound, by a process that is not seen from here"
 
@@ -159,7 +157,7 @@ class _Look:
 
     def _note_mapped(self, os_pid: int) -> None:
         # A library is mapped in several pieces.
-        found = set(_MAPPED.findall(read_proc(f"/proc/{os_pid}/maps")))
+        found = set(re.findall(_MAPPED, read_proc(f"/proc/{os_pid}/maps")))
         for major, minor, inode, _ in found:
             device = os.makedev(int(major, 16), int(minor, 16))
             self.users[device, int(inode)].add(os_pid)

@@ -34,7 +34,7 @@ _TO_LEAVE: Final = 1.0
 _LOOK_EVERY: Final = 0.001
 
 #: What an epoll instance watches, and for what (proc(5)).
-_EVENTS: Final = re.compile(rb"^tfd:\s+(\d+) events:\s+([0-9a-f]+)", re.MULTILINE)
+_EVENTS: Final = rb"(?m)^tfd:\s+(\d+) events:\s+([0-9a-f]+)"
 
 _NOT_YET: Final = "polled by an event loop, which has not let go of it yet"
 _UNKNOWN: Final = (
@@ -176,7 +176,7 @@ def _nudge(selector: Any, epoll: int) -> None:
 
 def _is_armed(epoll: int, event: int) -> bool:
     """Tell whether an event is yet to be told of: once it has been, it is off (EPOLLONESHOT)."""
-    found = _EVENTS.findall(read_proc(f"/proc/self/fdinfo/{epoll}"))
+    found = re.findall(_EVENTS, read_proc(f"/proc/self/fdinfo/{epoll}"))
     return any(int(number) == event and int(mask, 16) & select.EPOLLIN for number, mask in found)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: What the kernel calls an epoll instance (proc(5)).
 _EPOLL: Final = "anon_inode:[eventpoll]"
 
-_WATCHED: Final = re.compile(rb"^tfd:\s+(\d+)", re.MULTILINE)
+_WATCHED: Final = rb"(?m)^tfd:\s+(\d+)"
 
 #: Where more numbers than these are open, a look at all of them is not taken again before this many
 #: times as long as it took is over: one in twenty seconds of a thread at most.
@@ -79,7 +79,7 @@ def polled(numbers: Collection[int]) -> dict[int, list[int]]:
                 for number in _numbers_in(each, numbers):
                     found.setdefault(number, []).append(instance)
     for epoll, text in watched.items():
-        for number in map(int, _WATCHED.findall(text)):
+        for number in map(int, re.findall(_WATCHED, text)):
             if number in numbers:
                 found.setdefault(number, []).append(epoll)
     return found

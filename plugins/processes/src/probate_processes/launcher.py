@@ -52,7 +52,7 @@ _MOST: Final = 4
 
 #: What of /proc/TID/status (proc(5)) says what a child is born with: ids, groups, capabilities,
 #: NoNewPrivs, Seccomp, what may be speculated on, and Mems_allowed.
-_HANDED_ON: Final = re.compile(
+_HANDED_ON: Final = (
     rb"\nUid:.*\nGid:.*|\nGroups:.*|\nCapInh:(?:.*\n)*?(?=Cpus_allowed)|\nMems_allowed:.*"
 )
 _NAMESPACES: Final = (
@@ -68,7 +68,7 @@ start_new_thread: Final[Callable[..., int]] = getattr(
 def _handed_on(tid: int) -> tuple[object, ...]:
     """Read what a thread of this host hands on to a child, but for its CPUs and signal mask."""
     folder = f"/proc/{tid}"
-    status = _HANDED_ON.findall(read_proc(f"{folder}/status"))
+    status = re.findall(_HANDED_ON, read_proc(f"{folder}/status"))
     try:
         attr = SchedAttr.of(tid)
         scheduled = (attr.policy, attr.flags, attr.nice, attr.priority, attr.runtime)

@@ -21,13 +21,11 @@ _FOLDER: Final = "/dev/shm"  # noqa: S108  where shm_open(3) makes them
 
 #: What the trackers of multiprocessing (also its semaphore tracker) and loky are started to do,
 #: and the program that is torch's.
-_TRACKS: Final = re.compile(rb"\0-c\0[^\0]*\b(?:resource|semaphore)_tracker import main\b")
+_TRACKS: Final = rb"\0-c\0[^\0]*\b(?:resource|semaphore)_tracker import main\b"
 _TORCH: Final = b"torch_shm_manager"
 
 #: A mapping of a file there in /proc/PID/maps: device, inode, path (proc(5)).
-_MAPPING: Final = re.compile(
-    rb"^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+) +(/dev/shm/.+)$", re.MULTILINE
-)
+_MAPPING: Final = rb"(?m)^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+) +(/dev/shm/.+)$"
 
 #: How often it is looked whether a process still sleeps uninterruptibly, and the seconds between.
 _LOOKS: Final = 10
@@ -41,7 +39,7 @@ def is_resource_tracker(os_pid: int) -> bool:
     """Tell whether a process is a resource tracker, by its command line."""
     words = _read(f"/proc/{os_pid}", "cmdline")
     program = words.partition(b"\0")[0].rpartition(b"/")[2]
-    return program == _TORCH or _TRACKS.search(words) is not None
+    return program == _TORCH or re.search(_TRACKS, words) is not None
 
 
 @final
@@ -84,7 +82,7 @@ class SharedFiles:
 def _mapped_by(os_pid: int) -> dict[tuple[int, int], str]:
     return {
         (os.makedev(int(major, 16), int(minor, 16)), int(inode)): os.fsdecode(path)
-        for major, minor, inode, path in _MAPPING.findall(_read(folder_of(os_pid), "maps"))
+        for major, minor, inode, path in re.findall(_MAPPING, _read(folder_of(os_pid), "maps"))
     }
 
 

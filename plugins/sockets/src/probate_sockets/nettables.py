@@ -35,12 +35,10 @@ _ACCEPTS: Final = b"00010000"
 
 #: Where a line of the table of unix sockets begins: a name, which ends the one before, may have
 #: any byte in it.
-_BETWEEN: Final = re.compile(rb"\n(?=[0-9a-f]+: [0-9A-F]{8} )")
+_BETWEEN: Final = rb"\n(?=[0-9a-f]+: [0-9A-F]{8} )"
 
 #: A line of it: flags, type, state, inode, name.
-_UNIX: Final = re.compile(
-    rb"[0-9a-f]+: \S+ \S+ (\S+) ([0-9A-F]+) ([0-9A-F]+) +(\d+)(?: (.*))?", re.DOTALL
-)
+_UNIX: Final = rb"(?s)[0-9a-f]+: \S+ \S+ (\S+) ([0-9A-F]+) ([0-9A-F]+) +(\d+)(?: (.*))?"
 
 
 @final
@@ -66,8 +64,8 @@ class UnixSocket(NamedTuple):
 
 def unix_sockets(process: str) -> Iterator[UnixSocket]:
     """Yield those of the network namespace of a process. Raises OSError."""
-    for line in _BETWEEN.split(read_proc(f"/proc/{process}/net/unix").removesuffix(b"\n")):
-        if found := _UNIX.fullmatch(line):
+    for line in re.split(_BETWEEN, read_proc(f"/proc/{process}/net/unix").removesuffix(b"\n")):
+        if found := re.fullmatch(_UNIX, line):
             flags, kind, state, inode, name = found.groups(default=b"")
             yield UnixSocket(inode, int(kind, 16), int(state, 16), flags == _ACCEPTS, name)
 
