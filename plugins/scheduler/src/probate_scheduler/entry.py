@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
 from probate_scheduler import signalling
@@ -21,19 +20,17 @@ OPEN_END: Final = float("inf")
 NO_SLICE: Final = float("-inf")
 
 
+#: Numbers of entries.
+_NUMBERS: Final = itertools.count(1)
+
+
 @final
-@dataclass(eq=False, repr=False)
 class RunQueueEntry:
     """An OS process on the run queue, as `SchedulerManager.find` gives it.
 
     What is public may be read at any time; it changes under the queue's lock, by the queue.
     """
 
-    process: OsProcess
-    priority: int
-    weight: int
-    #: Never used again, unlike a pid: names it to the reaper.
-    number: int = field(default_factory=itertools.count(1).__next__)
     #: Who continues it should this host die.
     reaper: Reaper | None = None
     is_paused: bool = False
@@ -57,15 +54,18 @@ class RunQueueEntry:
     run_seconds: float = 0.0
     waited_seconds: float = 0.0
     paused_seconds: float = 0.0
-    #: Niceness and affinity, as they were.
-    niceness: Setting[int] = field(init=False)
-    affinity: Setting[frozenset[int]] = field(init=False)
     _stopped_group: bool = False
-    _since: float = field(default_factory=time.monotonic)
 
-    def __post_init__(self) -> None:
-        self.niceness = niceness_of(self.process)
-        self.affinity = affinity_of(self.process)
+    def __init__(self, process: OsProcess, priority: int, weight: int) -> None:
+        self.process = process
+        self.priority = priority
+        self.weight = weight
+        #: Never used again, unlike a pid: names it to the reaper.
+        self.number = next(_NUMBERS)
+        #: Niceness and affinity, as they were.
+        self.niceness: Setting[int] = niceness_of(process)
+        self.affinity: Setting[frozenset[int]] = affinity_of(process)
+        self._since = time.monotonic()
 
     def __repr__(self) -> str:
         scheduling = f"priority {self.priority}, weight {self.weight}"
