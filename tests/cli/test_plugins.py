@@ -18,6 +18,21 @@ from probate.plugins.requirement import range_of
 
 PROBATE = Path(sys.executable).with_name("probate")
 
+#: What takes long to import, and is there for what a kind does, not for its place in a list.
+HEAVY = (
+    "asyncio", "click", "email.parser", "multiprocessing", "numpy", "packaging", "pickle", "psutil",
+    "pydantic", "rich", "tomllib", "probate.models", "probate.orchestrator", "probate.settings",
+)  # fmt: skip
+
+#: The command, which tells in its end which modules it has loaded.
+TELLING = """
+import atexit, sys
+from probate.cli import main
+atexit.register(lambda: print(*sys.modules, sep="\\n", file=sys.stderr))
+sys.argv[1:] = ["plugins"]
+main()
+"""
+
 
 def plugins(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command, run in a folder, with no settings in its environment but these."""
@@ -45,6 +60,24 @@ def test_the_kinds_are_listed_in_cleanup_order(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
     assert [line[0] for line in lines] == KINDS
     assert {line[4] for line in lines} == {"loaded"}
+
+
+def test_to_list_kinds_nothing_is_imported_that_takes_long(tmp_path: Path) -> None:
+    """It is what a shell runs to look, and starts as fast as what it is made of."""
+    inherited = {key: value for key, value in os.environ.items() if "PROBATE_" not in key.upper()}
+    ran = subprocess.run(
+        [sys.executable, "-c", TELLING],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=tmp_path,
+        env=inherited,
+    )
+    loaded = ran.stderr.splitlines()
+
+    assert "probate_memory.manager" in loaded
+    assert [name for name in HEAVY if name in loaded] == []
 
 
 def test_json_is_for_machines(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import multiprocessing.process
 import os
 import shlex
 import subprocess
@@ -17,6 +16,7 @@ from probate.system import Future, lazy_module
 
 if TYPE_CHECKING:
     import asyncio.subprocess
+    import multiprocessing.process
     from collections.abc import Callable, Sequence
 
     import psutil
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from probate.process import Argument
 else:
     asyncio = lazy_module("asyncio")
+    multiprocessing = lazy_module("multiprocessing")
     psutil = lazy_module("psutil")
 
 
@@ -168,10 +169,13 @@ def native_of(resource: object) -> Adopted | None:
 
     Raises ValueError for one that has ended, or was never started.
     """
+    # Before somebody has imported a library, nothing can be its: it is not imported to ask.
     if isinstance(resource, subprocess.Popen):
         native = Adopted(resource, resource.pid, lambda _: resource.poll(), is_child=True)
         is_over = resource.poll() is not None
-    elif isinstance(resource, multiprocessing.process.BaseProcess):
+    elif "multiprocessing" in sys.modules and isinstance(
+        resource, multiprocessing.process.BaseProcess
+    ):
         if resource.pid is None:
             raise ValueError(f"not started, so it cannot be adopted: {resource!r}")
         # Asking for the exit code reaps it. A fork server's are not our children.
@@ -182,7 +186,6 @@ def native_of(resource: object) -> Adopted | None:
         native = Adopted(resource, resource.pid, reap, is_child=True)
         is_over = resource.returncode is not None
     elif "psutil" in sys.modules and isinstance(resource, psutil.Process):
-        # Before somebody has imported psutil, nothing can be psutil's: it is not imported to ask.
         native, is_over = _of_psutil(resource)
     else:
         return None
