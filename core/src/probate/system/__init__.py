@@ -44,7 +44,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from probate.system.lazy import by_name, lazy_names
+from probate.system.lazy import by_name
 
 if TYPE_CHECKING:
     from probate.system.allobjects import heap as heap
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from probate.system.interrupts import Elsewhere as Elsewhere
     from probate.system.interrupts import start_thread as start_thread
     from probate.system.lazy import lazy_module as lazy_module
-    from probate.system.lazy import lazy_names as lazy_names  # noqa: TC004  imported above, too
+    from probate.system.lazy import lazy_names as lazy_names
     from probate.system.lingering import close_at_once as close_at_once
     from probate.system.loops import call_on_loop as call_on_loop
     from probate.system.loops import running_loop as running_loop
@@ -153,5 +153,7 @@ _HOMES: Final = by_name(
 )
 __all__ = list(_HOMES)
 if not TYPE_CHECKING:
+    from probate.system.lazy import lazy_names
+
     # Unseen by checkers, to whom a misspelt name is an error.
     __getattr__ = lazy_names(__name__, _HOMES)
