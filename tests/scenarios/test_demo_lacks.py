@@ -16,9 +16,11 @@ import pytest
 
 from probate import BusyResourceError, ResourceOrchestrator
 from probate.cli import demo
-from probate.cli.demo import host, printing, scenes
+from probate.cli.demo import aftermath, host, printing, scenes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from probate import Process
     from probate.cli.demo.report import DemoReport
 
@@ -46,22 +48,29 @@ def probate(
     )
 
 
-def test_what_is_left_out_is_named_once_with_the_mend(tmp_path: Path) -> None:
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder for temporary files that is not too deep for the demo's sockets (unix(7))."""
+    with tempfile.TemporaryDirectory(prefix="probate-") as folder:
+        yield Path(folder)
+
+
+def test_what_is_left_out_is_named_once_with_the_mend(place: Path) -> None:
     """Exit 1, since not all was shown; in a line on the screen for all who lacked it."""
-    ran = probate("demo", limits={resource.RLIMIT_MSGQUEUE: 0}, TMPDIR=str(tmp_path), COLUMNS="100")
+    ran = probate("demo", limits={resource.RLIMIT_MSGQUEUE: 0}, TMPDIR=str(place), COLUMNS="100")
     words = " ".join(ran.stdout.split())
 
     assert (ran.returncode, ran.stderr) == (1, "")
     assert "not here: ipc (normal, crashed, twin-1, twin-2" in words
     assert "raise it with `ulimit -q`" in words
     assert "Not all was shown; of the rest the kernel agrees" in words
-    assert list(tmp_path.iterdir()) == []
+    assert list(place.iterdir()) == []
 
 
-def test_workers_for_whom_there_is_no_room_leave_nothing(tmp_path: Path) -> None:
+def test_workers_for_whom_there_is_no_room_leave_nothing(place: Path) -> None:
     """Their pipes stayed open where their shared memory could not be made."""
     limits = {resource.RLIMIT_FSIZE: 16384}
-    ran = probate("demo", "--json", limits=limits, TMPDIR=str(tmp_path))
+    ran = probate("demo", "--json", limits=limits, TMPDIR=str(place))
     report = json.loads(ran.stdout)
     lacks = {each.partition(": OSError: [Errno ")[0] for each in report["remarks"]}
 
@@ -69,6 +78,27 @@ def test_workers_for_whom_there_is_no_room_leave_nothing(tmp_path: Path) -> None
     assert "not here: all (workers)" in lacks
     assert all("raise `ulimit -f`" in each for each in report["remarks"])
     assert report["kernel"]["differences"] == []
+
+
+@pytest.mark.parametrize(
+    ("length", "lacking"),
+    [(78, "killed hosts"), (90, "normal, crashed, twin-1, twin-2, killed hosts")],
+    ids=["hosts", "all"],
+)
+def test_a_folder_too_deep_for_sockets_is_named_with_the_mend(
+    place: Path, length: int, lacking: str
+) -> None:
+    """A host that was to be killed ended in a traceback; only its socket has no place there."""
+    deep = place / ("d" * (length - len(str(place)) - 1))
+    deep.mkdir()
+    ran = probate("demo", "--json", TMPDIR=str(deep))
+    report = json.loads(ran.stdout)
+    (remark,) = report["remarks"]
+
+    assert (ran.returncode, report["is_success"], ran.stderr) == (1, False, "")
+    assert remark.startswith(f"not here: sockets ({lacking}): OSError: [Errno 36] ")
+    assert remark.endswith("; set TMPDIR to a folder with a shorter path")
+    assert (report["kernel"]["differences"], list(deep.iterdir())) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -230,6 +260,17 @@ def test_what_should_not_be_is_a_line_too(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert caught.value.__context__ is None
     assert "raise error\nLookupError: unknown encoding" in caught.value.where
+
+
+def test_a_host_that_does_not_begin_has_said_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the line that is told; all that it has written is there for those who ask."""
+    monkeypatch.setattr(scenes, "SCENES", [])
+    monkeypatch.setattr(aftermath, "_PROGRAM", "raise LookupError('unknown encoding')")
+
+    with pytest.raises(demo.DemoError, match=r"begin: LookupError: unknown encoding$") as caught:
+        demo.run(ResourceOrchestrator().discover(only=["files"]), progress=False)
+
+    assert caught.value.where.startswith("Traceback (most recent call last)")
 
 
 def test_a_folder_for_temporary_files_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,12 @@ import ctypes
 import errno
 import os
 import resource
-from typing import Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate.errors import ProbateError, describe_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: How to mend it, by error.
 _MENDS: Final = {
@@ -20,6 +23,7 @@ _MENDS: Final = {
     errno.ENOSPC: "free room in /dev/shm, and where temporary files are (TMPDIR)",
     errno.EDQUOT: "free room where temporary files are (TMPDIR)",
     errno.EFBIG: "raise `ulimit -f`",
+    errno.ENAMETOOLONG: "set TMPDIR to a folder with a shorter path",
     errno.EROFS: "have /dev/shm, and where temporary files are (TMPDIR), writable",
     errno.EACCES: "have /dev/shm, and where temporary files are (TMPDIR), writable",
 }
@@ -65,6 +69,15 @@ def is_lack(error: BaseException) -> bool:
     if isinstance(error, TimeoutError):
         return False
     return isinstance(error, (OSError, MemoryError, ProbateError)) or _is_of_thread(error)
+
+
+@contextlib.contextmanager
+def limited_path() -> Iterator[None]:
+    """Have it count as a lack if a socket has no room for its path: the folder is too deep."""
+    try:
+        yield
+    except ValueError as error:
+        raise OSError(errno.ENAMETOOLONG, str(error)) from error
 
 
 def is_shortage(error: BaseException) -> bool:

@@ -71,6 +71,7 @@ class _Mortal:
             [sys.executable, "-P", "-c", _PROGRAM, str(folder), *kinds],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             # Where there is a folder, whatever has become of ours.
             cwd="/",
             # So that Ctrl-C is for the demo alone.
@@ -97,11 +98,26 @@ class _Mortal:
             ready = select.select([said], [], [], _PATIENCE)[0]
             line = said.readline() if ready else b""
         if not line:
-            raise DemoError("a host that is to be killed did not begin")
+            raise self._failure()
         made, lacks = json.loads(line)
         for kind, lack in lacks:
             self._host.note_lack("killed hosts", kind, Lack(*lack))
         self._made = [(kind, what, name) for kind, what, name in made]
+
+    def _failure(self) -> DemoError:
+        """Say why it did not begin: the last line of what it has written, if it has."""
+        self._process.kill()
+        self._process.wait()
+        written = b""
+        if (errors := self._process.stderr) is not None:
+            # What it has started may have it open for longer.
+            os.set_blocking(errors.fileno(), False)
+            written = errors.read() or b""
+        where = written.decode(errors="replace")
+        return DemoError(
+            ": ".join(["a host that is to be killed did not begin", *where.splitlines()[-1:]]),
+            where,
+        )
 
     def killed_alone(self) -> DeadHost:
         """Kill the host, and wait for what its reaper says."""

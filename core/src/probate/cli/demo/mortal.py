@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from probate import ProcessManager, ResourceOrchestrator
-from probate.cli.lack import Lack, is_lack, lack_of
+from probate.cli.lack import Lack, is_lack, lack_of, limited_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +65,8 @@ def _ipc(ipc: Any, process: Process, _: str) -> Witnesses:
 
 def _sockets(sockets: Any, process: Process, folder: str) -> Witnesses:
     path = f"{folder}/{os.getpid()}.sock"
-    sockets.listen_unix(process.pid, path)
+    with limited_path():
+        sockets.listen_unix(process.pid, path)
     return [["path", path]]
 
 

@@ -41,7 +41,7 @@ def run(orchestrator: ResourceOrchestrator, *, progress: bool = True) -> DemoRep
         try:
             return _run(orchestrator, tell, logged)
         except DemoError as error:
-            failure = DemoError(f"the demo cannot go on here: {error}")
+            failure = DemoError(f"the demo cannot go on here: {error}", error.where)
         except Exception as error:
             # Where memory or descriptors are short, any may come of it.
             where = "" if is_lack(error) else traceback.format_exc()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 from probate.cli.demo.host import DemoError
-from probate.cli.lack import is_lack, lack_of
+from probate.cli.lack import is_lack, lack_of, limited_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -106,7 +106,8 @@ def _sockets(host: Host, process: Process) -> None:
     # More is on its way when the end comes, and nobody will read it.
     client.sendall(b"unread" * 100)
     sockets.bind_udp(process.pid, LOOPBACK)
-    sockets.listen_unix(process.pid, host.folder / f"{process.pid}.sock")
+    with limited_path():
+        sockets.listen_unix(process.pid, host.folder / f"{process.pid}.sock")
 
     def accept_for_ever() -> None:
         with contextlib.suppress(Exception):
