@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import subprocess
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any
 
 import processes_kernel as kernel
@@ -146,6 +146,32 @@ def test_a_psutil_process_that_is_a_child(manager: ProcessManager, tmp_path: Pat
     assert kernel.none_of(members)
 
 
+#: As soon as $0.go is there, an orphan is left, whose pid is in $0, and nothing in its environment.
+DAEMONISING = """while [ ! -e "$0.go" ]; do sleep 0.005; done
+(env -i setsid sh -c "echo \\$\\$ > \\"\\$0\\"; exec sleep 300" "$0" &); exec sleep 300"""
+
+
+def test_a_grandchild_by_psutil(manager: ProcessManager, tmp_path: Path, pin: Pin) -> None:
+    """jupyter_client#104: it was not marked, as no child of this host's, and its daemons lived on.
+
+    They come to this host when it is killed.
+    """
+    pids = tmp_path / "pids"
+    process = manager.create_process("owner")
+    script = 'sh -c "$1" "$0" & echo $! > "$0.leader"; wait'
+    with subprocess.Popen(["sh", "-c", script, str(pids), DAEMONISING]) as between:
+        (leader,) = pids_in(tmp_path / "pids.leader")
+        process.adopt(psutil.Process(leader))
+        (tmp_path / "pids.go").touch()
+        orphan = pin(*pids_in(pids))
+        os.kill(leader, signal.SIGKILL)
+        assert between.wait(10) == 0
+        result = process.terminate()
+
+        assert result.is_success
+        assert orphan.has_exited()
+
+
 def test_a_psutil_process_that_is_no_child(manager: ProcessManager, tmp_path: Path) -> None:
     """It is killed with its descendants, and its parent, a stranger, sees how."""
     process = manager.create_process("owner")
@@ -189,10 +215,13 @@ def test_a_strangers_child_that_stays_when_asked(manager: ProcessManager, tmp_pa
         stranger.kill()
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_multiprocessing_process(orchestrator: Any, tmp_path: Path, method: str) -> None:
-    """Killed with all descendants; its exit code is right."""
+    """Killed with all descendants; its exit code is right.
+
+    unsloth#6784: also a worker of the fork server, which is not this host's own child.
+    """
     context: Any = multiprocessing.get_context(method)
     had_tracker = resource_tracker._resource_tracker._fd is not None  # type: ignore[attr-defined]  # as below
     worker = context.Process(target=os.execvp, args=("sh", family(tmp_path / "pids")))
@@ -211,6 +240,8 @@ def test_a_multiprocessing_process(orchestrator: Any, tmp_path: Path, method: st
         assert worker.exitcode in {-9, -15}
     finally:
         worker.close()
+        if method == "forkserver":
+            forkserver._forkserver._stop()  # type: ignore[attr-defined]  # as below
         if not had_tracker:
             # An OS process and a pipe, which this test has brought about.
             resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]  # there is no other way

@@ -77,7 +77,7 @@ def test_an_inner_host_that_is_killed(
     inner: tuple[int, object, list[OsProcess]],
     is_looked_at: bool,
 ) -> None:
-    """It could not clean up: its orphans come to this host, which knows whose they are.
+    """It could not clean up: its orphans come to this host, which knows whose they are (ray#2005).
 
     Also if this host has looked at them before, when they were the inner host's.
     """
