@@ -187,6 +187,39 @@ def test_without_a_reaper_nothing_is_made(state: Path) -> None:
         assert host.line() == name
 
 
+def test_a_reaper_that_is_not_needed_after_all_ends_at_once(state: Path) -> None:
+    """Ctrl-C as it is told what to settle: it waited for its host to die, which waited for its end.
+
+    Until that was killed, five seconds later. There is another one for what is made then.
+    """
+    source = """
+    from probate.journal import arming, host
+
+    def fall_in(*_):
+        raise KeyboardInterrupt
+
+    arming._PATIENCE = 1000.0
+    manager = build()
+    memory = manager.orchestrator["memory"].manager
+    process = manager.create_process("worker")
+    sees_dead_hosts, host.sees_dead_hosts = host.sees_dead_hosts, fall_in
+    try:
+        memory.create_shared_memory(process.pid, sys.argv[2], size=1)
+    except KeyboardInterrupt:
+        say("interrupted", os.path.exists("/dev/shm/" + sys.argv[2]))
+    host.sees_dead_hosts = sees_dead_hosts
+    say(memory.create_shared_memory(process.pid, sys.argv[2], size=1).name)
+    sys.stdin.read()
+    """
+    name = f"probate-test-{secrets.token_hex(8)}"
+    with JournalHost(source, state, name) as host:
+        assert host.line() == "interrupted False"
+        assert host.line() == name
+
+        host.kill()
+        wait_until_gone(shm(name))
+
+
 def test_a_manager_without_named_things_has_no_journal(state: Path) -> None:
     """No store, no reaper, for what the kernel takes back by itself."""
     source = """

@@ -264,12 +264,15 @@ class HostJournal:
                 f"no reaper could be started: {error}; try again, or use with_journal(reaper=False)"
                 ", where the next sweep does its work"
             ) from error
+        folder = self.folder
         try:
-            if (folder := self.folder) is not None:
+            if folder is not None:
                 loan.reaper.settle(str(folder), settler(folder))
                 if sees_dead_hosts(folder, self._path):
                     loan.reaper.run(sweeper(folder))
         except BaseException:
+            # Else it would wait for this host to die, and this host for it to end.
+            loan.reaper.settled(str(folder))
             loan.give_back()
             raise
         return loan
