@@ -220,6 +220,38 @@ def test_a_reaper_that_is_not_needed_after_all_ends_at_once(state: Path) -> None
         wait_until_gone(shm(name))
 
 
+def test_a_handler_that_closes_all_in_the_midst_of_a_write(state: Path) -> None:
+    """Whoever gave back, on a thread of its own, waited for that write, which waited for the end.
+
+    The host was there for ever, with all that it had. Now each row is deleted in the end.
+    """
+    source = """
+    from probate.journal.store import Store
+
+    def fall_in(store, number):
+        # Between any two bytecodes.
+        Store._is_at = is_at
+        manager.close()
+        say("closed", os.path.exists("/dev/shm/" + sys.argv[2]))
+        raise KeyboardInterrupt
+
+    manager = build()
+    memory = manager.orchestrator["memory"].manager
+    process = manager.create_process("worker")
+    memory.create_shared_memory(process.pid, sys.argv[2], size=1)
+    is_at, Store._is_at = Store._is_at, fall_in
+    try:
+        memory.create_shared_memory(process.pid, size=1)
+    except KeyboardInterrupt:
+        say("left", len(os.listdir(sys.argv[1])))
+    sys.stdin.read()
+    """
+    name = f"probate-test-{secrets.token_hex(8)}"
+    with JournalHost(source, state, name) as host:
+        assert host.line() == "closed False"
+        assert host.line() == "left 0"
+
+
 def test_a_manager_without_named_things_has_no_journal(state: Path) -> None:
     """No store, no reaper, for what the kernel takes back by itself."""
     source = """

@@ -12,7 +12,7 @@ import errno
 import fcntl
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -103,6 +103,8 @@ class Store:
         self._lock = threading.RLock()
         # Of the thread that has the lock: a signal handler may write in the midst of a write.
         self._transaction: Any = None
+        #: Rows that whoever writes next, or has begun to, deletes.
+        self._due: set[int] = set()
         self._path = os.path.join(folder, _FILE)  # noqa: PTH118  a string
         self._path_bytes = os.fsencode(self._path)
         # No other file has them while it is open.
@@ -118,11 +120,19 @@ class Store:
 
         Raises LostNumberError.
         """
-        self._write(self._put, _key(number), row)
+        try:
+            self._write(self._put, _key(number), row)
+        finally:
+            self._tidy()
 
     def delete(self, number: int) -> None:
-        """Delete a row, if there is one of that number."""
-        self._write(self._delete, _key(number))
+        """Delete a row, if there is one of that number; or have it deleted after another's write.
+
+        That is not waited for: a signal handler may have fallen into it that waits for this one.
+        Until then the row tells of something that is gone. What cannot be deleted is tried again.
+        """
+        self._due.add(number)
+        self._delete_due()
 
     def write_all(self, changes: Mapping[int, bytes | None]) -> None:
         """Write rows, and delete those for which there is None: all of it, or nothing.
@@ -133,6 +143,7 @@ class Store:
 
     def rows(self) -> list[bytes]:
         """Return all rows."""
+        self._tidy()
         with self._environment.begin() as transaction:
             return [bytes(row) for _, row in transaction.cursor()]
 
@@ -160,6 +171,8 @@ class Store:
             except BaseException:
                 new.close()
                 raise
+        new._due = self._due
+        new._tidy()
         return new
 
     def close(self) -> None:
@@ -187,6 +200,22 @@ class Store:
                 self._delete(transaction, _key(number))
             else:
                 self._put(transaction, _key(number), row)
+
+    def _delete_due(self) -> None:
+        # Whoever has the lock looks once more when it is free again.
+        while self._due and self._lock.acquire(blocking=False):
+            try:
+                numbers = tuple(self._due)
+                self._write(self._change, dict.fromkeys(numbers))
+                self._due.difference_update(numbers)
+            finally:
+                self._lock.release()
+
+    def _tidy(self) -> None:
+        """Delete what is due, for others, whom it concerns no more if it cannot be done now."""
+        if self._due:
+            with suppress(OSError):
+                self._delete_due()
 
     def _write(self, act: Callable[..., object], *arguments: object) -> None:
         try:
