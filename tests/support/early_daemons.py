@@ -11,21 +11,31 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
+import processes_kernel as kernel
 import pytest
 from children import exit_code_of_fork
 
 from probate import OsProcess
+from probate_processes.cgroup import Cgroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from strangers import Strangers
+
     from probate import ProcessManager
 
 NOBODY: Final = 65534
+
+IS_CHAOS: Final = "PROBATE_CHAOS" in os.environ
+
+#: Of so many spawns, one has strangers started beside it.
+STRANGERS_EVERY: Final = 4
 
 #: Its daemon is in a session of its own, nobody's child, and says its pid. It stays itself.
 SHELL: Final = "(setsid sh -c 'echo $$; exec sleep 300' &); exec sleep 300"
@@ -99,26 +109,53 @@ def _compiled(folder: Path) -> Path:
     return made
 
 
-def survivors(manager: ProcessManager, argv: list[str], rounds: int) -> int:
+def survivors(
+    manager: ProcessManager,
+    argv: list[str],
+    rounds: int,
+    *,
+    at_once: int = 1,
+    strangers: Strangers | None = None,
+) -> int:
     """Spawn and terminate it so often, each when its daemon has said its pid; count who lived.
 
-    A daemon holds the pipe that it says so by: only its death ends that.
+    On so many threads at once. Strangers are started while it is spawned, on one of them, and live
+    beside it and the next ones.
     """
-    lived = 0
-    for _ in range(rounds):
-        process = manager.spawn(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/")
-        assert process.stdout is not None
-        with process.stdout as said:
-            line = _read(said.fileno())
-            assert line, f"{argv[0]} did not start"
-            with OsProcess.open(int(line)) as daemon:
-                process.terminate()
-                if daemon.is_there():
-                    lived += 1
-                    daemon.send_signal(signal.SIGKILL)
-            while _read(said.fileno()):
-                pass
-    return lived
+
+    def survives(number: int) -> bool:
+        has_strangers = strangers is not None and number % STRANGERS_EVERY == 0
+        with strangers.beside() if has_strangers else nullcontext():
+            return _survives(manager, argv)
+
+    def count(first: int) -> int:
+        return sum(map(survives, range(first, rounds, at_once)))
+
+    if at_once == 1:
+        return count(0)
+    assert STRANGERS_EVERY % at_once == 0
+    with ThreadPoolExecutor(at_once) as threads:
+        return sum(threads.map(count, range(at_once)))
+
+
+def _survives(manager: ProcessManager, argv: list[str]) -> bool:
+    """Spawn and terminate it once.
+
+    The daemon holds the pipe that it says its pid by: only its death ends that.
+    """
+    process = manager.spawn(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/")
+    assert process.stdout is not None
+    with process.stdout as said:
+        line = _read(said.fileno())
+        assert line, f"{argv[0]} did not start"
+        with OsProcess.open(int(line)) as daemon:
+            process.terminate()
+            lives = daemon.is_there()
+            if lives:
+                daemon.send_signal(signal.SIGKILL)
+        while _read(said.fileno()):
+            pass
+    return lives
 
 
 def _read(fd: int) -> bytes:
@@ -140,7 +177,7 @@ def computing_threads() -> Iterator[None]:
 
     def compute() -> None:
         while not is_over.is_set():
-            if os.environ.get("PROBATE_CHAOS"):
+            if IS_CHAOS:
                 sum(range(1000))
             else:
                 sleep_with_the_interpreter(100)
@@ -180,15 +217,23 @@ def drop_capabilities() -> None:
 
 
 def as_user(who: str, act: Callable[[], None]) -> None:
-    """Act as root or another user, with all capabilities or a container's."""
+    """Act as root or another user, with all capabilities or a container's.
+
+    The other user has a cgroup v2 that may be written to, if this one has: as from a login.
+    """
     if who == "as it is":
         act()
         return
     if os.geteuid() != 0:
         pytest.skip("only root can be another user")
+    delegated = Cgroup.create() if who == "ordinary user" else None
 
     def child() -> None:
         if who == "ordinary user":
+            if delegated is not None:
+                for each in (delegated.folder, delegated.folder / "cgroup.procs"):
+                    os.chown(each, NOBODY, NOBODY)
+                assert delegated.add(os.getpid())
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
@@ -202,4 +247,15 @@ def as_user(who: str, act: Callable[[], None]) -> None:
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as state:
         os.chown(state, NOBODY, NOBODY)
-        assert exit_code_of_fork(child) == 0
+        try:
+            assert exit_code_of_fork(child) == 0
+        finally:
+            if delegated is not None:
+                # Its reaper is inside until it has seen that it is dead; trees have left nothing.
+                kernel.eventually(lambda: _is_removed(delegated.folder), "it is empty")
+
+
+def _is_removed(cgroup: Path) -> bool:
+    with suppress(OSError):
+        cgroup.rmdir()
+    return not cgroup.exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import processes_kernel as kernel
 import pytest
 from children import exit_code_of_fork
 from processes_kernel import SLEEP
+from strangers import Strangers
 from threads import in_thread
 
 from probate import OsProcess, ResourceLimits
@@ -25,7 +25,7 @@ from probate_processes.marks import UNWORN
 from probate_processes.threadmarks import Worn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from probate import Process, ProcessManager
     from probate_processes import ProcessTreeManager
@@ -161,66 +161,17 @@ def test_only_what_is_spawned_is_marked(manager: ProcessManager) -> None:
     assert set(alive) == {None}
 
 
-@pytest.fixture
-def eager_collector() -> Iterator[None]:
-    before = gc.get_threshold()
-    gc.set_threshold(20, 2, 2)
-    yield
-    gc.set_threshold(*before)
-
-
-#: A stranger that leaves a daemon of its own; they say their pids.
-FAMILY = ["sh", "-c", "echo $$; (setsid sh -c 'echo $$; exec sleep 300' &); exec sleep 300"]
-
-
-class Finalized:
-    """Starts a stranger when it is collected, on whatever thread that is."""
-
-    def __init__(self, started: list[tuple[int, subprocess.Popen[bytes]]]) -> None:
-        self._started = started
-        self.itself = self
-
-    def __del__(self) -> None:
-        popen = subprocess.Popen(FAMILY, stdout=subprocess.PIPE)
-        self._started.append((threading.get_native_id(), popen))
-
-
-@pytest.mark.usefixtures("eager_collector")
 def test_strangers_that_finalizers_start_are_left_alone(manager: ProcessManager) -> None:
     """Also those that are started on the very thread that starts programs; and their daemons."""
-    started: list[tuple[int, subprocess.Popen[bytes]]] = []
-    for _ in range(30):
-        process = manager.spawn(["sh", "-c", "(setsid sleep 300 &); exec sleep 300"])
-        for _ in range(2):
-            Finalized(started)
-        process.terminate()
-    gc.collect()
-    families = []
-    for _, popen in started:
-        assert popen.stdout is not None
-        with popen.stdout as said:
-            families.append([OsProcess.open(int(said.readline())) for _ in range(2)])
-    touched = [each for family in families for each in family if each.has_exited()]
-    for family in families:
-        for each in family:
-            each.send_signal(signal.SIGKILL)
-            kernel.wait_for_exit(each)
-    for _, popen in started:
-        popen.wait()
-    for _, daemon in families:
-        kernel.eventually(lambda daemon=daemon: reaped(daemon), "it came to us")  # type: ignore[misc]
+    with Strangers() as strangers:
+        for _ in range(30):
+            process = manager.spawn(["sh", "-c", "(setsid sleep 300 &); exec sleep 300"])
+            for _ in range(2):
+                strangers.start_by_finalizer()
+            process.terminate()
 
-    assert len(started) == 60
-    assert touched == []
-
-
-def reaped(process: OsProcess) -> bool:
-    try:
-        return process.exit_code(reap=True) is not None
-    except ChildProcessError:
-        return not process.is_there()
-    finally:
-        process.close()
+    assert strangers.started == 60
+    assert strangers.touched == 0
 
 
 def test_a_finalizer_that_spawns_on_the_launchers_own_thread(manager: ProcessManager) -> None:
