@@ -38,9 +38,25 @@ lint: $(VENV)/.installed-dev ## ruff and mypy --strict
 types: $(VENV)/.installed-dev ## mypy --strict alone
 	@$(BIN)/mypy --config-file pyproject.toml core/src $(addsuffix /src,$(PLUGINS)) tests examples benchmarks docs
 
-.PHONY: chaos
-chaos: $(VENV)/.installed-chaos ## more kills, more hostility, more rounds
-	@PROBATE_CHAOS=1 $(BIN)/python -m pytest -q --timeout 600 tests/plugins/processes tests/scenarios tests/core/journal tests/core/run
+# make chaos N=10000 kills more. Both parts say how far they have come, and in a line what came of it.
+# Ctrl-C ends them at any time, and leaves nothing.
+CHAOS = PROBATE_CHAOS=1 N=$(or $(N),1000) $(BIN)/python -m pytest -q
+
+.PHONY: chaos chaos-hosts chaos-runs
+chaos: $(VENV)/.installed-dev ## hosts and runs killed at random, with all kinds; N=1000 of each
+	@$(MAKE) --no-print-directory -j2 chaos-hosts chaos-runs
+
+chaos-hosts: $(VENV)/.installed-dev
+	@$(CHAOS) tests/scenarios/test_crash_chaos.py
+
+chaos-runs: $(VENV)/.installed-dev
+	@$(CHAOS) tests/core/run/test_random_deaths.py
+
+# make soak TESTS=tests/plugins/processes runs some of it.
+TESTS ?= tests/plugins/processes tests/scenarios tests/core/journal tests/core/run tests/core/termination
+.PHONY: soak
+soak: $(VENV)/.installed-soak ## more kills, more hostility, more rounds; takes hours
+	@PROBATE_CHAOS=1 $(BIN)/python -m pytest -v --tb short --timeout 600 $(TESTS)
 
 # make bench JSON=file also writes the rows there.
 .PHONY: bench
@@ -120,9 +136,9 @@ $(VENV)/.installed-adoption: $(VENV)/.installed-dev
 	@$(PIP) install -q -c constraints.txt --group adoption
 	@touch $@
 
-$(VENV)/.installed-chaos: $(VENV)/.installed-dev
+$(VENV)/.installed-soak: $(VENV)/.installed-dev
 	@echo "installing the programs that are killed"
-	@$(PIP) install -q -c constraints.txt --group chaos
+	@$(PIP) install -q -c constraints.txt --group soak
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev

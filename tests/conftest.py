@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 #: Descriptors that the suite may need at once, with its hundreds of pidfds and sockets.
 DESCRIPTORS: Final = 4096
 
-_FIGURES: Final = "figures"
-
 
 def pytest_configure() -> None:
     """Give the suite the same surroundings everywhere.
@@ -106,15 +104,13 @@ def nothing_remains() -> Iterator[None]:
 
 
 @pytest.fixture
-def tell(record_property: Callable[[str, object], None]) -> Callable[..., None]:
-    """Notes figures, which `make chaos` prints."""
-    return lambda *figures: record_property(_FIGURES, " ".join(map(str, figures)))
+def tell(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Prints figures where it takes long to come by them, however the test ends."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
 
+    def tell_at_once(*figures: object) -> None:
+        if "PROBATE_CHAOS" in os.environ:
+            with capture.global_and_fixture_disabled():
+                print(f"\n{request.node.name}:", *figures, end="", flush=True)  # noqa: T201  that is what it is for
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests have noted, where it takes long to come by."""
-    if "PROBATE_CHAOS" in os.environ:
-        for report in terminalreporter.getreports("passed"):
-            for name, value in report.user_properties:
-                if name == _FIGURES and report.when == "call":
-                    terminalreporter.write_line(f"{report.nodeid}: {value}")
+    return tell_at_once

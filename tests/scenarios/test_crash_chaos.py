@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import random
 import select
@@ -16,10 +17,10 @@ from typing import TYPE_CHECKING, Self, final
 
 import pytest
 from chaos_decoys import Decoys
-from chaos_victims import left_of, seconds_of
+from chaos_progress import told
+from chaos_victims import is_there, left_of, remove, seconds_of
 from journal_hosts import PATIENCE, kill_all, wait_while
 
-from probate import ResourceOrchestrator
 from probate.journal.folders import KEPT, host_folders
 from probate.journal.quarantine import quarantine_name
 from probate.settlement import HostState, read_accounts, sweep
@@ -27,13 +28,19 @@ from probate.settlement import HostState, read_accounts, sweep
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from probate import ResourceOrchestrator
     from probate.settlement import HostAccount, RowAccount
 
 ROUNDS = int(os.environ.get("N", "1000")) if os.environ.get("PROBATE_CHAOS") else 50
 
-#: How many are killed until a sweep; and of how many one has a reaper.
+#: How many are killed until a sweep, and live at a time; and of how many one has a reaper.
 _BATCH = 10
+_ALIVE = 2
 _REAPERS = 5
+
+#: All kinds whose things outlive a host; so few hosts do not come to make some of each.
+_KINDS = ["files", "ipc", "memory", "mmap", "processes", "sockets"]
+_FEW = 100
 
 
 @final
@@ -47,6 +54,8 @@ class Victims:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            # Ctrl-C is for the test alone, which ends them.
+            start_new_session=True,
         )
 
     def __enter__(self) -> Self:
@@ -81,12 +90,11 @@ def sleepers_of(seeds: list[int]) -> list[int]:
     return found
 
 
-def settled(state: Path) -> list[HostAccount]:
+def settled(orchestrator: ResourceOrchestrator, state: Path) -> list[HostAccount]:
     """Sweep until nobody's estate is left to be settled; return what was found.
 
     Reapers, and what new hosts start, settle at the same time.
     """
-    orchestrator = ResourceOrchestrator().discover()
     accounts: list[HostAccount] = []
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -115,12 +123,12 @@ def state_of(os_pid: int) -> str:
     return Path(f"/proc/{os_pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def kill_a_sweep(state: Path, generator: random.Random) -> None:
+def kill_a_sweep(orchestrator: ResourceOrchestrator, state: Path, generator: random.Random) -> None:
     """Sweep in another process, which is killed in the midst of it."""
     sweeper = os.fork()
     if sweeper == 0:
         try:
-            sweep(ResourceOrchestrator().discover(), str(state))
+            sweep(orchestrator, str(state))
         finally:
             os._exit(0)
     time.sleep(generator.uniform(0, 0.4))
@@ -128,66 +136,119 @@ def kill_a_sweep(state: Path, generator: random.Random) -> None:
     os.waitpid(sweeper, 0)
 
 
-@pytest.mark.timeout(3600 if os.environ.get("PROBATE_CHAOS") else 240)
+def kill_each(
+    victims: Victims, decoys: Decoys, seeds: list[int], folder: Path, generator: random.Random
+) -> None:
+    """Have some hosts live at the same time, and kill each when its moment has come."""
+    waiting = list(seeds)
+    alive: list[tuple[float, int, int]] = []
+    while waiting or alive:
+        is_full = len(alive) == _ALIVE or not waiting
+        if not is_full and not (alive and alive[0][0] <= time.monotonic()):
+            seed = waiting.pop(0)
+            os_pid = victims.start(seed, has_reaper=generator.randrange(_REAPERS) == 0)
+            moment = time.monotonic() + generator.uniform(0, 0.15)
+            heapq.heappush(alive, (moment, os_pid, seed))
+            continue
+        moment, os_pid, seed = heapq.heappop(alive)
+        time.sleep(max(0, moment - time.monotonic()))
+        with stopped(os_pid):
+            decoys.use_some(left_of(seed, folder), generator)
+        kill_all(os_pid)
+        decoys.succeed_some(left_of(seed, folder), generator)
+
+
+@final
+class Tally:
+    """What came of it."""
+
+    def __init__(self) -> None:
+        self.killed = Counter[str]()
+        self.rows: list[RowAccount] = []
+        #: What was not as it was any more, of others'.
+        self.wrong: list[str] = []
+        #: The names that were there after a sweep, at any time, and those that are so in the end.
+        self.seen: set[str] = set()
+        self.left: set[str] = set()
+        self.begun = time.monotonic()
+
+    @property
+    def last(self) -> dict[str, RowAccount]:
+        """What was said last of each thing."""
+        return {row.row: row for row in self.rows}
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of which kinds they were."""
+        return sorted({row.kind for row in self.rows})
+
+    @property
+    def kept(self) -> list[RowAccount]:
+        """What is said to be there still."""
+        return [row for row in self.last.values() if row.is_kept]
+
+    @property
+    def unreported(self) -> set[str]:
+        """What is left, and said nowhere."""
+        said = [row.description for row in self.kept]
+        names = {name: Path(name).name.removeprefix("sem.") for name in self.left}
+        return {name for name, end in names.items() if not any(end in each for each in said)}
+
+    def __str__(self) -> str:
+        outcomes = Counter(str(row.outcome) for row in self.last.values())
+        return (
+            f"{self.killed['hosts']} hosts killed and {self.killed['sweeps']} sweeps, "
+            f"{time.monotonic() - self.begun:.0f} s; {len(self.last)} things of "
+            f"{', '.join(self.kinds)}: {dict(outcomes)}; {len(self.left)} left, "
+            f"{len(self.unreported)} of them unreported; {len(self.wrong)} wrongly removed"
+        )
+
+
+@pytest.mark.timeout(600 + 3 * ROUNDS if os.environ.get("PROBATE_CHAOS") else 240)
 def test_nothing_is_left_of_hosts_that_are_killed_at_random(
-    tmp_path: Path, tell: Callable[..., None]
+    orchestrator: ResourceOrchestrator, tmp_path: Path, tell: Callable[..., None]
 ) -> None:
     """Between intent and making, in the midst of a cleanup: all is given back, or is reported.
 
-    Sweeps are killed, too. Decoys beside them, what takes the names of the dead, and what others
-    use, are as they were.
+    Several live at a time. Sweeps are killed, too. Decoys beside them, what takes the names of the
+    dead, and what others use, are as they were. Whoever does not come to an end fails it.
     """
     state, folder = tmp_path / "state", tmp_path / "things"
     folder.mkdir()
     seed = random.randrange(10**6) * 10**5
     generator = random.Random(seed)
-    rows: list[RowAccount] = []
-    left: set[str] = set()
-    kills = Counter[str]()
+    tally = Tally()
+    end = "not finished"
     try:
         with Victims(state, folder) as victims, Decoys(seed, folder) as decoys:
-            for first in range(0, ROUNDS, _BATCH):
+            for first in told(range(0, ROUNDS, _BATCH), tell):
                 seeds = list(range(seed + first + 1, seed + first + 1 + _BATCH))
-                for each in seeds:
-                    has_reaper = generator.randrange(_REAPERS) == 0
-                    os_pid = victims.start(each, has_reaper=has_reaper)
-                    time.sleep(generator.uniform(0, 0.15))
-                    with stopped(os_pid):
-                        decoys.use_some(left_of(each, folder), generator)
-                    kill_all(os_pid)
-                    kills["hosts"] += 1
-                    decoys.succeed_some(left_of(each, folder), generator)
+                kill_each(victims, decoys, seeds, folder, generator)
+                tally.killed["hosts"] += len(seeds)
                 if generator.randrange(2):
-                    kill_a_sweep(state, generator)
-                    kills["sweeps"] += 1
-                rows += rows_of(settled(state))
-                decoys.check()
-                left |= {name for each in seeds for name in left_of(each, folder)}
+                    kill_a_sweep(orchestrator, state, generator)
+                    tally.killed["sweeps"] += 1
+                tally.rows += rows_of(settled(orchestrator, state))
+                tally.wrong += decoys.faults()
+                tally.seen |= {name for each in seeds for name in left_of(each, folder)}
                 assert sleepers_of(seeds) == []
-            rows += rows_of(settled(state))
-            left = set(filter(os.path.lexists, left - decoys.names))
-            succeeded, used = decoys.counts
-        last = {row.row: row for row in rows}
-        kept = [row for row in last.values() if row.is_kept]
-        told = {
-            name
-            for name in left
-            if any(Path(name).name.removeprefix("sem.") in row.description for row in kept)
-        }
-        outcomes = Counter(str(row.outcome) for row in last.values())
-        tell(
-            f"seed {seed}: killed {dict(kills)}; {dict(outcomes)}; {len(left)} left and reported; "
-            f"{succeeded} names with successors, {used} things in use"
-        )
-
-        assert left == told, f"unreported, of seed {seed}"
-        assert quarantines_of(last) == []
-        assert len(rows) > ROUNDS
-        assert len(kept) <= ROUNDS
+            tally.rows += rows_of(settled(orchestrator, state))
+            tally.left = set(filter(is_there, tally.seen - decoys.names))
+            end = "{} successors, {} uses; 0 hung".format(*decoys.counts)
     finally:
-        for name in left:
-            if name.startswith("/dev/"):
-                Path(name).unlink(missing_ok=True)
+        tell(f"seed {seed}: {tally}; {end}")
+        # Of those that nobody looks at any more.
+        settled(orchestrator, state)
+        for name in filter(is_there, tally.seen):
+            remove(name)
+
+    assert tally.unreported == set(), f"of seed {seed}"
+    assert tally.wrong == []
+    assert quarantines_of(tally.last) == []
+    assert len(tally.rows) > ROUNDS
+    assert len(tally.kept) <= ROUNDS
+    if ROUNDS > _FEW:
+        assert tally.kinds == _KINDS
 
 
 def quarantines_of(rows: Iterable[str]) -> list[Path]:

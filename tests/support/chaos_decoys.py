@@ -11,7 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, final
 
-from chaos_victims import prefix_of, seconds_of
+import sysv_ipc
+import sysv_kernel
+from chaos_victims import prefix_of, remove, seconds_of, sysv_of
 from journal_hosts import PATIENCE
 
 if TYPE_CHECKING:
@@ -41,7 +43,13 @@ def may_be_taken(name: str) -> bool:
     """Whether somebody else could come upon it, and make a file of it: not a random name."""
     path = Path(name)
     is_random = path.name.startswith("probate-") and not path.name.startswith(prefix_of())
-    return not is_random and path.parent != Path("/dev/mqueue")
+    return not sysv_of(name) and not is_random and path.parent != Path("/dev/mqueue")
+
+
+def _id_of(name: str) -> int | None:
+    """The id of the System V object that there is by a name."""
+    which, key = sysv_of(name) or ("", 0)
+    return sysv_kernel.ids_by_key(which).get(key)
 
 
 @final
@@ -55,6 +63,8 @@ class Decoys:
 
     def __init__(self, seed: int, folder: Path) -> None:
         self._successors: set[Path] = set()
+        #: Ids of System V objects, by their names.
+        self._objects: dict[str, int] = {}
         self._used: set[Path] = set()
         self._uses = 0
         self._files = [Path(f"/dev/shm/{prefix_of(seed)}decoy"), folder / "decoys" / "probate-x"]
@@ -70,12 +80,14 @@ class Decoys:
         for path in self._files[:2]:
             path.write_text(THEIRS)
         self._numbers = {path: path.stat().st_ino for path in self._files}
-        self._program = subprocess.Popen(["sleep", f"{seconds_of(seed)}0"])
+        # Ctrl-C is for the test alone, which ends them.
+        self._program = subprocess.Popen(["sleep", f"{seconds_of(seed)}0"], start_new_session=True)
         self._user = subprocess.Popen(
             [sys.executable, "-S", "-c", _USER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def __enter__(self) -> Self:
@@ -90,6 +102,8 @@ class Decoys:
             each.close()
         for path in {*self._files, *self._successors}:
             path.unlink(missing_ok=True)
+        for name in self._objects:
+            remove(name)
 
     def use_some(self, names: set[str], generator: random.Random) -> None:
         """Have another program open one of these things, which a victim has just now."""
@@ -101,6 +115,9 @@ class Decoys:
 
     def succeed_some(self, names: set[str], generator: random.Random) -> None:
         """Take one of these names of a victim that is dead, whatever is there still."""
+        objects = sorted(name for name in names if sysv_of(name))
+        if objects:
+            self._succeed_object(generator.choice(objects))
         paths = {Path(name) for name in names if may_be_taken(name)}
         if free := sorted(paths - self._used):
             path = generator.choice(free)
@@ -112,29 +129,45 @@ class Decoys:
                 os.close(fd)
                 self._successors.add(path)
 
-    def check(self) -> None:
-        """All are as they were. What was used has stayed for its user, who lets go of it now."""
-        for path, number in self._numbers.items():
-            assert path.lstat().st_ino == number
-        for path in self._successors | set(self._files[:2]):
-            assert path.read_text() == THEIRS
+    def _succeed_object(self, name: str) -> None:
+        which, key = sysv_of(name) or ("", 0)
+        # Where somebody else is quicker, it is not ours.
+        with suppress(sysv_ipc.Error):
+            remove(name)
+            self._objects[name] = sysv_kernel.create(which, key).id
+
+    def faults(self) -> list[str]:
+        """What is not as it was, of all. What was used has stayed for its user, who lets go now."""
+        found = [
+            str(path)
+            for path, number in self._numbers.items()
+            if not os.path.lexists(path) or path.lstat().st_ino != number
+        ]
+        found += [
+            str(path)
+            for path in self._successors | set(self._files[:2])
+            if not path.is_file() or path.read_text() != THEIRS
+        ]
+        found += [name for name, number in self._objects.items() if _id_of(name) != number]
         for path in self._used:
-            assert path.exists(), f"{path} was taken from its user"
+            if not path.exists():
+                found.append(f"{path}, from its user")
             assert self._ask(f"-{path}") == "ok"
         self._uses += len(self._used)
         self._used.clear()
-        assert self._program.poll() is None
-        assert self._user.poll() is None
+        if self._program.poll() is not None or self._user.poll() is not None:
+            found.append("a program")
+        return found
 
     @property
     def names(self) -> set[str]:
         """Where something is that is nobody's litter."""
-        return {str(path) for path in {*self._files, *self._successors}}
+        return {str(path) for path in {*self._files, *self._successors}} | self._objects.keys()
 
     @property
     def counts(self) -> tuple[int, int]:
         """How many names have successors, and how many things were used."""
-        return len(self._successors), self._uses
+        return len(self._successors) + len(self._objects), self._uses
 
     def _ask(self, line: str) -> str:
         assert self._user.stdin is not None

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import processes_kernel as kernel
@@ -124,8 +124,9 @@ def survivors(
     """
 
     def survives(number: int) -> bool:
-        has_strangers = strangers is not None and number % STRANGERS_EVERY == 0
-        with strangers.beside() if has_strangers else nullcontext():
+        if strangers is None or number % STRANGERS_EVERY:
+            return _survives(manager, argv)
+        with strangers.beside():
             return _survives(manager, argv)
 
     def count(first: int) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self, final
 
 import pytest
 from chaos_decoys import Decoys
+from chaos_progress import told
 from chaos_victims import left_of, prefix_of
 from run_busy import busy, stays
 from run_fronts import PATIENCE, RunFront, is_alive, wait_for_end, wait_until
@@ -128,9 +129,10 @@ def test_random_deaths(place: Path, tell: Callable[..., None]) -> None:
     killed, outcomes = Counter[str](), Counter[str]()
     begun = time.monotonic()
     batch: list[int] = []
+    end = "not finished"
     try:
         with Decoys(seed, place) as decoys, Outside(seed, place) as outside:
-            for number in range(seed + 1, seed + ROUNDS + 1):
+            for number in told(range(seed + 1, seed + ROUNDS + 1), tell):
                 generator = random.Random(number)
                 things = place / str(number)
                 things.mkdir()
@@ -149,16 +151,16 @@ def test_random_deaths(place: Path, tell: Callable[..., None]) -> None:
                 batch.append(number)
                 if len(batch) == _BATCH or number == seed + ROUNDS:
                     outside.check()
-                    decoys.check()
+                    assert decoys.faults() == []
                     # What was in use is not any more. The last run has had it swept as well.
                     wait_until(lambda: not is_left(orchestrator, state, outcomes))
                     left = {name for each in batch for name in left_of(each, place)}
                     assert left - decoys.names == set(), f"SEED={seed}, {batch}"
                     batch.clear()
-            successors, uses = decoys.counts
+            end = "{} successors, {} uses; 0 left, wrongly removed, or hung".format(*decoys.counts)
     finally:
+        tell(
+            f"SEED={seed}: {killed.total()} runs, {time.monotonic() - begun:.0f} s; "
+            f"killed {dict(killed)}; swept {dict(outcomes)}; {end}"
+        )
         remove_called(f"{prefix_of()}{seed // _SEEDS}[0-9][0-9][0-9][0-9][0-9]-")
-    tell(
-        f"SEED={seed}: {ROUNDS} runs, killed {dict(killed)}; swept {dict(outcomes)}; "
-        f"{successors} successors, {uses} uses; {time.monotonic() - begun:.0f} s"
-    )

@@ -36,7 +36,7 @@ def programs() -> list[object]:
             id=name,
             marks=pytest.mark.skipif(
                 bool(missing(program)),
-                reason=f"{missing(program)} is not installed: make chaos has it",
+                reason=f"{missing(program)} is not installed: make soak has it",
             ),
         )
         for name, program in PROGRAMS.items()
@@ -44,7 +44,7 @@ def programs() -> list[object]:
 
 
 only_in_chaos = pytest.mark.skipif(
-    "PROBATE_CHAOS" not in os.environ, reason="many heavy programs: make chaos"
+    "PROBATE_CHAOS" not in os.environ, reason="many heavy programs: make soak"
 )
 each_program = pytest.mark.parametrize("program", programs())
 

@@ -52,7 +52,7 @@ def test_early_daemons_end_with_their_tree(
     if who == "ordinary user" and name in early.LOGINS:
         pytest.skip("it asks whoever is not root for a password")
     if who != "as it is" and host == "busy" and not early.IS_CHAOS:
-        pytest.skip("in make chaos")
+        pytest.skip("in make soak")
     argv = early.program(name, folder)
     # What is imported late is imported now: another user may not read it.
     manager.spawn(SLEEP).terminate()
