@@ -23,10 +23,11 @@ help: ## this list
 demo: $(VENV)/.installed ## the main job on real resources
 	@$(BIN)/probate demo
 
-# make test WORKERS=0 runs all of it in one process.
+# make test WORKERS=0 runs all of it in one process. Bytecode is written, wherever it is not to be:
+# each process imports all tests, and most of that time is for what pytest makes of their asserts.
 .PHONY: test
 test: $(VENV)/.installed-dev ## the whole test suite
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev ## ruff and mypy --strict
