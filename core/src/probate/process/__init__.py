@@ -1,6 +1,7 @@
 """Processes: owners of resources, their tree, and their termination.
 
 process.py    Process: one owner
+context.py    the current process, for those who need not know what a process is
 current.py    the current process of a context, and the scope in which it is current
 leftout.py    methods whose pid may be left out, for the current process
 errors.py     what a manager raises that is closed, or whose lease is over

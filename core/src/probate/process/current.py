@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 from probate.errors import NoCurrentProcessError
-from probate.process.process import CURRENT, be_as_before
+from probate.process.context import CURRENT, be_as_before
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def current_process() -> Process:
     """Return the process that this context works for. Raises NoCurrentProcessError."""
-    process = CURRENT.get()
+    process: Process | None = CURRENT.get()
     if process is None:
         raise NoCurrentProcessError
     return process
@@ -24,7 +24,8 @@ def current_process() -> Process:
 
 def current_or_none() -> Process | None:
     """Return the process that this context works for, if it works for one."""
-    return CURRENT.get()
+    process: Process | None = CURRENT.get()
+    return process
 
 
 @final

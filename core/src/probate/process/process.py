@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from contextvars import ContextVar
 from typing import (
     TYPE_CHECKING,
     Any,
-    Final,
     NewType,
     ParamSpec,
     Protocol,
@@ -19,6 +17,7 @@ from typing import (
 
 from probate.models import NOTHING, CleanupResult, ProcessInfo, ProcessState
 from probate.ownership.callback import Callback
+from probate.process.context import CURRENT, be_as_before
 from probate.process.pending import PendingResult, Run
 from probate.system.interrupts import fell_in
 from probate.system.log import logger
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from contextvars import Token
     from typing import IO
 
     from probate.models import ResourceLimits, ResourceUsage
@@ -37,9 +35,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-#: The process that a context works for: each asyncio task and thread has its own (PEP 567).
-CURRENT: Final[ContextVar[Process | None]] = ContextVar("probate_current_process", default=None)
 
 #: Names a process; an int that its manager never issues twice.
 Pid = NewType("Pid", int)
@@ -311,11 +306,3 @@ def working_for(process: Process) -> Iterator[Process]:
         yield process
     finally:
         be_as_before(token)
-
-
-def be_as_before(token: Token[Process | None]) -> None:
-    """Make that process the current one, or none, which was so before `token` was got."""
-    # Left in another context than it was entered in (an async generator that its loop
-    # finalises, another thread): there is nothing to reset there (PEP 567).
-    with contextlib.suppress(ValueError):
-        CURRENT.reset(token)
