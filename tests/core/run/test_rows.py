@@ -66,6 +66,25 @@ def test_what_is_not_there_is_let_go_of_when_its_call_has_surely_returned(
     assert names == [str(tmp_path / "late"), str(tmp_path / "there")]
 
 
+def test_only_what_is_there_is_a_reason_to_load_the_kinds(tmp_path: Path) -> None:
+    """To load them takes longer than a compiler, whose files are gone again in a moment."""
+    rows = RunRows()
+    owner = rows.owner("command", "key")
+    path = tmp_path / "made"
+    identity = {**name_asked_for(str(path)), "uid": os.geteuid()}
+    rows.intend(owner, Notice("open", os.getpid(), str(path), identity, os.O_EXCL, True))
+    seen = [rows.has_things()]
+    path.touch()
+    # From then on it is known to have been made.
+    while next(row for _, row in rows.of(owner)[1:])["state"] == "intent":
+        rows.look()
+        time.sleep(0.01)
+    seen += [rows.has_things(), rows.has_things(older_than=60)]
+    path.unlink()
+
+    assert [*seen, rows.has_things()] == [False, True, False, False]
+
+
 def test_what_another_command_is_about_to_make_is_not_let_go_of(tmp_path: Path) -> None:
     """When all of a command is looked for, since it has ended, others' calls are under way."""
     rows = RunRows()

@@ -7,6 +7,7 @@ takes longer than all else that is done then.
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 import threading
 from typing import TYPE_CHECKING, Final
@@ -36,7 +37,12 @@ def load_ahead() -> None:
 def _load() -> ResourceOrchestrator:
     # What uses them, with all that it imports: two threads must not do so at a time, since modules
     # that are half imported are seen then (the documentation of `importlib`).
-    import probate.settlement.settling  # noqa: F401  as above
-    from probate.orchestrator import ResourceOrchestrator
+    # Without looking for garbage, of which modules that are imported make none.
+    gc.disable()
+    try:
+        import probate.settlement.settling  # noqa: F401  as above
+        from probate.orchestrator import ResourceOrchestrator
 
-    return ResourceOrchestrator().discover()
+        return ResourceOrchestrator().discover()
+    finally:
+        gc.enable()

@@ -165,11 +165,11 @@ class RunRows:
             self._put(owner, self._owners[owner])
 
     def has_things(self, *, older_than: float = 0.0) -> bool:
-        """Tell whether there are rows of others than processes, of so many seconds at least."""
+        """Tell whether anything is there that was made, but processes, so many seconds ago."""
         since = time.monotonic() - older_than
         with self._lock:
             return any(
-                row.notice.call not in _OF_PROCESSES and row.since <= since
+                row.notice.call not in _OF_PROCESSES and row.since <= since and is_there(row.notice)
                 for row in self._rows.values()
             )
 
