@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 import stat
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from probate.errors import RefusedResourceError
+from probate.system.tree import TreeRemoval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +78,7 @@ def _new_candidates(where: str | None) -> Iterator[Path]:
     """Return the places in which one may be made, best first."""
     yield from candidates(where)
     if where is None and not os.environ.get("PROBATE_STATE"):
-        yield _TEMPORARY / f"probate-{os.geteuid()}-{secrets.token_hex(8)}"
+        yield _TEMPORARY / f"probate-{os.geteuid()}-{os.urandom(8).hex()}"
 
 
 def check_private(path: Path) -> None:
@@ -143,7 +144,7 @@ def make_host_folder(header: object, where: str | None = None) -> Path:
 
 
 def _make_whole(place: Path, header: object) -> Path:
-    nonce = secrets.token_hex(8)
+    nonce = os.urandom(8).hex()
     new = place / f"{NEW_PREFIX}{nonce}"
     new.mkdir(0o700)
     try:
@@ -151,7 +152,7 @@ def _make_whole(place: Path, header: object) -> Path:
         write_json(new / HEADER, header)
         return new.rename(place / f"{PREFIX}{nonce}")
     except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
+        _remove(new)
         raise
 
 
@@ -174,18 +175,27 @@ def remove_host_folder(folder: Path) -> None:
     gone = folder.with_name(f"{_GONE_PREFIX}{folder.name}")
     with suppress(OSError):
         folder = folder.rename(gone)
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder with what is in it, as far as that can be."""
+    # Not by shutil, which takes longer to import than all else here: for commands that are over in
+    # a moment.
+    with suppress(OSError, RefusedResourceError):
+        TreeRemoval().empty(os.open(folder, _FLAGS))
+        folder.rmdir()
 
 
 def remove_unfinished(where: str | None = None) -> None:
     """Remove the folders of hosts that died as they made them, or others as they removed them."""
     for place in places(where):
         for folder in place.glob(f"{_GONE_PREFIX}{HOSTS}"):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         for folder in place.glob(f"{NEW_PREFIX}{_NONCE}"):
             with suppress(OSError):
                 if time.time() - folder.stat().st_mtime > _MAKING:
-                    shutil.rmtree(folder)
+                    _remove(folder)
 
 
 def read_json(path: Path) -> Any:

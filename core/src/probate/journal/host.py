@@ -10,7 +10,6 @@ import functools
 import itertools
 import json
 import os
-import shutil
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
 
@@ -227,7 +226,7 @@ class HostJournal:
         try:
             store = Store(str(folder))
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_host_folder(folder)
             raise
         self._store, self.folder = store, folder
 
@@ -241,7 +240,7 @@ class HostJournal:
         try:
             self._store, self.folder = old.copy_to(str(folder)), folder
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_host_folder(folder)
             raise
         old.close()
         logger.warning("the journal in %s was removed or closed; it goes on in %s", lost, folder)

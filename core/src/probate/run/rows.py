@@ -11,7 +11,6 @@ import heapq
 import itertools
 import json
 import os
-import shutil
 import threading
 import time
 from contextlib import suppress
@@ -110,7 +109,7 @@ class RunRows:
         try:
             self._use(folder)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_host_folder(folder)
             raise
 
     def take_over(self, folder: Path) -> None:
