@@ -114,8 +114,9 @@ class RunTree:
 
     def end(self, grace: float) -> list[SettledThing]:
         """End all of it, and say who that was. With a grace, they are asked to stop first."""
-        self.scan()
-        if grace > 0:
+        # If nobody is found, that is the first of the looks that must find nobody.
+        empty = 0 if self.scan() or self._alive() else 1
+        if grace > 0 and not empty:
             # Some end with the command by themselves, as trackers do that see its pipe close: they
             # have work to do until then, and nobody gives them back.
             self._wait(time.monotonic() + min(grace, _OWN_TIME), is_patient=False)
@@ -123,7 +124,6 @@ class RunTree:
         ended = {os_pid: _name_of(os_pid) for os_pid in self._alive()}
         if ended and grace > 0:
             self._ask(time.monotonic() + grace, ended)
-        empty = 0
         over = time.monotonic() + _KILL_TIME
         while empty < _EMPTY_LOOKS and time.monotonic() < over:
             if not self.scan() and not self._alive():
