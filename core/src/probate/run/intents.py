@@ -20,6 +20,10 @@ SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108  as above
 _TEMPORARY: Final = ("/tmp", "/var/tmp", SHARED_MEMORY)  # noqa: S108  looked at, not used
 
 
+#: Calls by which something is given back only if it is made in such a folder.
+_IN_TEMPORARY: Final = ("open", "mkdir", "link")
+
+
 @functools.cache
 def _shared_memory() -> str:
     """Return the folder of shared memory, without links: each call that is noticed may ask."""
@@ -39,31 +43,36 @@ def notice_of(tid: int, os_pid: int, attempt: Attempt, temporary: frozenset[str]
     where it is not seen from here. Folders right in what may be a temporary folder are told of all
     the same: what else is in that is others'. Raises OSError.
     """
-    uid = os.stat(f"/proc/{tid}").st_uid  # noqa: PTH116  a string, for each call
     if attempt.call == "mq_open":
         if not is_in_our_ipc(tid) or has_queue(attempt.name):
             return None
-        identity: dict[str, Any] = {"queue": attempt.name, "is_random": False, "uid": uid}
+        identity: dict[str, Any] = {"queue": attempt.name, "is_random": False, "uid": _uid_of(tid)}
         return Notice("mq_open", os_pid, attempt.name, identity, attempt.flags)
-    parent, name = os.path.split(attempt.name.rstrip("/"))
+    parent, _, name = attempt.name.rstrip("/").rpartition("/")
     if name in ("", ".", ".."):
         return None
-    folder = folder_of(parent)
-    theirs = os.stat(f"/proc/{tid}/root{parent}")  # noqa: PTH116  as above
-    if (theirs.st_dev, theirs.st_ino) != (folder.device, folder.inode):
-        return None
+    folder = folder_of(parent or "/")
     is_temporary = folder.path in temporary
-    is_within = attempt.call == "mkdir" and os.path.dirname(folder.path) in temporary  # noqa: PTH120
-    if attempt.call in ("open", "mkdir", "link") and not is_temporary and not is_within:
-        return None
+    if attempt.call in _IN_TEMPORARY and not is_temporary:
+        is_within = attempt.call == "mkdir" and os.path.dirname(folder.path) in temporary  # noqa: PTH120
+        if not is_within:
+            return None
     if attempt.call == "open" and not attempt.flags & os.O_EXCL and folder.path != _shared_memory():
+        return None
+    theirs = os.stat(f"/proc/{tid}/root{parent}")  # noqa: PTH116  a string, for each call
+    if theirs.st_ino != folder.inode or theirs.st_dev != folder.device:
         return None
     path = f"{folder.path}/{name}"
     # What cannot be looked at is taken for free, as by `os.path.lexists`, which takes longer.
     if os.access(path, os.F_OK, follow_symlinks=False):
         return None
-    identity = {**name_asked_for(path), "uid": uid}
+    identity = name_asked_for(path)
+    identity["uid"] = _uid_of(tid)
     if attempt.call == "mkdir" and is_temporary:
         # Of those within, which are its own.
         identity[FOLDERS] = []
     return Notice(attempt.call, os_pid, path, identity, attempt.flags, is_temporary)
+
+
+def _uid_of(tid: int) -> int:
+    return os.stat(f"/proc/{tid}").st_uid  # noqa: PTH116  as above

@@ -43,11 +43,21 @@ _VECTOR: Final = struct.Struct("=QQ")
 #: A path is no longer than that (PATH_MAX), and memory comes in pages of no less.
 _PAGE: Final = 4096
 
+#: Where memory of others is read to, and the vectors that say so. They are for all calls, and only
+#: used by the thread that serves: to make them takes longer than to read.
 _buffer: Final = ctypes.create_string_buffer(_PAGE)
 _address: Final = ctypes.addressof(_buffer)
+_local: Final = ctypes.create_string_buffer(_VECTOR.size)
+_remote: Final = ctypes.create_string_buffer(_VECTOR.size)
+
+#: How much of a path is read first: few are longer.
+_MOST_PATHS: Final = 256
+
+#: The bits of an int, which an argument may have more than.
+_INT: Final = 0xFFFFFFFF
 
 #: AT_FDCWD, AF_UNIX, and the most bytes of a `struct sockaddr_un`.
-_CURRENT_FOLDER: Final = -100
+_CURRENT_FOLDER: Final = -100 & _INT
 _AF_UNIX: Final = 1
 _MOST_ADDRESS: Final = 110
 
@@ -132,9 +142,10 @@ class Listener:
             fcntl.ioctl(self.fd, _SEND, _RESPONSE.pack(id_, value, 0, flags))
 
     def _in_page(self) -> Held:
-        id_, tid, _, number, audit, _, *arguments = _NOTIFICATION.unpack_from(self._page)
+        fields = _NOTIFICATION.unpack_from(self._page)
+        id_, tid, _, number, audit = fields[:5]
         call = self._names.get(number, "") if audit == self._audit else ""
-        return Held(id_, tid, call, tuple(arguments))
+        return Held(id_, tid, call, fields[6:])
 
 
 @final
@@ -161,13 +172,13 @@ def attempt_of(held: Held) -> Attempt | None:
     if held.call not in _PATHS:
         return None
     call, folder, path_at, flags_at = _PATHS[held.call]
-    flags = arguments[flags_at] & 0xFFFFFFFF if flags_at is not None else 0
+    flags = arguments[flags_at] & _INT if flags_at is not None else 0
     if held.call == "openat2":
         # `struct open_how` begins with the flags; where its memory ends, there are fewer bytes.
         flags = int.from_bytes(_memory(tid, arguments[2], 8), sys.byteorder)
         if not flags & os.O_CREAT or not flags & (os.O_EXCL | os.O_NOFOLLOW):
             return None
-    number = _CURRENT_FOLDER if folder is None else ctypes.c_int(arguments[folder]).value
+    number = _CURRENT_FOLDER if folder is None else arguments[folder] & _INT
     return Attempt(call, _absolute(tid, number, _text(tid, arguments[path_at])), flags)
 
 
@@ -183,7 +194,7 @@ def _bound_path(tid: int, address: int, length: int) -> str | None:
 
     Or has a name that no file has (unix(7)).
     """
-    raw = _memory(tid, address, min(length & 0xFFFFFFFF, _MOST_ADDRESS))
+    raw = _memory(tid, address, min(length & _INT, _MOST_ADDRESS))
     if int.from_bytes(raw[:2], "little") != _AF_UNIX:
         return None
     path = raw[2:].partition(b"\0")[0]
@@ -191,28 +202,42 @@ def _bound_path(tid: int, address: int, length: int) -> str | None:
 
 
 def _text(tid: int, address: int) -> str:
-    room = _PAGE - address % _PAGE
-    text, ends, _ = _memory(tid, address, room).partition(b"\0")
-    if not ends:
-        text += _memory(tid, address + room, _PAGE).partition(b"\0")[0]
+    text = b""
+    while len(text) < _PAGE:
+        at = address + len(text)
+        # Not beyond the page: the next may not be there.
+        count = _read(tid, at, min(_MOST_PATHS, _PAGE - at % _PAGE))
+        part: bytes = _buffer.value
+        if len(part) < count:
+            return os.fsdecode(text + part)
+        # What follows was read before.
+        text += part[:count]
     return os.fsdecode(text)
 
 
 def _memory(tid: int, address: int, size: int) -> bytes:
-    """Read what is in the memory of a thread. Raises OSError."""
-    # One for all, which only the thread that serves uses: to make one takes longer than to read.
-    local = _VECTOR.pack(_address, size)
-    count: int = libc().process_vm_readv(tid, local, 1, _VECTOR.pack(address, size), 1, 0)
+    """Return what is in the memory of a thread. Raises OSError."""
+    return ctypes.string_at(_address, _read(tid, address, size))
+
+
+def _read(tid: int, address: int, size: int) -> int:
+    """Read from the memory of a thread into the buffer; return how much. Raises OSError."""
+    _VECTOR.pack_into(_local, 0, _address, size)
+    _VECTOR.pack_into(_remote, 0, address, size)
+    count: int = libc().process_vm_readv(tid, _local, 1, _remote, 1, 0)
     if count < 0:
         # A sandbox may forbid this way (process_vm_readv(2)), and not the other.
-        return _memory_by_proc(tid, address, size)
-    return ctypes.string_at(_address, count)
+        found = _memory_by_proc(tid, address, size)
+        ctypes.memmove(_buffer, found, count := len(found))
+    return count
 
 
 def _memory_by_proc(tid: int, address: int, size: int) -> bytes:
     fd = os.open(f"/proc/{tid}/mem", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.pread(fd, size, address)
+        if found := os.pread(fd, size, address):
+            return found
+        raise OSError(errno.ESRCH, "it has ended")
     except OverflowError as error:
         raise OSError(errno.EFAULT, "no address of a program") from error
     finally:

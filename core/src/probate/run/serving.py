@@ -269,12 +269,15 @@ class Serving:
 
     def _pause(self) -> float | None:
         """Return the milliseconds until something is to be done unasked; None for never."""
-        if self._main.settling is None and (self._watch is None or not self._watch.has_swept):
+        watch = self._watch
+        if self._main.settling is None and (watch is None or not watch.has_swept):
             return _MOMENT
-        if self._watch is None:
+        if watch is None:
             return None
-        due = min(self._watch.rows.due, self._ahead_at or math.inf)
-        return None if math.isinf(due) else max(0.0, due - time.monotonic()) * 1000
+        due = watch.rows.due
+        if self._ahead_at is not None and self._ahead_at < due:
+            due = self._ahead_at
+        return None if due == math.inf else max(0.0, due - time.monotonic()) * 1000
 
     def _handle(self, fd: int, handler: Callable[[int], object]) -> None:
         self._poll.register(fd, select.POLLIN)
