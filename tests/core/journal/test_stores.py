@@ -52,9 +52,17 @@ def shm(name: str) -> Path:
     return Path("/dev/shm") / name
 
 
-def dead_host(state: Path, names: list[str]) -> Path:
+#: Has all rows in the store itself, as those of things that live long.
+WITHOUT_LOGS = """
+from probate.journal import loggedstore
+loggedstore.FULL = 0
+"""
+
+
+def dead_host(state: Path, names: list[str], *, with_logs: bool = True) -> Path:
     """The folder of a host that has died, without a reaper, with segments of these names."""
-    with JournalHost(HOLDS, state, "none", *names) as host:
+    program = HOLDS if with_logs else WITHOUT_LOGS + HOLDS
+    with JournalHost(program, state, "none", *names) as host:
         assert host.line() == "made"
         return host.folder
 
@@ -70,7 +78,7 @@ def edit(folder: Path, **changes: Any) -> None:
 
 def test_a_store_that_was_cut_off_is_set_aside(state: Path, names: list[str]) -> None:
     """SIGBUS in whoever maps it: a child reads it, and dies of it alone; the things stay."""
-    folder = dead_host(state, names)
+    folder = dead_host(state, names, with_logs=False)
     os.truncate(folder / "data.mdb", 8192)
 
     (account,) = swept(state)
@@ -81,6 +89,34 @@ def test_a_store_that_was_cut_off_is_set_aside(state: Path, names: list[str]) ->
     assert (folder.parent / f"set-aside-{folder.name}").exists()
     assert all(shm(name).exists() for name in names)
     assert swept(state) == []
+
+
+def test_of_a_log_that_was_cut_off_what_is_left_is_settled(state: Path, names: list[str]) -> None:
+    """It is read, not mapped; what it does not tell of any more stays."""
+    folder = dead_host(state, names)
+    log = (folder / "ahead-a").read_bytes()
+    # The last that is confirmed; of its intent, the wanted name alone proves nothing.
+    os.truncate(folder / "ahead-a", log.rindex(b"confirmed"))
+
+    (account,) = swept(state)
+
+    assert account.state is HostState.SETTLED
+    assert [row.outcome for row in account.rows] == ["refused", "released", "released"]
+    assert [shm(name).exists() for name in names] == [False, False, True]
+
+
+def test_a_log_that_is_damaged_is_set_aside(state: Path, names: list[str]) -> None:
+    """Nobody knows what it has told of: the things stay."""
+    folder = dead_host(state, names)
+    log = (folder / "ahead-a").read_bytes()
+    at = log.index(b"confirmed")
+    (folder / "ahead-a").write_bytes(log[:at] + b"other" + log[at + 5 :])
+
+    (account,) = swept(state)
+
+    assert account.state is HostState.UNREADABLE
+    assert "is damaged" in account.text
+    assert all(shm(name).exists() for name in names)
 
 
 def test_a_store_that_there_is_no_memory_to_read_stays(

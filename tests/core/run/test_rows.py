@@ -165,7 +165,7 @@ def test_nobody_goes_on_with_what_cannot_be_read(tmp_path: Path, row: Any) -> No
     write_json(tmp_path / HEADER, {})
     (tmp_path / LOCK).touch()
     store = LoggedStore(str(tmp_path))
-    store.put(1, row)
+    store.write(1, row)
     store.close()
     rows = RunRows()
 

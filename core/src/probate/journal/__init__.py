@@ -4,8 +4,8 @@ named.py       Named: what a plugin says of a thing that outlives its maker by i
 host.py        HostJournal: what this OS process has made by name, noted before it is made
 owners.py      OwnersJournal: the part of it that is one manager's, and its processes
 store.py       Store: numbered rows that outlive whoever writes them
-ahead.py       the log ahead of a store, for rows that somebody waits for
-loggedstore.py  LoggedStore: a store that is written to by its log
+ahead.py       the logs ahead of a store, which are appended to in next to no time
+loggedstore.py  LoggedStore: a store that is written to by its logs
 folders.py     where stores are kept
 header.py      what a store says of its host, and whether that is dead
 handles.py     names of files and OS processes that no later one gets again

@@ -14,7 +14,7 @@ import functools
 import os
 import struct
 import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, final
 
 from probate.system.clib import last_error, libc
 
@@ -37,11 +37,13 @@ _FIRST_IPC_NAMESPACE: Final = f"inode:{0xEFFFFFFF}"
 _HANDLE: Final = struct.Struct("Ii")
 
 #: include/uapi/linux/stat.h: what is asked for, the size of the answer, and what is in it: the
-#: inode and the device, the time of birth.
+#: inode and the device, the time of the last change as well, the time of birth.
 _STATX_INO: Final = 0x100
 _STATX_BTIME: Final = 0x800
 _STATX_SIZE: Final = 256
 _STATX_NUMBERS: Final = struct.Struct("=32xQ96xII")
+_STATX_MTIME: Final = 0x40
+_STATX_STAMP: Final = struct.Struct("=32xQ72xqI12xII")
 _STATX_BORN: Final = struct.Struct("=I76xqI")
 
 _CURRENT_FOLDER: Final = -100
@@ -82,6 +84,28 @@ def device_and_inode(file: int | bytes) -> tuple[int, int, int]:
     return numbers
 
 
+@final
+class FolderStamp(NamedTuple):
+    """Tells a folder, and what is in it by name, from what it was at another time."""
+
+    inode: int
+    #: When something in it was last made, removed or renamed, in seconds since the epoch.
+    changed: int
+    nanoseconds: int
+    major: int
+    minor: int
+
+
+def folder_stamp(path: bytes) -> FolderStamp:
+    """Return the stamp of a folder. Raises OSError."""
+    buffer = _take_buffer()
+    if libc().statx(_CURRENT_FOLDER, path, 0, _STATX_INO | _STATX_MTIME, buffer) != 0:
+        raise last_error()
+    stamp = FolderStamp._make(_STATX_STAMP.unpack_from(buffer))
+    _buffers.append(buffer)
+    return stamp
+
+
 def _handle(folder: int, path: bytes, flags: int) -> str | None:
     """Ask for a handle, which is its type and its bytes as text; None, with errno, if refused."""
     buffer = _take_buffer()
@@ -101,16 +125,18 @@ def file_handle(file: int | str, *, folder: int = _CURRENT_FOLDER) -> str | None
     where there are no handles (FUSE). It says which flag it was asked with: one may be compared
     with its like only. Raises OSError (EBADF, ENOENT, ENOTDIR).
     """
-    for flag, name in ((_AT_HANDLE_FID, "fid"), (0, "handle")):
-        if isinstance(file, int):
-            found = _handle(file, b"", _AT_EMPTY_PATH | flag)
-        else:
-            found = _handle(folder, os.fsencode(file), flag)
-        if found is not None:
-            return f"{name}:{found}"
-        if ctypes.get_errno() in _NOTHING_THERE:
-            raise last_error()
-    return None
+    if isinstance(file, int):
+        folder, path, how = file, b"", _AT_EMPTY_PATH
+    else:
+        path, how = os.fsencode(file), 0
+    if (found := _handle(folder, path, how | _AT_HANDLE_FID)) is not None:
+        return f"fid:{found}"
+    if ctypes.get_errno() not in _NOTHING_THERE:
+        if (found := _handle(folder, path, how)) is not None:
+            return f"handle:{found}"
+        if ctypes.get_errno() not in _NOTHING_THERE:
+            return None
+    raise last_error()
 
 
 def queue_handle(mqd: int) -> str:

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import os
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
 
-from pydantic_core import to_json
-
 from probate.errors import JournalNotArmedError, UnsettledResourceError
-from probate.journal.folders import (
-    make_host_folder,
-    remove_host_folder,
-)
+from probate.journal.folders import make_host_folder, remove_host_folder
 from probate.journal.handles import seconds_since_boot
 from probate.journal.header import header_of_this_host
 from probate.journal.hostreaper import host_reaper
+from probate.journal.loggedstore import LoggedStore
 from probate.journal.programs import sees_dead_hosts, settler, sweeper
-from probate.journal.store import LostNumberError, Store
+from probate.journal.store import LostNumberError
 from probate.system.forking import forget_in_forked_child
 from probate.system.log import logger
 
@@ -108,7 +103,7 @@ class HostJournal:
         self._users = 0
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
-        self._store: Store | None = None
+        self._store: LoggedStore | None = None
         self._loan: ReaperLoan | None = None
         #: Where the store is; None before the first row.
         self.folder: Path | None = None
@@ -163,12 +158,13 @@ class HostJournal:
 
     def write(self, row: Row, state: str, identity: Mapping[str, Any]) -> None:
         """Write a row. Raises OSError."""
-        self._put(row.number, _values_of(row, state, identity))
+        if (store := self._store) is not None:
+            store.write(row.number, _values_of(row, state, identity))
 
     def delete(self, number: int) -> None:
         """Delete the row of that number. Raises OSError."""
         if (store := self._store) is not None:
-            store.delete(number)
+            store.write(number, None)
 
     def forget_parent(self) -> None:
         """Have nothing, in a forked child, and keep what is the parent's from being finalised."""
@@ -177,60 +173,58 @@ class HostJournal:
         self._users, self._numbers = 0, itertools.count(1)
         self._store = self._loan = self.folder = None
 
-    def arm(self) -> None:
-        """Make the store, and have a reaper watch this process, unless that is done.
+    def arm(self) -> LoggedStore:
+        """Make the store, and have a reaper watch this process, unless that is done; return it.
 
         Raises JournalNotArmedError if it cannot be done.
         """
         store = self._store
-        # Whether the file is open is looked at by each write.
+        # Whether its file is open is looked at by whatever writes into it.
         if store is None or not store.is_found() or not self._is_watched():
-            self._rearm()
+            return self._rearm()
+        return store
 
     # -- inside --------------------------------------------------------------
 
-    def _rearm(self) -> None:
+    def _rearm(self) -> LoggedStore:
         try:
             with self._lock:
-                if self._store is None:
-                    self._make_store()
-                elif not self._store.is_there():
-                    self._move(self._store)
+                store = self._store
+                if store is None:
+                    store = self._make_store()
+                elif not store.is_there():
+                    store = self._move(store)
                 if not self._is_watched():
                     self._loan = self._borrow_reaper()
+                return store
         except OSError as error:
             raise JournalNotArmedError(
                 f"{error}; nothing is made that nobody would give back. To do without, build the "
                 "manager without_journal(), or set PROBATE_JOURNAL=off"
             ) from error
 
-    def _put_first(self, number: int, value: Mapping[str, Any]) -> None:
+    def _put_first(self, number: int, value: dict[str, Any]) -> None:
         """Write the first row of something, which is not done unless it will be settled."""
-        self.arm()
         try:
-            self._put(number, value)
+            self.arm().write(number, value)
         except LostNumberError:
-            self._rearm()
-            self._put(number, value)
-
-    def _put(self, number: int, value: Mapping[str, Any]) -> None:
-        if (store := self._store) is not None:
-            store.put(number, _as_json(value))
+            self._rearm().write(number, value)
 
     def _is_watched(self) -> bool:
         loan = self._loan
         return not self._has_reaper or (loan is not None and not loan.is_over)
 
-    def _make_store(self) -> None:
+    def _make_store(self) -> LoggedStore:
         folder = make_host_folder(header_of_this_host(), self._path)
         try:
-            store = Store(str(folder))
+            store = LoggedStore(str(folder))
         except BaseException:
             remove_host_folder(folder)
             raise
         self._store, self.folder = store, folder
+        return store
 
-    def _move(self, old: Store) -> None:
+    def _move(self, old: LoggedStore) -> LoggedStore:
         """Go on in another folder, with all rows.
 
         Ours is gone, such as at the end of a login, or somebody has closed its file.
@@ -238,7 +232,8 @@ class HostJournal:
         lost, loan = self.folder, self._loan
         folder = make_host_folder(header_of_this_host(), self._path)
         try:
-            self._store, self.folder = old.copy_to(str(folder)), folder
+            new = old.copy_to(str(folder))
+            self._store, self.folder = new, folder
         except BaseException:
             remove_host_folder(folder)
             raise
@@ -254,6 +249,7 @@ class HostJournal:
                 raise
         if lost is not None:
             remove_host_folder(lost)
+        return new
 
     def _borrow_reaper(self) -> ReaperLoan:
         try:
@@ -303,17 +299,9 @@ def _values_of(row: Row, state: str, identity: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _as_json(value: Mapping[str, Any]) -> bytes:
-    try:
-        return to_json(value)
-    except ValueError:
-        # A path whose bytes are no text.
-        return json.dumps(value).encode()
-
-
-def _has_things(store: Store) -> bool:
+def _has_things(store: LoggedStore) -> bool:
     """Tell whether there are rows of things: their owners alone are of no use to anybody."""
-    return any("process" not in json.loads(row) for row in store.rows())
+    return any("process" not in row for row in store.rows())
 
 
 def journal_of_host(path: str | None, *, has_reaper: bool) -> HostJournal:

@@ -1,65 +1,168 @@
-"""LoggedStore: a store that is written to by its log, so that a write takes next to nothing."""
+"""LoggedStore: a store that is written to by its logs, so that a write takes next to nothing."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import threading
+import time
 from contextlib import suppress
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
-from probate.journal.ahead import AheadLog, read_ahead, remove_ahead
+from probate.journal.ahead import FULL, as_json, new_logs, read_ahead, record_of, remove_logs
+from probate.journal.handles import folder_stamp
 from probate.journal.store import Store, above_standard_streams
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from probate.journal.ahead import AheadLog
+    from probate.journal.handles import FolderStamp
+
+#: Seconds in which several changes of a folder may have one time: before Linux 6.13 some
+#: milliseconds.
+_ONE_TIME: Final = 1.0
+
+#: Stands for a row of which the logs have nothing.
+_UNKNOWN: Final[dict[str, Any]] = {}
 
 
 @final
 class LoggedStore:
-    """A store with a log before it. For one thread at a time.
+    """A store with logs before it. Thread-safe.
 
-    Rows that were deleted again before the log is full are never written to the store. Raises
-    OSError as `Store` does; without room for a log, each row is a transaction.
+    Rows that were deleted again before a log is full are never written to the store. Raises
+    OSError as `Store` does; without room for logs, each row is a transaction. `store` is one that
+    is in the folder already.
     """
 
-    def __init__(self, folder: str) -> None:
-        self._store: Final = Store(folder)
-        #: What the log has, and the store has not.
+    def __init__(self, folder: str, store: Store | None = None) -> None:
+        self._store: Final = Store(folder) if store is None else store
+        self._folder: Final = os.fsencode(folder)
+        #: Of the folder, when all files were found in it.
+        self._stamp: FolderStamp | None = None
+        # Reentrant: a signal handler may write in the midst of a write.
+        self._lock = threading.RLock()
+        #: What the logs have, and the store has not.
         self._ahead: dict[int, dict[str, Any] | None] = {}
-        self._log: AheadLog | None = None
+        #: The one that is appended to, and the other; none where there is no room for them.
+        self._logs: list[AheadLog] = []
+        self._is_turning = False
         self._store.write_all(dict(read_ahead(folder)))
-        # If no new one can be made, what stands there would count again, as newer than the store.
-        remove_ahead(folder)
+        # If no new ones can be made, what stands there would count again, as newer than the store.
+        remove_logs(folder)
         with suppress(OSError), above_standard_streams():
-            self._log = AheadLog(folder)
+            self._logs = new_logs(folder)
 
-    def put(self, number: int, row: dict[str, Any]) -> None:
-        """Write a row of JSON values; it is there for whoever comes after when this has returned.
+    def write(self, number: int, row: dict[str, Any] | None) -> None:
+        """Write a row of JSON values, or delete that of a number; both last when this has returned.
 
-        Raises OSError.
+        Raises OSError, LostNumberError included.
         """
-        self._write(number, row)
+        record = record_of(number, row)
+        with self._lock:
+            if not self._logs:
+                self._store.write_all(_as_stored({number: row}))
+                return
+            before = self._ahead.get(number, _UNKNOWN)
+            # First, so that it is in the store as well when a log has been emptied meanwhile.
+            self._ahead[number] = row
+            try:
+                log = self._logs[0]
+                # What is deleted has room in a full one, and so has what cannot wait.
+                has_room = row is None or self._is_turning or log.nbytes + len(record) <= FULL
+                if not (has_room and log.append(record)):
+                    self._turn()
+            except OSError:
+                if before is _UNKNOWN:
+                    self._ahead.pop(number, None)
+                else:
+                    self._ahead[number] = before
+                raise
 
-    def delete(self, number: int) -> None:
-        """Delete a row, if there is one of that number. Raises OSError."""
-        self._write(number, None)
+    def rows(self) -> list[dict[str, Any]]:
+        """Return all rows."""
+        with self._lock:
+            found = {number: json.loads(row) for number, row in self._store.rows()}
+            found |= self._ahead
+        return [row for row in found.values() if row is not None]
+
+    def is_found(self) -> bool:
+        """Tell whether its files are at their paths still: others may have removed or covered them.
+
+        Whoever removes one changes its folder, which is what is looked at.
+        """
+        try:
+            stamp = folder_stamp(self._folder)
+            if stamp == self._stamp:
+                return True
+            is_found = self._store.is_found() and all(log.is_found() for log in self._logs)
+        except PermissionError:
+            # This process is another user by now (setuid(2)), and its reaper, which finds it, not.
+            return True
+        except OSError:
+            return False
+        if is_found and time.time() - stamp.changed > _ONE_TIME:
+            self._stamp = stamp
+        return is_found
+
+    def is_there(self) -> bool:
+        """Tell whether its files are found, and open: others may have closed one by its number."""
+        return self._store.is_open() and self.is_found()
+
+    def copy_to(self, folder: str) -> LoggedStore:
+        """Return a new store with all rows, also if the files have gone. Raises OSError."""
+        with self._lock:
+            store = self._store.copy_to(folder)
+            try:
+                store.write_all(_as_stored(self._ahead))
+                return LoggedStore(folder, store)
+            except BaseException:
+                store.close()
+                raise
 
     def close(self) -> None:
-        """Let go of the files: what is in the log is read from there."""
-        if self._log is not None:
-            self._log.close()
-        self._store.close()
+        """Let go of the files: what is in the logs is read from there."""
+        with self._lock:
+            for log in self._logs:
+                log.close()
+            self._store.close()
 
-    def _write(self, number: int, row: dict[str, Any] | None) -> None:
-        has_room = self._log is not None and self._log.append(number, row)
-        self._ahead[number] = row
-        if not has_room:
+    # -- inside --------------------------------------------------------------
+
+    def _turn(self) -> None:
+        """Have the store have all that the logs have, and the other one be appended to.
+
+        Each is cleared while nobody appends to it, and the older one first: a row that it has may
+        be deleted in the other.
+        """
+        if self._is_turning:
+            # A signal handler, in the midst of it, on a disk that is full.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._folder)
+        self._is_turning = True
+        try:
+            latest, other = self._logs
+            if other.nbytes:
+                # It could not be cleared at its turn.
+                self._empty()
+                other.clear()
+            self._logs = [other, latest]
             self._empty()
+            latest.clear()
+        finally:
+            self._is_turning = False
 
     def _empty(self) -> None:
-        """Have the store have all that the log has."""
-        self._store.write_all(
-            {
-                number: None if row is None else json.dumps(row).encode()
-                for number, row in self._ahead.items()
-            }
-        )
-        self._ahead.clear()
-        if self._log is not None:
-            self._log.clear()
+        """Have the store have all rows."""
+        changes = dict(self._ahead)
+        self._store.write_all(_as_stored(changes))
+        for number, row in changes.items():
+            found = self._ahead.pop(number, row)
+            if found is not row:
+                # A signal handler has written it since.
+                self._ahead.setdefault(number, found)
+
+
+def _as_stored(changes: Mapping[int, dict[str, Any] | None]) -> dict[int, bytes | None]:
+    return {number: None if row is None else as_json(row) for number, row in changes.items()}

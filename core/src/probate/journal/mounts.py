@@ -38,11 +38,16 @@ def mounts() -> Iterator[tuple[str, str]]:
         yield device.decode(), os.fsdecode(path)
 
 
-def file_system_of(fd: int) -> dict[str, Any]:
-    """Return what tells the file system of an open folder, until the next boot at least."""
+def file_system_type(fd: int) -> int:
+    """Return the number of the type of the file system that an open file is on (statfs(2))."""
     buffer = ctypes.create_string_buffer(_STATFS_SIZE)
     libc().fstatfs(fd, buffer)
-    is_in_memory = struct.unpack_from("L", buffer)[0] in _IN_MEMORY
+    return int(struct.unpack_from("L", buffer)[0])
+
+
+def file_system_of(fd: int) -> dict[str, Any]:
+    """Return what tells the file system of an open folder, until the next boot at least."""
+    is_in_memory = file_system_type(fd) in _IN_MEMORY
     return {
         "file_system": os.fstatvfs(fd).f_fsid,
         "in_memory": _named(os.fstat(fd).st_dev) if is_in_memory else None,

@@ -12,7 +12,7 @@ import errno
 import fcntl
 import os
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -103,8 +103,6 @@ class Store:
         self._lock = threading.RLock()
         # Of the thread that has the lock: a signal handler may write in the midst of a write.
         self._transaction: Any = None
-        #: Rows that whoever writes next, or has begun to, deletes.
-        self._due: set[int] = set()
         self._path = os.path.join(folder, _FILE)  # noqa: PTH118  a string
         self._path_bytes = os.fsencode(self._path)
         # No other file has them while it is open.
@@ -120,19 +118,11 @@ class Store:
 
         Raises LostNumberError.
         """
-        try:
-            self._write(self._put, _key(number), row)
-        finally:
-            self._tidy()
+        self._write(self._put, _key(number), row)
 
     def delete(self, number: int) -> None:
-        """Delete a row, if there is one of that number; or have it deleted after another's write.
-
-        That is not waited for: a signal handler may have fallen into it that waits for this one.
-        Until then the row tells of something that is gone. What cannot be deleted is tried again.
-        """
-        self._due.add(number)
-        self._delete_due()
+        """Delete a row, if there is one of that number."""
+        self._write(self._delete, _key(number))
 
     def write_all(self, changes: Mapping[int, bytes | None]) -> None:
         """Write rows, and delete those for which there is None: all of it, or nothing.
@@ -141,11 +131,10 @@ class Store:
         """
         self._write(self._change, changes)
 
-    def rows(self) -> list[bytes]:
-        """Return all rows."""
-        self._tidy()
+    def rows(self) -> list[tuple[int, bytes]]:
+        """Return all rows, by number."""
         with self._environment.begin() as transaction:
-            return [bytes(row) for _, row in transaction.cursor()]
+            return _rows_of(transaction)
 
     def is_found(self) -> bool:
         """Tell whether its file is at its path still: others may have removed or covered it."""
@@ -157,9 +146,9 @@ class Store:
         except OSError:
             return False
 
-    def is_there(self) -> bool:
-        """Tell whether its file is found, and open: others may have closed it, by its number."""
-        return self.is_found() and self._is_open()
+    def is_open(self) -> bool:
+        """Tell whether its numbers still mean its file: others may have closed one."""
+        return self._is_at(self._number) and all(map(self._is_at, self._numbers))
 
     def copy_to(self, folder: str) -> Store:
         """Return a new store with all rows, also if the file has gone. Raises OSError."""
@@ -171,22 +160,16 @@ class Store:
             except BaseException:
                 new.close()
                 raise
-        new._due = self._due
-        new._tidy()
         return new
 
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:
-            if self._is_open():
+            if self.is_open():
                 self._environment.close()
             else:
                 # It would close what is another's.
                 _lost.append(self._environment)
-
-    def _is_open(self) -> bool:
-        """Tell whether its numbers still mean its file."""
-        return self._is_at(self._number) and all(map(self._is_at, self._numbers))
 
     def _is_at(self, number: int) -> bool:
         try:
@@ -200,22 +183,6 @@ class Store:
                 self._delete(transaction, _key(number))
             else:
                 self._put(transaction, _key(number), row)
-
-    def _delete_due(self) -> None:
-        # Whoever has the lock looks once more when it is free again.
-        while self._due and self._lock.acquire(blocking=False):
-            try:
-                numbers = tuple(self._due)
-                self._write(self._change, dict.fromkeys(numbers))
-                self._due.difference_update(numbers)
-            finally:
-                self._lock.release()
-
-    def _tidy(self) -> None:
-        """Delete what is due, for others, whom it concerns no more if it cannot be done now."""
-        if self._due:
-            with suppress(OSError):
-                self._delete_due()
 
     def _write(self, act: Callable[..., object], *arguments: object) -> None:
         try:
@@ -238,6 +205,10 @@ class Store:
             raise _explained(first, self._environment.path()) from error
 
 
+def _rows_of(transaction: Any) -> list[tuple[int, bytes]]:
+    return [(int.from_bytes(key, "big"), bytes(row)) for key, row in transaction.cursor()]
+
+
 def _explained(error: Exception, folder: str) -> OSError:
     """Say what cannot be written, with the errno that LMDB names only by its text."""
     for number, mend in _MENDS.items():
@@ -250,7 +221,7 @@ def _explained(error: Exception, folder: str) -> OSError:
 
 
 def read_rows(folder: str) -> list[tuple[int, bytes]]:
-    """Return all rows of a store that nobody writes, by number; also those of a log before it.
+    """Return all rows of a store that nobody writes, by number; also those of the logs before it.
 
     None are there if its host died as it made it. For a process that may die of it: a file that was
     cut off is a SIGBUS in whoever maps it. Raises OSError if it is damaged in a way that can be
@@ -280,7 +251,7 @@ def _stored(folder: str) -> list[tuple[int, bytes]]:
             lmdb.open(folder, map_size=nbytes, readonly=True, lock=False) as environment,
             environment.begin() as transaction,
         ):
-            return [(int.from_bytes(key, "big"), bytes(row)) for key, row in transaction.cursor()]
+            return _rows_of(transaction)
     except lmdb.MemoryError as error:
         raise MemoryError(str(error)) from error
     except lmdb.Error as error:

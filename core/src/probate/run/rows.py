@@ -345,7 +345,7 @@ class RunRows:
             del self._by_name[row.notice.name]
         if self._store is not None and row.is_noted:
             with suppress(OSError):
-                self._store.delete(number)
+                self._store.write(number, None)
 
     def _write(self, number: int) -> None:
         row = self._rows[number]
@@ -355,7 +355,7 @@ class RunRows:
     def _put(self, number: int, row: dict[str, Any]) -> None:
         if self._store is not None:
             try:
-                self._store.put(number, row)
+                self._store.write(number, row)
             except OSError as error:
                 self.problem = str(error)
 
