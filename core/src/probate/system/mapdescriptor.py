@@ -7,18 +7,20 @@ another's by now, closing the map would close that.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import mmap
 import os
 import weakref
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from probate.system.descriptor import OwnedDescriptor
 
 if TYPE_CHECKING:
-    import ctypes
-
     from probate.system.identity import FileIdentity
+
+
+_at_address: Final = ctypes.c_int.from_address
 
 
 @final
@@ -33,13 +35,16 @@ class MapDescriptor:
     def __init__(self, native: mmap.mmap, identity: FileIdentity | None = None) -> None:
         place = _place_of(native)
         #: The number; -1 for a map without one, and where it cannot be told.
-        self.number = -1 if place is None else place.value
+        self.number = number = -1 if place is None else place.value
         #: What it refers to; None if it is not open.
         self.descriptor: OwnedDescriptor | None = None
-        with contextlib.suppress(OSError, OverflowError):
-            asked = functools.partial(_number_of, weakref.ref(native))
-            known = None if self.number == -1 else identity
-            self.descriptor = OwnedDescriptor(self.number, asked, known)
+        asked = functools.partial(_number_of, weakref.ref(native))
+        try:
+            known = None if number == -1 else identity
+            self.descriptor = OwnedDescriptor(number, asked, known)
+        except (OSError, OverflowError):
+            # It is not open.
+            pass
 
     def let_go_if_lost(self, native: mmap.mmap) -> bool:
         """Have that map forget a number that is no longer its own; whether it had to."""
@@ -53,10 +58,8 @@ class MapDescriptor:
 
 
 def _place_of(native: mmap.mmap) -> ctypes.c_int | None:
-    import ctypes
-
     offset = _offset()
-    return None if offset is None else ctypes.c_int.from_address(id(native) + offset)
+    return None if offset is None else _at_address(id(native) + offset)
 
 
 def _number_of(reference: weakref.ref[mmap.mmap]) -> int:
@@ -68,8 +71,6 @@ def _number_of(reference: weakref.ref[mmap.mmap]) -> int:
 @functools.cache
 def _offset() -> int | None:
     """Where in the object the number is: found by trying, since interpreters differ."""
-    import ctypes
-
     fd = os.memfd_create("probate-map", os.MFD_CLOEXEC)
     try:
         os.ftruncate(fd, mmap.PAGESIZE)

@@ -9,7 +9,7 @@ import os
 import threading
 from functools import partial
 from multiprocessing.shared_memory import SharedMemory
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import Any, cast, final
 
 from probate import Outcome, RefusedResourceError
 from probate.journal import file_handle, known_identity
@@ -19,9 +19,6 @@ from probate_memory.arguments import HOME, path_of
 from probate_memory.referrers import has_other_referrers, still_in_use
 from probate_memory.untracked import UntrackedSharedMemory
 from probate_memory.wiping import zeros_over
-
-if TYPE_CHECKING:
-    import mmap
 
 
 @final
@@ -37,21 +34,24 @@ class PosixSegment:
     """
 
     __slots__ = (
-        "_descriptor", "_handle", "_has_freed", "_is_linked", "_lock", "_map_descriptor", "_pin",
-        "_wipe", "is_owner", "native", "nbytes",
+        "_descriptor", "_handle", "_has_freed", "_is_linked", "_is_new", "_lock", "_map_descriptor",
+        "_path", "_pin", "_wipe", "descriptors", "is_owner", "native", "nbytes",
     )  # fmt: skip
 
     def __init__(
         self, native: SharedMemory, *, is_owner: bool, wipe: bool = False, is_new: bool = False
     ) -> None:
         # All have what the subclass declares; most are of the subclass.
-        self.native = cast("UntrackedSharedMemory", native)
-        if is_closed(native):
+        self.native: UntrackedSharedMemory = native  # type: ignore[assignment]  # as above
+        mapped = self.native._mmap  # noqa: SLF001  declared there
+        if mapped is None:
             raise ValueError(f"a closed shared memory cannot be owned: {native!r}")
         self.is_owner = is_owner
         #: Bytes that are its owner's; a user holds none.
         self.nbytes = native.size if is_owner else 0
         self._wipe = wipe
+        self._is_new = is_new
+        self._path = path_of(native.name)
         # Reentrant: a signal handler may terminate the owner while its thread closes this.
         self._lock = threading.RLock()
         #: Whether there was anything left to give back.
@@ -61,7 +61,7 @@ class PosixSegment:
         known = self.native._identity if is_new else None  # noqa: SLF001  as above
         self._descriptor = OwnedDescriptor(fd, partial(getattr, self.native, "_fd"), known)
         # The map has a duplicate.
-        self._map_descriptor = MapDescriptor(cast("mmap.mmap", self.native._mmap), known)  # noqa: SLF001  as above
+        self._map_descriptor = MapDescriptor(mapped, known)
         #: What the segment is, of an owner's.
         self._handle = file_handle(fd) if is_owner else None
         #: Keeps the inode's number from a successor, if it is an owner's that needs it.
@@ -70,27 +70,27 @@ class PosixSegment:
             self._pin = OwnedDescriptor(_opened_again(fd))
         #: Whether there is a name that may be its owner's to remove.
         self._is_linked = is_owner
+        #: The numbers that giving it back closes.
+        self.descriptors: tuple[OwnedDescriptor, ...] = tuple(
+            filter(None, (self._descriptor, self._map_descriptor.descriptor, self._pin))
+        )
 
     def __str__(self) -> str:
         role = "owner" if self.is_owner else "user"
         return f"shared memory {self.native.name}, {self.native.size} bytes, {role}"
 
-    @property
-    def descriptors(self) -> list[OwnedDescriptor]:
-        """The numbers that giving it back closes."""
-        all_ = (self._descriptor, self._map_descriptor.descriptor, self._pin)
-        return [each for each in all_ if each is not None]
-
     def identity(self) -> dict[str, Any]:
         """What tells the segment from a later one of its name, for the journal. Raises OSError."""
-        path = path_of(self.native.name)
+        if self._is_new:
+            # Whoever makes a file is its owner (open(2)).
+            return known_identity(self._path, self._handle, os.geteuid())
         status: os.stat_result | None = None
         with contextlib.suppress(OSError):
             status = os.fstat(self._descriptor.number)
         if status is None or not self._is_of(status):
             # Its number was closed elsewhere.
-            status = os.lstat(path)
-        return known_identity(path, self._handle, status.st_uid)
+            status = os.lstat(self._path)
+        return known_identity(self._path, self._handle, status.st_uid)
 
     def forget_tracking(self) -> None:
         """Keep the interpreter's tracker from the segment, now and at its unlinking.
@@ -162,7 +162,7 @@ class PosixSegment:
             _wipe(pin.number)
             return
         # Its number was closed elsewhere, and is another's, which is not to be overwritten.
-        fd = os.open(path_of(self.native.name), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if not self._is_at(fd):
                 raise OSError(errno.EBADF, "not wiped: its descriptors and its name are another's")
@@ -176,11 +176,12 @@ class PosixSegment:
         Looking and removing are two steps: who takes the name in between must have unlinked
         what is ours first.
         """
-        path = path_of(self.native.name)
-        with contextlib.suppress(FileNotFoundError):
-            if self._is_at(path):
-                os.unlink(path)  # noqa: PTH108  a path as the kernel has it
+        try:
+            if self._is_at(self._path):
+                os.unlink(self._path)  # noqa: PTH108  a path as the kernel has it
                 self._has_freed = True
+        except FileNotFoundError:
+            pass
 
     def _is_at(self, file: int | str) -> bool:
         """Tell whether a number or a path is the segment's. Raises OSError."""
@@ -194,14 +195,15 @@ class PosixSegment:
     def _unmap(self) -> None:
         """Close the object. Raises BusyResourceError."""
         native = self.native
-        if is_closed(native):
+        # No variable, which would count as one that uses it.
+        if native._mmap is None:  # noqa: SLF001  declared in UntrackedSharedMemory
             return
         try:
             if native._buf is not None:  # noqa: SLF001  declared in UntrackedSharedMemory
                 native._buf.release()  # noqa: SLF001  as above
             if has_other_referrers(native, "_mmap"):
                 raise still_in_use()
-            self._map_descriptor.let_go_if_lost(cast("mmap.mmap", native._mmap))  # noqa: SLF001  as above
+            self._map_descriptor.let_go_if_lost(native._mmap)  # noqa: SLF001  as above
             self._let_go_of_descriptor()
             native.close()
         except BufferError as error:
