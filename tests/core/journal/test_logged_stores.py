@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -249,6 +250,10 @@ class AtLine:
         return self
 
 
+def exit_with(host: Callable[[LoggedStore, int], int], folder: str, wanted: int) -> None:
+    os._exit(host(LoggedStore(folder), wanted))
+
+
 def of_all_lines(folder: Path, host: Callable[[LoggedStore, int], int]) -> Iterator[Path]:
     """Have hosts write, each with another line; yield the folders, until no line is left.
 
@@ -258,9 +263,7 @@ def of_all_lines(folder: Path, host: Callable[[LoggedStore, int], int]) -> Itera
     for wanted in count(random.randint(1, step), step):
         place = folder / str(wanted)
         place.mkdir()
-        code = exit_code_of_fork(
-            lambda at=wanted, to=place: os._exit(host(LoggedStore(str(to)), at))
-        )
+        code = exit_code_of_fork(partial(exit_with, host, str(place), wanted))
         yield place
         if code == LAST:
             return
@@ -277,9 +280,13 @@ def test_killed_at_any_step_a_writer_loses_nothing(tmp_path: Path) -> None:
 
     def host(store: LoggedStore, wanted: int) -> int:
         said = open(f"{store_folder(store)}.said", "wb", buffering=0)  # noqa: SIM115  until the end
+
+        def say(*change: object) -> None:
+            said.write(json.dumps(change).encode() + b"\n")
+
         at = AtLine(wanted, lambda: os.kill(os.getpid(), signal.SIGKILL))
         sys.settrace(at)
-        write_some(store, lambda *change: said.write(json.dumps(change).encode() + b"\n"))
+        write_some(store, say)
         sys.settrace(None)
         return LAST
 

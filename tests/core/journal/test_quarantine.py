@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,13 +25,13 @@ from probate import (
     ResourceRecord,
 )
 from probate.journal import path_identity, quarantine, reclaim_path
+from probate.journal.pinnedfolders import PinnedFolders
 from probate.journal.quarantine import quarantine_name
 from probate.settlement.settling import settle
 from probate.system.clib import libc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from probate.settlement import HostAccount
 
@@ -134,6 +135,27 @@ def test_all_things_of_a_host_in_a_folder_have_one_quarantine(
     assert [row.outcome for row in settled(store).rows] == ["released"] * 10
     assert made == [quarantine_name(store.name)] * 2
     assert [each.name for each in place.rglob("*")] == ["below"]
+
+
+def test_what_is_missing_is_looked_for_in_the_quarantine_that_is_open(place: Path) -> None:
+    """Also where it was opened for another thing before; it is let go of with the rest."""
+    for name in ("first", "second", "third"):
+        (place / name).touch()
+    names = {each: f".probate-0123/{each}" for each in ("first", "second", "third")}
+    records = [record_of(place / name, quarantine=names[name]) for name in names]
+    # Somebody was killed when he had moved the second, and a successor has its name.
+    (place / ".probate-0123").mkdir(0o700)
+    (place / "second").rename(place / ".probate-0123" / "second")
+    (place / "second").write_text("theirs")
+    (place / "third").unlink()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    with PinnedFolders.of_this_thread():
+        outcomes = [reclaim_path(record, dry_run=False) for record in records]
+
+    assert outcomes == [Outcome.RELEASED, Outcome.RELEASED, Outcome.ALREADY_GONE]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert {each.name: each.read_text() for each in place.iterdir()} == {"second": "theirs"}
 
 
 @pytest.mark.parametrize("has_room", [True, False])

@@ -16,6 +16,7 @@ from journal_hosts import JournalHost
 from probate import ProcessManager, ResourceOrchestrator
 from probate.errors import JournalNotArmedError
 from probate.journal.folders import HEADER
+from probate.journal.store import Store
 from probate.settlement import HostState, sweep
 
 if TYPE_CHECKING:
@@ -260,3 +261,23 @@ def test_a_full_store_fails_the_next_thing_and_loses_none(
         assert memory.table.count(process.pid) == held == len(made)
         assert process.terminate().is_success
     assert not any(shm(each.name).exists() for each in made)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [b"{", b"\xff", b"[" * 100_000, b"1], [2, {}"],
+    ids=["cut off", "no text", "deep", "several"],
+)
+def test_a_store_whose_rows_are_no_json_is_set_aside(
+    state: Path, names: list[str], row: bytes
+) -> None:
+    """Whoever reads them in a child hands them on as they are."""
+    folder = dead_host(state, names)
+    store = Store(str(folder))
+    store.put(1 << 40, row)
+    store.close()
+
+    (account,) = swept(state)
+
+    assert account.state is HostState.UNREADABLE
+    assert all(shm(name).exists() for name in names)

@@ -135,7 +135,8 @@ def reclaim_path(
     RefusedResourceError, with the reason, for what is not to be removed; OSError.
     """
     identity = record.identity
-    parent, name = os.path.split(identity["path"])
+    above, _, name = identity["path"].rpartition("/")
+    parent = above or "/"
     with PinnedFolders.of_this_thread() as folders:
         try:
             folder = folders.pin(parent, identity)
@@ -145,7 +146,7 @@ def reclaim_path(
             _check_above(parent, identity)
             return Outcome.ALREADY_GONE
         try:
-            return _reclaim(folder, name, record, in_use, dry_run=dry_run)
+            return _reclaim(folder, name, identity, in_use, dry_run=dry_run)
         except BusyResourceError:
             # Its quarantine may be gone.
             folders.forget(folder)
@@ -155,16 +156,46 @@ def reclaim_path(
 def _reclaim(
     folder: PinnedFolder,
     name: str,
-    record: ResourceRecord,
+    identity: Mapping[str, Any],
     in_use: Callable[[int, os.stat_result], str] | None,
     *,
     dry_run: bool,
 ) -> Outcome:
-    identity, quarantine = record.identity, folder.quarantine
+    # What has a handle is told from any other that has its name by now. So it is there or, if one
+    # was killed who removed it, in quarantine; else it is looked for in there first.
+    has_handle = identity.get("handle") is not None
+    if not has_handle and _recover(folder, name, identity, dry_run=dry_run):
+        return Outcome.RELEASED
+    try:
+        outcome = _reclaim_there(folder, name, identity, in_use, dry_run=dry_run)
+    except (OSError, RefusedResourceError):
+        if has_handle and _recover(folder, name, identity, dry_run=dry_run):
+            return Outcome.RELEASED
+        raise
+    is_gone = has_handle and outcome is Outcome.ALREADY_GONE
+    if is_gone and _recover(folder, name, identity, dry_run=dry_run):
+        return Outcome.RELEASED
+    return outcome
+
+
+def _recover(
+    folder: PinnedFolder, name: str, identity: Mapping[str, Any], *, dry_run: bool
+) -> bool:
+    """Remove what somebody had moved into quarantine who was killed then; tell whether it was."""
     _, to = quarantine_names(identity)
     is_the_one = partial(_is_surely_the_one, identity)
-    if quarantine.recover(name, is_the_one, dry_run=dry_run, to=to):
-        return Outcome.RELEASED
+    return folder.quarantine.recover(name, is_the_one, dry_run=dry_run, to=to)
+
+
+def _reclaim_there(
+    folder: PinnedFolder,
+    name: str,
+    identity: Mapping[str, Any],
+    in_use: Callable[[int, os.stat_result], str] | None,
+    *,
+    dry_run: bool,
+) -> Outcome:
+    """Remove what has that name in the folder, if it is the one."""
     try:
         pin = folder.pin(name)
     except FileNotFoundError:
@@ -183,7 +214,8 @@ def _reclaim(
         if is_folder:
             _empty(pin)
         handle = identity.get("handle") or file_handle(pin)
-        return quarantine.remove(name, pin, handle, is_folder=is_folder, to=to)
+        _, to = quarantine_names(identity)
+        return folder.quarantine.remove(name, pin, handle, is_folder=is_folder, to=to)
     finally:
         os.close(pin)
 

@@ -120,7 +120,8 @@ class Quarantine:
 
     def _names_left(self) -> set[str]:
         try:
-            return set(os.listdir(self._open()))  # noqa: PTH208  by its descriptor
+            inside = self._open() if self._inside is None else self._inside
+            return set(os.listdir(inside))  # noqa: PTH208  by its descriptor
         except FileNotFoundError:
             return set()
 
@@ -215,7 +216,8 @@ def _has_moved(source: int, name: str, target: int, to: str) -> bool:
 
     Raises OSError, FileExistsError included.
     """
-    if libc().renameat2(source, os.fsencode(name), target, os.fsencode(to), _RENAME_NOREPLACE) == 0:
+    old, new = os.fsencode(name), os.fsencode(to)
+    if libc().renameat2(source, old, target, new, _RENAME_NOREPLACE) == 0:
         return True
     if (number := ctypes.get_errno()) in _NO_FLAGS:
         return False

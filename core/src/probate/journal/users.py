@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
     from probate.journal.bound import BoundSocket
 
-#: Seconds for which one look serves.
+#: Seconds for which one look serves; or so many times as long as it has taken, up to a limit: else
+#: little is done but to look, where there are many processes.
 _LOOK_LASTS: Final = 0.2
+_LOOK_SHARE: Final = 5.0
+_LOOK_LASTS_AT_MOST: Final = 2.0
 
 #: Addresses, permissions and offset; device, inode and path, if it is a file: proc(5),
 #: /proc/PID/maps.
@@ -109,7 +112,7 @@ def look_again() -> None:
 
 def _looked() -> _Look:
     global _look  # noqa: PLW0603  as above
-    if _look is None or time.monotonic() - _look.taken_at > _LOOK_LASTS:
+    if _look is None or time.monotonic() > _look.until:
         _look = _Look()
     return _look
 
@@ -119,6 +122,7 @@ class _Look:
     """Which OS processes hold which files at one moment."""
 
     def __init__(self) -> None:
+        begun = time.monotonic()
         #: By device and inode.
         self.users: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
         #: What is mapped, by those who have it.
@@ -129,7 +133,9 @@ class _Look:
                 self._note_open(os_pid)
             with suppress(OSError):
                 self._note_mapped(os_pid)
-        self.taken_at = time.monotonic()
+        now = time.monotonic()
+        #: When it is too old.
+        self.until = now + max(_LOOK_LASTS, min(_LOOK_SHARE * (now - begun), _LOOK_LASTS_AT_MOST))
 
     @cached_property
     def paths(self) -> Mapping[str, set[int]]:

@@ -29,7 +29,7 @@ _ANSWER: Final = 3
 
 
 def call_apart(work: Callable[[], object], seconds: float) -> Any:
-    """Call `work` in a forked child; return what it has returned, by way of JSON.
+    """Call `work` in a forked child; return what it has returned, by way of JSON: bytes are such.
 
     The child has no descriptors of this process's, and is killed when the time is over. Raises
     ChildProcessError, which says what `work` raised, or how the child ended; OSError if there can
@@ -57,7 +57,7 @@ def call_apart(work: Callable[[], object], seconds: float) -> Any:
         raise ChildProcessError(f"did not end within {seconds:.0f} seconds")
     try:
         is_result, value = json.loads(answer)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise ChildProcessError(how) from None
     if not is_result:
         raise ChildProcessError(value)
@@ -117,9 +117,10 @@ def _answer(work: Callable[[], object], sending: int, seconds: float) -> None:
         os.dup2(null, fd)
     os.closerange(_ANSWER + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     try:
-        answer: list[object] = [True, work()]
+        answer, result = b"[true, %b]", work()
     except BaseException as error:
-        answer = [False, describe_error(error)]
-    with open(_ANSWER, "w") as file:
-        # Not by `dump`, which makes one small piece after another, in Python.
-        file.write(json.dumps(answer))
+        answer, result = b"[false, %b]", describe_error(error)
+    # Not by `dump`, which makes one small piece after another, in Python.
+    text = result if isinstance(result, bytes) else json.dumps(result).encode()
+    with open(_ANSWER, "wb") as file:
+        file.write(answer % text)
