@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, final
 
-from probate.journal.store import read_rows
+from probate.journal.loggedstore import read_rows
 from probate.run.account import RunAccount
 
 if TYPE_CHECKING:

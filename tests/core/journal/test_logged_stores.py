@@ -21,8 +21,8 @@ import pytest
 from children import exit_code_of_fork
 
 from probate.journal import ahead, loggedstore
-from probate.journal.loggedstore import LoggedStore
-from probate.journal.store import Store, read_rows
+from probate.journal.loggedstore import LoggedStore, read_rows
+from probate.journal.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -22,7 +22,7 @@ from run_things import remove_called
 
 from probate import ResourceOrchestrator
 from probate.journal.folders import HEADER, read_json
-from probate.journal.store import read_rows
+from probate.journal.loggedstore import read_rows
 from probate.settlement import HostState, sweep
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from probate.journal.ahead import FULL, as_json, new_logs, read_ahead, record_of, remove_logs
 from probate.journal.handles import folder_stamp
-from probate.journal.store import Store, above_standard_streams
+from probate.journal.store import Store, above_standard_streams, stored_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -162,6 +162,22 @@ class LoggedStore:
             if found is not row:
                 # A signal handler has written it since.
                 self._ahead.setdefault(number, found)
+
+
+def read_rows(folder: str) -> list[tuple[int, bytes]]:
+    """Return all rows of a store that nobody writes, by number; also those of the logs before it.
+
+    None are there if its host died as it made it. For a process that may die of it: a file that was
+    cut off is a SIGBUS in whoever maps it. Raises OSError if it is damaged in a way that can be
+    told, MemoryError.
+    """
+    rows = dict(stored_rows(folder))
+    for number, row in read_ahead(folder):
+        if row is None:
+            rows.pop(number, None)
+        else:
+            rows[number] = row
+    return sorted(rows.items())
 
 
 def _as_stored(changes: Mapping[int, dict[str, Any] | None]) -> dict[int, bytes | None]:

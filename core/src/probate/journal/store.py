@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
-from probate.journal.ahead import read_ahead
 from probate.journal.handles import device_and_inode
 
 if TYPE_CHECKING:
@@ -220,23 +219,8 @@ def _explained(error: Exception, folder: str) -> OSError:
     return OSError(f"the journal cannot be written: {error}")
 
 
-def read_rows(folder: str) -> list[tuple[int, bytes]]:
-    """Return all rows of a store that nobody writes, by number; also those of the logs before it.
-
-    None are there if its host died as it made it. For a process that may die of it: a file that was
-    cut off is a SIGBUS in whoever maps it. Raises OSError if it is damaged in a way that can be
-    told, MemoryError.
-    """
-    rows = dict(_stored(folder))
-    for number, row in read_ahead(folder):
-        if row is None:
-            rows.pop(number, None)
-        else:
-            rows[number] = row
-    return sorted(rows.items())
-
-
-def _stored(folder: str) -> list[tuple[int, bytes]]:
+def stored_rows(folder: str) -> list[tuple[int, bytes]]:
+    """Return all rows of a store that nobody writes, by number; see `read_rows`."""
     import lmdb
 
     try:

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, final
 from probate.journal.folders import HEADER, LOCK, make_host_folder, read_json, remove_host_folder
 from probate.journal.handles import pid_namespace, seconds_since_boot
 from probate.journal.header import header_of
-from probate.journal.loggedstore import LoggedStore
+from probate.journal.loggedstore import LoggedStore, read_rows
 from probate.journal.made import identity_of, is_there
 from probate.journal.notice import FOLDERS, Notice
-from probate.journal.store import read_rows
 from probate.system.osprocess import start_time_of
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from probate.errors import describe_error
 from probate.journal.folders import KEPT, read_json
 from probate.journal.handles import boot_id, ipc_namespace
+from probate.journal.loggedstore import read_rows
 from probate.journal.made import seen_again
 from probate.journal.notice import NOTICE, Notice
 from probate.journal.quarantine import quarantine_name
-from probate.journal.store import read_rows
 from probate.models import ResourceRecord
 from probate.settlement.account import OwnerAccount
 from probate.settlement.apart import call_apart
