@@ -226,11 +226,11 @@ def test_a_handler_that_closes_all_in_the_midst_of_a_write(state: Path) -> None:
     The host was there for ever, with all that it had. Now each row is deleted in the end.
     """
     source = """
-    from probate.journal.store import Store
+    from probate.journal import loggedstore
 
-    def fall_in(store, number):
+    def fall_in(number, row):
         # Between any two bytecodes.
-        Store._is_at = is_at
+        loggedstore.record_of = record_of
         manager.close()
         say("closed", os.path.exists("/dev/shm/" + sys.argv[2]))
         raise KeyboardInterrupt
@@ -239,7 +239,7 @@ def test_a_handler_that_closes_all_in_the_midst_of_a_write(state: Path) -> None:
     memory = manager.orchestrator["memory"].manager
     process = manager.create_process("worker")
     memory.create_shared_memory(process.pid, sys.argv[2], size=1)
-    is_at, Store._is_at = Store._is_at, fall_in
+    record_of, loggedstore.record_of = loggedstore.record_of, fall_in
     try:
         memory.create_shared_memory(process.pid, size=1)
     except KeyboardInterrupt:

@@ -40,7 +40,7 @@ for number in count(1):
     os.write(1, b"%d\\n" % number)
     store.write(number, {"number": number, "text": "x" * (number % 300)})
     if number % 3 == 0:
-        store.write(number, None)
+        store.delete(number)
     os.write(1, b"%d\\n" % number)
 """
 
@@ -87,7 +87,7 @@ def test_rows_are_read_before_and_after_the_log_was_full(
     for number in range(1, 3001):
         store.write(number, {"text": _LONG})
     store.write(1, {"text": "new"})
-    store.write(2, None)
+    store.delete(2)
     store.close()
 
     assert rows(tmp_path) == {1: {"text": "new"}, **{n: {"text": _LONG} for n in range(3, 3001)}}
@@ -99,7 +99,7 @@ def test_whoever_comes_next_goes_on(store: LoggedStore, tmp_path: Path) -> None:
     store.write(2, {"text": "second"})
     store.close()
     again = LoggedStore(str(tmp_path))
-    again.write(2, None)
+    again.delete(2)
     again.write(3, {"text": "third"})
     again.close()
 
@@ -200,7 +200,7 @@ from probate.journal.loggedstore import LoggedStore
 
 store = LoggedStore(sys.argv[1])
 store.write(1, {"text": "new"})
-store.write(2, None)
+store.delete(2)
 """
     subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)],
@@ -225,7 +225,7 @@ def write_some(store: LoggedStore, done: Callable[[int, object], object]) -> Non
         store.write(number, row)
         done(number, row)
         if number % 3 == 0:
-            store.write(number, None)
+            store.delete(number)
             done(number, None)
         if number % 4 == 0:
             store.write(number - 2, {"number": number - 2, "text": "new"})
@@ -313,6 +313,9 @@ class Recorder:
     def write(self, number: int, row: object) -> None:
         self._changes.append([number, row])
 
+    def delete(self, number: int) -> None:
+        self._changes.append([number, None])
+
 
 def store_folder(store: LoggedStore) -> str:
     return os.fsdecode(store._folder)
@@ -364,7 +367,7 @@ def test_threads_write_at_a_time_while_others_read(store: LoggedStore, tmp_path:
         for number in range(first, first + 300):
             store.write(number, {"number": number})
             if number % 2:
-                store.write(number, None)
+                store.delete(number)
 
     with ThreadPoolExecutor(4) as pool:
         for each in [pool.submit(write, 1 + 1000 * n) for n in range(4)]:
@@ -399,7 +402,7 @@ def test_what_the_store_cannot_take_is_refused_and_the_rest_stays(
         assert written[-1] < 10
         assert sorted(row["number"] for row in store.rows()) == written
         for number in written[1:]:
-            store.write(number, None)
+            store.delete(number)
         assert [row["number"] for row in store.rows()] == [1]
     store.write(1000, {"number": 1000})
     store.close()

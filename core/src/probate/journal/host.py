@@ -164,7 +164,7 @@ class HostJournal:
     def delete(self, number: int) -> None:
         """Delete the row of that number. Raises OSError."""
         if (store := self._store) is not None:
-            store.write(number, None)
+            store.delete(number)
 
     def forget_parent(self) -> None:
         """Have nothing, in a forked child, and keep what is the parent's from being finalised."""

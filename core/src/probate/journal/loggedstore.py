@@ -49,40 +49,37 @@ class LoggedStore:
         #: The one that is appended to, and the other; none where there is no room for them.
         self._logs: list[AheadLog] = []
         self._is_turning = False
+        #: Rows that whoever writes next, or has begun to, deletes.
+        self._due: set[int] = set()
         self._store.write_all(dict(read_ahead(folder)))
         # If no new ones can be made, what stands there would count again, as newer than the store.
         remove_logs(folder)
         with suppress(OSError), above_standard_streams():
             self._logs = new_logs(folder)
 
-    def write(self, number: int, row: dict[str, Any] | None) -> None:
-        """Write a row of JSON values, or delete that of a number; both last when this has returned.
+    def write(self, number: int, row: dict[str, Any]) -> None:
+        """Write a row of JSON values; it is there for whoever comes after when this has returned.
 
         Raises OSError, LostNumberError included.
         """
-        record = record_of(number, row)
-        with self._lock:
-            if not self._logs:
-                self._store.write_all(_as_stored({number: row}))
-                return
-            before = self._ahead.get(number, _UNKNOWN)
-            # First, so that it is in the store as well when a log has been emptied meanwhile.
-            self._ahead[number] = row
-            try:
-                log = self._logs[0]
-                # What is deleted has room in a full one, and so has what cannot wait.
-                has_room = row is None or self._is_turning or log.nbytes + len(record) <= FULL
-                if not (has_room and log.append(record)):
-                    self._turn()
-            except OSError:
-                if before is _UNKNOWN:
-                    self._ahead.pop(number, None)
-                else:
-                    self._ahead[number] = before
-                raise
+        try:
+            with self._lock:
+                self._write(number, row)
+        finally:
+            self._tidy()
+
+    def delete(self, number: int) -> None:
+        """Delete a row, if there is one of that number; or have it deleted after another's write.
+
+        That is not waited for: a signal handler may have fallen into it that waits for this one.
+        Until then the row tells of something that is gone. Raises OSError; it is tried again then.
+        """
+        self._due.add(number)
+        self._delete_due()
 
     def rows(self) -> list[dict[str, Any]]:
         """Return all rows."""
+        self._tidy()
         with self._lock:
             found = {number: json.loads(row) for number, row in self._store.rows()}
             found |= self._ahead
@@ -117,10 +114,13 @@ class LoggedStore:
             store = self._store.copy_to(folder)
             try:
                 store.write_all(_as_stored(self._ahead))
-                return LoggedStore(folder, store)
+                new = LoggedStore(folder, store)
             except BaseException:
                 store.close()
                 raise
+        new._due = self._due
+        new._tidy()
+        return new
 
     def close(self) -> None:
         """Let go of the files: what is in the logs is read from there."""
@@ -130,6 +130,43 @@ class LoggedStore:
             self._store.close()
 
     # -- inside --------------------------------------------------------------
+
+    def _write(self, number: int, row: dict[str, Any] | None) -> None:
+        record = record_of(number, row)
+        if not self._logs:
+            self._store.write_all(_as_stored({number: row}))
+            return
+        before = self._ahead.get(number, _UNKNOWN)
+        # First, so that it is in the store as well when a log has been emptied meanwhile.
+        self._ahead[number] = row
+        try:
+            log = self._logs[0]
+            # What is deleted has room in a full one, and so has what cannot wait.
+            has_room = row is None or self._is_turning or log.nbytes + len(record) <= FULL
+            if not (has_room and log.append(record)):
+                self._turn()
+        except OSError:
+            if before is _UNKNOWN:
+                self._ahead.pop(number, None)
+            else:
+                self._ahead[number] = before
+            raise
+
+    def _delete_due(self) -> None:
+        # Whoever has the lock looks once more when it is free again.
+        while self._due and self._lock.acquire(blocking=False):
+            try:
+                for number in tuple(self._due):
+                    self._write(number, None)
+                    self._due.discard(number)
+            finally:
+                self._lock.release()
+
+    def _tidy(self) -> None:
+        """Delete what is due, for others, whom it concerns no more if it cannot be done now."""
+        if self._due:
+            with suppress(OSError):
+                self._delete_due()
 
     def _turn(self) -> None:
         """Have the store have all that the logs have, and the other one be appended to.

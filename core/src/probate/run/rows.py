@@ -344,7 +344,7 @@ class RunRows:
             del self._by_name[row.notice.name]
         if self._store is not None and row.is_noted:
             with suppress(OSError):
-                self._store.write(number, None)
+                self._store.delete(number)
 
     def _write(self, number: int) -> None:
         row = self._rows[number]
