@@ -6,6 +6,7 @@ python benchmarks/spawning.py
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import subprocess
 import threading
@@ -16,6 +17,7 @@ from measure import Row, print_rows
 
 from probate import ProcessManager
 from probate_processes.cgroup import Cgroup
+from probate_processes.procfs import cgroup_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,7 +116,7 @@ def _memory_rows(where: str, pairs: list[tuple[float, float]], until: list[float
 @contextlib.contextmanager
 def _without_cgroups() -> Iterator[None]:
     create = Cgroup.create
-    Cgroup.create = lambda: None  # type: ignore[method-assign]  # as on a machine that has none
+    Cgroup.create = lambda _: None  # type: ignore[method-assign]  # as on a machine that has none
     try:
         yield
     finally:
@@ -125,7 +127,8 @@ def each_way(measure: Callable[[str], T]) -> list[T]:
     """Measure without a cgroup, and with one, if this machine has any that may be written to."""
     with _without_cgroups():
         found = [measure("no cgroup")]
-    if (cgroup := Cgroup.create()) is not None:
+    cgroup = Cgroup.create(cgroup_of(os.getpid()))
+    if cgroup is not None and cgroup.make():
         cgroup.remove()
         found.append(measure("cgroup"))
     return found

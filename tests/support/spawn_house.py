@@ -19,7 +19,7 @@ from probate import OsProcess, ProcessManager, ResourceOrchestrator
 from probate.system.osprocess import stat_of
 from probate.testing.witness import KernelView
 from probate_processes.cgroup import Cgroup
-from probate_processes.procfs import children_of
+from probate_processes.procfs import cgroup_of, children_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ def house(
     token = f"{os.getpid()}-{next(_numbers)}"
     monkeypatch.setenv(MARKER, token)
     if containment == "none":
-        monkeypatch.setattr(Cgroup, "create", lambda: None)
+        monkeypatch.setattr(Cgroup, "create", lambda _: None)
     elif not _has_cgroups():
         pytest.skip("no cgroup v2 here that could be written to")
     if orchestrator is None:
@@ -107,8 +107,8 @@ def wait_for_line(path: Path) -> str:
 
 
 def _has_cgroups() -> bool:
-    made = Cgroup.create()
-    return made is not None and made.remove()
+    made = Cgroup.create(cgroup_of(os.getpid()))
+    return made is not None and made.make() and made.remove()
 
 
 def kill_marked(token: str) -> list[int]:

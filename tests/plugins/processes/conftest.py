@@ -15,6 +15,7 @@ from probate import OsProcess, death_watch
 from probate.system import is_subreaper
 from probate_processes.cgroup import Cgroup
 from probate_processes.containment import late_containment
+from probate_processes.procfs import cgroup_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,10 +30,10 @@ _numbers = itertools.count(1)
 def containment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways: with a cgroup v2, where this machine has one that we may write to, and without."""
     if request.param == "no cgroup":
-        monkeypatch.setattr(Cgroup, "create", classmethod(lambda _cls: None))
+        monkeypatch.setattr(Cgroup, "create", classmethod(lambda *_: None))
     else:
-        cgroup = Cgroup.create()
-        if cgroup is None:
+        cgroup = Cgroup.create(cgroup_of(os.getpid()))
+        if cgroup is None or not cgroup.make():
             pytest.skip("there is no cgroup v2 here that may be written to")
         cgroup.remove()
     return str(request.param)

@@ -10,6 +10,7 @@ import pytest
 from processes_kernel import SLEEP, pids_in
 
 from probate_processes.cgroup import Cgroup
+from probate_processes.containment import late_containment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +63,25 @@ def test_no_spawn_waits_for_it(manager: ProcessManager, slow_kernel: threading.E
     slow_kernel.set()
     for os_pid in spawned:
         kernel.await_containment(os_pid)
+
+
+def test_no_spawn_waits_for_the_cgroup_to_be_made(
+    manager: ProcessManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it fail with it: the marks must do then, as where there are no cgroups."""
+    goes_on = threading.Event()
+
+    def refuse_late(_: Cgroup) -> bool:
+        assert goes_on.wait(30)
+        return False
+
+    monkeypatch.setattr(Cgroup, "make", refuse_late)
+    process = manager.spawn(["sh", "-c", "(setsid sleep 300 &); exec sleep 300"])
+    goes_on.set()
+    late_containment.join()
+
+    assert not kernel.is_contained(process.os_pid or 0)
+    assert process.terminate().is_success
 
 
 def test_one_that_ends_meanwhile(manager: ProcessManager, slow_kernel: threading.Event) -> None:

@@ -33,7 +33,7 @@ import probate_processes.cgroup as cgroups
 from probate import ProcessManager
 path = pathlib.Path(sys.argv[1])
 if sys.argv[2] == "no cgroup":
-    cgroups.Cgroup.create = classmethod(lambda cls: None)
+    cgroups.Cgroup.create = classmethod(lambda *_: None)
 daemon = "(setsid sh -c 'echo $$ >> \\"$0\\"; exec sleep 300' \\"$0\\" &) ;"
 bare = daemon.replace("(", "(env -i ", 1)
 with ProcessManager.builder().with_grace(0).build() as manager:
@@ -98,7 +98,7 @@ INNER_LOGIN = """
 import signal, sys
 import probate_processes.cgroup as cgroups
 from probate import ProcessManager
-cgroups.Cgroup.create = classmethod(lambda cls: None)
+cgroups.Cgroup.create = classmethod(lambda *_: None)
 daemon = "(setsid sh -c 'echo $$; exec sleep 300' &); exec sleep 300"
 with ProcessManager.builder().with_grace(0).build() as manager:
     manager.spawn(["runuser", "-l", "nobody", "-s", "/bin/sh", "-c", daemon])
@@ -145,7 +145,7 @@ import probate_processes.cgroup as cgroups
 from probate import ProcessManager
 path = pathlib.Path(sys.argv[1])
 if sys.argv[2] == "no cgroup":
-    cgroups.Cgroup.create = classmethod(lambda cls: None)
+    cgroups.Cgroup.create = classmethod(lambda *_: None)
 bare = "(env -i setsid sh -c 'echo $$ >> \\"$0\\"; exec sleep 300' \\"$0\\" &) ;"
 with ProcessManager.builder().with_grace(0).build() as manager:
     worker = manager.spawn(["sh", "-c", f"sleep 0.1; {bare} exec sleep 300", str(path)])

@@ -42,7 +42,7 @@ def test_a_fork_between_the_last_look_and_the_kill(
 ) -> None:
     """Such a child escapes (actions/runner#4601): whoever is about to be killed cannot fork."""
     # A cgroup would kill it at one stroke.
-    monkeypatch.setattr(Cgroup, "create", classmethod(lambda _cls: None))
+    monkeypatch.setattr(Cgroup, "create", classmethod(lambda *_: None))
     pids = tmp_path / "pids"
     os.mkfifo(tmp_path / "pids.fifo")
     owner = manager.create_process("owner")

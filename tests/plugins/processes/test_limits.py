@@ -14,6 +14,7 @@ from processes_kernel import SLEEP
 from probate import KindLimits, ResourceLimitExceeded, ResourceLimits
 from probate.system import is_subreaper
 from probate_processes.cgroup import Cgroup
+from probate_processes.procfs import cgroup_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,8 +27,8 @@ pytestmark = pytest.mark.usefixtures("nothing_remains")
 
 def has_controller(name: str) -> bool:
     """Whether a cgroup v2 controller can be used here."""
-    cgroup = Cgroup.create()
-    if cgroup is None:
+    cgroup = Cgroup.create(cgroup_of(os.getpid()))
+    if cgroup is None or not cgroup.make():
         return False
     try:
         return cgroup.limit(name, 1 << 30)

@@ -33,7 +33,7 @@ wait
 #: So that a host has no cgroups, as where none may be written to.
 WITHOUT_CGROUP = """
 from probate_processes.cgroup import Cgroup
-Cgroup.create = classmethod(lambda cls: None)
+Cgroup.create = classmethod(lambda *_: None)
 """
 
 SPAWNS = """

@@ -162,7 +162,8 @@ class Birth:
         if self._cgroup is not None and (self._gate is not None or not self.is_marked):
             # At once, since limits of the cgroup are to hold, or nothing else holds it; though it
             # may take the kernel some milliseconds.
-            self.is_contained = self._cgroup.add(os_pid)
+            is_made = self._gate is not None or self._cgroup.make()
+            self.is_contained = is_made and self._cgroup.add(os_pid)
         if self._gate is not None:
             self._gate.open()
 

@@ -27,35 +27,45 @@ class Cgroup:
 
     __slots__ = ("folder", "path")
 
-    def __init__(self, folder: Path, path: str) -> None:
-        #: Where it is mounted.
+    def __init__(self, folder: str, path: str) -> None:
+        #: Where it is mounted, or will be.
         self.folder = folder
         #: As /proc/PID/cgroup tells it.
         self.path = path
 
     @classmethod
-    def create(cls) -> Self | None:
-        """Create one; None where no cgroup v2 may be written to, or there is no cgroup.kill."""
-        here = _own_cgroup()
-        if here is None:
+    def create(cls, home: str | None) -> Self | None:
+        """Name one below `home`, which this host is in; None where that may not be written to.
+
+        It is there when it has been made.
+        """
+        if home is None:
             return None
-        folder, path = here
-        host = os.getpid()
-        name = f"probate-{host}-{start_time_of_host(host)}-{next(_numbers)}"
-        made = cls(folder / name, f"{path.rstrip('/')}/{name}")
         try:
-            (folder / name).mkdir()
+            folder = _folder_of(home)
         except OSError:
+            return None
+        if not os.access(folder, os.W_OK, effective_ids=True):
             # It may be mounted elsewhere by now.
             _folder_of.cache_clear()
             return None
-        if not (folder / name / "cgroup.kill").exists():
-            made.remove()
-            return None
-        return made
+        host = os.getpid()
+        name = f"probate-{host}-{start_time_of_host(host)}-{next(_numbers)}"
+        return cls(f"{folder}/{name}", f"{home.rstrip('/')}/{name}")
 
     def __repr__(self) -> str:
         return f"<Cgroup {self.path}>"
+
+    def make(self) -> bool:
+        """Make it; False if that is refused, or there is no cgroup.kill."""
+        try:
+            os.mkdir(self.folder)  # noqa: PTH102  paths take longer
+        except OSError:
+            return False
+        if not os.path.exists(f"{self.folder}/cgroup.kill"):  # noqa: PTH110  as above
+            self.remove()
+            return False
+        return True
 
     def add(self, os_pid: int) -> bool:
         """Move a process in; False if it is gone, or may not be moved."""
@@ -79,6 +89,9 @@ class Cgroup:
         """Whether anybody lives inside; True if that cannot be read."""
         try:
             return b"populated 0" not in read_proc(f"{self.folder}/cgroup.events")
+        except FileNotFoundError:
+            # Not made yet, or removed, which it is only when it is empty.
+            return False
         except OSError:
             return True
 
@@ -97,7 +110,7 @@ class Cgroup:
 
     def limit(self, controller: str, value: int) -> bool:
         """Set `memory.max` or `pids.max`; False where the controller is not ours to use."""
-        control = self.folder.parent / "cgroup.subtree_control"
+        control = Path(self.folder).parent / "cgroup.subtree_control"
         with contextlib.suppress(OSError):
             control.write_text(f"+{controller}")
         try:
@@ -110,36 +123,25 @@ class Cgroup:
         """Remove it and those below; False if somebody is still inside."""
         # They are directories that rmdir(2) takes with all that is in them.
         with contextlib.suppress(OSError):
-            self.folder.rmdir()
+            os.rmdir(self.folder)  # noqa: PTH106  paths take longer
             return True
         # Deepest first.
         for folder, _, _ in os.walk(self.folder, topdown=False):
             with contextlib.suppress(OSError):
                 Path(folder).rmdir()
-        return not self.folder.exists()
+        return not os.path.exists(self.folder)  # noqa: PTH110  as above
 
     def _write(self, name: str, text: str) -> None:
         # It must exist already.
-        fd = os.open(self.folder / name, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(f"{self.folder}/{name}", os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, text.encode())
         finally:
             os.close(fd)
 
 
-def _own_cgroup() -> tuple[Path, str] | None:
-    """The folder of this process's cgroup v2, and its path as the kernel tells it."""
-    path = cgroup_of(os.getpid())
-    if path is None:
-        return None
-    try:
-        return _folder_of(path), path
-    except OSError:
-        return None
-
-
 @functools.lru_cache(maxsize=1)
-def _folder_of(path: str) -> Path:
+def _folder_of(path: str) -> str:
     """Where a cgroup is mounted, which takes long to find. Raises OSError if it is not."""
     for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).split("\n"):
         head, _, tail = line.partition(" - ")
@@ -147,7 +149,7 @@ def _folder_of(path: str) -> Path:
             continue
         root, mount_point = (_unescaped(part) for part in head.split(" ")[3:5])
         if path == root or path.startswith(f"{root.rstrip('/')}/"):
-            return Path(mount_point) / path[len(root.rstrip("/")) :].lstrip("/")
+            return str(Path(mount_point) / path[len(root.rstrip("/")) :].lstrip("/"))
     raise FileNotFoundError(errno.ENOENT, f"cgroup {path} is not mounted here")
 
 

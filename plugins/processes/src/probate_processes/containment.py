@@ -69,9 +69,10 @@ def contain(tree: Tree, trees: TreeRegistry, *, has_leader: bool = False) -> Non
 class LateContainment:
     """Contains trees that have been started, one after another on a thread of its own.
 
-    To move a process, the kernel waits until no processor is in the midst of a fork or an exit any
-    more, which takes it up to some ten milliseconds (`cgroup_threadgroup_rwsem`). No spawn waits
-    for that: a tree that was marked at its birth is known by that until it is contained.
+    Their cgroups are made there, too. To move a process, the kernel waits until no processor is in
+    the midst of a fork or an exit any more, which takes it up to some ten milliseconds
+    (`cgroup_threadgroup_rwsem`). No spawn waits for that: a tree that was marked at its birth is
+    known by that until it is contained.
     """
 
     def __init__(self) -> None:
@@ -121,7 +122,7 @@ def _serve(queue: _queue.SimpleQueue[_Task]) -> None:
 def _contain_living(tree: Tree, trees: TreeRegistry) -> None:
     # Whoever kills it comes before or after, and removes the cgroup.
     with tree.killing:
-        if tree.is_over:
+        if tree.is_over or tree.cgroup is None or not tree.cgroup.make():
             return
         try:
             contain(tree, trees)

@@ -21,7 +21,7 @@ from probate_processes.launcher import Caller, launchers
 from probate_processes.limits import limit_tree
 from probate_processes.marks import MARKER, Mark
 from probate_processes.native import Child
-from probate_processes.procfs import Descent, check_proc, is_descendant, pin
+from probate_processes.procfs import Descent, cgroup_of, check_proc, is_descendant, pin
 from probate_processes.threadmarks import mark_from_outside
 from probate_processes.tree import Tree
 
@@ -69,6 +69,8 @@ class Start:
         self._birth: Birth | None = None
         self._reserved: list[int] = []
         self._is_to_be_contained = False
+        #: The cgroup of this host.
+        self.home = cgroup_of(os.getpid())
         # To know what holds here, there must be a thread that has tried.
         launchers.first()
         #: What all of it is marked with.
@@ -116,8 +118,6 @@ class Start:
             self._reserved.append(open_pidfd(os.getpid()))
         self._trees.open(self)
         mark = self.mark
-        self._cgroup = Cgroup.create()
-        rlimits = limit_tree(self._limits, self._cgroup)
         limits = self._limits
         observation = self._observation
         # Without marks from its birth on it would escape by what it does first.
@@ -126,6 +126,10 @@ class Start:
             or observation is not None
             or (limits is not None and any((limits.cpu, limits.memory, limits.pids)))
         )
+        self._cgroup = Cgroup.create(self.home)
+        if is_held and self._cgroup is not None and not self._cgroup.make():
+            self._cgroup = None
+        rlimits = limit_tree(limits, self._cgroup)
         look_on = None if observation is None else observation.look_on
         birth = Birth(
             mark, launcher, caller, self._cgroup, rlimits, is_held=is_held, look_on=look_on
@@ -244,9 +248,11 @@ def adopt_tree(trees: TreeRegistry, native: Native) -> Tree:
             # To know what holds here, there must be a thread that has tried.
             launchers.first()
             mark = Mark.new(launchers.marks())
-            cgroup = Cgroup.create()
-            if cgroup is not None:
+            cgroup = Cgroup.create(cgroup_of(os.getpid()))
+            if cgroup is not None and cgroup.make():
                 undo.callback(cgroup.remove)
+            else:
+                cgroup = None
         tree = Tree(native, leader, cgroup, mark, native, trees.remember)
         trees.add(tree)
         if mark is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from functools import partial
 from typing import TYPE_CHECKING, Final, Unpack, final
@@ -25,13 +26,12 @@ from probate_processes.killing import NotPermittedError, kill, reap, reap_if_des
 from probate_processes.launch import Start, Stdio, adopt_tree
 from probate_processes.native import Child, native_of
 from probate_processes.options import checked_options
-from probate_processes.procfs import Members, close_all, is_ancestor
+from probate_processes.procfs import Members, cgroup_of, close_all, is_ancestor
 from probate_processes.stopping import Stopping, checked_stop
 from probate_processes.treeregistry import TreeRegistry
 
 if TYPE_CHECKING:
     import concurrent.futures
-    import os
     from collections.abc import Mapping, Sequence
 
     from probate import ResourceId, ResourceLimits, ResourceUsage
@@ -113,7 +113,9 @@ class ProcessTreeManager:
             tree.owner, tree.asks_all = pid, asks_all
             self._watch(tree)
 
-        named = remains.named(start.name, start.mark) if self.table.keeps_journal else None
+        named = (
+            remains.named(start.name, start.home, start.mark) if self.table.keeps_journal else None
+        )
         try:
             tree = self.table.acquire(pid, lambda: start.run(book), named=named)
         except BaseException as error:
@@ -185,7 +187,8 @@ class ProcessTreeManager:
                 raise
             return tree
 
-        named = remains.named(repr(native)) if self.table.keeps_journal else None
+        home = cgroup_of(os.getpid())
+        named = remains.named(repr(native), home) if self.table.keeps_journal else None
         tree = self.table.acquire(pid, make, self._abandon, named=named)
         try:
             resource_id = self.table.find(pid, resource)

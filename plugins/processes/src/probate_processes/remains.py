@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from probate_processes.tree import Tree
 
 
-def named(what: str, mark: Mark | None = None) -> Named[Tree]:
-    """How a tree will be found, for the journal: one that is about to be started has its mark."""
+def named(what: str, home: str | None, mark: Mark | None = None) -> Named[Tree]:
+    """How a tree will be found, for the journal: one that is about to be started has its mark.
+
+    `home` is the cgroup of this host.
+    """
     before = {
-        "host_cgroup": cgroup_of(os.getpid()),
+        "host_cgroup": home,
         "host_start": start_time_of_host(os.getpid()),
         "pid_namespace": pid_namespace(),
     }
@@ -54,7 +57,7 @@ def _identity_of(tree: Tree) -> dict[str, Any]:
     return {
         "pid": tree.os_pid,
         "start": tree.leader.start_time,
-        "cgroup": None if cgroup is None else [str(cgroup.folder), cgroup.path],
+        "cgroup": None if cgroup is None else [cgroup.folder, cgroup.path],
         **_marks_of(tree.mark),
     }
 
@@ -117,7 +120,7 @@ class Remains:
             # As this host names those of its trees, and as nobody else is named.
             prefix = f"probate-{host}-{identity['host_start']}-"
             if folder.name.startswith(prefix) and folder.is_dir():
-                self.cgroup = Cgroup(folder, path)
+                self.cgroup = Cgroup(str(folder), path)
         #: Nobody has been asked to stop: the time for that is over.
         self.stopping: Stopping | None = None
         self.shared_files = SharedFiles()
