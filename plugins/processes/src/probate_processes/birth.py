@@ -10,12 +10,22 @@ import os
 import subprocess
 import sys
 import types
+from functools import cache
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import OsProcess
 from probate.system import open_pidfd, set_tag, start_time_of, ticks_since_boot
+from probate_processes.descriptors import give_back, take, take_all
 from probate_processes.limits import set_rlimits
+from probate_processes.plain import (
+    STREAMS,
+    NoPipes,
+    entries_of,
+    executables,
+    is_plain,
+    number_of,
+)
 from probate_processes.procfs import Descent
 from probate_processes.threadmarks import mark_from_outside
 
@@ -35,11 +45,15 @@ _Popen: Final[type[subprocess.Popen[Any]]] = (
 )
 _execute_child: Final[types.FunctionType] = vars(_Popen)["_execute_child"]
 _fork_exec: Final[Callable[..., int]] = _posixsubprocess.fork_exec
-#: Which of its arguments is the environment, or None for that of the interpreter.
-_ENV: Final = 5
+#: Which of its arguments is the environment, or None for that of the interpreter; which one the end
+#: of a pipe that a child writes to if it cannot execute its program; and where those begin that ask
+#: for nothing but a session of its own.
+_ENV, _ERRORS, _REST = 5, 13, 14
 
 #: Above those that a child's streams take the place of.
 _FIRST_FREE: Final = 3
+#: Bytes that it writes then at most, and many more.
+_MOST_OF_AN_ERROR: Final = 1 << 12
 #: How a child ends that nobody lets go on.
 _ABANDONED: Final = 255
 
@@ -83,8 +97,10 @@ class Birth:
         self._rlimits = rlimits
         self._gate = _Gate() if is_held else None
         self._environment: list[bytes] | None = None
-        #: Where its streams are, and the rest of what subprocess knows.
-        self.popen: subprocess.Popen[Any] = object.__new__(_ForkedElsewhere)
+        #: Where its streams are.
+        self.popen: subprocess.Popen[Any] | NoPipes = NoPipes()
+        #: Descriptors of ours that are closed when its program runs.
+        self._opened: list[int] = []
         #: The pid, as soon as there is one.
         self.os_pids: list[int] = []
         #: None if somebody has reaped it by now, or it could not be pinned.
@@ -107,12 +123,57 @@ class Birth:
         In `environment`, if that is given: variables as execve(2) takes them.
         """
         self._environment = environment
+        if self._gate is not None or not is_plain(options) or not self._start_plain(argv, options):
+            self._start_by_subprocess(argv, options)
+        self._note_start_time()
+
+    def _start_by_subprocess(self, argv: Sequence[str | bytes], options: Mapping[str, Any]) -> None:
         with contextlib.ExitStack() as opened:
             if self._gate is not None:
                 opened.callback(self._gate.close)
                 options = {**options, "preexec_fn": self._wait}
-            self.popen.__init__(self._fork, argv, start_new_session=True, **options)  # type: ignore[misc]
-        self._note_start_time()
+            self.popen = object.__new__(_ForkedElsewhere)
+            self.popen.__init__(self._fork, argv, start_new_session=True, **options)
+
+    def _start_plain(self, argv: Sequence[str | bytes], options: Mapping[str, Any]) -> bool:
+        """Start a program without subprocess; False, before anything is done, if that cannot be."""
+        streams = [options.get(name) for name in STREAMS]
+        cwd, env = options.get("cwd"), options.get("env")
+        sys.audit("subprocess.Popen", argv[0], argv, cwd, env)
+        entries = self._environment if env is None else entries_of(env)
+        paths = executables(os.fsencode(argv[0]), env)
+        rest = _rest_of_arguments()
+        opened = self._opened
+        try:
+            if subprocess.DEVNULL in streams:
+                take(opened, os.open, os.devnull, os.O_RDWR)
+            numbers = [number_of(stream, opened) for stream in streams]
+            take_all(opened, os.pipe)
+            out, errors = opened[-2:]
+            if errors < _FIRST_FREE:
+                # It would be in the way of the streams.
+                return False
+            self._fork(
+                argv, paths, True, (errors,), None if cwd is None else os.fsencode(cwd), entries,
+                numbers[0], -1, -1, numbers[1], -1, numbers[2], out, errors, *rest,
+            )  # fmt: skip
+            give_back(opened, 1)
+            if failure := os.read(out, _MOST_OF_AN_ERROR):
+                self._raise(failure, argv, options)
+        finally:
+            give_back(opened, len(opened))
+        return True
+
+    def _raise(
+        self, failure: bytes, argv: Sequence[str | bytes], options: Mapping[str, Any]
+    ) -> None:
+        """Raise what subprocess makes of what a child has written that failed; reap the child."""
+
+        def repeat(*arguments: Any) -> int:
+            os.write(arguments[_ERRORS], failure)
+            return self.os_pids[0]
+
+        _ForkedElsewhere(repeat, argv, start_new_session=True, **options)
 
     def close_pipes(self) -> None:
         """Close our ends of its streams."""
@@ -204,6 +265,20 @@ class _ForkedElsewhere(_Popen):  # type: ignore[misc,valid-type]  # Popen, if no
     def _execute_child(self, *arguments: Any) -> None:
         names = {**_execute_child.__globals__, "_fork_exec": self._fork}
         types.FunctionType(_execute_child.__code__, names)(self, *arguments)
+
+
+@cache
+def _rest_of_arguments() -> tuple[Any, ...]:
+    """Return what subprocess, of whichever version, gives to fork_exec besides."""
+    found: list[tuple[Any, ...]] = []
+
+    def fork(*arguments: Any) -> int:
+        found.append(arguments[_REST:])
+        raise ProcessLookupError
+
+    with contextlib.suppress(ProcessLookupError):
+        _ForkedElsewhere(fork, ["/"], start_new_session=True)
+    return found[0]
 
 
 @final

@@ -21,6 +21,7 @@ from probate_processes.launcher import Caller, launchers
 from probate_processes.limits import limit_tree
 from probate_processes.marks import MARKER, Mark
 from probate_processes.native import Child
+from probate_processes.plain import STREAMS, own_environment
 from probate_processes.procfs import Descent, cgroup_of, check_proc, is_descendant, pin
 from probate_processes.threadmarks import mark_from_outside
 from probate_processes.tree import Tree
@@ -108,7 +109,7 @@ class Start:
         return start(None)
 
     def _start(self, launcher: Launcher | None, caller: Caller) -> Tree:
-        for name in ("stdin", "stdout", "stderr"):
+        for name in STREAMS:
             stream = self._options.get(name)
             if stream is not None and not isinstance(stream, int):
                 # Popen asks too late: before Python 3.11.4 what it has opened then stays open.
@@ -268,13 +269,13 @@ def _own_environment(token: bytes, more: Mapping[str, str]) -> list[bytes]:
 
     And with `more`, instead of what has these names.
     """
-    # As the kernel has it, which takes less time; taken at once, since others may change it.
-    variables = list(vars(os.environb).get("_data", os.environb).items())
+    variables, entries = own_environment.entries()
     added = {os.fsencode(name): os.fsencode(value) for name, value in more.items()}
-    found = [b"%b=%b" % each for each in variables if each[0] != _MARKER and each[0] not in added]
-    found += [b"%b=%b" % each for each in added.items()]
-    outer = next((value for name, value in variables if name == _MARKER), None)
-    return [*found, b"%b=%b:%b" % (_MARKER, outer, token) if outer else b"%b=%b" % (_MARKER, token)]
+    outer = variables.get(_MARKER)
+    added[_MARKER] = b"%b:%b" % (outer, token) if outer else token
+    if not variables.keys().isdisjoint(added):
+        entries = [b"%b=%b" % each for each in variables.items() if each[0] not in added]
+    return [*entries, *[b"%b=%b" % each for each in added.items()]]
 
 
 def _marked(env: Mapping[str, str], token: bytes) -> dict[str, str]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import psutil
 
     from probate.process import Argument
+    from probate_processes.plain import NoPipes
 else:
     asyncio = lazy_module("asyncio")
     multiprocessing = lazy_module("multiprocessing")
@@ -54,7 +55,10 @@ class Child:
     """Stands for an OS process that was spawned: what `ProcessTreeManager.spawn` returns."""
 
     def __init__(
-        self, popen: subprocess.Popen[Any], argv: Sequence[Argument], process: OsProcess
+        self,
+        popen: subprocess.Popen[Any] | NoPipes,
+        argv: Sequence[Argument],
+        process: OsProcess,
     ) -> None:
         self._popen = popen
         self._process = process
