@@ -15,7 +15,6 @@ import pytest
 from children import exit_code_of_fork
 
 from probate import PidfdUnavailableError, ProcessManager
-from probate.system import open_pidfd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,13 +150,14 @@ def test_one_that_is_reaped_before_it_can_be_pinned(
 ) -> None:
     """Its status is unknown, its daemon is ended, and it is settled at once."""
     reaped: list[int] = []
+    open_pidfd = os.pidfd_open
 
     def open_late(os_pid: int) -> int:
         if not reaped and kernel.parent(os_pid) == os.getpid():
             reaped.append(os.waitpid(os_pid, 0)[0])
         return open_pidfd(os_pid)
 
-    monkeypatch.setattr("probate_processes.birth.open_pidfd", open_late)
+    monkeypatch.setattr(os, "pidfd_open", open_late)
     process = manager.spawn(["sh", "-c", "(setsid sleep 300 &); exit 3"])
     manager.wait(process.pid, 15)
 
@@ -189,6 +189,7 @@ def test_a_program_that_cannot_be_pinned_is_ended_with_its_children(
 ) -> None:
     """All descriptors were taken in the moment of the fork: the error is raised, nothing lives."""
     refused: list[int] = []
+    open_pidfd = os.pidfd_open
 
     def refuse_once(os_pid: int) -> int:
         if not refused and kernel.parent(os_pid) == os.getpid():
@@ -197,7 +198,7 @@ def test_a_program_that_cannot_be_pinned_is_ended_with_its_children(
         return open_pidfd(os_pid)
 
     owner = manager.create_process("owner")
-    monkeypatch.setattr("probate_processes.birth.open_pidfd", refuse_once)
+    monkeypatch.setattr(os, "pidfd_open", refuse_once)
     with pytest.raises(OSError, match="Too many open files"):
         trees.spawn(owner.pid, FAMILY)
 

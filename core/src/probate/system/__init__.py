@@ -88,7 +88,7 @@ if TYPE_CHECKING:
     from probate.system.numbers import links_of as links_of
     from probate.system.numbers import path_of as path_of
     from probate.system.osprocess import OsProcess as OsProcess
-    from probate.system.osprocess import open_pidfd as open_pidfd
+    from probate.system.osprocess import open_pidfds as open_pidfds
     from probate.system.osprocess import read_proc as read_proc
     from probate.system.osprocess import start_time_of as start_time_of
     from probate.system.osprocess import stat_of as stat_of
@@ -138,7 +138,7 @@ _HOMES: Final = by_name(
         "probate.system.mqueue": "is_on_mqueue",
         "probate.system.numbers": "links_of path_of",
         "probate.system.osprocess": (
-            "OsProcess open_pidfd read_proc start_time_of stat_of ticks_since_boot"
+            "OsProcess open_pidfds read_proc start_time_of stat_of ticks_since_boot"
         ),
         "probate.system.polling": "objects_above polled",
         "probate.system.sharing": "all_sharers_of sharers_of",

@@ -7,7 +7,9 @@ soon means another file. What was there at acquisition is compared before a numb
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
+import select
 import stat
 from typing import Final, NamedTuple, final
 
@@ -35,7 +37,8 @@ class FileIdentity(NamedTuple):
     file_type: int
     #: Access mode and O_PATH, which stay as they were opened (fcntl(2), F_SETFL).
     access: int
-    #: What /proc calls an anonymous inode, such as "anon_inode:[eventfd]"; else empty.
+    #: What /proc calls it, such as "anon_inode:[eventfd]", if it has the inode that all have which
+    #: have none of their own; else empty.
     name: str
 
     def __str__(self) -> str:
@@ -60,7 +63,16 @@ def identify(fd: int) -> FileIdentity:
     mode, inode, device = os.fstat(fd)[:3]
     file_type = stat.S_IFMT(mode)
     access = fcntl.fcntl(fd, fcntl.F_GETFL) & _LASTING
-    return FileIdentity(device, inode, file_type, access, "" if file_type else path_of(fd))
+    name = "" if file_type or (device, inode) != _shared_inode() else path_of(fd)
+    return FileIdentity(device, inode, file_type, access, name)
+
+
+@functools.cache
+def _shared_inode() -> tuple[int, int]:
+    """Device and inode of eventfds, epolls and the like; of pidfds, too, before Linux 6.9."""
+    with select.epoll() as any_one:
+        status = os.fstat(any_one.fileno())
+    return status.st_dev, status.st_ino
 
 
 def is_still(fd: int, identity: FileIdentity) -> bool:
@@ -77,7 +89,7 @@ def is_still(fd: int, identity: FileIdentity) -> bool:
                 file_type == stat.S_IFSOCK
                 or (
                     fcntl.fcntl(fd, fcntl.F_GETFL) & _LASTING == access
-                    and (file_type != 0 or path_of(fd) == name)
+                    and (not name or path_of(fd) == name)
                 )
             )
         )

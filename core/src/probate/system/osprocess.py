@@ -39,11 +39,11 @@ class OsProcess:
 
     __slots__ = ("_pidfd", "os_pid", "start_time")
 
-    def __init__(self, os_pid: int, start_time: int, pidfd: int | None) -> None:
+    def __init__(self, os_pid: int, start_time: int = 0) -> None:
         self.os_pid = os_pid
         #: Clock ticks between the machine's boot and the process's start.
         self.start_time = start_time
-        self._pidfd: _Pidfd | None = None if pidfd is None else _Pidfd(pidfd)
+        self._pidfd: _Pidfd | None = None
 
     @classmethod
     def open(cls, os_pid: int) -> Self:
@@ -53,7 +53,8 @@ class OsProcess:
         pidfds, TypeError for what is no int and ValueError for what is below 1.
         """
         os_pid = checked_int("an OS pid", os_pid, least=1)
-        made = cls(os_pid, 0, open_pidfd(os_pid))
+        made = cls(os_pid)
+        made.pin()
         try:
             made.start_time = start_time_of(os_pid)
             # Not reaped yet, so the pid was its own while the start time was read.
@@ -73,7 +74,14 @@ class OsProcess:
 
         It is what an object is that has been closed: nothing reaches another process.
         """
-        return cls(os_pid, 0, None)
+        return cls(os_pid)
+
+    def pin(self) -> None:
+        """Open the pidfd of a child that nobody else reaps. Raises as `open_pidfds`."""
+        # Held before it is opened: whatever falls in, it is closed.
+        self._pidfd = pidfd = _Pidfd()
+        open_pidfds(pidfd.numbers, self.os_pid)
+        pidfd.descriptor  # noqa: B018  looked at now: later, its number may be another's
 
     def __repr__(self) -> str:
         return f"<OsProcess {self.os_pid}>"
@@ -175,17 +183,26 @@ class _Pidfd:
     another process's pidfd by then, and a signal would reach that one.
     """
 
-    __slots__ = ("descriptor",)
+    __slots__ = ("_descriptor", "numbers")
 
-    def __init__(self, number: int) -> None:
-        self.descriptor = OwnedDescriptor(number)
+    def __init__(self) -> None:
+        #: It alone, once it is open.
+        self.numbers: list[int] = []
+        self._descriptor: OwnedDescriptor | None = None
 
     @property
     def number(self) -> int:
-        return self.descriptor.number
+        return self.numbers[0] if self.numbers else -1
+
+    @property
+    def descriptor(self) -> OwnedDescriptor:
+        if self._descriptor is None:
+            self._descriptor = OwnedDescriptor(self.number)
+        return self._descriptor
 
     def __del__(self) -> None:
-        self.descriptor.close()
+        if self.numbers:
+            self.descriptor.close()
 
 
 def start_time_of(os_pid: int) -> int:
@@ -233,16 +250,18 @@ def stat_of(os_pid: int) -> list[bytes]:
     return text[text.rindex(b")") + 2 :].split()
 
 
-def open_pidfd(os_pid: int) -> int:
-    """Open a pidfd, as `OsProcess.open` does: to see whether that works, or to keep it.
+def open_pidfds(numbers: list[int], os_pid: int, count: int = 1) -> None:
+    """Open pidfds, as `OsProcess.open` does, and add them: to see whether that works, or to keep.
 
-    Raises ProcessLookupError, PidfdUnavailableError where the kernel has none, OSError.
+    In one step: no exception falls in when one is open that is not in the list. Raises
+    ProcessLookupError, PidfdUnavailableError where the kernel has none, OSError.
     """
     # Not there on other systems, or where Python was built without.
     if not hasattr(os, "pidfd_open"):
         raise PidfdUnavailableError("this Python has no os.pidfd_open")
     try:
-        return os.pidfd_open(os_pid)
+        numbers.extend(map(os.pidfd_open, (os_pid,) * count))
+        return
     except OSError as error:
         if error.errno in (errno.ENOSYS, errno.EPERM):
             raise PidfdUnavailableError(os.strerror(error.errno)) from error

@@ -15,7 +15,7 @@ from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import OsProcess
-from probate.system import open_pidfd, set_tag, start_time_of, ticks_since_boot
+from probate.system import set_tag, start_time_of, ticks_since_boot
 from probate_processes.descriptors import give_back, take, take_all
 from probate_processes.limits import set_rlimits
 from probate_processes.plain import (
@@ -211,8 +211,11 @@ class Birth:
         if self._launcher is None:
             mark_from_outside(os_pid, self.mark.worn)
         # Somebody who reaps every child, or ignores SIGCHLD, may have left us nothing to pin.
-        with contextlib.suppress(ProcessLookupError):
-            self.leader = OsProcess(os_pid, 0, open_pidfd(os_pid))
+        self.leader = OsProcess(os_pid)
+        try:
+            self.leader.pin()
+        except ProcessLookupError:
+            self.leader = None
         set_rlimits(os_pid, self._rlimits)
         if self._launcher is not None:
             self.is_marked = self.mark.is_worn_by(os_pid)

@@ -12,10 +12,11 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final, final
 
 from probate import OsProcess
-from probate.system import Elsewhere, open_pidfd, set_tag
+from probate.system import Elsewhere, open_pidfds, set_tag
 from probate_processes.birth import Birth
 from probate_processes.cgroup import Cgroup
 from probate_processes.containment import contain, late_containment
+from probate_processes.descriptors import give_back
 from probate_processes.killing import kill
 from probate_processes.launcher import Caller, launchers
 from probate_processes.limits import limit_tree
@@ -115,8 +116,7 @@ class Start:
                 # Popen asks too late: before Python 3.11.4 what it has opened then stays open.
                 stream.fileno()
         # Raises where there are no pidfds, before anything is started.
-        for _ in range(_RESERVED):
-            self._reserved.append(open_pidfd(os.getpid()))
+        open_pidfds(self._reserved, os.getpid(), _RESERVED)
         self._trees.open(self)
         mark = self.mark
         limits = self._limits
@@ -184,7 +184,9 @@ class Start:
         """Make the tree known to the registry."""
         if self.tree is None:
             (os_pid,) = birth.os_pids
-            leader = birth.leader or pin(os_pid) or OsProcess.gone(os_pid)
+            leader = birth.leader
+            if leader is None or leader.fileno() < 0:
+                leader = pin(os_pid) or OsProcess.gone(os_pid)
             child = Child(birth.popen, self._argv, leader)
             tree = Tree(child, leader, self._cgroup, birth.mark, self, self._trees.remember)
             tree.observation = self._observation
@@ -222,8 +224,7 @@ class Start:
                 self._trees.discard(tree)
 
     def _release_reserve(self) -> None:
-        while self._reserved:
-            os.close(self._reserved.pop())
+        give_back(self._reserved, len(self._reserved))
 
 
 def adopt_tree(trees: TreeRegistry, native: Native) -> Tree:
