@@ -13,6 +13,7 @@ import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import processes_kernel as kernel
@@ -21,10 +22,10 @@ from children import exit_code_of_fork
 
 from probate import OsProcess
 from probate_processes.cgroup import Cgroup
+from probate_processes.procfs import cgroup_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from strangers import Strangers
 
@@ -227,12 +228,12 @@ def as_user(who: str, act: Callable[[], None]) -> None:
         return
     if os.geteuid() != 0:
         pytest.skip("only root can be another user")
-    delegated = Cgroup.create() if who == "ordinary user" else None
+    delegated = made_cgroup() if who == "ordinary user" else None
 
     def child() -> None:
         if who == "ordinary user":
             if delegated is not None:
-                for each in (delegated.folder, delegated.folder / "cgroup.procs"):
+                for each in (delegated.folder, f"{delegated.folder}/cgroup.procs"):
                     os.chown(each, NOBODY, NOBODY)
                 assert delegated.add(os.getpid())
             os.setgroups([])
@@ -253,7 +254,13 @@ def as_user(who: str, act: Callable[[], None]) -> None:
         finally:
             if delegated is not None:
                 # Its reaper is inside until it has seen that it is dead; trees have left nothing.
-                kernel.eventually(lambda: _is_removed(delegated.folder), "it is empty")
+                kernel.eventually(lambda: _is_removed(Path(delegated.folder)), "it is empty")
+
+
+def made_cgroup() -> Cgroup | None:
+    """One below that of this host, if that may be written to."""
+    made = Cgroup.create(cgroup_of(os.getpid()))
+    return made if made is not None and made.make() else None
 
 
 def _is_removed(cgroup: Path) -> bool:

@@ -12,8 +12,6 @@ import pytest
 from processes_kernel import SLEEP
 from strangers import Strangers
 
-from probate_processes.cgroup import Cgroup
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -60,7 +58,7 @@ def test_early_daemons_end_with_their_tree(
 
 
 def _none_survives(manager: ProcessManager, argv: list[str], host: str, containment: str) -> None:
-    made = Cgroup.create()
+    made = early.made_cgroup()
     assert (made is not None and made.remove()) == (containment == "cgroup")
     busy = early.computing_threads() if host == "busy" else nullcontext()
     # Where all wait for the interpreter, several wait at the same time.
