@@ -116,7 +116,7 @@ def _memory_rows(where: str, pairs: list[tuple[float, float]], until: list[float
 @contextlib.contextmanager
 def _without_cgroups() -> Iterator[None]:
     create = Cgroup.create
-    Cgroup.create = lambda _: None  # type: ignore[method-assign]  # as on a machine that has none
+    Cgroup.create = lambda _: None  # type: ignore[method-assign,assignment]  # as if it had none
     try:
         yield
     finally:
