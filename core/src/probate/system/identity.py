@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
-import select
 import stat
 from typing import Final, NamedTuple, final
 
@@ -70,8 +69,12 @@ def identify(fd: int) -> FileIdentity:
 @functools.cache
 def _shared_inode() -> tuple[int, int]:
     """Device and inode of eventfds, epolls and the like; of pidfds, too, before Linux 6.9."""
-    with select.epoll() as any_one:
-        status = os.fstat(any_one.fileno())
+    # Of an eventfd, since gevent takes `select.epoll` away.
+    any_one = os.eventfd(0)
+    try:
+        status = os.fstat(any_one)
+    finally:
+        os.close(any_one)
     return status.st_dev, status.st_ino
 
 
