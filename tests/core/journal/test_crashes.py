@@ -228,9 +228,9 @@ def test_a_handler_that_closes_all_in_the_midst_of_a_write(state: Path) -> None:
     source = """
     from probate.journal import loggedstore
 
-    def fall_in(number, row):
+    def fall_in(row):
         # Between any two bytecodes.
-        loggedstore.record_of = record_of
+        loggedstore.body_of = body_of
         manager.close()
         say("closed", os.path.exists("/dev/shm/" + sys.argv[2]))
         raise KeyboardInterrupt
@@ -239,7 +239,7 @@ def test_a_handler_that_closes_all_in_the_midst_of_a_write(state: Path) -> None:
     memory = manager.orchestrator["memory"].manager
     process = manager.create_process("worker")
     memory.create_shared_memory(process.pid, sys.argv[2], size=1)
-    record_of, loggedstore.record_of = loggedstore.record_of, fall_in
+    body_of, loggedstore.body_of = loggedstore.body_of, fall_in
     try:
         memory.create_shared_memory(process.pid, size=1)
     except KeyboardInterrupt:

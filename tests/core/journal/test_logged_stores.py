@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import itertools
 import json
+import mmap
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +23,10 @@ import pytest
 from children import exit_code_of_fork
 
 from probate.journal import ahead, loggedstore
+from probate.journal.host import HostJournal
 from probate.journal.loggedstore import LoggedStore, read_rows
-from probate.journal.store import Store
+from probate.journal.named import Named
+from probate.journal.store import LostNumberError, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
 _WRITER = """
 import os, sys
 from itertools import count
-from probate.journal.loggedstore import LoggedStore
+from probate.journal.loggedstore import LoggedStore, read_rows
 
 store = LoggedStore(sys.argv[1])
 for number in count(1):
@@ -42,6 +46,32 @@ for number in count(1):
     if number % 3 == 0:
         store.delete(number)
     os.write(1, b"%d\\n" % number)
+"""
+
+#: Has writers of rows that go from one page to the next, of which one may not be written to. Says
+#: of each in which folder its log is, and what it died of; nothing if all had room in the other.
+_TORN = """
+import ctypes, mmap, os, resource, sys
+from probate.journal.ahead import body_of, new_logs, record_of
+
+protect = ctypes.CDLL(None).mprotect
+protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+for size in (70, 700):
+    for first in range(20):
+        for page in (0, 1):
+            name = f"{size}-{first}-{page}"
+            os.mkdir(f"{sys.argv[1]}/{name}")
+            log = new_logs(f"{sys.argv[1]}/{name}")[0]
+            child = os.fork()
+            if child == 0:
+                row = {"text": "x" * (mmap.PAGESIZE - 56 + first)}
+                log.append(record_of(1, 1, body_of(row)), may_fill=True)
+                memory = ctypes.addressof(ctypes.c_char.from_buffer(log._memory))
+                assert protect(memory + page * mmap.PAGESIZE, mmap.PAGESIZE, mmap.PROT_READ) == 0
+                log.append(record_of(2, 2, body_of({"text": "y" * size})), may_fill=True)
+                os._exit(0)
+            print(name, os.waitpid(child, 0)[1])
 """
 
 #: Some seven hundred fill a log.
@@ -115,7 +145,7 @@ def test_a_row_that_was_not_written_to_its_end_is_none(
     store.write(1, {"text": "whole"})
     store.write(2, {"text": "x" * 400})
     store.close()
-    log = tmp_path / "ahead-a"
+    log = tmp_path / "ahead"
     second, end = list(_places(log))[1:]
     with log.open("r+b") as file:
         if is_suffix:
@@ -129,6 +159,18 @@ def test_a_row_that_was_not_written_to_its_end_is_none(
     assert rows(tmp_path) == {1: {"text": "whole"}}
 
 
+def test_a_row_whose_copy_ends_at_any_page_is_none(tmp_path: Path) -> None:
+    """Its writer dies as it first writes to a page, whichever piece the C library copies first."""
+    program = subprocess.run(
+        [sys.executable, "-c", _TORN, str(tmp_path)], check=True, capture_output=True, timeout=60
+    )
+    said = [line.split() for line in program.stdout.splitlines()]
+    assert sum(status == b"11" for _, status in said) > 50
+    for name, status in said:
+        found = rows(tmp_path / name.decode())
+        assert list(found) == ([1] if int(status) else [1, 2]), name
+
+
 @pytest.mark.parametrize("damage", [b"\xff" * 8, b"s\0\0\0\0"], ids=["nothing", "no JSON"])
 @pytest.mark.parametrize("which", [0, 1], ids=["first", "last"])
 def test_a_damaged_log_is_an_error(
@@ -138,7 +180,7 @@ def test_a_damaged_log_is_an_error(
     store.write(1, {"text": "whole"})
     store.write(2, {"text": "whole"})
     store.close()
-    log = tmp_path / "ahead-a"
+    log = tmp_path / "ahead"
     at = list(_places(log))[which]
     with log.open("r+b") as file:
         file.seek(at + 24)
@@ -153,7 +195,7 @@ def test_flaws_in_a_log_make_up_nothing(store: LoggedStore, tmp_path: Path) -> N
     for number in range(1, 20):
         store.write(number, {"number": number, "text": "x" * number})
     store.close()
-    log = tmp_path / "ahead-a"
+    log = tmp_path / "ahead"
     whole = log.read_bytes()
     end = list(_places(log))[-1]
     seed = random.randrange(1 << 30)
@@ -174,7 +216,7 @@ def test_without_room_for_a_log_rows_are_written_all_the_same(tmp_path: Path) ->
     """A limit of the size of files is too small for it, and not for a row."""
     program = """
 import sys
-from probate.journal.loggedstore import LoggedStore
+from probate.journal.loggedstore import LoggedStore, read_rows
 
 LoggedStore(sys.argv[1]).write(1, {"text": "written"})
 """
@@ -192,11 +234,9 @@ def test_an_old_log_counts_once(store: LoggedStore, tmp_path: Path) -> None:
     store.write(1, {"text": "old"})
     store.write(2, {"text": "old"})
     store.close()
-    # Somebody has cut it off, behind its rows.
-    os.truncate(tmp_path / "ahead-a", 4096)
     program = """
 import sys
-from probate.journal.loggedstore import LoggedStore
+from probate.journal.loggedstore import LoggedStore, read_rows
 
 store = LoggedStore(sys.argv[1])
 store.write(1, {"text": "new"})
@@ -211,11 +251,41 @@ store.delete(2)
     assert rows(tmp_path) == {1: {"text": "new"}}
 
 
+def test_of_what_is_no_json_no_other_row_suffers(tmp_path: Path) -> None:
+    """Such as of a kind that notes bytes or sets: others are read, and go into the store."""
+    for number, value in enumerate((b"text", b"\xff", {1}, ...)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        store = LoggedStore(str(folder))
+        store.write(1, {"of": value})
+        if number % 2:
+            for other in range(3, 1000):
+                store.write(other, {"text": _LONG})
+        store.write(2, {"text": "other"})
+        store.close()
+
+        found = rows(folder)
+        assert found[2] == {"text": "other"}
+        assert 1 in found
+
+
+def test_whoever_writes_when_it_is_closed_is_told(store: LoggedStore, tmp_path: Path) -> None:
+    """By an OSError, for which a journal looks for where its rows have gone to."""
+    store.write(1, {"text": "written"})
+    store.close()
+    with pytest.raises(LostNumberError):
+        store.write(1, {"text": "late"})
+    with pytest.raises(LostNumberError):
+        store.delete(1)
+
+    assert rows(tmp_path) == {1: {"text": "written"}}
+
+
 @pytest.fixture
 def small_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logs that are full after some rows."""
-    monkeypatch.setattr(ahead, "_SIZE", 4096)
-    monkeypatch.setattr(loggedstore, "FULL", 600)
+    monkeypatch.setattr(ahead, "_SIZE", mmap.ALLOCATIONGRANULARITY)
+    monkeypatch.setattr(ahead, "_FULL", 600)
 
 
 def write_some(store: LoggedStore, done: Callable[[int, object], object]) -> None:
@@ -250,20 +320,22 @@ class AtLine:
         return self
 
 
-def exit_with(host: Callable[[LoggedStore, int], int], folder: str, wanted: int) -> None:
-    os._exit(host(LoggedStore(folder), wanted))
-
-
-def of_all_lines(folder: Path, host: Callable[[LoggedStore, int], int]) -> Iterator[Path]:
+def of_all_lines(
+    folder: Path, host: Callable[[LoggedStore, int], int], step: int = 7
+) -> Iterator[Path]:
     """Have hosts write, each with another line; yield the folders, until no line is left.
 
     Of several lines one at random, unless there is time for all.
     """
-    step = 1 if os.environ.get("PROBATE_CHAOS") else 7
-    for wanted in count(random.randint(1, step), step):
+
+    def write_by(place: Path, wanted: int) -> None:
+        os._exit(host(LoggedStore(str(place)), wanted))
+
+    step = 1 if os.environ.get("PROBATE_CHAOS") else step
+    for wanted in itertools.count(random.randint(1, step), step):
         place = folder / str(wanted)
         place.mkdir()
-        code = exit_code_of_fork(partial(exit_with, host, str(place), wanted))
+        code = exit_code_of_fork(functools.partial(write_by, place, wanted))
         yield place
         if code == LAST:
             return
@@ -360,6 +432,121 @@ def test_a_signal_handler_may_write_at_any_step(tmp_path: Path, raises: bool) ->
 
 
 @pytest.mark.usefixtures("small_logs")
+def test_of_one_row_the_file_has_what_the_memory_has(tmp_path: Path) -> None:
+    """A signal handler deletes what is being written: whichever counts, it does so for all."""
+
+    def host(store: LoggedStore, wanted: int) -> int:
+        at = AtLine(wanted, lambda: store.delete(1))
+        sys.settrace(at)
+        store.write(1, {"number": 1})
+        sys.settrace(None)
+        found = store.rows()
+        store.close()
+        assert found == [json.loads(row) for _, row in read_rows(store_folder(store))], wanted
+        return LAST if at.left > 0 else 0
+
+    for _ in of_all_lines(tmp_path, host, step=1):
+        pass
+
+
+@pytest.mark.usefixtures("small_logs")
+def test_a_child_forked_in_the_midst_of_a_write_writes_nothing(tmp_path: Path) -> None:
+    """By a signal handler that returns in both: what the parent has written since is there."""
+
+    def host(folder: Path, wanted: int) -> None:
+        journal = HostJournal(str(folder), has_reaper=False)
+        journal.open()
+        expected: list[str] = []
+
+        def make(text: str) -> None:
+            journal.intend("memory", 0, Named(text, {}, lambda _: {}))
+            expected.append(text)
+
+        child = -1
+
+        def fork() -> None:
+            nonlocal child
+            child = os.fork()
+            if child:
+                for text in "abc":
+                    make(text)
+
+        make("before")
+        store = str(journal.folder)
+        at = AtLine(wanted, fork)
+        sys.settrace(at)
+        with contextlib.suppress(OSError):
+            for text in "ABC":
+                make(text)
+        sys.settrace(None)
+        if child == 0:
+            # Whatever it makes by now is its own.
+            make("of the child")
+            os._exit(0 if str(journal.folder) != store else 1)
+        if child > 0:
+            assert os.waitpid(child, 0)[1] == 0, wanted
+        make("after")
+        (folder / "expected").write_text(json.dumps([store, sorted(expected)]))
+        os._exit(LAST if at.left > 0 else 0)
+
+    for wanted in itertools.count(random.randint(1, 5), 1 if "PROBATE_CHAOS" in os.environ else 5):
+        folder = tmp_path / str(wanted)
+        folder.mkdir(0o700)
+        code = exit_code_of_fork(functools.partial(host, folder, wanted))
+        assert code in {0, LAST}
+        store, expected = json.loads((folder / "expected").read_text())
+        found = sorted(row["description"] for row in rows(Path(store)).values())
+        assert found == expected, wanted
+        if code == LAST:
+            break
+
+
+@pytest.mark.usefixtures("small_logs")
+def test_killed_as_it_takes_over_whoever_comes_next_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where both logs have rows, since a disk was full: what was deleted stays so."""
+    first = tmp_path / "first"
+    first.mkdir()
+
+    def leave() -> None:
+        store = LoggedStore(str(first))
+        for number in itertools.count(1):
+            if number > 7:
+                monkeypatch.setattr(Store, "write_all", refuse)
+            try:
+                store.write(number, {"number": number, "text": "x" * 100})
+            except OSError:
+                break
+        store.delete(number - 1)
+        assert all(log.nbytes for log in store._logs)
+        os._exit(0)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert exit_code_of_fork(leave) == 0
+    expected = rows(first)
+    assert len(expected) > 5
+
+    def take_over(folder: Path, wanted: int) -> None:
+        at = AtLine(wanted, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        sys.settrace(at)
+        LoggedStore(str(folder))
+        os._exit(LAST)
+
+    for wanted in itertools.count(1):
+        folder = tmp_path / str(wanted)
+        shutil.copytree(first, folder)
+        code = exit_code_of_fork(functools.partial(take_over, folder, wanted))
+        assert rows(folder) == expected, wanted
+        if code == LAST:
+            break
+        assert code == -signal.SIGKILL
+    assert wanted > 20
+
+
+@pytest.mark.usefixtures("small_logs")
 def test_threads_write_at_a_time_while_others_read(store: LoggedStore, tmp_path: Path) -> None:
     """Each of them has its own rows, all of which are there; a reader never finds fewer."""
 
@@ -429,7 +616,7 @@ def test_the_number_of_a_log_is_not_closed_if_it_is_anothers(
     """A map keeps a descriptor; somebody has closed it, and opened a file of his own."""
     (tmp_path / "own").write_text("theirs")
     links = {int(each.name): os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()}
-    numbers = [n for n, link in links.items() if link.startswith(f"{tmp_path}/ahead-")]
+    numbers = [n for n, link in links.items() if link == f"{tmp_path}/ahead"]
     assert len(numbers) == 2
     for number in numbers:
         own = os.open(tmp_path / "own", os.O_RDONLY)
@@ -444,7 +631,7 @@ def test_the_number_of_a_log_is_not_closed_if_it_is_anothers(
     assert rows(tmp_path) == {1: {"text": "written"}}
 
 
-@pytest.mark.parametrize("name", ["data.mdb", "ahead-a", "ahead-b"])
+@pytest.mark.parametrize("name", ["data.mdb", "ahead"])
 def test_a_store_of_which_a_file_is_missing_is_not_found(
     store: LoggedStore, tmp_path: Path, name: str
 ) -> None:

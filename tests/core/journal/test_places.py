@@ -7,6 +7,7 @@ import random
 import secrets
 import shutil
 import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ from mount_namespace import enter_mount_namespace, mount_tmpfs
 from probate import JournalNotArmedError, Outcome, ProcessManager, ResourceOrchestrator
 from probate.journal import boot_id, path_identity
 from probate.journal.folders import make_host_folder
+from probate.journal.host import HostJournal
+from probate.journal.loggedstore import LoggedStore
+from probate.journal.named import Named
 from probate.journal.users import look_again
 from probate.settlement import HostAccount, HostState, sweep
 
@@ -183,6 +187,34 @@ def test_a_folder_that_vanishes_is_made_anew_with_all_that_was_in_it(
             (account,) = sweep(orchestrator, str(state))
             assert [row.outcome for row in account.rows] == ["released"] * 3
         wait_until_gone(*paths)
+
+
+def test_what_another_thread_deletes_as_the_folder_is_left_stays_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits until all rows are where the journal goes on, and has its own deleted there."""
+    journal = HostJournal(str(tmp_path / "state"), has_reaper=False)
+    journal.open()
+    first = journal.intend("memory", 0, Named("the first", {}, lambda _: {}))
+    other = threading.Thread(target=first.delete)
+    copy_to = LoggedStore.copy_to
+
+    def copy_and_wait(store: LoggedStore, folder: str) -> LoggedStore:
+        new = copy_to(store, folder)
+        other.start()
+        other.join(0.5)
+        return new
+
+    monkeypatch.setattr(LoggedStore, "copy_to", copy_and_wait)
+    assert journal.folder is not None
+    shutil.rmtree(journal.folder)
+    second = journal.intend("memory", 0, Named("the second", {}, lambda _: {}))
+    other.join()
+
+    assert journal._store is not None
+    assert [row["description"] for row in journal._store.rows()] == ["the second"]
+    second.delete()
+    journal.close()
 
 
 # -- damage ------------------------------------------------------------------------

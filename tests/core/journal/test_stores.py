@@ -55,8 +55,8 @@ def shm(name: str) -> Path:
 
 #: Has all rows in the store itself, as those of things that live long.
 WITHOUT_LOGS = """
-from probate.journal import loggedstore
-loggedstore.FULL = 0
+from probate.journal import ahead
+ahead._FULL = 0
 """
 
 
@@ -92,26 +92,26 @@ def test_a_store_that_was_cut_off_is_set_aside(state: Path, names: list[str]) ->
     assert swept(state) == []
 
 
-def test_of_a_log_that_was_cut_off_what_is_left_is_settled(state: Path, names: list[str]) -> None:
-    """It is read, not mapped; what it does not tell of any more stays."""
+@pytest.mark.parametrize("behind", ["rows", "the last row"])
+def test_a_log_that_was_cut_off_is_set_aside(state: Path, names: list[str], behind: str) -> None:
+    """What was deleted in it may be in the store still, and its name be another's."""
     folder = dead_host(state, names)
-    log = (folder / "ahead-a").read_bytes()
-    # The last that is confirmed; of its intent, the wanted name alone proves nothing.
-    os.truncate(folder / "ahead-a", log.rindex(b"confirmed"))
+    log = (folder / "ahead").read_bytes()
+    os.truncate(folder / "ahead", log.rindex(b"confirmed") + (4096 if behind == "rows" else 0))
 
     (account,) = swept(state)
 
-    assert account.state is HostState.SETTLED
-    assert [row.outcome for row in account.rows] == ["refused", "released", "released"]
-    assert [shm(name).exists() for name in names] == [False, False, True]
+    assert account.state is HostState.UNREADABLE
+    assert "cut off" in account.text
+    assert all(shm(name).exists() for name in names)
 
 
 def test_a_log_that_is_damaged_is_set_aside(state: Path, names: list[str]) -> None:
     """Nobody knows what it has told of: the things stay."""
     folder = dead_host(state, names)
-    log = (folder / "ahead-a").read_bytes()
+    log = (folder / "ahead").read_bytes()
     at = log.index(b"confirmed")
-    (folder / "ahead-a").write_bytes(log[:at] + b"other" + log[at + 5 :])
+    (folder / "ahead").write_bytes(log[:at] + b"other" + log[at + 5 :])
 
     (account,) = swept(state)
 

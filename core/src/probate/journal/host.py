@@ -107,7 +107,7 @@ class HostJournal:
         self._loan: ReaperLoan | None = None
         #: Where the store is; None before the first row.
         self.folder: Path | None = None
-        self._inherited: list[object] = []
+        self._inherited: list[LoggedStore] = []
         forget_in_forked_child(self)
 
     def __repr__(self) -> str:
@@ -158,17 +158,19 @@ class HostJournal:
 
     def write(self, row: Row, state: str, identity: Mapping[str, Any]) -> None:
         """Write a row. Raises OSError."""
-        if (store := self._store) is not None:
-            store.write(row.number, _values_of(row, state, identity))
+        values = _values_of(row, state, identity)
+        self._put(lambda store: store.write(row.number, values), waits=True)
 
     def delete(self, number: int) -> None:
         """Delete the row of that number. Raises OSError."""
-        if (store := self._store) is not None:
-            store.delete(number)
+        # What is due when it is moved is deleted where it goes on.
+        self._put(lambda store: store.delete(number), waits=False)
 
     def forget_parent(self) -> None:
         """Have nothing, in a forked child, and keep what is the parent's from being finalised."""
-        self._inherited.append(self._store)
+        if self._store is not None:
+            self._store.forget_parent()
+            self._inherited.append(self._store)
         self._lock = threading.RLock()
         self._users, self._numbers = 0, itertools.count(1)
         self._store = self._loan = self.folder = None
@@ -210,6 +212,26 @@ class HostJournal:
         except LostNumberError:
             self._rearm().write(number, value)
 
+    def _put(self, act: Callable[[LoggedStore], None], *, waits: bool) -> None:
+        """Write to the store, or where its rows have gone to; only if that is known, or it waits.
+
+        Nobody waits who may be waited for by a signal handler that has fallen into the move.
+        """
+        while (store := self._store) is not None:
+            try:
+                act(store)
+            except LostNumberError:
+                # By another thread, which is done with it then, it is moved.
+                if not self._lock.acquire(blocking=waits):
+                    return
+                try:
+                    if self._store is store:
+                        raise
+                finally:
+                    self._lock.release()
+            else:
+                return
+
     def _is_watched(self) -> bool:
         loan = self._loan
         return not self._has_reaper or (loan is not None and not loan.is_over)
@@ -231,13 +253,15 @@ class HostJournal:
         """
         lost, loan = self.folder, self._loan
         folder = make_host_folder(header_of_this_host(), self._path)
-        try:
-            new = old.copy_to(str(folder))
-            self._store, self.folder = new, folder
-        except BaseException:
-            remove_host_folder(folder)
-            raise
-        old.close()
+        # What others write meanwhile would be missing in the copy.
+        with old.held():
+            try:
+                new = old.copy_to(str(folder))
+                self._store, self.folder = new, folder
+            except BaseException:
+                remove_host_folder(folder)
+                raise
+            old.close()
         logger.warning("the journal in %s was removed or closed; it goes on in %s", lost, folder)
         if loan is not None and self._is_watched():
             loan.reaper.settled(str(lost))

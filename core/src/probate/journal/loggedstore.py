@@ -7,15 +7,15 @@ import json
 import os
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
-from probate.journal.ahead import FULL, as_json, new_logs, read_ahead, record_of, remove_logs
+from probate.journal.ahead import as_json, body_of, new_logs, read_ahead, record_of, remove_logs
 from probate.journal.handles import folder_stamp
 from probate.journal.store import Store, above_standard_streams, stored_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from probate.journal.ahead import AheadLog
     from probate.journal.handles import FolderStamp
@@ -44,6 +44,7 @@ class LoggedStore:
         self._stamp: FolderStamp | None = None
         # Reentrant: a signal handler may write in the midst of a write.
         self._lock = threading.RLock()
+        self._count = 0
         #: What the logs have, and the store has not.
         self._ahead: dict[int, dict[str, Any] | None] = {}
         #: The one that is appended to, and the other; none where there is no room for them.
@@ -52,10 +53,11 @@ class LoggedStore:
         #: Rows that whoever writes next, or has begun to, deletes.
         self._due: set[int] = set()
         self._store.write_all(dict(read_ahead(folder)))
-        # If no new ones can be made, what stands there would count again, as newer than the store.
-        remove_logs(folder)
         with suppress(OSError), above_standard_streams():
             self._logs = new_logs(folder)
+        if not self._logs:
+            # What stands there would count again, as newer than the store.
+            remove_logs(folder)
 
     def write(self, number: int, row: dict[str, Any]) -> None:
         """Write a row of JSON values; it is there for whoever comes after when this has returned.
@@ -108,6 +110,12 @@ class LoggedStore:
         """Tell whether its files are found, and open: others may have closed one by its number."""
         return self._store.is_open() and self.is_found()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Have other threads wait with their writes, such as to be told that it is closed."""
+        with self._lock:
+            yield
+
     def copy_to(self, folder: str) -> LoggedStore:
         """Return a new store with all rows, also if the files have gone. Raises OSError."""
         with self._lock:
@@ -122,6 +130,13 @@ class LoggedStore:
         new._tidy()
         return new
 
+    def forget_parent(self) -> None:
+        """Write nothing, in a forked child: not what a write goes on with, if one forks in it."""
+        self._lock = threading.RLock()
+        for log in self._logs:
+            log.forget_parent()
+        self._store.forget_parent()
+
     def close(self) -> None:
         """Let go of the files: what is in the logs is read from there."""
         with self._lock:
@@ -132,18 +147,19 @@ class LoggedStore:
     # -- inside --------------------------------------------------------------
 
     def _write(self, number: int, row: dict[str, Any] | None) -> None:
-        record = record_of(number, row)
+        body = body_of(row)
         if not self._logs:
             self._store.write_all(_as_stored({number: row}))
             return
         before = self._ahead.get(number, _UNKNOWN)
-        # First, so that it is in the store as well when a log has been emptied meanwhile.
-        self._ahead[number] = row
+        # First, so that it is in the store as well when a log has been emptied meanwhile; and
+        # without a call, in which a signal handler comes: the later row has the higher count.
+        self._count, self._ahead[number] = (count := self._count + 1), row
         try:
-            log = self._logs[0]
+            record = record_of(number, count, body)
             # What is deleted has room in a full one, and so has what cannot wait.
-            has_room = row is None or self._is_turning or log.nbytes + len(record) <= FULL
-            if not (has_room and log.append(record)):
+            may_fill = row is None or self._is_turning
+            if not self._logs[0].append(record, may_fill=may_fill):
                 self._turn()
         except OSError:
             if before is _UNKNOWN:
@@ -170,6 +186,8 @@ class LoggedStore:
 
     def _turn(self) -> None:
         """Have the store have all that the logs have, and the other one be appended to.
+
+        Where all of them are closed, the store says so.
 
         Each is cleared while nobody appends to it, and the older one first: a row that it has may
         be deleted in the other.
@@ -218,4 +236,4 @@ def read_rows(folder: str) -> list[tuple[int, bytes]]:
 
 
 def _as_stored(changes: Mapping[int, dict[str, Any] | None]) -> dict[int, bytes | None]:
-    return {number: None if row is None else as_json(row) for number, row in changes.items()}
+    return {number: None if row is None else as_json(row, repr) for number, row in changes.items()}

@@ -161,6 +161,11 @@ class Store:
                 raise
         return new
 
+    def forget_parent(self) -> None:
+        """Write nothing, in a forked child: not what is under way, if that was forked in it."""
+        self._lock = threading.RLock()
+        self._number = -1
+
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:
@@ -197,6 +202,9 @@ class Store:
                     act(transaction, *arguments)
                 finally:
                     self._transaction = None
+                    if self._number < 0:
+                        transaction.abort()
+                        raise LostNumberError(self._path)
                     transaction.commit()
         except self._error as error:
             # What could not be written is why it could not be committed.
