@@ -449,7 +449,6 @@ def test_of_one_row_the_file_has_what_the_memory_has(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.usefixtures("small_logs")
 def test_a_child_forked_in_the_midst_of_a_write_writes_nothing(tmp_path: Path) -> None:
     """By a signal handler that returns in both: what the parent has written since is there."""
 
@@ -463,13 +462,19 @@ def test_a_child_forked_in_the_midst_of_a_write_writes_nothing(tmp_path: Path) -
             expected.append(text)
 
         child = -1
+        # The child goes on when the parent has written.
+        reading, writing = os.pipe()
 
         def fork() -> None:
             nonlocal child
             child = os.fork()
-            if child:
-                for text in "abc":
-                    make(text)
+            if child == 0:
+                os.close(writing)
+                os.read(reading, 1)
+                return
+            for text in "abc":
+                make(text)
+            os.close(writing)
 
         make("before")
         store = str(journal.folder)
@@ -544,6 +549,28 @@ def test_killed_as_it_takes_over_whoever_comes_next_loses_nothing(
             break
         assert code == -signal.SIGKILL
     assert wanted > 20
+
+
+@pytest.mark.usefixtures("small_logs")
+def test_killed_as_it_copies_it_leaves_all_rows_or_none(tmp_path: Path) -> None:
+    """Some are in the store alone, and some of those are deleted by a log."""
+
+    def host(store: LoggedStore, wanted: int) -> int:
+        write_some(store, lambda *_: None)
+        new = f"{store_folder(store)}.new"
+        Path(new).mkdir()
+        at = AtLine(wanted, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        sys.settrace(at)
+        store.copy_to(new)
+        sys.settrace(None)
+        return LAST
+
+    found = [
+        (rows(place), rows(Path(f"{place}.new"))) for place in of_all_lines(tmp_path, host, step=1)
+    ]
+    assert len(found) > 20
+    assert all(copied in ({}, left) for left, copied in found)
+    assert found[-1][0] == found[-1][1] != {}
 
 
 @pytest.mark.usefixtures("small_logs")

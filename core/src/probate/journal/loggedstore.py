@@ -119,9 +119,8 @@ class LoggedStore:
     def copy_to(self, folder: str) -> LoggedStore:
         """Return a new store with all rows, also if the files have gone. Raises OSError."""
         with self._lock:
-            store = self._store.copy_to(folder)
+            store = self._store.copy_to(folder, _as_stored(self._ahead))
             try:
-                store.write_all(_as_stored(self._ahead))
                 new = LoggedStore(folder, store)
             except BaseException:
                 store.close()

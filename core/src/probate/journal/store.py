@@ -149,13 +149,21 @@ class Store:
         """Tell whether its numbers still mean its file: others may have closed one."""
         return self._is_at(self._number) and all(map(self._is_at, self._numbers))
 
-    def copy_to(self, folder: str) -> Store:
-        """Return a new store with all rows, also if the file has gone. Raises OSError."""
+    def copy_to(self, folder: str, changes: Mapping[int, bytes | None]) -> Store:
+        """Return a new store with all rows as `write_all` would leave them: with all, or none.
+
+        Also if the file has gone. Raises OSError.
+        """
+
+        def copy(transaction: Any) -> None:
+            transaction.cursor().putmulti(rows.cursor())
+            self._change(transaction, changes)
+
         # By the map: LMDB's own copy asks the number how large the file is.
         with self._lock, self._environment.begin() as rows:
             new = Store(folder)
             try:
-                new._write(lambda transaction: transaction.cursor().putmulti(rows.cursor()))
+                new._write(copy)
             except BaseException:
                 new.close()
                 raise
