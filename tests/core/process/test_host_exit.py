@@ -87,6 +87,7 @@ def test_nothing_is_registered_before_there_is_a_manager() -> None:
     """Importing costs no exit function, and closed managers do not add up."""
     assert lines_of("""
 import gc
+import multiprocessing.util
 import probate.process.hostexit
 before = atexit._ncallbacks(), len(gc.callbacks)
 import probate.process.manager

@@ -2,8 +2,7 @@
 
 Exit functions run when all threads but daemons have ended, and while daemons still run, the latest
 registered first (Python's `atexit`, and `Py_FinalizeEx`). So executors have ended their work by
-then. Multiprocessing waits for its children after this, if it was imported before the first
-manager was made.
+then. Multiprocessing waits for its children after this: it has registered before.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import sys
 import time
 import warnings
 from typing import TYPE_CHECKING, Final, Protocol, final
@@ -113,17 +111,17 @@ class OpenManagers:
 
     def _register(self) -> None:
         """Have this OS process close all at its exit."""
+        # Late, so that it is not imported with the core; before ours, so that it waits after it.
+        from multiprocessing import process, util
+
         # Once more in a forked child, since multiprocessing drops what a child has inherited.
         atexit.unregister(self.close_all)
         atexit.register(self.close_all)
         if self._hold not in gc.callbacks:
             gc.callbacks.append(self._hold)
-        process = sys.modules.get("multiprocessing.process")
-        if process is not None and process.parent_process() is not None:
+        if process.parent_process() is not None:
             # Its children end by os._exit, before Python 3.13 without a call of exit functions.
-            from multiprocessing.util import Finalize
-
-            Finalize(None, self.close_all, exitpriority=0)
+            util.Finalize(None, self.close_all, exitpriority=0)
         self._registered_in, self._is_over = os.getpid(), False
 
     def _hold(self, phase: str, info: Mapping[str, int]) -> None:
