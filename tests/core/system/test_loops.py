@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
+import sys
 import threading
 from typing import Any
 
@@ -277,3 +280,15 @@ def test_the_running_loop_is_told_where_one_runs() -> None:
     with LoopThread() as thread:
         assert thread.run(ask()) == (thread.loop, None)
     assert running_loop() is None
+
+
+def test_what_is_held_up_is_dropped_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coroutine that nobody ends is collected in whichever context, and said so on stderr."""
+    said: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    left = [holding_up(None)]
+    contextvars.copy_context().run(left[0].__enter__)
+    left.clear()
+    gc.collect()
+
+    assert said == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -59,7 +59,9 @@ def _having(variable: ContextVar[T], value: T) -> Iterator[None]:
     try:
         yield
     finally:
-        variable.reset(token)
+        # Where a coroutine that nobody ends is collected, it is another context: nothing is to do.
+        with suppress(ValueError):
+            variable.reset(token)
 
 
 def holding_up(loop: asyncio.AbstractEventLoop | None) -> AbstractContextManager[None]:
