@@ -36,8 +36,7 @@ def dead_store(place: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
     def host() -> None:
         store = Store(str(make_host_folder(header_of_this_host(), str(place))))
-        for number, row in enumerate(rows, 1):
-            store.put(number, json.dumps(row).encode())
+        store.write_all({number: json.dumps(row).encode() for number, row in enumerate(rows, 1)})
 
     assert exit_code_of_fork(host) == 0
     (folder,) = set(place.glob("host-*")) - before

@@ -274,7 +274,7 @@ def test_a_store_whose_rows_are_no_json_is_set_aside(
     """Whoever reads them in a child hands them on as they are."""
     folder = dead_host(state, names)
     store = Store(str(folder))
-    store.put(1 << 40, row)
+    store.write_all({1 << 40: row})
     store.close()
 
     (account,) = swept(state)

@@ -112,21 +112,10 @@ class Store:
         self._numbers = [each for each in open_ones if self._is_at(each)]
         self._number = next(filter(_is_read_by, self._numbers), -1)
 
-    def put(self, number: int, row: bytes) -> None:
-        """Write a row; it is there for whoever comes after when this has returned.
-
-        Raises LostNumberError.
-        """
-        self._write(self._put, _key(number), row)
-
-    def delete(self, number: int) -> None:
-        """Delete a row, if there is one of that number."""
-        self._write(self._delete, _key(number))
-
     def write_all(self, changes: Mapping[int, bytes | None]) -> None:
         """Write rows, and delete those for which there is None: all of it, or nothing.
 
-        Raises LostNumberError.
+        They are there for whoever comes after when this has returned. Raises LostNumberError.
         """
         self._write(self._change, changes)
 

@@ -49,12 +49,12 @@ def trace_target(said: object) -> str | bool:
 
 
 def call_trace(to: str | bool) -> CallTrace | None:
-    """Return what writes of calls to a file, or to standard error: True.
+    """Return what writes of calls: to a file, or, for True, to standard error.
 
     A file that cannot be written is logged, and nothing is traced; nor is it where there is no
     standard error, whose number may be anything's.
     """
-    if not to or (to is True and sys.stderr is None):
+    if not isinstance(to, str) and sys.stderr is None:
         return None
     write: Callable[[bytes], object] = partial(os.write, 2)
     if isinstance(to, str):

@@ -190,7 +190,7 @@ def folder_of(os_pid: int) -> str:
     with contextlib.suppress(OSError):
         if stat_of(os_pid)[0] != b"Z":
             return folder
-        for thread in os.listdir(f"{folder}/task"):  # noqa: PTH208  as above
+        for thread in os.listdir(f"{folder}/task"):  # noqa: PTH208  paths take longer
             if int(thread) != os_pid:
                 return f"{folder}/task/{thread}"
     return folder
