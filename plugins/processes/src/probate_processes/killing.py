@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import select
 import signal
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
 
 from probate import BusyResourceError, Outcome, ReleaseError, ReleaseTimeoutError
 from probate.system import read_proc
@@ -33,8 +34,13 @@ _TRACKER_TIME: Final = 2.0
 #: Seconds between two looks at the dead whom somebody traces.
 _HELD_PAUSE: Final = 0.005
 
-#: How often it is looked who is left of a tree in which each time somebody new has died.
+#: How often it is looked who is left of a tree in which each time somebody new has died, or of
+#: which nobody is certain.
 _LOOKS: Final = 8
+
+#: So many looks in a row that found nobody, each while some child was reaped, tell as much as one
+#: while none was.
+_DISTURBED_LOOKS: Final = 3
 
 
 class NotPermittedError(ReleaseError):
@@ -67,9 +73,9 @@ def kill(tree: Killable, unclaimed_children: UnclaimedChildren | None) -> bool:
     # Whoever was asked to stop had time enough, and those pinned for it are known already.
     members: Members = {} if tree.stopping is None else tree.stopping.hand_over()
     try:
-        is_seen_whole, _ = _look(tree, unclaimed_children, members)
+        look = _look(tree, unclaimed_children, members)
         alive = _alive(members)
-        has_lived = not is_seen_whole or bool(alive)
+        has_lived = not look.is_whole or bool(alive)
         tree.shared_files.note(member.os_pid for member in alive)
         if any(is_resource_tracker(member.os_pid) for member in alive):
             # What keeps the others is said when all are to be killed.
@@ -104,6 +110,7 @@ def _kill_all(
 
     over = time.monotonic() + _KILL_TIME
     has_lived = False
+    disturbed = 0
     while True:
         refused = _freeze(tree, unclaimed_children, members, over, alive)
         for member in alive():
@@ -114,14 +121,18 @@ def _kill_all(
         has_room = _drop_reaped(members)
         left = alive()
         if not left:
-            is_seen_whole, has_more = _look(tree, unclaimed_children, members)
+            look = _look(tree, unclaimed_children, members)
             # Those who died before their parents did have come to us by now.
             held = reap(tree, members)
-            if is_seen_whole and not has_more and not held:
-                return has_lived
-            if not is_seen_whole and not has_more and not has_room:
+            if look.is_whole and not look.has_more and not held:
+                disturbed += 1
+                if not look.is_disturbed or disturbed == _DISTURBED_LOOKS:
+                    return has_lived
+                continue
+            if not look.is_whole and not look.has_more and not has_room:
                 raise BusyResourceError("no descriptors are left to find all of it by")
-            has_lived |= has_more or not is_seen_whole
+            disturbed = 0
+            has_lived |= look.has_more or not look.is_whole
         if left and refused.issuperset(member.os_pid for member in left):
             raise NotPermittedError(f"not permitted to kill {_named(left)}")
         if time.monotonic() > over:
@@ -136,11 +147,11 @@ def _kill_all(
             time.sleep(_HELD_PAUSE)
 
 
-def reap_if_deserted(tree: Tree, trees: TreeRegistry, death_round: int | None) -> bool:
+def reap_if_deserted(tree: Tree, trees: TreeRegistry, death_round: int | None) -> bool | None:
     """Reap the dead of a tree that have come to us, if nobody of it lives; return whether so.
 
-    All but the leader, which was seen to have exited in that round of the death watch. Blocks
-    nowhere.
+    All but the leader, which was seen to have exited in that round of the death watch. None if
+    that cannot be told at present. Blocks nowhere.
     """
     if tree.stopping is not None and tree.stopping.is_waiting():
         # With their parent dead, some may be known there only.
@@ -151,12 +162,12 @@ def reap_if_deserted(tree: Tree, trees: TreeRegistry, death_round: int | None) -
     try:
         for _ in range(_LOOKS):
             # Whoever was alive at one look may have left a child to the next one.
-            is_seen_whole, has_more = _look(tree, trees.unclaimed_children, members)
-            if not is_seen_whole or _alive(members):
+            look = _look(tree, trees.unclaimed_children, members)
+            if not look.is_whole or _alive(members):
                 return False
-            if not has_more:
+            if not look.has_more and not look.is_disturbed:
                 return not reap(tree, members)
-        return False
+        return None
     finally:
         close_all(members)
 
@@ -177,17 +188,35 @@ def _has_left_nobody(tree: Tree, trees: TreeRegistry, death_round: int | None) -
         return False
 
 
-def _look(
-    tree: Killable, unclaimed_children: UnclaimedChildren | None, members: Members
-) -> tuple[bool, bool]:
-    """Scan; whether there were descriptors for all members, and whether there are new ones."""
+@final
+class _Look(NamedTuple):
+    """What a look for the members of a tree has shown."""
+
+    #: Whether there were descriptors for all of them.
+    is_whole: bool
+    #: Whether there are new ones.
+    has_more: bool
+    #: Whether a child of this host was reaped meanwhile.
+    is_disturbed: bool
+
+
+def _look(tree: Killable, unclaimed_children: UnclaimedChildren | None, members: Members) -> _Look:
+    """Scan once. If nobody known was alive, and it finds nobody, nobody is: but if disturbed.
+
+    Of children that are reaped meanwhile, the kernel may skip the next ones (proc(5)); or one that
+    was listed is gone before it is pinned, and its child came to us after the listing. Whoever is
+    reaped adds what it has used to that of the children reaped so far (getrusage(2)).
+    """
     known = len(members)
+    reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
-        return True, tree.scan(members, unclaimed_children)
+        has_more, is_whole = tree.scan(members, unclaimed_children), True
     except OSError as error:
         if not is_exhaustion(error):
             raise
-        return False, len(members) > known
+        has_more, is_whole = len(members) > known, False
+    is_disturbed = resource.getrusage(resource.RUSAGE_CHILDREN) != reaped
+    return _Look(is_whole, has_more, is_disturbed)
 
 
 def _freeze(
@@ -210,8 +239,8 @@ def _freeze(
                     refused.add(member.os_pid)
         # The loop ends: what is stopped does not fork, and the others have run out of time, or
         # this host of descriptors: then these go first.
-        is_seen_whole, has_more = _look(tree, unclaimed_children, members)
-        if not is_seen_whole or not has_more or time.monotonic() > over:
+        look = _look(tree, unclaimed_children, members)
+        if not look.is_whole or not look.has_more or time.monotonic() > over:
             return refused
 
 

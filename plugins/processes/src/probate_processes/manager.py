@@ -281,14 +281,15 @@ class ProcessTreeManager:
                 self._look_later(tree)
                 return
             tree.native.record_exit(tree.leader)
-            if reap_if_deserted(tree, self._trees, death_round):
+            is_deserted = reap_if_deserted(tree, self._trees, death_round)
+            if is_deserted:
                 tree.untold = self._trees.untold_then()
                 self._finish(tree)
                 is_quiet = not (tree.is_asked or tree.untold or tree.observation)
                 if is_quiet or tree.has_outlived_kill:
                     # Over without our doing: there is nothing to account for.
                     self._discard(tree)
-            elif tree.has_outlived_kill:
+            elif is_deserted is None or tree.has_outlived_kill:
                 self._look_later(tree)
         tree.native.resolve_exited()
         self._trees.reap_orphans(death_round)

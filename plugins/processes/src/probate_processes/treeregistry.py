@@ -209,12 +209,24 @@ class TreeRegistry:
 
         Without the lock: what falls into a look may well end trees, on other threads.
         """
-        looked_at = time.monotonic()
+        for _ in range(_LOOKS):
+            looked_at = time.monotonic()
+            found, is_certain = self._judge_children()
+            self._judged, self._looked_at = found, looked_at
+            if is_certain:
+                break
+        return found
+
+    def _judge_children(self) -> tuple[dict[int, _Judged], bool]:
+        """Look once; also return whether each new child was told, while alive, whose it is.
+
+        Else its own children may have come to us since, and nothing tells yet whose they are.
+        """
         by_thread = children_by_thread(os.getpid())
         for tid in launchers.tids():
             # Whoever was forked there and leads no tree was so by a stranger: an orphan never is.
             by_thread.pop(str(tid), None)
-        before, found = self._judged, dict[int, _Judged]()
+        before, found, is_certain = self._judged, dict[int, _Judged](), True
         for words in by_thread.values():
             for os_pid in map(int, words.split()):
                 if self._leads(os_pid):
@@ -227,12 +239,14 @@ class TreeRegistry:
                     judged = self._judge(judged.lineage) if still else None
                 elif judged is not None and judged.tree.is_over:  # type: ignore[union-attr]
                     judged = None
-                if judged is None and (lineage := Lineage.of_child(os_pid)) is not None:
-                    judged = self._judge(lineage)
+                if judged is None:
+                    lineage = Lineage.of_child(os_pid)
+                    judged = None if lineage is None else self._judge(lineage)
+                    if judged is None or (judged.tree is None and _is_zombie(judged.lineage)):
+                        is_certain = False
                 if judged is not None:
                     found[os_pid] = judged
-        self._judged, self._looked_at = found, looked_at
-        return found
+        return found, is_certain
 
     def _untold_of(self, judged: dict[int, _Judged]) -> list[int]:
         return [
