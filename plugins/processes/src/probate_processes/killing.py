@@ -34,13 +34,12 @@ _TRACKER_TIME: Final = 2.0
 #: Seconds between two looks at the dead whom somebody traces.
 _HELD_PAUSE: Final = 0.005
 
-#: How often it is looked who is left of a tree in which each time somebody new has died, or of
-#: which nobody is certain.
+#: How often it is looked who is left of a tree in which each time somebody new has died.
 _LOOKS: Final = 8
 
 #: So many looks in a row that found nobody, each while some child was reaped, tell as much as one
 #: while none was.
-_DISTURBED_LOOKS: Final = 3
+_DISTURBED_LOOKS: Final = 2
 
 
 class NotPermittedError(ReleaseError):
@@ -110,7 +109,6 @@ def _kill_all(
 
     over = time.monotonic() + _KILL_TIME
     has_lived = False
-    disturbed = 0
     while True:
         refused = _freeze(tree, unclaimed_children, members, over, alive)
         for member in alive():
@@ -121,17 +119,13 @@ def _kill_all(
         has_room = _drop_reaped(members)
         left = alive()
         if not left:
-            look = _look(tree, unclaimed_children, members)
+            look = _look_again(tree, unclaimed_children, members)
             # Those who died before their parents did have come to us by now.
             held = reap(tree, members)
             if look.is_whole and not look.has_more and not held:
-                disturbed += 1
-                if not look.is_disturbed or disturbed == _DISTURBED_LOOKS:
-                    return has_lived
-                continue
+                return has_lived
             if not look.is_whole and not look.has_more and not has_room:
                 raise BusyResourceError("no descriptors are left to find all of it by")
-            disturbed = 0
             has_lived |= look.has_more or not look.is_whole
         if left and refused.issuperset(member.os_pid for member in left):
             raise NotPermittedError(f"not permitted to kill {_named(left)}")
@@ -165,8 +159,8 @@ def reap_if_deserted(tree: Tree, trees: TreeRegistry, death_round: int | None) -
             look = _look(tree, trees.unclaimed_children, members)
             if not look.is_whole or _alive(members):
                 return False
-            if not look.has_more and not look.is_disturbed:
-                return not reap(tree, members)
+            if not look.has_more:
+                return None if look.is_disturbed else not reap(tree, members)
         return None
     finally:
         close_all(members)
@@ -217,6 +211,18 @@ def _look(tree: Killable, unclaimed_children: UnclaimedChildren | None, members:
         has_more, is_whole = len(members) > known, False
     is_disturbed = resource.getrusage(resource.RUSAGE_CHILDREN) != reaped
     return _Look(is_whole, has_more, is_disturbed)
+
+
+def _look_again(
+    tree: Killable, unclaimed_children: UnclaimedChildren | None, members: Members
+) -> _Look:
+    """Look once undisturbed, or so often that it tells as much."""
+    look = _look(tree, unclaimed_children, members)
+    for _ in range(_DISTURBED_LOOKS - 1):
+        if not look.is_disturbed or look.has_more or not look.is_whole:
+            break
+        look = _look(tree, unclaimed_children, members)
+    return look
 
 
 def _freeze(

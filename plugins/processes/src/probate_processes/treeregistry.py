@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import threading
 import time
 import weakref
@@ -209,12 +210,11 @@ class TreeRegistry:
 
         Without the lock: what falls into a look may well end trees, on other threads.
         """
-        for _ in range(_LOOKS):
-            looked_at = time.monotonic()
-            found, is_certain = self._judge_children()
-            self._judged, self._looked_at = found, looked_at
+        found, is_certain = self._judge_children()
+        for _ in range(_LOOKS - 1):
             if is_certain:
                 break
+            found, is_certain = self._judge_children()
         return found
 
     def _judge_children(self) -> tuple[dict[int, _Judged], bool]:
@@ -222,11 +222,14 @@ class TreeRegistry:
 
         Else its own children may have come to us since, and nothing tells yet whose they are.
         """
+        looked_at = time.monotonic()
         by_thread = children_by_thread(os.getpid())
         for tid in launchers.tids():
             # Whoever was forked there and leads no tree was so by a stranger: an orphan never is.
             by_thread.pop(str(tid), None)
         before, found, is_certain = self._judged, dict[int, _Judged](), True
+        # By the kernel, which then counts nothing of it (getrusage(2)).
+        are_reaped_unseen = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
         for words in by_thread.values():
             for os_pid in map(int, words.split()):
                 if self._leads(os_pid):
@@ -242,10 +245,13 @@ class TreeRegistry:
                 if judged is None:
                     lineage = Lineage.of_child(os_pid)
                     judged = None if lineage is None else self._judge(lineage)
-                    if judged is None or (judged.tree is None and _is_zombie(judged.lineage)):
+                    if judged is None:
+                        is_certain &= not are_reaped_unseen
+                    elif judged.tree is None and _is_zombie(judged.lineage):
                         is_certain = False
                 if judged is not None:
                     found[os_pid] = judged
+        self._judged, self._looked_at = found, looked_at
         return found, is_certain
 
     def _untold_of(self, judged: dict[int, _Judged]) -> list[int]:
