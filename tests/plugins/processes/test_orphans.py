@@ -12,7 +12,7 @@ import pytest
 from processes_kernel import pids_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from probate import OsProcess, ProcessManager
@@ -160,6 +160,15 @@ os.execvpe("sleep", ["sleep", "300"], {})
 """
 
 
+@pytest.fixture(params=[signal.SIG_DFL, signal.SIG_IGN], ids=["", "unheard"])
+def deaths(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whether this host reaps its children, or has the kernel do that, which then tells nothing."""
+    before = signal.signal(signal.SIGCHLD, request.param)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("deaths")
 def test_a_tree_that_changes_its_pid_all_the_time(manager: ProcessManager) -> None:
     """A fork between snapshot and kill escapes (actions/runner#4601): not from here.
 

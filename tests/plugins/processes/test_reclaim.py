@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 from functools import partial
 from pathlib import Path
 from textwrap import dedent
@@ -41,6 +42,23 @@ manager = build()
 for path in sys.argv[3:]:
     manager.spawn(["sh", "-c", sys.argv[2]], env={**os.environ, "PIDS": path})
 say("spawned")
+sys.stdin.read()
+"""
+
+#: Of a tree of which each process lives for a moment; whoever is left holds the FIFO open.
+HOPS = """
+import os, sys
+held = os.open(sys.argv[1], os.O_WRONLY)
+os.set_inheritable(held, True)
+os.write(held, b"begun")
+for _ in range(1000):
+    if os.fork():
+        os._exit(0)
+os.execvpe("sleep", ["sleep", "300"], {})
+"""
+SPAWNS_HOPS = """
+manager = build()
+manager.spawn([sys.executable, "-SEc", sys.argv[2], sys.argv[3]])
 sys.stdin.read()
 """
 
@@ -99,6 +117,27 @@ def test_the_trees_of_a_killed_host_are_ended(
         assert [(row.kind, str(row.outcome)) for row in account.rows] == [
             ("processes", "released")
         ] * count
+
+
+def test_a_tree_that_changes_its_pid_all_the_time_ends_with_its_host(
+    state: Path, tmp_path: Path, of_host: str
+) -> None:
+    """Who is listed is gone by the next moment, and has left a child: it is not taken for gone."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for _ in range(ROUNDS):
+        alive = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        with (
+            open(alive, "rb", buffering=0) as pipe,
+            JournalHost(of_host + SPAWNS_HOPS, state, HOPS, str(fifo)) as host,
+        ):
+            assert select.select([pipe], [], [], 15)[0]
+            assert pipe.read(16) == b"begun"
+            reaper = reaper_of(host.process.pid)
+            host.kill()
+            wait_for_exit(reaper)
+
+            assert pipe.read(1) == b""
 
 
 def test_a_sweep_ends_what_host_and_reaper_left(state: Path, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ _LOOKS: Final = 8
 #: So many looks in a row that found nobody, each while some child was reaped, tell as much as one
 #: while none was.
 _DISTURBED_LOOKS: Final = 2
+#: How often it is looked again at most for whom the last look came too late.
+_CHASES: Final = 100
 
 
 class NotPermittedError(ReleaseError):
@@ -54,6 +56,8 @@ class Killable(Protocol):
     stopping: Stopping | None
     cgroup: Cgroup | None
     shared_files: SharedFiles
+    #: Whether a scan came too late for somebody, who may have left a child to the next one.
+    has_lost_sight: bool
 
     def scan(self, members: Members, unclaimed_children: Any, /) -> bool:
         """Find and pin those members that are not known yet; whether there were any."""
@@ -85,7 +89,8 @@ def kill(tree: Killable, unclaimed_children: UnclaimedChildren | None) -> bool:
                 with contextlib.suppress(PermissionError):
                     tracker.send_signal(signal.SIGCONT)
             _wait(trackers, time.monotonic() + _TRACKER_TIME)
-        if has_lived and tree.cgroup is not None:
+        if tree.cgroup is not None and (has_lived or tree.cgroup.is_populated()):
+            has_lived = True
             tree.cgroup.kill()
         return _kill_all(tree, unclaimed_children, members) or has_lived
     finally:
@@ -122,7 +127,7 @@ def _kill_all(
             look = _look_again(tree, unclaimed_children, members)
             # Those who died before their parents did have come to us by now.
             held = reap(tree, members)
-            if look.is_whole and not look.has_more and not held:
+            if not (look.has_more or held or tree.has_lost_sight) and look.is_whole:
                 return has_lived
             if not look.is_whole and not look.has_more and not has_room:
                 raise BusyResourceError("no descriptors are left to find all of it by")
@@ -131,7 +136,8 @@ def _kill_all(
             raise NotPermittedError(f"not permitted to kill {_named(left)}")
         if time.monotonic() > over:
             if (left := alive()) or not held:
-                raise ReleaseTimeoutError(f"killed and not gone yet: {_named(left)}")
+                named = _named(left) or "those that fork faster than they are found"
+                raise ReleaseTimeoutError(f"killed and not gone yet: {named}")
             traced = ", ".join(f"{each.os_pid} by {_tracer_of(each)}" for each in held)
             raise ReleaseTimeoutError(
                 f"killed, and traced by one that neither waits for it nor detaches: {traced}"
@@ -190,18 +196,19 @@ class _Look(NamedTuple):
     is_whole: bool
     #: Whether there are new ones.
     has_more: bool
-    #: Whether a child of this host was reaped meanwhile.
+    #: Whether a child of this host was reaped meanwhile, or somebody gone before it was pinned.
     is_disturbed: bool
 
 
 def _look(tree: Killable, unclaimed_children: UnclaimedChildren | None, members: Members) -> _Look:
     """Scan once. If nobody known was alive, and it finds nobody, nobody is: but if disturbed.
 
-    Of children that are reaped meanwhile, the kernel may skip the next ones (proc(5)); or one that
-    was listed is gone before it is pinned, and its child came to us after the listing. Whoever is
-    reaped adds what it has used to that of the children reaped so far (getrusage(2)).
+    Of children that are reaped meanwhile, the kernel may skip the next ones (proc(5)); and of one
+    that was listed, and gone before it was pinned, the child came to us after the listing. Whoever
+    is reaped adds what it has used to that of the children reaped so far (getrusage(2)).
     """
     known = len(members)
+    tree.has_lost_sight = False
     reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
         has_more, is_whole = tree.scan(members, unclaimed_children), True
@@ -210,19 +217,19 @@ def _look(tree: Killable, unclaimed_children: UnclaimedChildren | None, members:
             raise
         has_more, is_whole = len(members) > known, False
     is_disturbed = resource.getrusage(resource.RUSAGE_CHILDREN) != reaped
-    return _Look(is_whole, has_more, is_disturbed)
+    return _Look(is_whole, has_more, is_disturbed or tree.has_lost_sight)
 
 
 def _look_again(
     tree: Killable, unclaimed_children: UnclaimedChildren | None, members: Members
 ) -> _Look:
     """Look once undisturbed, or so often that it tells as much."""
-    look = _look(tree, unclaimed_children, members)
-    for _ in range(_DISTURBED_LOOKS - 1):
-        if not look.is_disturbed or look.has_more or not look.is_whole:
-            break
+    for count in range(1, _CHASES):
         look = _look(tree, unclaimed_children, members)
-    return look
+        is_told = not look.is_disturbed or look.has_more or not look.is_whole
+        if is_told or (count >= _DISTURBED_LOOKS and not tree.has_lost_sight):
+            return look
+    return _look(tree, unclaimed_children, members)
 
 
 def _freeze(

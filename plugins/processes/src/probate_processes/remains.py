@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import Outcome, RefusedResourceError
 from probate.journal import Named, boot_id, is_process_dead, pid_namespace
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from probate_processes.procfs import Members
     from probate_processes.stopping import Stopping
     from probate_processes.tree import Tree
+
+#: How often all processes are listed for one look, until no new one turns up.
+_LISTINGS: Final = 20
 
 
 def named(what: str, home: str | None, mark: Mark | None = None) -> Named[Tree]:
@@ -123,31 +127,40 @@ class Remains:
                 self.cgroup = Cgroup(str(folder), path)
         #: Nobody has been asked to stop: the time for that is over.
         self.stopping: Stopping | None = None
+        self.has_lost_sight = False
         self.shared_files = SharedFiles()
 
     def __repr__(self) -> str:
         return f"tree of OS process {self._leader[0]}"
 
     def scan(self, members: Members, _: object = None) -> bool:
-        """Find and pin those members that are not known yet; whether there were any."""
+        """Find and pin those members that are not known yet; whether there were any.
+
+        All processes are listed until no new one turns up: whoever is alive then was looked at. One
+        that has come meanwhile is returned at once: the next moment it may have forked, and exited.
+        """
         known = len(members)
-        everyone: dict[int, Descent] = {}
-        for name in os.listdir("/proc"):  # noqa: PTH208  paths take longer
-            if name.isdigit():
-                try:
-                    everyone[int(name)] = Descent.of(int(name))
-                except ProcessLookupError:
-                    continue
-        inside = set() if self.cgroup is None else set(self.cgroup.members())
-        for os_pid, descent in everyone.items():
-            if os_pid in inside or self._is_told(os_pid, descent):
-                pin_if(os_pid, members, lambda process: self._is_marked(process, inside))
+        everyone: dict[int, Descent | None] = {}
+        for count in range(_LISTINGS):
+            new = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  paths take longer
+            new = [os_pid for os_pid in new if os_pid not in everyone]
+            inside = set() if self.cgroup is None else set(self.cgroup.members())
+            for os_pid in new:
+                everyone[os_pid] = descent = _descent_of(os_pid)
+                if descent and (os_pid in inside or self._is_told(os_pid, descent)):
+                    pin_if(os_pid, members, partial(self._is_marked, inside))
+                    self.has_lost_sight |= os_pid not in members
+            if not new or (count and len(members) > known):
+                break
+        else:
+            self.has_lost_sight = True
         queue = list(members)
         while queue:
             parent = queue.pop()
             for os_pid, descent in everyone.items():
                 if (
-                    descent.parent == parent
+                    descent is not None
+                    and descent.parent == parent
                     and os_pid not in members
                     and pin_if(os_pid, members, lambda process: _is_child_of(process, members))
                 ):
@@ -158,7 +171,7 @@ class Remains:
         """They are not our children: whoever has them reaps them."""
         return True
 
-    def _is_marked(self, process: OsProcess, inside: set[int]) -> bool:
+    def _is_marked(self, inside: set[int], process: OsProcess) -> bool:
         if process.os_pid in inside:
             return self.cgroup is not None and self.cgroup.has(process.os_pid)
         return self._is_told(process.os_pid, Descent.of(process.os_pid))
@@ -176,6 +189,14 @@ class Remains:
             and _is_within(cgroup_of(os_pid), self._host_cgroup)
             and not is_ancestor(os_pid)
         )
+
+
+def _descent_of(os_pid: int) -> Descent | None:
+    """Look; None if it is gone."""
+    try:
+        return Descent.of(os_pid)
+    except ProcessLookupError:
+        return None
 
 
 def _is_child_of(process: OsProcess, members: Members) -> bool:

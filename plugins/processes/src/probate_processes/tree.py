@@ -61,6 +61,8 @@ class Tree:
         self.remembered: set[int] = set()
         #: Whether anybody new was found outside of the cgroup, alive or dead.
         self.was_outside = False
+        #: Whether a look came too late for somebody, who may have left a child to the next one.
+        self.has_lost_sight = False
         #: The owner when it was made; another one may have it by now.
         self.owner = 0
         #: Whether we have asked it to stop, so that its end is our doing.
@@ -149,6 +151,9 @@ class Tree:
         process = pin_if(os_pid, members, belongs)
         if process is not None:
             self._keep(process)
+        elif os_pid not in members and os_pid != self.os_pid:
+            # It is gone by now, or its parent is.
+            self.has_lost_sight = True
         return process is not None
 
     def _keep(self, member: OsProcess) -> None:

@@ -31,6 +31,8 @@ _RECENT: Final = 0.1
 
 #: How often it is looked again who the children are, when some were reaped meanwhile.
 _LOOKS: Final = 3
+#: How often they are listed again, when a new one had gone before it was told whose it is.
+_LISTINGS: Final = 20
 
 #: How many members are remembered before those that are gone are forgotten.
 _REMEMBERED: Final = 256
@@ -211,7 +213,7 @@ class TreeRegistry:
         Without the lock: what falls into a look may well end trees, on other threads.
         """
         found, is_certain = self._judge_children()
-        for _ in range(_LOOKS - 1):
+        for _ in range(_LISTINGS):
             if is_certain:
                 break
             found, is_certain = self._judge_children()
