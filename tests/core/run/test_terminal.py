@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import full_screen
+import psutil
 import pytest
 import signals_seen
 from processes_kernel import eventually, lives, parent, state
@@ -139,6 +140,31 @@ def test_it_is_stopped_and_continued(shell: Shell, run: str) -> None:
         shell.until("typed\r\ntyped\r\n")
 
     check_that_cat_works(shell)
+
+
+@isolated_as_well
+def test_what_goes_on_already_is_not_continued_again(shell: Shell, run: str) -> None:
+    """Who continues a group has continued the command, too: then nobody else does.
+
+    Else that comes as a full-screen program draws: what it is just writing may be lost.
+    """
+    shell.start(f"{run}{SEEN}")
+    leader = os.tcgetpgrp(shell.terminal)
+    job = (psutil.Process(leader), *psutil.Process(leader).children(recursive=True))
+    # Its own pid is another one in namespaces of its own.
+    command = next(each for each in job if shlex.join(each.cmdline()) == SEEN)
+    command.send_signal(signal.SIGSTOP)
+    assert "Stopped" in shell.until(PROMPT)
+    command.send_signal(signal.SIGCONT)
+    shell.until("SIGCONT\r\n")
+    # As all of them are by fg, but one by one: whoever waits for another comes after that.
+    for each in command.parents():
+        if each in job:
+            each.send_signal(signal.SIGCONT)
+    # Whoever passes that on has passed on all else.
+    os.kill(leader, signal.SIGRTMAX)
+
+    assert "SIG" not in shell.until("over\r\n")
 
 
 def test_it_is_stopped_by_a_signal_that_nobody_can_catch(shell: Shell, run: str) -> None:

@@ -18,14 +18,16 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, final
 
 from probate.errors import ProbateError
-from probate.run.messages import receive, send
+from probate.run.groupwitness import wait_for_group
+from probate.run.messages import is_readable, receive, send
 from probate.run.signalqueue import SignalQueue, die_of
 from probate.run.terminal import stop_by
 from probate.system.clib import last_error, libc
 from probate.system.closing import hold_only
+from probate.system.osprocess import stat_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +114,7 @@ def _be_init(channel: socket.socket, grace: float) -> bool:
             channel.close()
             return True
         pidfd = os.pidfd_open(command)
-        send(channel, {"started": True}, pidfd)
+        send(channel, {"started": command}, pidfd)
         hold_only({channel.fileno(), pidfd})
         status = _reap_until(command, channel)
         if os.WIFEXITED(status):
@@ -158,14 +160,34 @@ def _stand_for(channel: socket.socket, init: int, front: int) -> NoReturn:
         raise IsolationUnavailableError(str(message.get("problem", "its init has died")))
     try:
         signals = SignalQueue()
-        pidfd = descriptors[0]
-        hold_only({channel.fileno(), pidfd, signals.fileno()})
-        _end_as(_relay(channel, signals, pidfd, front), init)
+        command = _Inside(message["started"], descriptors[0])
+        hold_only({channel.fileno(), command.pidfd, signals.fileno()})
+        _end_as(_relay(channel, signals, command, front), init)
     finally:
         os._exit(1)
 
 
-def _relay(channel: socket.socket, signals: SignalQueue, command: int, front: int) -> int:
+@final
+class _Inside(NamedTuple):
+    """The command, as seen from where the /proc of its namespace is mounted."""
+
+    #: The pid that it has inside.
+    os_pid: int
+    pidfd: int
+
+    def send_signal(self, number: int) -> None:
+        """Signal it; it may have ended."""
+        with suppress(OSError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def is_stopped(self) -> bool:
+        """Tell whether it stands still, also for a debugger."""
+        with suppress(ProcessLookupError):
+            return stat_of(self.os_pid)[0] in (b"T", b"t")
+        return False
+
+
+def _relay(channel: socket.socket, signals: SignalQueue, command: _Inside, front: int) -> int:
     """Pass on what the front sends, and stop with the command; return how that has ended."""
     _be_continued_by(channel)
     poll = select.poll()
@@ -174,26 +196,34 @@ def _relay(channel: socket.socket, signals: SignalQueue, command: int, front: in
     while True:
         events = dict(poll.poll())
         if signals.fileno() in events:
-            for arrived in signals.read():
-                # Others reach the command themselves: it is in the same process group.
-                if arrived.sender == front:
-                    with suppress(OSError):
-                        signal.pidfd_send_signal(command, arrived.number)
+            _pass_on(signals, command, front)
         if channel.fileno() in events:
             message, _ = receive(channel)
-            if "stopped" in message:
-                _stop_with(command, message["stopped"], channel)
-            else:
+            if "stopped" not in message:
                 # An init that was killed has told nothing, and taken the command with it.
                 return int(message.get("ended", signal.SIGKILL))
+            stop_by(message["stopped"])
+            # Here somebody has continued this process, or the init has news.
+            _pass_on(signals, command, front)
+            if not is_readable(channel.fileno()):
+                _continue(command)
 
 
-def _stop_with(command: int, number: int, channel: socket.socket) -> None:
-    """Stop, as the command has, until somebody continues this process, or the init has news."""
-    stop_by(number)
-    if not select.select([channel], [], [], 0)[0]:
-        with suppress(OSError):
-            signal.pidfd_send_signal(command, signal.SIGCONT)
+def _pass_on(signals: SignalQueue, command: _Inside, front: int) -> None:
+    for arrived in signals.read():
+        # Others reach the command themselves: it is in the same process group.
+        if arrived.sender == front:
+            command.send_signal(arrived.number)
+
+
+def _continue(command: _Inside) -> None:
+    """Continue the command, but if somebody has: a program that draws by then loses what it draws.
+
+    Who continues the group has, as soon as all of that have the signal.
+    """
+    wait_for_group()
+    if command.is_stopped():
+        command.send_signal(signal.SIGCONT)
 
 
 def _be_continued_by(channel: socket.socket) -> None:
