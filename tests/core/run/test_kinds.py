@@ -6,9 +6,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from core_scripts import run_script
 
 from probate import Ordering, Outcome, OwnershipTable, ResourceKind, ResourceOrchestrator
 from probate.journal import Notice, boot_id, ipc_namespace, name_asked_for
+from probate.orchestrator import registry_of
+from probate.plugins.discovery import installed
 from probate.settlement.settling import settle_rows
 
 if TYPE_CHECKING:
@@ -95,7 +98,7 @@ def test_a_kind_of_somebody_elses_takes_what_is_its_own() -> None:
     orchestrator.register(ResourceKind(broken, Ordering(90), noticed=fails), "broken")
     row = notice("bind", "/run/lease-a")._replace(state="confirmed").to_row(1, 0.0)
     found = [(1, {"process": {"pid": 1}}), (2, row)]
-    results = settle_rows("host", HEADER, found, orchestrator)
+    results = settle_rows("host", HEADER, found, registry_of(orchestrator))
 
     assert [(each.kind, each.description) for each in results.rows] == [("leases", "lease lease-a")]
     assert [record.identity["path"] for record in removed] == ["/run/lease-a"]
@@ -110,7 +113,7 @@ def test_what_is_left_by_policy_reaches_no_kind(has_ended: bool, policy: str) ->
     orchestrator = ResourceOrchestrator().register(kind, "leases")
     row = notice("bind", "/run/lease-a")._replace(state="confirmed").to_row(1, 0.0)
     found = [(1, {"process": {"pid": 1}, "ended": has_ended}), (2, row)]
-    results = settle_rows("host", HEADER, found, orchestrator, policy=policy)
+    results = settle_rows("host", HEADER, found, registry_of(orchestrator), policy=policy)
     if policy == "crash":
         # It holds no data.
         assert len(removed) == 1
@@ -131,7 +134,19 @@ def test_a_successor_of_what_was_about_to_be_made_is_left(place: Path, seconds: 
     row = Notice("mknod", 7, str(path), identity).to_row(1, 0.0)
     os.mkfifo(path)
     found = [(1, {"process": {"pid": 1}}), (2, row)]
-    results = settle_rows("host", HEADER, found, ResourceOrchestrator().discover(only=["files"]))
+    results = settle_rows("host", HEADER, found, installed(["files"]))
 
     assert path.exists() is bool(seconds)
     assert len(results.rows) == (0 if seconds else 1)
+
+
+def test_no_more_is_loaded_than_gives_back() -> None:
+    """All waits for it in the end: nothing that owning takes, nor is garbage looked for in it."""
+    ran = run_script(
+        "import gc, sys; from probate.run.kinds import kinds; order = kinds().order(); "
+        "too_much = {'asyncio', 'probate.orchestrator', 'probate.termination.steps'}; "
+        "print({'memory', 'ipc', 'sockets', 'files'} <= {*order}, gc.get_freeze_count() > 0, "
+        "*too_much.intersection(sys.modules))"
+    )
+
+    assert ran.stdout == "True True\n"

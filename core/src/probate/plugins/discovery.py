@@ -115,6 +115,20 @@ def discover(
     return discovered
 
 
+def installed(only: Collection[str] | None = None) -> PluginRegistry:
+    """Load the installed kinds, or those of `only` that are, for who gives back by records alone.
+
+    Nobody acquires anything by them: what a termination needs beside them is not loaded.
+    """
+    from probate.ownership.admission import Admission
+    from probate.plugins.registry import PluginRegistry
+
+    registry = PluginRegistry(Admission())
+    there = None if only is None else {each.kind for each in scan()}.intersection(only)
+    discover(registry, there)
+    return registry
+
+
 def _check_known(kinds: Iterable[str], there: Collection[str], where: str) -> None:
     for kind in kinds:
         if kind not in there:

@@ -72,14 +72,14 @@ def _settle(
     watch: Watch, found: list[tuple[int, dict[str, Any]]], policy: str, *, is_saved: bool
 ) -> list[SettledThing]:
     # First, since it may be just loading what follows, on another thread.
-    orchestrator = kinds()
+    registry = kinds()
     from probate.settlement.account import HostAccount, HostState
     from probate.settlement.settling import save_account, settle_rows
 
     rows = watch.rows
     header = rows.header
     host = "run" if rows.folder is None else rows.folder.name
-    results = settle_rows(host, header, found, orchestrator, policy=policy)
+    results = settle_rows(host, header, found, registry, policy=policy)
     kept = {row.row for row in results.rows if row.is_kept}
     tried = {row.number for row in results.tried if f"{host}:{row.number}" in kept}
     rows.drop(number for number, _ in found if number not in tried)

@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from probate.orchestrator import ResourceOrchestrator
+    from probate.plugins.registry import PluginRegistry
 
 _lock: Final = threading.Lock()
 
@@ -21,7 +21,7 @@ _lock: Final = threading.Lock()
 _TURN: Final = 0.0005
 
 
-def kinds() -> ResourceOrchestrator:
+def kinds() -> PluginRegistry:
     """Return all kinds that are installed."""
     with _lock:
         return _load()
@@ -34,15 +34,17 @@ def load_ahead() -> None:
 
 
 @functools.cache
-def _load() -> ResourceOrchestrator:
+def _load() -> PluginRegistry:
     # What uses them, with all that it imports: two threads must not do so at a time, since modules
     # that are half imported are seen then (the documentation of `importlib`).
     # Without looking for garbage, of which modules that are imported make none.
     gc.disable()
     try:
         import probate.settlement.settling  # noqa: F401  as above
-        from probate.orchestrator import ResourceOrchestrator
+        from probate.plugins.discovery import installed
 
-        return ResourceOrchestrator().discover()
+        return installed()
     finally:
+        # Nor would it be looked for among them later: to look once takes as long as two kinds do.
+        gc.freeze()
         gc.enable()

@@ -67,6 +67,8 @@ class RunTree:
         self.unsure: set[int] = set()
         #: Readable when nobody is to be waited for any more who was asked to stop.
         self._impatience = os.eventfd(0)
+        #: How many looks in a row have found nobody; None before the first.
+        self._empty_looks: int | None = None
 
     def pin(self, tid: int) -> int:
         """Note the process of a thread that stands still in a call that our filter has noticed.
@@ -109,14 +111,17 @@ class RunTree:
 
     def members(self) -> list[int]:
         """Look, and return the pids of all that live."""
-        self.scan()
+        self._finds_anybody()
         return self._alive()
 
     def end(self, grace: float) -> list[SettledThing]:
-        """End all of it, and say who that was. With a grace, they are asked to stop first."""
-        # If nobody is found, that is the first of the looks that must find nobody.
-        empty = 0 if self.scan() or self._alive() else 1
-        if grace > 0 and not empty:
+        """End all of it, and say who that was. With a grace, they are asked to stop first.
+
+        What `members` has found is not looked for again; nobody is ended without a look.
+        """
+        if self._empty_looks is None:
+            self._finds_anybody()
+        if grace > 0 and not self._empty_looks:
             # Some end with the command by themselves, as trackers do that see its pipe close: they
             # have work to do until then, and nobody gives them back.
             self._wait(time.monotonic() + min(grace, _OWN_TIME), is_patient=False)
@@ -125,11 +130,9 @@ class RunTree:
         if ended and grace > 0:
             self._ask(time.monotonic() + grace, ended)
         over = time.monotonic() + _KILL_TIME
-        while empty < _EMPTY_LOOKS and time.monotonic() < over:
-            if not self.scan() and not self._alive():
-                empty += 1
+        while (self._empty_looks or 0) < _EMPTY_LOOKS and time.monotonic() < over:
+            if not self._finds_anybody():
                 continue
-            empty = 0
             self._freeze(over)
             for os_pid in self._alive():
                 ended.setdefault(os_pid, _name_of(os_pid))
@@ -150,6 +153,12 @@ class RunTree:
         os.close(self._impatience)
 
     # -- who -----------------------------------------------------------------
+
+    def _finds_anybody(self) -> bool:
+        """Look; tell whether there was anybody, also one who has ended by now."""
+        is_anybody = self.scan() or bool(self._alive())
+        self._empty_looks = 0 if is_anybody else (self._empty_looks or 0) + 1
+        return is_anybody
 
     def _is_marked(self, os_pid: int, seen: _Seen) -> bool:
         if is_of_tree(has_tag=tag_of(os_pid) == self._tag):

@@ -26,7 +26,6 @@ from probate.journal.folders import (
 from probate.journal.header import VERSION, is_dead
 from probate.journal.notice import NOTICE
 from probate.journal.policy import reason_to_leave
-from probate.orchestrator import ResourceOrchestrator, registry_of
 from probate.outcome import Outcome
 from probate.settlement.account import HostAccount, HostState, OwnerAccount, RowAccount
 from probate.settlement.reclaiming import reclaim
@@ -43,6 +42,7 @@ from probate.settlement.rows import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from probate.orchestrator import ResourceOrchestrator
     from probate.plugins.registry import PluginRegistry
 
 #: Accounts of settlements that nobody has read yet, at most, the newest.
@@ -82,7 +82,8 @@ def settle(
             return HostAccount(**facts, state=HostState.BEING_SETTLED)
         try:
             found = rows_of(folder)
-            results = settle_rows(folder.name, header, found, orchestrator, dry_run=dry_run)
+            registry = _registry_for(found, orchestrator)
+            results = settle_rows(folder.name, header, found, registry, dry_run=dry_run)
         except ValueError as error:
             return _set_aside(folder, str(error), dry_run=dry_run)
         text = ""
@@ -117,7 +118,7 @@ def settle_rows(
     host: str,
     header: dict[str, Any],
     found: list[tuple[int, dict[str, Any]]],
-    orchestrator: ResourceOrchestrator | None = None,
+    registry: PluginRegistry,
     *,
     policy: str = "crash",
     dry_run: bool = False,
@@ -127,9 +128,6 @@ def settle_rows(
     `policy` is the `settle` of `reason_to_leave`. Raises ValueError if the rows cannot be read.
     """
     owned = [(number, row) for number, row in found if "process" not in row]
-    if orchestrator is None:
-        orchestrator = _with_kinds(owned)
-    registry = registry_of(orchestrator)
     try:
         ended = {number for number, row in found if row.get("ended")}
         owners = {
@@ -218,14 +216,21 @@ def _lock(folder: Path) -> Iterator[bool]:
         os.close(fd)
 
 
-def _with_kinds(rows: list[tuple[int, dict[str, Any]]]) -> ResourceOrchestrator:
+def _registry_for(
+    found: list[tuple[int, dict[str, Any]]], orchestrator: ResourceOrchestrator | None
+) -> PluginRegistry:
+    """Return the kinds of an orchestrator; without one, those that are installed and needed."""
+    if orchestrator is not None:
+        from probate.orchestrator import registry_of
+
+        return registry_of(orchestrator)
     from probate.plugins import discovery
 
-    if any(NOTICE in row for _, row in rows):
+    rows = [row for _, row in found if "process" not in row]
+    if any(NOTICE in row for row in rows):
         # Whose it is, each of them may know.
-        return ResourceOrchestrator().discover()
-    kinds = {row["kind"] for _, row in rows}
-    return ResourceOrchestrator().discover(kinds & {each.kind for each in discovery.scan()})
+        return discovery.installed()
+    return discovery.installed({row["kind"] for row in rows})
 
 
 def _give_back(
