@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, final
 
 from probate.errors import ProbateError
-from probate.run.groupwitness import wait_for_group
 from probate.run.messages import is_readable, receive, send
 from probate.run.signalqueue import SignalQueue, die_of
 from probate.run.terminal import stop_by
@@ -203,10 +202,11 @@ def _relay(channel: socket.socket, signals: SignalQueue, command: _Inside, front
                 # An init that was killed has told nothing, and taken the command with it.
                 return int(message.get("ended", signal.SIGKILL))
             stop_by(message["stopped"])
-            # Here somebody has continued this process, or the init has news.
-            _pass_on(signals, command, front)
-            if not is_readable(channel.fileno()):
-                _continue(command)
+            # Here somebody has continued this process, or the init has news. Whoever continues the
+            # group has continued the command, too: a program that draws by then would lose what it
+            # draws by another signal. Looked at once: it may be stopped again soon.
+            if command.is_stopped() and not is_readable(channel.fileno()):
+                command.send_signal(signal.SIGCONT)
 
 
 def _pass_on(signals: SignalQueue, command: _Inside, front: int) -> None:
@@ -214,16 +214,6 @@ def _pass_on(signals: SignalQueue, command: _Inside, front: int) -> None:
         # Others reach the command themselves: it is in the same process group.
         if arrived.sender == front:
             command.send_signal(arrived.number)
-
-
-def _continue(command: _Inside) -> None:
-    """Continue the command, but if somebody has: a program that draws by then loses what it draws.
-
-    Who continues the group has, as soon as all of that have the signal.
-    """
-    wait_for_group()
-    if command.is_stopped():
-        command.send_signal(signal.SIGCONT)
 
 
 def _be_continued_by(channel: socket.socket) -> None:
