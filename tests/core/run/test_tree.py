@@ -2,28 +2,62 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import sys
+from typing import Final
 
-from probate.run import tree as module
+import pytest
+from runs import ISOLATED, PROBATE, RUN, run
+
 from probate.run.facts import RunFacts
 from probate.run.options import RunOptions
+from probate.run.tree import RunTree
 
-if TYPE_CHECKING:
-    import pytest
+#: Leaves a child of which each descendant lives for a moment; the last one holds the pipe open.
+HOPS: Final = """
+import os, sys, time
+os.set_inheritable(int(sys.argv[2]), True)
+if os.fork():
+    time.sleep(float(sys.argv[1]))
+    os._exit(0)
+for _ in range(1000):
+    if os.fork():
+        os._exit(0)
+os.execve("/bin/sleep", ["sleep", "300"], {})
+"""
 
 
 def test_nobody_is_looked_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two looks must find nobody; what asks those to stop who are found looks for no more."""
     tree = RunFacts.of_this_process(RunOptions(("command",))).tree()
     looks = []
-    everyone = module._everyone
+    scan = RunTree.scan
 
-    def counted(since: int) -> dict[int, module._Seen]:
-        looks.append(since)
-        return everyone(since)
+    def counted(tree: RunTree) -> bool:
+        looks.append(tree)
+        return scan(tree)
 
-    monkeypatch.setattr(module, "_everyone", counted)
+    monkeypatch.setattr(RunTree, "scan", counted)
     ended = tree.end(grace=5)
     tree.close()
 
     assert (ended, len(looks)) == ([], 2)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [RUN, (str(PROBATE), "run", "--observe", "none", "--"), ISOLATED],
+    ids=["run", "unobserved", "isolated"],
+)
+def test_a_daemon_that_changes_its_pid_all_the_time_is_ended(prefix: tuple[str, ...]) -> None:
+    """Who is listed is gone by the next moment, and has left a child: it is not taken for gone."""
+    for number in range(5):
+        alive, held = os.pipe()
+        with open(alive, "rb") as pipe:
+            command = (sys.executable, "-SEc", HOPS, str(number / 100), str(held))
+            ran = run(prefix, *command, pass_fds=[held], capture_output=False)
+            os.close(held)
+            os.set_blocking(alive, False)
+
+            assert ran.returncode == 0
+            assert pipe.read() == b""

@@ -46,6 +46,8 @@ def end_run(
     if run.tree.unsure:
         who = names_of(run.tree.unsure)
         run.note(f"has the environment of the run alone, and was left: {who}")
+    if run.tree.has_lost_sight:
+        run.note("forks faster than it can be found, and may be left: some process of the run")
     found: list[tuple[int, dict[str, Any]]] = []
     if (watch := watched()) is not None:
         rows = watch.rows

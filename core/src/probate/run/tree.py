@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate.journal.policy import is_of_tree
 from probate.run.account import SettledThing
+from probate.system.arrivals import Arrivals
 from probate.system.osprocess import OsProcess, read_proc, stat_of
 from probate.system.tagging import tag_of
 
@@ -67,6 +68,8 @@ class RunTree:
         self.unsure: set[int] = set()
         #: Readable when nobody is to be waited for any more who was asked to stop.
         self._impatience = os.eventfd(0)
+        #: Whether the last look came too late for somebody, who may have left a child.
+        self.has_lost_sight = False
         #: How many looks in a row have found nobody; None before the first.
         self._empty_looks: int | None = None
 
@@ -91,11 +94,27 @@ class RunTree:
         return tid
 
     def scan(self) -> bool:
-        """Find members that are not known yet; tell whether there were any."""
-        everyone = _everyone(self._started)
-        for own in (self._front, os.getpid()):
-            everyone.pop(own, None)
-        found = [pid for pid, seen in everyone.items() if self._is_marked(pid, seen)]
+        """Find members that are not known yet; tell whether there were any.
+
+        If one has come during the look, that is said at once: the next moment it may have exited.
+        """
+        self.has_lost_sight = is_new = False
+        everyone: dict[int, _Seen] = {}
+        arrivals = Arrivals()
+        for count, os_pids in enumerate(arrivals):
+            come = _seen_of(os_pids, self._started)
+            for own in (self._front, os.getpid()):
+                come.pop(own, None)
+            everyone |= come
+            is_new |= self._add_marked(come, everyone)
+            if count and is_new:
+                return True
+        self.has_lost_sight |= not arrivals.are_all
+        return is_new
+
+    def _add_marked(self, come: dict[int, _Seen], everyone: dict[int, _Seen]) -> bool:
+        """Add those who are marked, and who descends from a member; tell whether any is new."""
+        found = [pid for pid, seen in come.items() if self._is_marked(pid, seen)]
         found += self._alive()
         new = False
         done: set[int] = set()
@@ -105,6 +124,8 @@ class RunTree:
                 continue
             done.add(os_pid)
             new |= self._add(os_pid, everyone.get(os_pid))
+            # It has exited since.
+            self.has_lost_sight |= os_pid not in self._members
             found += [pid for pid, seen in everyone.items() if seen.parent == os_pid]
         self.unsure.difference_update(done)
         return new
@@ -156,7 +177,7 @@ class RunTree:
 
     def _finds_anybody(self) -> bool:
         """Look; tell whether there was anybody, also one who has ended by now."""
-        is_anybody = self.scan() or bool(self._alive())
+        is_anybody = self.scan() or self.has_lost_sight or bool(self._alive())
         self._empty_looks = 0 if is_anybody else (self._empty_looks or 0) + 1
         return is_anybody
 
@@ -267,16 +288,15 @@ class RunTree:
         )
 
 
-def _everyone(since: int) -> dict[int, _Seen]:
-    """Return all that live and are no older, by pid; not those that wait to be reaped."""
+def _seen_of(os_pids: Iterable[int], since: int) -> dict[int, _Seen]:
+    """Look at those that live and are no older, by pid; not at those that wait to be reaped."""
     found: dict[int, _Seen] = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208  names are what is needed
-        if name.isdigit():
-            with suppress(ProcessLookupError):
-                fields = stat_of(int(name))
-                seen = _Seen(int(fields[_PARENT]), int(fields[_START]))
-                if fields[_STATE] not in (b"Z", b"X") and seen.start_time >= since:
-                    found[int(name)] = seen
+    for os_pid in os_pids:
+        with suppress(ProcessLookupError):
+            fields = stat_of(os_pid)
+            seen = _Seen(int(fields[_PARENT]), int(fields[_START]))
+            if fields[_STATE] not in (b"Z", b"X") and seen.start_time >= since:
+                found[os_pid] = seen
     return found
 
 

@@ -1,5 +1,6 @@
 """What the kernel and the interpreter offer, for the core and for plugins alike.
 
+arrivals.py    Arrivals: all OS processes, and those that come while they are looked at
 osprocess.py   OsProcess: one OS process, pinned by a pidfd; what /proc says of it
 deathwatch.py  death_watch: the thread that the kernel tells of deaths
 identity.py    which file a number or path refers to; closed and unlinked only while it does
@@ -49,6 +50,7 @@ from probate.system.lazy import by_name
 if TYPE_CHECKING:
     from probate.system.allobjects import heap as heap
     from probate.system.arguments import checked_int as checked_int
+    from probate.system.arrivals import Arrivals as Arrivals
     from probate.system.blocked import NOWHERE as NOWHERE
     from probate.system.blocked import Blocked as Blocked
     from probate.system.blocked import blocked_in as blocked_in
@@ -118,6 +120,7 @@ if TYPE_CHECKING:
 _HOMES: Final = by_name(
     {
         "probate.system.arguments": "checked_int",
+        "probate.system.arrivals": "Arrivals",
         "probate.system.blocked": "NOWHERE Blocked blocked_in has_other_threads",
         "probate.system.callthread": "CallThread",
         "probate.system.deathwatch": "DeathWatch Timer death_watch",

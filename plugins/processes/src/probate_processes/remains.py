@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
 from probate import Outcome, RefusedResourceError
 from probate.journal import Named, boot_id, is_process_dead, pid_namespace
-from probate.system import tag_of
+from probate.system import Arrivals, tag_of
 from probate_processes.cgroup import Cgroup
 from probate_processes.killing import kill
 from probate_processes.marks import tokens_of
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from probate_processes.procfs import Members
     from probate_processes.stopping import Stopping
     from probate_processes.tree import Tree
-
-#: How often all processes are listed for one look, until no new one turns up.
-_LISTINGS: Final = 20
 
 
 def named(what: str, home: str | None, mark: Mark | None = None) -> Named[Tree]:
@@ -136,31 +133,31 @@ class Remains:
     def scan(self, members: Members, _: object = None) -> bool:
         """Find and pin those members that are not known yet; whether there were any.
 
-        All processes are listed until no new one turns up: whoever is alive then was looked at. One
-        that has come meanwhile is returned at once: the next moment it may have forked, and exited.
+        If one has come during the look, that is said at once: the next moment it may have exited.
         """
         known = len(members)
-        everyone: dict[int, Descent | None] = {}
-        for count in range(_LISTINGS):
-            new = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208  paths take longer
-            new = [os_pid for os_pid in new if os_pid not in everyone]
+        everyone: dict[int, Descent] = {}
+        arrivals = Arrivals()
+        for count, os_pids in enumerate(arrivals):
             inside = set() if self.cgroup is None else set(self.cgroup.members())
-            for os_pid in new:
-                everyone[os_pid] = descent = _descent_of(os_pid)
-                if descent and (os_pid in inside or self._is_told(os_pid, descent)):
+            for os_pid in os_pids:
+                try:
+                    everyone[os_pid] = descent = Descent.of(os_pid)
+                except ProcessLookupError:
+                    continue
+                if os_pid in inside or self._is_told(os_pid, descent):
                     pin_if(os_pid, members, partial(self._is_marked, inside))
+                    # It has exited since.
                     self.has_lost_sight |= os_pid not in members
-            if not new or (count and len(members) > known):
-                break
-        else:
-            self.has_lost_sight = True
+            if count and len(members) > known:
+                return True
+        self.has_lost_sight |= not arrivals.are_all
         queue = list(members)
         while queue:
             parent = queue.pop()
             for os_pid, descent in everyone.items():
                 if (
-                    descent is not None
-                    and descent.parent == parent
+                    descent.parent == parent
                     and os_pid not in members
                     and pin_if(os_pid, members, lambda process: _is_child_of(process, members))
                 ):
@@ -189,14 +186,6 @@ class Remains:
             and _is_within(cgroup_of(os_pid), self._host_cgroup)
             and not is_ancestor(os_pid)
         )
-
-
-def _descent_of(os_pid: int) -> Descent | None:
-    """Look; None if it is gone."""
-    try:
-        return Descent.of(os_pid)
-    except ProcessLookupError:
-        return None
 
 
 def _is_child_of(process: OsProcess, members: Members) -> bool:
