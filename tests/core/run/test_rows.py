@@ -55,15 +55,86 @@ def test_what_is_not_there_is_let_go_of_when_its_call_has_surely_returned(
         rows.intend(owner, Notice("open", os.getpid(), path, identity, os.O_EXCL, True), tid=tid)
 
     about_to_make("gone", 1)
+    (tmp_path / "gone").touch()
     about_to_make("late", 2)
     about_to_make("there", 1)
+    (tmp_path / "gone").unlink()
     (tmp_path / "there").touch()
-    # For the first time, in the order of the calls.
-    while len(names := [row["notice"][2] for _, row in rows.of(owner)[1:]]) == 3:
+    # For the first time, all of them.
+    while rows.due < time.monotonic() + 30:
         time.sleep(max(0, rows.due - time.monotonic()))
         rows.look()
 
-    assert names == [str(tmp_path / "late"), str(tmp_path / "there")]
+    assert _made(rows, owner) == [("late", "intent"), ("there", "confirmed")]
+
+
+def test_what_a_thread_has_made_and_removed_gives_its_row_to_what_it_makes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop has one row, for whoever comes after as well; what is there keeps its own."""
+    monkeypatch.setenv("PROBATE_STATE", str(tmp_path))
+    rows = RunRows()
+    rows.open(os.getpid())
+    assert rows.folder is not None
+    owner = rows.owner("command", "key")
+    place = tmp_path / "place"
+    place.mkdir()
+
+    def make(name: str, tid: int, *, is_noted: bool = True) -> Path:
+        path = place / name
+        identity = {**name_asked_for(str(path)), "uid": os.geteuid()}
+        notice = Notice("open", os.getpid(), str(path), identity, os.O_EXCL, True)
+        rows.intend(owner, notice, tid=tid, is_noted=is_noted)
+        return path
+
+    def logged() -> list[str]:
+        found = [json.loads(row) for row in dict(read_ahead(str(rows.folder))).values() if row]
+        return sorted(row["notice"][2].rpartition("/")[2] for row in found if "notice" in row)
+
+    make("another's", 2)
+    for turn in range(100):
+        path = make(f"turn {turn}", 1)
+        assert logged() == ["another's", path.name]
+        path.touch()
+        path.unlink()
+    make("kept", 1).touch()
+    # Its name is nobody's any more, and that row another's.
+    make("turn 99", 4)
+    assert logged() == ["another's", "kept", "turn 99"]
+    make("next", 4)
+    make("not noted", 1, is_noted=False)
+
+    assert logged() == ["another's", "kept", "next"]
+    make("gone", 3)
+    make("not noted either", 3, is_noted=False)
+    assert logged() == ["another's", "kept", "next"]
+    assert [name for name, _ in _made(rows, owner)] == [
+        "another's",
+        "kept",
+        "next",
+        "not noted",
+        "not noted either",
+    ]
+    rows.close()
+
+
+def test_what_cannot_be_looked_at_gives_its_row_to_nothing(tmp_path: Path) -> None:
+    """Whoever settles it says why; nor does a queue, which is looked at in another way."""
+    rows = RunRows()
+    owner = rows.owner("command", "key")
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    identity = {**name_asked_for(str(loop / "name")), "uid": os.geteuid()}
+    for call, name in (("open", str(loop / "name")), ("mq_open", "/name"), ("open", "/next")):
+        rows.intend(owner, Notice(call, os.getpid(), name, identity), tid=1)
+
+    assert [name for name, _ in _made(rows, owner)] == ["name", "name", "next"]
+
+
+def _made(rows: RunRows, owner: int) -> list[tuple[str, str]]:
+    """The names of what was made, and the states of the rows, by name."""
+    found = [row for _, row in rows.of(owner) if "notice" in row]
+    return sorted((row["notice"][2].rpartition("/")[2], row["state"]) for row in found)
 
 
 def test_only_what_is_there_is_a_reason_to_load_the_kinds(tmp_path: Path) -> None:
@@ -81,8 +152,11 @@ def test_only_what_is_there_is_a_reason_to_load_the_kinds(tmp_path: Path) -> Non
         time.sleep(0.01)
     seen += [rows.has_things(), rows.has_things(older_than=60)]
     path.unlink()
+    seen.append(rows.has_things())
+    # What has gone is not looked for again: this is another.
+    path.touch()
 
-    assert [*seen, rows.has_things()] == [False, True, False, False]
+    assert [*seen, rows.has_things()] == [False, True, False, False, False]
 
 
 def test_what_another_command_is_about_to_make_is_not_let_go_of(tmp_path: Path) -> None:

@@ -44,11 +44,14 @@ _VECTOR: Final = struct.Struct("=QQ")
 _PAGE: Final = 4096
 
 #: Where memory of others is read to, and the vectors that say so. They are for all calls, and only
-#: used by the thread that serves: to make them takes longer than to read.
+#: used by the thread that serves: to make them takes longer than to read. As much is read as both
+#: vectors have room for, which the one of the others' memory says.
 _buffer: Final = ctypes.create_string_buffer(_PAGE)
 _address: Final = ctypes.addressof(_buffer)
-_local: Final = ctypes.create_string_buffer(_VECTOR.size)
+_local: Final = ctypes.create_string_buffer(_VECTOR.pack(_address, _PAGE), _VECTOR.size)
 _remote: Final = ctypes.create_string_buffer(_VECTOR.size)
+
+_process_vm_readv: Final = libc().process_vm_readv
 
 #: How much of a path is read first: few are longer.
 _MOST_PATHS: Final = 256
@@ -138,8 +141,10 @@ class Listener:
         self._respond(id_, value, 0)
 
     def _respond(self, id_: int, value: int, flags: int) -> None:
-        with suppress(OSError):
+        try:  # noqa: SIM105  `suppress` takes longer than the rest
             fcntl.ioctl(self.fd, _SEND, _RESPONSE.pack(id_, value, 0, flags))
+        except OSError:
+            pass
 
     def _in_page(self) -> Held:
         fields = _NOTIFICATION.unpack_from(self._page)
@@ -222,9 +227,8 @@ def _memory(tid: int, address: int, size: int) -> bytes:
 
 def _read(tid: int, address: int, size: int) -> int:
     """Read from the memory of a thread into the buffer; return how much. Raises OSError."""
-    _VECTOR.pack_into(_local, 0, _address, size)
     _VECTOR.pack_into(_remote, 0, address, size)
-    count: int = libc().process_vm_readv(tid, _local, 1, _remote, 1, 0)
+    count: int = _process_vm_readv(tid, _local, 1, _remote, 1, 0)
     if count < 0:
         # A sandbox may forbid this way (process_vm_readv(2)), and not the other.
         found = _memory_by_proc(tid, address, size)

@@ -20,7 +20,7 @@ from probate.journal.folders import HEADER, LOCK, make_host_folder, read_json, r
 from probate.journal.handles import pid_namespace, seconds_since_boot
 from probate.journal.header import header_of
 from probate.journal.loggedstore import LoggedStore, read_rows
-from probate.journal.made import identity_of, is_there
+from probate.journal.made import has_surely_gone, identity_of, is_there
 from probate.journal.notice import FOLDERS, Notice
 from probate.system.osprocess import start_time_of
 
@@ -69,7 +69,7 @@ class _Row:
         self.call = call
         #: Whether it stands in the store.
         self.is_noted = is_noted
-        #: When its call was let go, and how often what that made was looked for since.
+        #: When its call was let go, or never for what has gone; and how often it was looked for.
         self.since = time.monotonic()
         self.looks = 0
         #: Whether it will be looked for.
@@ -88,8 +88,8 @@ class RunRows:
         self._numbers = itertools.count(1)
         self._rows: dict[int, _Row] = {}
         self._calls = itertools.count(1)
-        #: The last call of each thread: those before it have returned.
-        self._last_calls: dict[int, int] = {}
+        #: The last call of each thread, and the number of its row: those before it have returned.
+        self._last_calls: dict[int, tuple[int, int]] = {}
         #: Those of what has a name that only one thing has.
         self._by_name: dict[str, int] = {}
         #: When to look, and for which.
@@ -157,7 +157,7 @@ class RunRows:
             for number, row in self._rows.items():
                 if row.owner == owner:
                     row.owner = to
-                    self._write(number)
+                    self._write(number, row)
 
     def mark_ended(self, owner: int) -> None:
         """Note that a command has ended by itself: its data is left, whoever settles."""
@@ -169,10 +169,14 @@ class RunRows:
         """Tell whether anything is there that was made, but processes, so many seconds ago."""
         since = time.monotonic() - older_than
         with self._lock:
-            return any(
-                row.notice.call not in _OF_PROCESSES and row.since <= since and is_there(row.notice)
-                for row in self._rows.values()
-            )
+            for row in self._rows.values():
+                if row.notice.call not in _OF_PROCESSES and row.since <= since:
+                    if is_there(row.notice):
+                        return True
+                    if row.notice.state == "confirmed":
+                        # Else all that a build has made would be looked for, again and again.
+                        row.since = float("inf")
+            return False
 
     def has_command(self, owner: int) -> bool:
         """Tell whether it is noted which OS process a command is."""
@@ -191,16 +195,22 @@ class RunRows:
             if len(self._last_calls) > _MOST_THREADS:
                 # Those are looked for as often as of threads that make nothing more.
                 self._last_calls.clear()
-            self._last_calls[tid] = call
             is_new = notice.state == "intent"
-            # What had the name before has gone: the name was free.
-            number = self._by_name.get(notice.name, 0) if is_new else 0
+            number = self._number_of_gone(notice.name, tid) if is_new else 0
             before = self._rows.get(number)
+            if before is not None and before.is_noted and not is_noted:
+                # Else it would stand in the store still.
+                self._drop(number)
+                before = None
             row = _Row(owner, notice, tid=tid, call=call, is_noted=is_noted)
-            row.is_waiting = before is not None and before.is_waiting
-            number = number or next(self._numbers)
+            if before is None:
+                number = next(self._numbers)
+            else:
+                self._by_name.pop(before.notice.name, None)
+                row.is_waiting = before.is_waiting
+            self._last_calls[tid] = call, number
             self._rows[number] = row
-            self._write(number)
+            self._write(number, row)
             if is_new:
                 self._by_name[notice.name] = number
                 self._look_later(number)
@@ -219,7 +229,7 @@ class RunRows:
             if len(known) < _MOST_WITHIN and notice.basename not in known:
                 identity = {**row.notice.identity, FOLDERS: [*known, notice.basename]}
                 row.notice = row.notice._replace(identity=identity)
-                self._write(number)
+                self._write(number, row)
 
     @property
     def due(self) -> float:
@@ -309,6 +319,18 @@ class RunRows:
         self._store = LoggedStore(str(folder))
         self.folder = folder
 
+    def _number_of_gone(self, name: str, tid: int) -> int:
+        """Return the number of a row of what has gone, for what is made next, or 0."""
+        # What had the name before has gone: the name was free.
+        if number := self._by_name.get(name, 0):
+            return number
+        # What the thread's call before made: it takes less to see now than to let go of it later.
+        number = self._last_calls.get(tid, (0, 0))[1]
+        row = self._rows.get(number)
+        if row is None or row.tid != tid or row.notice.state != "intent":
+            return 0
+        return number if has_surely_gone(row.notice) else 0
+
     def _look_later(self, number: int) -> None:
         row = self._rows[number]
         if not row.is_waiting:
@@ -326,7 +348,7 @@ class RunRows:
         if found:
             identity = {**row.notice.identity, **found}
             row.notice = row.notice._replace(identity=identity, state="confirmed")
-            self._write(number)
+            self._write(number, row)
         elif found is None and row.looks < len(_LOOKS) and not is_last and not self._is_over(row):
             self._look_later(number)
         else:
@@ -334,7 +356,7 @@ class RunRows:
 
     def _is_over(self, row: _Row) -> bool:
         """Tell whether a call has returned: the thread that made it has made another."""
-        return self._last_calls.get(row.tid, 0) > row.call > 0
+        return self._last_calls.get(row.tid, (0, 0))[0] > row.call > 0
 
     def _drop(self, number: int) -> None:
         row = self._rows.pop(number, None)
@@ -346,8 +368,7 @@ class RunRows:
             with suppress(OSError):
                 self._store.delete(number)
 
-    def _write(self, number: int) -> None:
-        row = self._rows[number]
+    def _write(self, number: int, row: _Row) -> None:
         if row.is_noted:
             self._put(number, row.notice.to_row(row.owner, seconds_since_boot()))
 

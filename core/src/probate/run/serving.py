@@ -107,7 +107,8 @@ class Serving:
             # A keeper before had noted something.
             self._watch = self._start_watch()
         while self._main.done in self._handlers:
-            events = self._poll.poll(self._pause())
+            # In a loop that makes things, the next call is there by now.
+            events = self._poll.poll(0) or self._poll.poll(self._pause())
             for fd, happened in events:
                 # One before may have closed it.
                 if (handler := self._handlers.get(fd)) is not None:
