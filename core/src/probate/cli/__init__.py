@@ -66,9 +66,13 @@ def _open_standard_streams() -> None:
 def _run() -> tuple[int, str]:
     """Return the exit code, and what to complain of; nothing if all is well."""
     if sys.argv[1:2] == ["run"]:
+        # Without looking for garbage, of which what is imported makes none: the command waits for
+        # that, and at the end, whoever has called.
+        gc.disable()
         from probate.cli.run import HELP, run_command
 
         if (code := run_command(sys.argv[2:])) != HELP:
+            gc.freeze()
             return code, ""
     if "demo" in sys.argv[1:]:
         from probate.cli.lack import prepare_address_space

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import resource
@@ -68,6 +69,9 @@ def serve(
     By `joining` come the fronts of runs within the run; `front` is the pidfd of this one's;
     `listener` is what a keeper before has served, or -1.
     """
+    # Of what it was forked with, nothing becomes garbage.
+    gc.freeze()
+    gc.enable()
     try:
         _settle_in({channel.fileno(), joining.fileno(), front, listener})
         send_with_self(channel, {"armed": True})
