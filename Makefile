@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Tests wait more than they compute, so there are more workers than the smallest machine has cores.
-WORKERS ?= 3
+WORKERS ?= 4
 
 PLUGINS := $(sort $(wildcard plugins/*))
 EDITABLE := -e './core[cli]' $(PLUGINS:%=-e ./%)
@@ -26,7 +26,7 @@ demo: $(VENV)/.installed ## the main job on real resources
 # make test WORKERS=0 runs all of it in one process. Bytecode is written, wherever it is not to be:
 # each process imports all tests, and most of that time is for what pytest makes of their asserts.
 .PHONY: test
-test: $(VENV)/.installed-dev ## the whole test suite
+test: $(VENV)/.rewritten ## the whole test suite
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 .PHONY: lint
@@ -120,6 +120,13 @@ $(VENV)/.installed: $(VENV)/.created $(PROJECTS)
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing the tools for development"
 	@$(PIP) install -q -c constraints.txt --group dev
+	@touch $@
+
+# What pytest makes of all asserts is kept as bytecode. It takes longer than to collect the tests,
+# and workers that start at once would each do it for themselves. Errors are for the run to tell.
+$(VENV)/.rewritten: $(VENV)/.installed-dev
+	@echo "compiling the tests"
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q --collect-only >/dev/null 2>&1 || true
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
