@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from checkers import run_mypy
 from core_scripts import run_script
 from distributions import install
 
@@ -69,17 +70,12 @@ def test_what_is_made_pleases_ruff(folder: Path, name: str) -> None:
     assert [path.name for path in folder.iterdir()] == [name]
 
 
-def test_what_is_made_passes_mypy(folder: Path) -> None:
+@pytest.mark.timeout(180)
+def test_what_is_made_passes_mypy(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Strictly, as its own settings say."""
     new_plugin("probate-crates", "boxes")
 
-    ran = subprocess.run(
-        [sys.executable, "-m", "mypy"],
-        cwd="probate-crates",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = run_mypy(tmp_path_factory, folder / "probate-crates")
 
     assert ran.stdout.startswith("Success"), ran.stdout
     entry_point = 'boxes = "probate_crates:BoxesResource"'

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from checkers import run_mypy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,13 +66,10 @@ def program(tmp_path: Path) -> Path:
     return path
 
 
-def test_mypy_knows_what_is_public(program: Path) -> None:
+@pytest.mark.timeout(180)
+def test_mypy_knows_what_is_public(program: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """In strict mode: a kind got by its class is of that class, and a misspelling is an error."""
-    command = [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={program.parent}"]
-    ran = subprocess.run(
-        [*command, str(program)],
-        cwd=program.parent, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    ran = run_mypy(tmp_path_factory, program.parent, "--strict", program.name)
     said: dict[int, str] = {}
     for number, text in re.findall(r"^program\.py:(\d+): \w+: (.*)$", ran.stdout, re.MULTILINE):
         said[int(number)] = said.get(int(number), "") + text
