@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import re
 import subprocess
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from documents import DOCS, REPOSITORY, code_blocks
+from shared import shared
 
 from probate import hookspecs
 from probate.settings import Settings
@@ -37,31 +37,27 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     But without the list of names beside each page, which takes a fifth of the time.
     """
-    folder = tmp_path_factory.getbasetemp()
-    # A worker of xdist has a folder in that of the session.
-    site = (folder.parent if folder.name.startswith("popen-") else folder) / "site"
     command = re.search(
         r"^\t@\$\(BIN\)/python (-m sphinx .*) docs build/docs$",
         (REPOSITORY / "Makefile").read_text(),
         re.MULTILINE,
     )
     assert command is not None
-    options = ["-d", f"{site}.doctrees", "-D", "toc_object_entries=0"]
-    with open(f"{site}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (site / "built").exists():
-            ran = subprocess.run(
-                [sys.executable, *command[1].split(), *options, "docs", site],
-                cwd=REPOSITORY,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=800,
-                check=False,
-            )
-            assert ran.returncode == 0, ran.stdout
-            (site / "built").touch()
-    return site
+    build = [sys.executable, *command[1].split(), "-D", "toc_object_entries=0"]
+
+    def make(site: Path) -> None:
+        ran = subprocess.run(
+            [*build, "-d", f"{site}.doctrees", "docs", site],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=800,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout
+
+    return shared(tmp_path_factory, "site", make)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from distributions import PLUGIN, install
 from kinds import KINDS
+from shared import shared
 from terminals import COLUMNS, ROWS, run_in_terminal
 
 if TYPE_CHECKING:
@@ -40,22 +41,30 @@ def demo(
 
 
 @pytest.fixture(scope="module")
-def told() -> str:
+def told(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What the demo prints when it is to tell all."""
-    ran = demo("--verbose", PYTHONWARNINGS="error", PYTHONASYNCIODEBUG="1")
 
-    assert [line for line in ran.stderr.splitlines() if not SLOW.match(line)] == []
-    assert ran.returncode == 0, ran.stdout
-    return ran.stdout
+    def make(path: Path) -> None:
+        ran = demo("--verbose", PYTHONWARNINGS="error", PYTHONASYNCIODEBUG="1")
+
+        assert [line for line in ran.stderr.splitlines() if not SLOW.match(line)] == []
+        assert ran.returncode == 0, ran.stdout
+        path.write_text(ran.stdout)
+
+    return shared(tmp_path_factory, "told", make).read_text()
 
 
 @pytest.fixture(scope="module")
-def report() -> dict[str, Any]:
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the demo tells to machines."""
-    ran = demo("--json")
-    report: dict[str, Any] = json.loads(ran.stdout)
 
-    assert (ran.returncode, ran.stderr) == (0, "")
+    def make(path: Path) -> None:
+        ran = demo("--json")
+
+        assert (ran.returncode, ran.stderr) == (0, "")
+        path.write_text(ran.stdout)
+
+    report: dict[str, Any] = json.loads(shared(tmp_path_factory, "report", make).read_text())
     return report
 
 

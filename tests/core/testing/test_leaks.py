@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import tempfile
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sysv_ipc
 from leak_sessions import Session, run, write
+from shared import shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -162,9 +164,15 @@ CLEAN = """
 @pytest.fixture(scope="module")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Session:
     """One session in which each test leaves one thing, and between them some leave none."""
-    folder = tmp_path_factory.mktemp("seeded")
-    write(folder, helpers=HELPERS, test_seeds=seeds(SEEDS), test_clean=CLEAN)
-    return run(folder)
+
+    def make(folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        write(folder, helpers=HELPERS, test_seeds=seeds(SEEDS), test_clean=CLEAN)
+        session = run(folder)
+        (folder / "said").write_text(json.dumps([session.returncode, session.output]))
+
+    said = shared(tmp_path_factory, "seeded", make) / "said"
+    return Session(*json.loads(said.read_text()))
 
 
 def seeds(names: Iterable[str]) -> str:
