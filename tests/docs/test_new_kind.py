@@ -10,6 +10,7 @@ import venv
 from typing import TYPE_CHECKING
 
 import pytest
+from distributions import build_wheels
 from documents import REPOSITORY, code_blocks
 
 from probate import __version__
@@ -26,9 +27,7 @@ PIP = '#!/bin/sh\nexec "{python}" -m pip --python "{venv}/bin/python" "$@"\n'
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with nothing in it but a venv, and the core's wheel in `wheels`."""
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
-    wheels = tmp_path / "wheels"
-    subprocess.run([*build, "-w", wheels, REPOSITORY / "core"], check=True, timeout=120)
+    build_wheels(tmp_path / "wheels", REPOSITORY / "core")
     venv.create(tmp_path / "venv", with_pip=False)
     pip = tmp_path / "venv" / "bin" / "pip"
     pip.write_text(PIP.format(python=sys.executable, venv=tmp_path / "venv"))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from distributions import build_wheels
 from documents import DOCS, REPOSITORY, check_console, code_blocks
 from tutorial import PAGES, follow
 
@@ -15,24 +14,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(900)
 
-#: Builds all that are named into the first, in one interpreter.
-BUILD = """
-import sys
-from hatchling.builders.wheel import WheelBuilder
-for project in sys.argv[2:]:
-    list(WheelBuilder(project).build(directory=sys.argv[1], versions=["standard"]))
-"""
-
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Surroundings in which pip finds our distributions as if they had been released."""
     wheels = tmp_path_factory.mktemp("wheels")
-    projects = [REPOSITORY / "core", *sorted(REPOSITORY.glob("plugins/*"))]
-    subprocess.run([sys.executable, "-c", BUILD, wheels, *projects], check=True, timeout=120)
+    built = build_wheels(wheels, REPOSITORY / "core", *sorted(REPOSITORY.glob("plugins/*")))
     constraints = wheels / "constraints.txt"
     # What is ours is of this version, whatever an index has by that name.
-    ours = ["==".join(each.name.split("-")[:2]) for each in wheels.glob("*.whl")]
+    ours = ["==".join(each.name.split("-")[:2]) for each in built]
     pinned = (REPOSITORY / "constraints.txt").read_text()
     constraints.write_text("\n".join([pinned, *ours]))
     return {

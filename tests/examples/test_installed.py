@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 import pytest
+from distributions import build_wheels
 from documents import REPOSITORY
 from journal_hosts import JournalHost, wait_while
 from postgres_server import needs_postgres
@@ -50,10 +51,7 @@ sys.stdin.read()
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which both are installed: a wheel is what it unpacks to (PEP 427)."""
     folder = tmp_path_factory.mktemp("site")
-    for project in sorted(REPOSITORY.glob("examples/plugins/*")):
-        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-        subprocess.run(command, cwd=project, check=True, capture_output=True, timeout=120)
-    for wheel in folder.glob("*.whl"):
+    for wheel in build_wheels(folder, *sorted(REPOSITORY.glob("examples/plugins/*"))):
         with zipfile.ZipFile(wheel) as packed:
             packed.extractall(folder)
     return folder

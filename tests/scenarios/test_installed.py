@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import venv
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from distributions import build_wheels
 from documents import REPOSITORY, named_plugin, third_party_plugin
 from journal_hosts import wait_until_gone
 
@@ -88,11 +90,14 @@ class Venv:
             text=True,
             timeout=120,
             check=check,
+            # What is used is compiled then, once: most of it never is.
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""},
         )
 
     def pip(self, *arguments: str | Path) -> None:
         pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", self.bin / "python", "-q"]
-        subprocess.run([*pip, *arguments], check=True, timeout=200)
+        env = {**os.environ, "PIP_NO_COMPILE": "1"}
+        subprocess.run([*pip, *arguments], check=True, timeout=200, env=env)
 
     def plugins(self) -> dict[str, dict[str, Any]]:
         records = json.loads(self.run("python", "-c", RECORDS).stdout)
@@ -102,16 +107,12 @@ class Venv:
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Venv:
     """A venv with the core and one plugin, built as wheels; nothing else of ours."""
-    wheels = tmp_path_factory.mktemp("wheels")
-    build(wheels, REPOSITORY / "core", REPOSITORY / "plugins" / "sockets")
+    wheels = build_wheels(
+        tmp_path_factory.mktemp("wheels"), REPOSITORY / "core", REPOSITORY / "plugins" / "sockets"
+    )
     clean = Venv(tmp_path_factory.mktemp("venv"))
-    clean.pip("install", "-c", REPOSITORY / "constraints.txt", *sorted(wheels.glob("*.whl")))
+    clean.pip("install", "-c", REPOSITORY / "constraints.txt", *wheels)
     return clean
-
-
-def build(wheels: Path, *projects: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "-w", wheels, *projects], check=True, timeout=120)
 
 
 def test_with_the_core_and_one_plugin_everything_works_with_that_kind_alone(clean: Venv) -> None:
@@ -149,8 +150,7 @@ def test_without_the_extra_the_command_says_what_is_missing(
 def test_the_readmes_plugin_comes_and_goes_with_pip(clean: Venv, tmp_path: Path) -> None:
     """Built outside the repository and installed, it is discovered, ordered, cleaned and traced."""
     project = third_party_plugin(tmp_path)
-    build(tmp_path / "wheels", project)
-    clean.pip("install", *(tmp_path / "wheels").glob("*.whl"))
+    clean.pip("install", *build_wheels(tmp_path / "wheels", project))
 
     record = clean.plugins()["leases"]
     used = clean.run("python", "-W", "error", "-c", USE_LEASES, tmp_path / "lease")
@@ -184,8 +184,7 @@ def test_a_third_party_s_named_things_are_given_back_when_their_host_is_killed(
     lock = tmp_path / "lock"
     project = tmp_path / "project"
     project.mkdir()
-    build(tmp_path / "wheels", named_plugin(project))
-    wheels = [*(tmp_path / "wheels").glob("*.whl")]
+    wheels = build_wheels(tmp_path / "wheels", named_plugin(project))
     clean.pip("install", *wheels)
     try:
         killed(clean, "reaper", lock)

@@ -1,12 +1,23 @@
-"""Installed distributions for tests: a module and its metadata in a folder on the path."""
+"""Distributions for tests: wheels, or a module and its metadata in a folder on the path."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+#: Builds all that are named into the first, in one interpreter: as pip would, which takes a start
+#: of its own for each.
+_BUILD: Final = """
+import sys
+from hatchling.builders.wheel import WheelBuilder
+for project in sys.argv[2:]:
+    list(WheelBuilder(project).build(directory=sys.argv[1], versions=["standard"]))
+"""
 
 #: A plugin that works; `{priority}` and `{kind}` are filled in.
 PLUGIN = """
@@ -49,3 +60,9 @@ def install(
     )
     lines = [f"{kind} = {value}" for kind, value in entry_points.items()]
     (metadata / "entry_points.txt").write_text("\n".join(["[probate.resources]", *lines, ""]))
+
+
+def build_wheels(folder: Path, *projects: Path) -> list[Path]:
+    """Build a wheel of each project into the folder; return all that are there."""
+    subprocess.run([sys.executable, "-c", _BUILD, folder, *projects], check=True, timeout=120)
+    return sorted(folder.glob("*.whl"))
