@@ -24,7 +24,9 @@ def is_helper(os_pid: int | str) -> bool:
     for _ in range(_LOOKS):
         if command := command_of(os_pid):
             return _REAPER in command or b"probate.settlement" in command
-        # It is just becoming another program (execve(2)), or gone.
+        if has_ended(os_pid):
+            break
+        # It is just becoming another program (execve(2)), or ending.
         time.sleep(0.002)
     return False
 
@@ -40,6 +42,15 @@ def reapers_of(host_pid: int) -> set[int]:
                 if name == "Pid" and is_reaper(pid.strip()):
                     found.add(int(pid))
     return found
+
+
+def has_ended(os_pid: int | str) -> bool:
+    """Whether it is gone, or a zombie (proc(5))."""
+    try:
+        stat = Path(f"/proc/{os_pid}/stat").read_bytes()
+    except OSError:
+        return True
+    return stat.rpartition(b")")[2].split()[0] in {b"Z", b"X"}
 
 
 def command_of(os_pid: int | str) -> bytes:
