@@ -29,7 +29,7 @@ IS_CHAOS = bool(os.environ.get("PROBATE_CHAOS"))
 ROUNDS = 100 if IS_CHAOS else 6
 SECONDS = 600.0 if IS_CHAOS else 30.0
 #: Seconds beyond the grace. Where others take the processors, everything takes as long.
-PATIENCE = 1.0 if IS_CHAOS else 10.0
+PATIENCE = 1.0 if IS_CHAOS else 20.0
 
 #: Fifty processes, and one that forks as fast as it can: at most 3000 times, for 0.2 s each. It
 #: says so in file $0 when all are started.
@@ -53,7 +53,7 @@ sleep 300
 @pytest.fixture
 def hostile_manager(orchestrator: ResourceOrchestrator) -> Iterator[ProcessManager]:
     builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
-    with builder.with_grace(GRACE).with_deadline(10).build() as manager:
+    with builder.with_grace(GRACE).with_deadline(GRACE + PATIENCE).build() as manager:
         yield manager
 
 

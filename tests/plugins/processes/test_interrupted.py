@@ -96,16 +96,15 @@ def test_a_handler_that_ends_everything_in_the_middle_of_a_spawn(mark: str) -> N
             manager.close()
             raise Shutdown
 
-        with alarm(stop) as set_alarm:
-            set_alarm(random.uniform(0.0001, 0.05))
-            with pytest.raises(Shutdown):
-                _spawn_on_and_on(manager)
+        with alarm(stop) as set_alarm, pytest.raises(Shutdown):
+            _spawn_on_and_on(manager, set_alarm)
         manager.close()
 
         assert kernel.marked(mark) == set()
 
 
-def _spawn_on_and_on(manager: ProcessManager) -> None:
+def _spawn_on_and_on(manager: ProcessManager, set_alarm: Callable[[float], object]) -> None:
+    set_alarm(random.uniform(0.0001, 0.05))
     for _ in range(100):
         manager.spawn(FAMILY)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: How often they are listed at most: about a tenth of a second, where there are thousands.
+#: How often they are listed at most.
 _LISTINGS: Final = 20
 
 

@@ -30,11 +30,12 @@ def newest_is_released_first(trial: Trial) -> None:
         nonlocal left, pause_until
         if (begun := time.perf_counter()) < pause_until:
             return
-        ended.extend(
-            index
-            for index in reversed(range(len(owned)))
-            if index not in ended and not owned[index].is_alive
-        )
+        # The oldest is looked at first: if it has gone, those looked at after it have gone as well,
+        # though they go meanwhile, on another thread.
+        gone = [
+            index for index in range(len(owned)) if index not in ended and not owned[index].is_alive
+        ]
+        ended.extend(reversed(gone))
         took = time.perf_counter() - begun
         left -= took
         if left < 0:
