@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import select
+import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from textwrap import dedent
@@ -138,6 +141,34 @@ def test_a_tree_that_changes_its_pid_all_the_time_ends_with_its_host(
             wait_for_exit(reaper)
 
             assert pipe.read(1) == b""
+
+
+def test_strangers_that_come_and_go_all_the_time_are_no_hindrance(
+    state: Path, tmp_path: Path, of_host: str
+) -> None:
+    """Nobody new can be waited for; but those that are seen as they come tell whose they are."""
+    program = (
+        "import os\nfor _ in range(3):\n    os.fork()\nwhile True:\n    os.fork() and os._exit(0)"
+    )
+    forever = [sys.executable, "-SEc", program]
+    paths = [tmp_path / "pids"]
+    with JournalHost(of_host + SPAWNS, state, TREE, str(paths[0])) as host:
+        members = trees_of(host, paths)
+        reaper = reaper_of(host.process.pid)
+        strangers = subprocess.Popen(forever, process_group=0)
+        try:
+            host.kill()
+            wait_for_exit(reaper)
+        finally:
+            # Of a whole group, no fork escapes it (kill(2)).
+            os.killpg(strangers.pid, signal.SIGKILL)
+            strangers.wait()
+
+        assert [member.has_exited() for member in members] == [True] * WRITE
+        (account,) = read_accounts(str(state))
+        assert [str(row.outcome) for row in account.rows] == ["released"]
+    for member in members:
+        member.close()
 
 
 def test_a_sweep_ends_what_host_and_reaper_left(state: Path, tmp_path: Path) -> None:

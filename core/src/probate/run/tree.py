@@ -105,11 +105,16 @@ class RunTree:
             come = _seen_of(os_pids, self._started)
             for own in (self._front, os.getpid()):
                 come.pop(own, None)
+            if count:
+                arrivals.looked_at += len(come)
+                # One that came and went may have left a child.
+                gone = (pid for pid in os_pids if pid not in come)
+                self.has_lost_sight |= any(tag_of(pid) == self._tag for pid in gone)
             everyone |= come
             is_new |= self._add_marked(come, everyone)
             if count and is_new:
                 return True
-        self.has_lost_sight |= not arrivals.are_all
+        self.has_lost_sight |= not arrivals.are_told
         return is_new
 
     def _add_marked(self, come: dict[int, _Seen], everyone: dict[int, _Seen]) -> bool:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 #: How often they are listed at most.
 _LISTINGS: Final = 20
+#: Of so many that were looked at as they came, one would be of any that come as fast as they.
+_SAMPLE: Final = 10
 
 
 @final
@@ -22,15 +24,24 @@ class Arrivals:
     """
 
     def __init__(self) -> None:
-        #: Whether the last listing showed nobody new; once all have been iterated over.
-        self.are_all = False
+        #: How many of those that have come were still there to be looked at; for the caller to say.
+        self.looked_at = 0
+        self._are_all = False
+
+    @property
+    def are_told(self) -> bool:
+        """Whether nobody new came in the end; or so many that those who were looked at tell of all.
+
+        Else some that are looked for may have come and gone, each unseen.
+        """
+        return self._are_all or self.looked_at >= _SAMPLE
 
     def __iter__(self) -> Iterator[list[int]]:
         known: set[int] = set()
         for _ in range(_LISTINGS):
             listed = {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208  names are what is needed
             if not (new := listed - known):
-                self.are_all = True
+                self._are_all = True
                 return
             known |= new
             yield sorted(new)

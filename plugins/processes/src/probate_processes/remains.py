@@ -145,13 +145,17 @@ class Remains:
                     everyone[os_pid] = descent = Descent.of(os_pid)
                 except ProcessLookupError:
                     continue
+                if count:
+                    arrivals.looked_at += 1
+                    # One that came and went may have left a child.
+                    self.has_lost_sight |= descent.is_zombie and self._has_tag(os_pid)
                 if os_pid in inside or self._is_told(os_pid, descent):
                     pin_if(os_pid, members, partial(self._is_marked, inside))
                     # It has exited since.
                     self.has_lost_sight |= os_pid not in members
             if count and len(members) > known:
                 return True
-        self.has_lost_sight |= not arrivals.are_all
+        self.has_lost_sight |= not arrivals.are_told
         queue = list(members)
         while queue:
             parent = queue.pop()
@@ -173,12 +177,15 @@ class Remains:
             return self.cgroup is not None and self.cgroup.has(process.os_pid)
         return self._is_told(process.os_pid, Descent.of(process.os_pid))
 
+    def _has_tag(self, os_pid: int) -> bool:
+        return self._tag is not None and tag_of(os_pid) == self._tag
+
     def _is_told(self, os_pid: int, descent: Descent) -> bool:
         if os_pid == os.getpid() or descent.is_zombie:
             return False
         if (os_pid, descent.start_time) == self._leader:
             return not is_ancestor(os_pid)
-        if self._tag is not None and tag_of(os_pid) == self._tag:
+        if self._has_tag(os_pid):
             return not is_ancestor(os_pid)
         return (
             (descent.parent == 1 or is_ancestor(descent.parent))
