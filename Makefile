@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Tests wait more than they compute, so there are more workers than the smallest machine has cores.
-WORKERS ?= 4
+WORKERS ?= 3
 
 PLUGINS := $(sort $(wildcard plugins/*))
 EDITABLE := -e './core[cli]' $(PLUGINS:%=-e ./%)

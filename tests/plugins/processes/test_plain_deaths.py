@@ -120,6 +120,7 @@ def test_an_orphan_that_left_the_cgroup_ends_with_its_leader(
         pytest.skip("there is no cgroup to leave")
     host = next(line for line in Path("/proc/self/cgroup").read_text().split() if "0::" in line)
     process = manager.spawn(["sleep", "300"])
+    kernel.await_containment(process.os_pid or 0)
     (ours,) = kernel.cgroups()
     outside = Path(ours).parent / "cgroup.procs"
     process.terminate()

@@ -147,10 +147,10 @@ def test_strangers_that_come_and_go_all_the_time_are_no_hindrance(
     state: Path, tmp_path: Path, of_host: str
 ) -> None:
     """Nobody new can be waited for; but those that are seen as they come tell whose they are."""
-    program = (
-        "import os\nfor _ in range(3):\n    os.fork()\nwhile True:\n    os.fork() and os._exit(0)"
-    )
-    forever = [sys.executable, "-SEc", program]
+    if "PROBATE_CHAOS" not in os.environ:
+        pytest.skip("a storm that holds up other tests: make soak")
+    eight = "import os\nfor _ in range(3):\n    os.fork()\n"
+    forever = [sys.executable, "-SEc", f"{eight}while True:\n    os.fork() and os._exit(0)"]
     paths = [tmp_path / "pids"]
     with JournalHost(of_host + SPAWNS, state, TREE, str(paths[0])) as host:
         members = trees_of(host, paths)
@@ -164,7 +164,8 @@ def test_strangers_that_come_and_go_all_the_time_are_no_hindrance(
             os.killpg(strangers.pid, signal.SIGKILL)
             strangers.wait()
 
-        assert [member.has_exited() for member in members] == [True] * WRITE
+        for member in members:
+            eventually(member.has_exited, f"{member.os_pid} is ended")
         (account,) = read_accounts(str(state))
         assert [str(row.outcome) for row in account.rows] == ["released"]
     for member in members:
