@@ -153,9 +153,14 @@ class Remains:
                     pin_if(os_pid, members, partial(self._is_marked, inside))
                     # It has exited since.
                     self.has_lost_sight |= os_pid not in members
+            # Now: when their parents are killed, they may be nobody's.
+            self._add_children(members, everyone)
             if count and len(members) > known:
                 return True
         self.has_lost_sight |= not arrivals.are_told
+        return len(members) > known
+
+    def _add_children(self, members: Members, everyone: dict[int, Descent]) -> None:
         queue = list(members)
         while queue:
             parent = queue.pop()
@@ -166,7 +171,6 @@ class Remains:
                     and pin_if(os_pid, members, lambda process: _is_child_of(process, members))
                 ):
                     queue.append(os_pid)
-        return len(members) > known
 
     def reap(self, _: OsProcess) -> bool:
         """They are not our children: whoever has them reaps them."""
