@@ -228,7 +228,7 @@ def test_of_all_who_gave_their_only_thing_back_one_is_remembered() -> None:
         at_once([partial(come_and_go, 1 + 1000 * each) for each in range(8)])
 
         assert len(table._by_owner._by_pid) <= 1, f"in round {round_number}"
-        assert not table.has_owners()
+        assert table.pids() == []
 
 
 def churn(table: OwnershipTable[Thing], pid: int, limit: int, nbytes: int) -> int:

@@ -269,6 +269,7 @@ def test_a_manager_that_nobody_closed_makes_room_when_it_is_gone(plugin: ThingRe
     orchestrator = orchestrate(plugin)
     forgotten = build(orchestrator)
     pid = forgotten.create_process("p").pid
+    forgotten.terminate_process(pid)
     del forgotten
     gc.collect()
 

@@ -157,10 +157,6 @@ class HoldingsByOwner(Generic[T]):
             pid for pid, holdings in list(self._by_pid.items()) if holdings or holdings.is_moving
         ]
 
-    def has_owners(self) -> bool:
-        """Tell whether anybody owns anything. O(1) as soon as anybody does."""
-        return any(holdings or holdings.is_moving for holdings in list(self._by_pid.values()))
-
     def size_of(self, pid: int, resource_id: ResourceId) -> int:
         """Return the bytes of a resource; 0 if `pid` does not own it."""
         holdings = self.get(pid)

@@ -46,10 +46,6 @@ class OwnershipQueries(Generic[T]):
         """Return all that own something, in no particular order."""
         return self._by_owner.pids()
 
-    def has_owners(self) -> bool:
-        """Tell whether anybody owns anything."""
-        return self._by_owner.has_owners()
-
     def count(self, pid: int) -> int:
         """Count the resources of `pid`."""
         return len(self._by_owner.get(pid) or ())

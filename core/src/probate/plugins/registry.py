@@ -214,10 +214,6 @@ class PluginRegistry:
         tables = [table for kind in self._frozen for table in kind.tables]
         return sorted({pid for table in tables for pid in table.pids() if pid > above})
 
-    def has_owners(self) -> bool:
-        """Tell whether anybody owns anything. Calls nobody's code, and takes no lock."""
-        return any(table.has_owners() for kind in self._frozen for table in kind.tables)
-
     def count_owned(self, above: int = 0) -> dict[str, int]:
         """Count what pids over `above` own, by kind, in cleanup order; kinds without are left out.
 

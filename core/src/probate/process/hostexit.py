@@ -8,7 +8,6 @@ then. Multiprocessing waits for its children after this: it has registered befor
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import time
 import warnings
@@ -18,7 +17,7 @@ from weakref import WeakKeyDictionary
 from probate.system.interrupts import Elsewhere, fell_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Sequence
 
     from probate.models import ProcessInfo
 
@@ -38,9 +37,6 @@ class Unclosed(Protocol):
     def list_processes(self) -> list[ProcessInfo]:
         """List the processes that have not terminated yet."""
 
-    def holds_anything(self) -> bool:
-        """Tell whether anything is owned; called often, with garbage being looked for."""
-
     def count_held(self) -> dict[str, int]:
         """Count what is owned, by kind."""
 
@@ -58,14 +54,17 @@ class Unclosed(Protocol):
 class OpenManagers:
     """Closes at the interpreter's exit what was added and not discarded, the latest first.
 
-    Whoever is dropped is collected as garbage if it holds nothing, and otherwise lives on until
-    then: what it holds would be lost without a word. So it is referred to strongly, but not while
-    garbage is looked for, if it holds nothing (`gc.callbacks`).
+    Whoever is dropped lives on as long as a process of it runs, since what that owns would be lost
+    without a word; with none, it is garbage as all else.
     """
 
     def __init__(self) -> None:
-        #: Each with itself, or None while it may be collected.
-        self._open: WeakKeyDictionary[Unclosed, Unclosed | None] = WeakKeyDictionary()
+        #: In the order in which they were added.
+        self._open: WeakKeyDictionary[Unclosed, None] = WeakKeyDictionary()
+        #: Processes that run, each of which refers to its manager.
+        self._running: set[Hashable] = set()
+        #: Keeps a manager until a process of it has terminated, by that process: the set's methods.
+        self.hold, self.let_go = self._running.add, self._running.discard
         #: The OS process that runs the exit functions which are registered.
         self._registered_in = 0
         #: Whether the exit has come, so that who is added now is not closed by it.
@@ -75,7 +74,7 @@ class OpenManagers:
         """Have a manager closed at exit."""
         if self._registered_in != os.getpid():
             self._register()
-        self._open[manager] = None if self._is_over else manager
+        self._open[manager] = None
 
     def discard(self, manager: Unclosed) -> None:
         """Leave out a manager that is closed."""
@@ -117,20 +116,10 @@ class OpenManagers:
         # Once more in a forked child, since multiprocessing drops what a child has inherited.
         atexit.unregister(self.close_all)
         atexit.register(self.close_all)
-        if self._hold not in gc.callbacks:
-            gc.callbacks.append(self._hold)
         if process.parent_process() is not None:
             # Its children end by os._exit, before Python 3.13 without a call of exit functions.
             util.Finalize(None, self.close_all, exitpriority=0)
         self._registered_in, self._is_over = os.getpid(), False
-
-    def _hold(self, phase: str, info: Mapping[str, int]) -> None:
-        """Let go of who holds nothing while garbage is looked for, but for the youngest."""
-        if info["generation"] == 0 or self._is_over:
-            return
-        for manager in self.managers():
-            is_held = phase == "stop" or manager.holds_anything()
-            self._open[manager] = manager if is_held else None
 
     def managers(self) -> list[Unclosed]:
         """List those that are to be closed, the oldest first."""

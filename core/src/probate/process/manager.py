@@ -35,8 +35,8 @@ class ProcessManager:
     """Creates processes, which own resources, and terminates them. Made by its `builder()`.
 
     A context manager, sync and async: leaving it terminates all. One that nobody has closed is
-    closed at the interpreter's exit, with a ResourceWarning; until then it lives on as long as its
-    processes own anything, even if it is dropped. Thread-safe. In a forked child it has no
+    closed at the interpreter's exit, with a ResourceWarning; until then it lives on as long as any
+    process of it runs, even if it is dropped. Thread-safe. In a forked child it has no
     processes. What is neither an int nor a `Process` is a TypeError wherever a pid is
     taken.
     """
@@ -118,6 +118,7 @@ class ProcessManager:
             pid = Pid(self._admission.issue(limits or self._limits))
             process = Process(self, pid, name, owner, key)
             self._processes[pid] = process
+            open_managers.hold(process)
             if owner is not None:
                 owner._children[pid] = process
             if key is not None:
@@ -329,10 +330,6 @@ class ProcessManager:
         What it has in hand is nobody's at that moment. For a host that is about to end.
         """
         return self._admission.has_calls()
-
-    def holds_anything(self) -> bool:
-        """Tell whether its processes, or others, own anything."""
-        return self._registry.has_owners()
 
     def count_held(self) -> dict[str, int]:
         """Count what its processes own, by kind, in cleanup order."""

@@ -12,6 +12,7 @@ from probate.models import NOTHING, CleanupResult, ProcessState, nothing_of
 from probate.plugins.registry import NO_KINDS
 from probate.process.grace import Grace
 from probate.process.history import TerminationHistory, log_exit, log_failures
+from probate.process.hostexit import open_managers
 from probate.process.order import (
     mark_terminating,
     terminate_in_order,
@@ -58,6 +59,7 @@ class Terminator:
     def forget_parent(self) -> None:
         """Have no processes, in a forked child: those of the parent are the parent's."""
         for process in self.processes.values():
+            open_managers.let_go(process)
             process._state = ProcessState.TERMINATED
             process._result = PendingResult()
             process._result.resolve(nothing_of(process.pid))
@@ -204,6 +206,7 @@ class Terminator:
             # In this order, so that `get`, without the lock, finds it in one of the two.
             self.history.keep(process)
             self.processes.pop(pid, None)
+            open_managers.let_go(process)
             if process.key is not None:
                 self.by_key.pop(process.key, None)
             if result is not None:
