@@ -19,11 +19,12 @@ from probate.errors import RefusedResourceError
 from probate.journal.bound import bound_sockets, device_of_sockets
 from probate.journal.handles import boot_id, network_namespace
 from probate.journal.mounts import mounts
+from probate.system.arrivals import Arrivals
 from probate.system.numbers import links_of
 from probate.system.osprocess import read_proc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from probate.journal.bound import BoundSocket
 
@@ -38,11 +39,13 @@ _LOOK_LASTS_AT_MOST: Final = 2.0
 _MAPPED: Final = rb"(?m)^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([1-9][0-9]*) *(.*)$"
 
 _UNSEEN: Final = "still bound, by a process that is not seen from here"
+_UNTOLD: Final = "processes come and go too fast to tell whether one of them uses it"
 
 
 def users_of_file(_pin: int, status: os.stat_result) -> str:
     """Say which OS processes have a file open or mapped, for `in_use`; empty if none is seen."""
-    return _still("in use", _looked().users.get((status.st_dev, status.st_ino), ()))
+    look = _looked()
+    return _still("in use", look.users.get((status.st_dev, status.st_ino), ())) or look.doubt
 
 
 def users_of_folder(pin: int, _status: os.stat_result) -> str:
@@ -67,7 +70,7 @@ def users_of_folder(pin: int, _status: os.stat_result) -> str:
         sockets = [each for each in look.bound if each.path.startswith(os.fsencode(below))]
         if sockets and not (users := users | _holders(sockets)):
             return _UNSEEN
-    return _still("in use", users)
+    return _still("in use", users) or look.doubt
 
 
 def users_of_socket(pin: int, status: os.stat_result, identity: Mapping[str, Any]) -> str:
@@ -127,12 +130,8 @@ class _Look:
         self.users: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
         #: What is mapped, by those who have it.
         self._mapped: dict[int, set[bytes]] = {}
-        for os_pid in _others():
-            # What belongs to others, or has ended, is not seen.
-            with suppress(OSError):
-                self._note_open(os_pid)
-            with suppress(OSError):
-                self._note_mapped(os_pid)
+        #: Why nobody knows who else there is; empty if that is known.
+        self.doubt = self._note_all(self._note)
         now = time.monotonic()
         #: When it is too old.
         self.until = now + max(_LOOK_LASTS, min(_LOOK_SHARE * (now - begun), _LOOK_LASTS_AT_MOST))
@@ -141,9 +140,14 @@ class _Look:
     def paths(self) -> Mapping[str, set[int]]:
         """Which paths are used, and by whom; seldom asked for."""
         found: defaultdict[str, set[int]] = defaultdict(set)
-        for os_pid in _others():
-            for path in _paths_of(os_pid):
+
+        def note(os_pid: int) -> bool:
+            paths = set(_paths_of(os_pid))
+            for path in paths:
                 found[path].add(os_pid)
+            return bool(paths)
+
+        self.doubt = self._note_all(note) or self.doubt
         for os_pid, mapped in self._mapped.items():
             for raw in mapped:
                 found[os.fsdecode(raw)].add(os_pid)
@@ -154,6 +158,30 @@ class _Look:
         """Which sockets are bound to paths. Raises OSError where the kernel does not tell."""
         return list(bound_sockets())
 
+    def _note_all(self, note: Callable[[int], bool]) -> str:
+        """Have all processes noted; say so if some came and went too fast for that.
+
+        One that uses something, and forks and exits again and again, is seen in no single listing.
+        """
+        arrivals = Arrivals()
+        for count, os_pids in enumerate(arrivals):
+            looked_at = [note(os_pid) for os_pid in os_pids if os_pid != os.getpid()]
+            if count:
+                arrivals.looked_at += sum(looked_at)
+        return "" if arrivals.are_told else _UNTOLD
+
+    def _note(self, os_pid: int) -> bool:
+        """Note what a process has open, or mapped; return False if it has ended."""
+        with suppress(OSError):
+            self._note_open(os_pid)
+        try:
+            return self._note_mapped(os_pid)
+        except PermissionError:
+            # What belongs to others is not seen.
+            return True
+        except OSError:
+            return False
+
     def _note_open(self, os_pid: int) -> None:
         with os.scandir(f"/proc/{os_pid}/fd") as entries:
             for entry in entries:
@@ -161,22 +189,18 @@ class _Look:
                     status = entry.stat()
                     self.users[status.st_dev, status.st_ino].add(os_pid)
 
-    def _note_mapped(self, os_pid: int) -> None:
+    def _note_mapped(self, os_pid: int) -> bool:
         # A library is mapped in several pieces.
         found = set(re.findall(_MAPPED, read_proc(f"/proc/{os_pid}/maps")))
         for major, minor, inode, _ in found:
             device = os.makedev(int(major, 16), int(minor, 16))
             self.users[device, int(inode)].add(os_pid)
         self._mapped[os_pid] = {path for *_, path in found}
+        # One that has ended, and waits to be reaped, has nothing mapped.
+        return bool(found)
 
 
 _look: _Look | None = None
-
-
-def _others() -> Iterator[int]:
-    for name in os.listdir("/proc"):  # noqa: PTH208  names are what is needed
-        if name.isdigit() and int(name) != os.getpid():
-            yield int(name)
 
 
 def _paths_of(os_pid: int) -> Iterator[str]:
