@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from children import exit_code_of_fork
+from mount_namespace import enter_mount_namespace
 
 from probate.journal import users
-from probate.journal.users import look_again, users_of_file, users_of_folder
+from probate.journal.handles import boot_id, network_namespace
+from probate.journal.users import (
+    look_again,
+    users_of_file,
+    users_of_folder,
+    users_of_socket,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +55,7 @@ STORM: Final = f"""{GOES_ON}while goes_on():
 @contextlib.contextmanager
 def running(script: str, folder: Path, *pass_fds: int) -> Iterator[None]:
     """Have a script run, in a folder and with these descriptors."""
-    argv = [sys.executable, "-SEc", script]
+    argv = [sys.executable, "-SEc", script, *map(str, pass_fds)]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, cwd=folder, pass_fds=pass_fds) as popen:
         assert popen.stdout is not None
@@ -82,24 +92,32 @@ def test_a_user_that_changes_its_pid_all_the_time_is_seen(tmp_path: Path, storms
             stack.enter_context(running(STORM, tmp_path))
         for _ in range(LOOKS):
             look_again()
-            told += [
-                (users_of_file(0, (folder / "file").stat()), of_folder(folder))
-                for folder in (used, unused)
-            ]
+            told += [(of_file(folder / "file"), of_folder(folder)) for folder in (used, unused)]
 
     assert told[1::2] == [("", "")] * LOOKS
-    for of_file, of_its_folder in told[::2]:
-        assert of_file.startswith("still in use by ")
-        assert of_its_folder.startswith("still in use by ")
+    assert all(each.startswith("still in use by ") for both in told[::2] for each in both)
 
 
-def of_folder(folder: Path) -> str:
-    """Who uses a folder."""
-    pin = os.open(folder, os.O_PATH)
+@contextlib.contextmanager
+def pinned(path: Path) -> Iterator[tuple[int, os.stat_result]]:
+    """What is there, as who gives back has it."""
+    pin = os.open(path, os.O_PATH)
     try:
-        return users_of_folder(pin, os.fstat(pin))
+        yield pin, os.fstat(pin)
     finally:
         os.close(pin)
+
+
+def of_file(path: Path) -> str:
+    """Who uses a file."""
+    with pinned(path) as pin:
+        return users_of_file(*pin)
+
+
+def of_folder(path: Path) -> str:
+    """Who uses a folder."""
+    with pinned(path) as pin:
+        return users_of_folder(*pin)
 
 
 def test_where_that_cannot_be_told_it_is_said(
@@ -117,7 +135,7 @@ def test_where_that_cannot_be_told_it_is_said(
     monkeypatch.setattr(users, "Arrivals", Untold)
     (tmp_path / "file").touch()
 
-    assert "come and go too fast" in users_of_file(0, (tmp_path / "file").stat())
+    assert "come and go too fast" in of_file(tmp_path / "file")
     assert "come and go too fast" in of_folder(tmp_path)
 
 
@@ -138,10 +156,77 @@ def test_a_look_serves_for_longer_where_it_takes_long(
     monkeypatch.setattr(users, "Arrivals", Slow)
     started = time.monotonic()
     while len(looks) < 3:
-        users_of_file(0, tmp_path.stat())
+        of_file(tmp_path)
         time.sleep(0.01)
     took = time.monotonic() - started
 
     assert looks[1] - looks[0] >= 5 * 0.3
     # A machine may be busy.
     assert took < 2 * (2.0 + 0.3) + 10
+
+
+# -- file systems that have a device of their own for each subvolume -----------------
+
+#: Maps a file, whose descriptor it closes, as C programs do; Python's mmap keeps one.
+MAPS: Final = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+libc.mmap.argtypes = [ctypes.c_void_p, *[ctypes.c_size_t] * 2, *[ctypes.c_int] * 2, ctypes.c_long]
+fd = int(sys.argv[1])
+libc.mmap(None, 4096, 3, 1, fd, 0)
+os.close(fd)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_who_has_mapped_it_is_seen_where_stat_tells_another_device(tmp_path: Path) -> None:
+    """By the device that the kernel has inside, the inode, and the name."""
+    path, other = tmp_path / "file", tmp_path / "other"
+    path.write_bytes(bytes(4096))
+    with mapped(path), pinned(path) as (pin, status):
+        os.link(path, other)
+        # As of a subvolume.
+        elsewhere = os.stat_result((*status[:2], status.st_dev + 1, *status[3:]))
+
+        assert users_of_file(pin, elsewhere).startswith("still in use by ")
+        with pinned(other) as (pin_of_other, _):
+            assert users_of_file(pin_of_other, elsewhere) == ""
+
+
+@contextlib.contextmanager
+def mapped(path: Path) -> Iterator[None]:
+    """Have another process map a file, and close it."""
+    with contextlib.ExitStack() as stack:
+        with open(path, "r+b") as file:
+            stack.enter_context(running(MAPS, path.parent, file.fileno()))
+        yield
+
+
+@pytest.mark.needs_root(reason="mounts a file system with subvolumes, for itself")
+@pytest.mark.skipif(not shutil.which("mkfs.btrfs"), reason="mkfs.btrfs is not installed")
+def test_users_of_what_is_on_a_subvolume_are_seen(tmp_path: Path) -> None:
+    """Who has mapped a file of it, and who is bound to a path of it that was moved since."""
+    image, mounted = tmp_path / "image", tmp_path / "mounted"
+    mounted.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(128 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True)
+    identity = {"boot": boot_id(), "network_namespace": network_namespace()}
+
+    def look() -> None:
+        enter_mount_namespace()
+        subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
+        subprocess.run(["btrfs", "-q", "subvolume", "create", mounted / "sub"], check=True)
+        path = mounted / "sub/file"
+        path.write_bytes(bytes(4096))
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(mounted / "sub/before"))
+            (mounted / "sub/before").rename(mounted / "sub/after")
+            with mapped(path), pinned(mounted / "sub/after") as pin:
+                look_again()
+
+                assert of_file(path).startswith("still in use by ")
+                assert users_of_socket(*pin, identity).startswith("still bound")
+
+    assert exit_code_of_fork(look) == 0

@@ -12,11 +12,12 @@ import re
 import struct
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from probate.errors import RefusedResourceError
 from probate.journal.handles import boot_id, mount_namespace
 from probate.system.clib import libc
+from probate.system.osprocess import read_proc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,18 +25,45 @@ if TYPE_CHECKING:
 #: TMPFS_MAGIC and RAMFS_MAGIC (include/uapi/linux/magic.h), first in what statfs(2) fills in.
 _IN_MEMORY: Final = {0x01021994, 0x858458F6}
 _STATFS_SIZE: Final = 256
+#: BTRFS_SUPER_MAGIC, as above.
+_HAS_SUBVOLUMES: Final = 0x9123683E
 
 #: A space, tab, newline or backslash in a path of /proc/self/mountinfo (proc(5)).
 _ESCAPED: Final = rb"\\([0-7]{3})"
 
 
-def mounts() -> Iterator[tuple[str, str]]:
-    """Yield the device of each mount, and where it is: also of what is covered by another."""
+@final
+class Mount(NamedTuple):
+    """One mount, by its id, the number of its device as `major:minor`, and where it is."""
+
+    mount_id: int
+    device: str
+    path: str
+
+
+def mounts() -> Iterator[Mount]:
+    """Yield all mounts of this namespace, also of what is covered by another."""
     # Ids, device, root, and where it is mounted: proc(5), /proc/PID/mountinfo.
     for line in Path("/proc/self/mountinfo").read_bytes().removesuffix(b"\n").split(b"\n"):
-        device, _, path = line.split(b" ")[2:5]
+        mount_id, _, device, _, path = line.split(b" ")[:5]
         path = re.sub(_ESCAPED, lambda found: bytes([int(found[1], 8)]), path)
-        yield device.decode(), os.fsdecode(path)
+        yield Mount(int(mount_id), device.decode(), os.fsdecode(path))
+
+
+def device_inside(fd: int) -> int:
+    """Return the device of the file system that an open file is on, as the kernel's lists have it.
+
+    That is in /proc/PID/maps and in what sock_diag(7) says of unix sockets. Of a subvolume, stat(2)
+    tells another (btrfs(5)). Where that is not known, it is what stat(2) tells.
+    """
+    device = os.fstat(fd).st_dev
+    if file_system_type(fd) != _HAS_SUBVOLUMES:
+        return device
+    mount_id = int(re.findall(rb"(?m)^mnt_id:\t(\d+)", read_proc(f"/proc/self/fdinfo/{fd}"))[0])
+    for mount in mounts():
+        if mount.mount_id == mount_id:
+            return os.makedev(*map(int, mount.device.split(":")))
+    return device
 
 
 def file_system_type(fd: int) -> int:
@@ -75,7 +103,7 @@ def has_file_system_gone(fd: int, identity: Mapping[str, Any]) -> bool:
 
 
 def _may_be_mounted(device: str, file_system: int) -> bool:
-    for each, path in mounts():
+    for _, each, path in mounts():
         if each == device:
             with suppress(OSError):
                 # The kernel gives the number of a device again, too.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from probate.errors import RefusedResourceError
 from probate.journal.bound import bound_sockets, device_of_sockets
 from probate.journal.handles import boot_id, network_namespace
-from probate.journal.mounts import mounts
+from probate.journal.mounts import device_inside, mounts
 from probate.system.arrivals import Arrivals
 from probate.system.numbers import links_of
 from probate.system.osprocess import read_proc
@@ -42,10 +42,15 @@ _UNSEEN: Final = "still bound, by a process that is not seen from here"
 _UNTOLD: Final = "processes come and go too fast to tell whether one of them uses it"
 
 
-def users_of_file(_pin: int, status: os.stat_result) -> str:
+def users_of_file(pin: int, status: os.stat_result) -> str:
     """Say which OS processes have a file open or mapped, for `in_use`; empty if none is seen."""
     look = _looked()
-    return _still("in use", look.users.get((status.st_dev, status.st_ino), ())) or look.doubt
+    users = look.users.get((status.st_dev, status.st_ino), set())
+    if (device := device_inside(pin)) != status.st_dev:
+        # There, the file of any subvolume may have that inode, so it is told by its name, too.
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{pin}"))  # noqa: PTH119  a string
+        users = users | look.mapped_as(name, device, status.st_ino)
+    return _still("in use", users) or look.doubt
 
 
 def users_of_folder(pin: int, _status: os.stat_result) -> str:
@@ -86,7 +91,8 @@ def users_of_socket(pin: int, status: os.stat_result, identity: Mapping[str, Any
         raise RefusedResourceError("sockets of its network namespace are not seen from here")
     path = os.fsencode(os.readlink(f"/proc/self/fd/{pin}"))
     # As the kernel has it inside, and cut off.
-    file = (status.st_ino & 0xFFFFFFFF, os.major(status.st_dev) << 20 | os.minor(status.st_dev))
+    device = device_inside(pin)
+    file = (status.st_ino & 0xFFFFFFFF, os.major(device) << 20 | os.minor(device))
     # By name as well: some file systems give other numbers to stat(2) than they have inside.
     bound = [each for each in _looked().bound if file == each.file or path == each.path]
     if not bound:
@@ -158,6 +164,15 @@ class _Look:
         """Which sockets are bound to paths. Raises OSError where the kernel does not tell."""
         return list(bound_sockets())
 
+    def mapped_as(self, name: str, device: int, inode: int) -> set[int]:
+        """Return who has a file of that name mapped, by the device that the kernel has inside."""
+        ending = os.fsencode(f"/{name}")
+        return {
+            os_pid
+            for os_pid in self.users.get((device, inode), ())
+            if any(path.endswith(ending) for path in self._mapped.get(os_pid, ()))
+        }
+
     def _note_all(self, note: Callable[[int], bool]) -> str:
         """Have all processes noted; say so if some came and went too fast for that.
 
@@ -213,4 +228,4 @@ def _paths_of(os_pid: int) -> Iterator[str]:
 
 
 def _mount_points() -> list[str]:
-    return [path for _, path in mounts()]
+    return [mount.path for mount in mounts()]
