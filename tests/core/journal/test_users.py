@@ -230,3 +230,26 @@ def test_users_of_what_is_on_a_subvolume_are_seen(tmp_path: Path) -> None:
                 assert users_of_socket(*pin, identity).startswith("still bound")
 
     assert exit_code_of_fork(look) == 0
+
+
+@pytest.mark.needs_root(reason="makes a disk of a file")
+@pytest.mark.skipif(not shutil.which("losetup"), reason="losetup is not installed")
+def test_a_file_that_is_a_disk_is_in_use(tmp_path: Path) -> None:
+    """The kernel has it then, and no process: a build of an image that was killed."""
+    path = tmp_path / "image"
+    with open(path, "wb") as file:
+        file.truncate(1 << 20)
+    make = ["losetup", "--find", "--show", path]
+    made = subprocess.run(make, check=False, capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"no disk can be made here: {made.stderr.strip()}")
+    disk = made.stdout.strip()
+    try:
+        look_again()
+        told = of_file(path), of_folder(tmp_path)
+    finally:
+        subprocess.run(["losetup", "--detach", disk], check=True)
+    look_again()
+
+    assert told == (f"still in use as {disk}", f"still in use as {disk}")
+    assert (of_file(path), of_folder(tmp_path)) == ("", "")

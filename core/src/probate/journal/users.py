@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate.errors import RefusedResourceError
@@ -50,7 +51,9 @@ def users_of_file(pin: int, status: os.stat_result) -> str:
         # There, the file of any subvolume may have that inode, so it is told by its name, too.
         name = os.path.basename(os.readlink(f"/proc/self/fd/{pin}"))  # noqa: PTH119  a string
         users = users | look.mapped_as(name, device, status.st_ino)
-    return _still("in use", users) or look.doubt
+    # Seldom is there any disk, and the path asked for.
+    as_disk = look.loops and _as_disk(look, os.readlink(f"/proc/self/fd/{pin}").__eq__)
+    return _still("in use", users) or as_disk or look.doubt
 
 
 def users_of_folder(pin: int, _status: os.stat_result) -> str:
@@ -75,7 +78,8 @@ def users_of_folder(pin: int, _status: os.stat_result) -> str:
         sockets = [each for each in look.bound if each.path.startswith(os.fsencode(below))]
         if sockets and not (users := users | _holders(sockets)):
             return _UNSEEN
-    return _still("in use", users) or look.doubt
+    as_disk = _as_disk(look, lambda used: used.startswith(below))
+    return _still("in use", users) or as_disk or look.doubt
 
 
 def users_of_socket(pin: int, status: os.stat_result, identity: Mapping[str, Any]) -> str:
@@ -111,6 +115,12 @@ def _still(what: str, users: Iterable[int]) -> str:
     """Say that something is still so, by whom; nothing if by nobody."""
     names = ", ".join(map(str, sorted(users)))
     return f"still {what} by {names}" if names else ""
+
+
+def _as_disk(look: _Look, is_asked_for: Callable[[str], bool]) -> str:
+    """Say as which disks files are used that are asked for by their paths; nothing if as none."""
+    names = ", ".join(name for path, name in look.loops.items() if is_asked_for(path))
+    return f"still in use as {names}" if names else ""
 
 
 def look_again() -> None:
@@ -157,6 +167,16 @@ class _Look:
         for os_pid, mapped in self._mapped.items():
             for raw in mapped:
                 found[os.fsdecode(raw)].add(os_pid)
+        return found
+
+    @cached_property
+    def loops(self) -> Mapping[str, str]:
+        """Which files the kernel has as disks, by path, and as which (loop(4)): of no process."""
+        found: dict[str, str] = {}
+        for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+            with suppress(OSError):
+                path = os.fsdecode(file.read_bytes().removesuffix(b"\n"))
+                found[path] = f"/dev/{file.parts[3]}"
         return found
 
     @cached_property
