@@ -239,7 +239,7 @@ def test_a_file_that_is_a_disk_is_in_use(tmp_path: Path) -> None:
     path = tmp_path / "image"
     with open(path, "wb") as file:
         file.truncate(1 << 20)
-    make = ["losetup", "--find", "--show", path]
+    make = ["losetup", "--find", "--show", str(path)]
     made = subprocess.run(make, check=False, capture_output=True, text=True)
     if made.returncode:
         pytest.skip(f"no disk can be made here: {made.stderr.strip()}")
