@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from probate.errors import RefusedResourceError
 from probate.journal.handles import boot_id, mount_namespace
 from probate.system.clib import libc
-from probate.system.osprocess import read_proc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,7 +58,8 @@ def device_inside(fd: int) -> int:
     device = os.fstat(fd).st_dev
     if file_system_type(fd) != _HAS_SUBVOLUMES:
         return device
-    mount_id = int(re.findall(rb"(?m)^mnt_id:\t(\d+)", read_proc(f"/proc/self/fdinfo/{fd}"))[0])
+    told = Path(f"/proc/self/fdinfo/{fd}").read_bytes()
+    mount_id = int(re.findall(rb"(?m)^mnt_id:\t(\d+)", told)[0])
     for mount in mounts():
         if mount.mount_id == mount_id:
             return os.makedev(*map(int, mount.device.split(":")))
