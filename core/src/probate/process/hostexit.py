@@ -63,8 +63,6 @@ class OpenManagers:
         self._open: WeakKeyDictionary[Unclosed, None] = WeakKeyDictionary()
         #: Processes that run, each of which refers to its manager.
         self._running: set[Hashable] = set()
-        #: Keeps a manager until a process of it has terminated, by that process: the set's methods.
-        self.hold, self.let_go = self._running.add, self._running.discard
         #: The OS process that runs the exit functions which are registered.
         self._registered_in = 0
         #: Whether the exit has come, so that who is added now is not closed by it.
@@ -79,6 +77,18 @@ class OpenManagers:
     def discard(self, manager: Unclosed) -> None:
         """Leave out a manager that is closed."""
         self._open.pop(manager, None)
+
+    def hold(self, process: Hashable) -> None:
+        """Keep a process, and so its manager, until `let_go`; when all was closed, no longer.
+
+        For whoever comes after that, a finaliser is the last one who can close its manager.
+        """
+        if not self._is_over:
+            self._running.add(process)
+
+    def let_go(self, process: Hashable) -> None:
+        """Keep a process no longer that has terminated."""
+        self._running.discard(process)
 
     def close_all(self) -> None:
         """Close all, whatever falls in meanwhile, which is raised in the end.
