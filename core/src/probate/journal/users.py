@@ -47,7 +47,7 @@ def users_of_file(pin: int, status: os.stat_result) -> str:
     """Say which OS processes have a file open or mapped, for `in_use`; empty if none is seen."""
     look = _looked()
     users = look.users.get((status.st_dev, status.st_ino), set())
-    if (device := device_inside(pin)) != status.st_dev:
+    if (device := look.device_inside(pin, status)) != status.st_dev:
         # There, the file of any subvolume may have that inode, so it is told by its name, too.
         name = os.path.basename(os.readlink(f"/proc/self/fd/{pin}"))  # noqa: PTH119  a string
         users = users | look.mapped_as(name, device, status.st_ino)
@@ -95,7 +95,7 @@ def users_of_socket(pin: int, status: os.stat_result, identity: Mapping[str, Any
         raise RefusedResourceError("sockets of its network namespace are not seen from here")
     path = os.fsencode(os.readlink(f"/proc/self/fd/{pin}"))
     # As the kernel has it inside, and cut off.
-    device = device_inside(pin)
+    device = _looked().device_inside(pin, status)
     file = (status.st_ino & 0xFFFFFFFF, os.major(device) << 20 | os.minor(device))
     # By name as well: some file systems give other numbers to stat(2) than they have inside.
     bound = [each for each in _looked().bound if file == each.file or path == each.path]
@@ -146,6 +146,8 @@ class _Look:
         self.users: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
         #: What is mapped, by those who have it.
         self._mapped: dict[int, set[bytes]] = {}
+        #: Which devices the kernel has inside, by those that stat(2) tells.
+        self._inside: dict[int, int] = {}
         #: Why nobody knows who else there is; empty if that is known.
         self.doubt = self._note_all(self._note)
         now = time.monotonic()
@@ -183,6 +185,13 @@ class _Look:
     def bound(self) -> list[BoundSocket]:
         """Which sockets are bound to paths. Raises OSError where the kernel does not tell."""
         return list(bound_sockets())
+
+    def device_inside(self, pin: int, status: os.stat_result) -> int:
+        """Return the device that the kernel has inside, for what is pinned."""
+        found = self._inside.get(status.st_dev)
+        if found is None:
+            found = self._inside[status.st_dev] = device_inside(pin)
+        return found
 
     def mapped_as(self, name: str, device: int, inode: int) -> set[int]:
         """Return who has a file of that name mapped, by the device that the kernel has inside."""
