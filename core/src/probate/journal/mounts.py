@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from probate.errors import RefusedResourceError
 from probate.journal.handles import boot_id, mount_namespace
 from probate.system.clib import libc
+from probate.system.tree import mount_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,8 +59,7 @@ def device_inside(fd: int) -> int:
     device = os.fstat(fd).st_dev
     if file_system_type(fd) != _HAS_SUBVOLUMES:
         return device
-    told = Path(f"/proc/self/fdinfo/{fd}").read_bytes()
-    mount_id = int(re.findall(rb"(?m)^mnt_id:\t(\d+)", told)[0])
+    mount_id = mount_of(fd)
     for mount in mounts():
         if mount.mount_id == mount_id:
             return os.makedev(*map(int, mount.device.split(":")))
@@ -103,12 +103,12 @@ def has_file_system_gone(fd: int, identity: Mapping[str, Any]) -> bool:
 
 
 def _may_be_mounted(device: str, file_system: int) -> bool:
-    for _, each, path in mounts():
-        if each == device:
+    for mount in mounts():
+        if mount.device == device:
             with suppress(OSError):
                 # The kernel gives the number of a device again, too.
-                if _named(os.stat(path).st_dev) == device:  # noqa: PTH116  a string
-                    if os.statvfs(path).f_fsid == file_system:
+                if _named(os.stat(mount.path).st_dev) == device:  # noqa: PTH116  a string
+                    if os.statvfs(mount.path).f_fsid == file_system:
                         return True
                     continue
             return True

@@ -49,10 +49,10 @@ def users_of_file(pin: int, status: os.stat_result) -> str:
     users = look.users.get((status.st_dev, status.st_ino), set())
     if (device := look.device_inside(pin, status)) != status.st_dev:
         # There, the file of any subvolume may have that inode, so it is told by its name, too.
-        name = os.path.basename(os.readlink(f"/proc/self/fd/{pin}"))  # noqa: PTH119  a string
+        name = os.path.basename(_path_of(pin))  # noqa: PTH119  a string
         users = users | look.mapped_as(name, device, status.st_ino)
     # Seldom is there any disk, and the path asked for.
-    as_disk = look.loops and _as_disk(look, os.readlink(f"/proc/self/fd/{pin}").__eq__)
+    as_disk = look.loops and _as_disk(look, _path_of(pin).__eq__)
     return _still("in use", users) or as_disk or look.doubt
 
 
@@ -62,7 +62,7 @@ def users_of_folder(pin: int, _status: os.stat_result) -> str:
     For `in_use`; empty if nothing is seen. They are found by path: not those for which the path
     is another, since they are in a mount namespace of their own.
     """
-    path = os.readlink(f"/proc/self/fd/{pin}")
+    path = _path_of(pin)
     below = f"{path}/"
     if mounted := [each for each in _mount_points() if each.startswith(below)]:
         return f"something is mounted in it: unmount {', '.join(mounted)}"
@@ -93,7 +93,7 @@ def users_of_socket(pin: int, status: os.stat_result, identity: Mapping[str, Any
     # After a reboot nobody is bound, whatever the namespace was.
     if identity["boot"] == boot_id() and identity["network_namespace"] != network_namespace():
         raise RefusedResourceError("sockets of its network namespace are not seen from here")
-    path = os.fsencode(os.readlink(f"/proc/self/fd/{pin}"))
+    path = os.fsencode(_path_of(pin))
     # As the kernel has it inside, and cut off.
     device = _looked().device_inside(pin, status)
     file = (status.st_ino & 0xFFFFFFFF, os.major(device) << 20 | os.minor(device))
@@ -102,6 +102,11 @@ def users_of_socket(pin: int, status: os.stat_result, identity: Mapping[str, Any
     if not bound:
         return ""
     return _still("bound", _holders(bound)) or _UNSEEN
+
+
+def _path_of(pin: int) -> str:
+    """Return the path that what is pinned has now."""
+    return os.readlink(f"/proc/self/fd/{pin}")
 
 
 def _holders(sockets: Iterable[BoundSocket]) -> set[int]:

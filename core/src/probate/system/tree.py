@@ -44,7 +44,7 @@ class TreeRemoval:
     def empty(self, fd: int) -> bool:
         """Remove all that is in an open folder; False if anything is left. Closes `fd`."""
         try:
-            mount = _mount_of(fd)
+            mount = mount_of(fd)
             levels = [self._enter(fd, "")]
             while True:
                 level = levels[-1]
@@ -73,14 +73,14 @@ class TreeRemoval:
         finally:
             os.close(fd)
 
-    def _open(self, fd: int, name: str, mount: str) -> int | None:
+    def _open(self, fd: int, name: str, mount: int) -> int | None:
         """Open a folder within another; None if it is to be left alone."""
         try:
             below = os.open(name, _FOLDER, dir_fd=fd)
         except OSError as error:
             self.errors.append(error)
             return None
-        if _mount_of(below) == mount:
+        if mount_of(below) == mount:
             return below
         self.mounts.append(os.readlink(f"/proc/self/fd/{below}"))
         os.close(below)
@@ -107,7 +107,11 @@ class TreeRemoval:
         return True
 
 
-def _mount_of(fd: int) -> str:
-    """Which mount an open file is on (proc(5), /proc/pid/fdinfo): a bind mount has its own."""
+def mount_of(fd: int) -> int:
+    """Return the id of the mount that an open file is on: a bind mount has its own.
+
+    As /proc/self/mountinfo has it (proc(5), /proc/pid/fdinfo); -1 if it is not told.
+    """
     with open(f"/proc/self/fdinfo/{fd}") as lines:
-        return next((line for line in lines if line.startswith("mnt_id:")), "")
+        found = (line for line in lines if line.startswith("mnt_id:"))
+        return int(next(found, "mnt_id: -1").split()[1])
