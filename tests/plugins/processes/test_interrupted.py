@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -39,13 +40,20 @@ class Shutdown(Exception):  # noqa: N818  as users call it
 
 @contextmanager
 def alarm(handler: Callable[[], object]) -> Iterator[Callable[[float], object]]:
-    """Have a handler called some seconds from when that is told."""
+    """Have a handler called some seconds from when that is told.
+
+    Without callbacks of the collector meanwhile, such as Hypothesis has: in these, Python prints
+    and drops what a handler raises.
+    """
+    callbacks = gc.callbacks[:]
+    gc.callbacks.clear()
     before = signal.signal(signal.SIGALRM, lambda *_: handler())
     try:
         yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        gc.callbacks += callbacks
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError, Shutdown])
