@@ -202,12 +202,12 @@ def test_a_reaper_that_is_not_needed_after_all_ends_at_once(state: Path) -> None
     manager = build()
     memory = manager.orchestrator["memory"].manager
     process = manager.create_process("worker")
-    sees_dead_hosts, host.sees_dead_hosts = host.sees_dead_hosts, fall_in
+    sweep_beside, host.sweep_beside = host.sweep_beside, fall_in
     try:
         memory.create_shared_memory(process.pid, sys.argv[2], size=1)
     except KeyboardInterrupt:
         say("interrupted", os.path.exists("/dev/shm/" + sys.argv[2]))
-    host.sees_dead_hosts = sees_dead_hosts
+    host.sweep_beside = sweep_beside
     say(memory.create_shared_memory(process.pid, sys.argv[2], size=1).name)
     sys.stdin.read()
     """
@@ -358,6 +358,30 @@ def test_the_next_host_has_settled_what_host_and_reaper_left(state: Path) -> Non
         assert shm(name).exists()
         host.kill()
         wait_until_gone(shm(name))
+
+
+def test_a_next_host_that_ends_at_once_has_them_settled_all_the_same(state: Path) -> None:
+    """As the name that it wants is taken: whatever starts it again came to the same end for ever.
+
+    Its own store had gone by the time that the sweep looked into it for where to import from.
+    """
+    left = f"probate-test-{secrets.token_hex(8)}"
+    with JournalHost(HOLDS, state, "0", left) as host:
+        assert host.line() == left
+        kill_all(reaper_of(host.process.pid), host.process.pid)
+    source = """
+    with build() as manager:
+        process = manager.create_process("worker")
+        memory = manager.orchestrator["memory"].manager
+        try:
+            memory.create_shared_memory(process.pid, sys.argv[2], size=1)
+        except FileExistsError:
+            say("it is taken")
+    """
+    with JournalHost(source, state, left) as host:
+        assert host.line() == "it is taken"
+        assert host.process.wait(30) == 0
+    wait_until_gone(shm(left))
 
 
 def test_a_forked_child_owns_nothing(state: Path) -> None:

@@ -7,6 +7,8 @@ import random
 import secrets
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -320,6 +322,55 @@ def test_a_header_that_makes_no_sense_is_set_aside(tmp_path: Path, header: str) 
 
     assert (account.state, "header cannot be read" in account.text) == (HostState.UNREADABLE, True)
     assert all(path.exists() for path in paths)
+
+
+@pytest.mark.parametrize("is_store", [True, False], ids=["a store in it", "nothing in it"])
+def test_a_folder_that_others_may_enter_is_not_looked_into_and_named(
+    tmp_path: Path, is_store: bool
+) -> None:
+    """It was said that nothing is left, where nobody had looked; of what has no store, it is so."""
+    folder, paths = store_with(tmp_path, 2)
+    place = folder.parent
+    if not is_store:
+        shutil.rmtree(folder)
+    place.chmod(0o755)
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "probate", "sweep"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PROBATE_STATE": str(place)},
+            check=False,
+        )
+
+    ran = run()
+    assert all(path.exists() for path in paths)
+    nothing = "nothing is left of any host that has died\n"
+    if is_store:
+        [account] = swept(place)
+        assert account.state is HostState.UNREADABLE
+        assert f"others may enter {place}: chmod 700 it" in account.text
+        assert (ran.returncode, account.text in ran.stdout, nothing in ran.stdout) == (
+            1,
+            True,
+            False,
+        )
+        place.chmod(0o700)
+        [account] = swept(place)
+        assert [row.outcome for row in account.rows] == ["released"] * 2
+    else:
+        assert (ran.returncode, ran.stdout, swept(place)) == (0, nothing, [])
+
+
+def test_what_is_no_folder_is_named(tmp_path: Path) -> None:
+    """Nor is a place that is not there: nothing was ever in it."""
+    (tmp_path / "file").touch()
+
+    [account] = swept(tmp_path / "file")
+
+    assert (account.state, account.store) == (HostState.UNREADABLE, str(tmp_path / "file"))
+    assert swept(tmp_path / "none") == []
 
 
 def test_who_is_killed_as_it_removes_a_store_leaves_none_that_seems_whole(tmp_path: Path) -> None:

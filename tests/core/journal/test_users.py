@@ -126,8 +126,10 @@ def test_where_that_cannot_be_told_it_is_said(
     """Nothing is given back then: who uses it may have come and gone, each time unseen."""
 
     class Untold:
-        looked_at = 0
         are_told = False
+
+        def saw(self, count: int) -> None:
+            pass
 
         def __iter__(self) -> Iterator[list[int]]:
             yield [os.getpid()]

@@ -210,6 +210,62 @@ def test_the_folder_and_umask_are_the_same(prefix: tuple[str, ...], tmp_path: Pa
     assert ran.stdout.decode().split() == [str(tmp_path), "0027", "99"]
 
 
+@pytest.mark.parametrize("limit", [8, 15, 34, 35])
+def test_where_descriptors_are_short_nothing_is_started_or_all_is_settled(
+    tmp_path: Path, limit: int
+) -> None:
+    """The command had run, and what it left was there, with the status of one that never began."""
+    script = f"ulimit -n {limit}; exec $run sh -c 'echo begun; mkfifo left; exit 3'"
+    ran = in_shell(RUN, script, cwd=tmp_path)
+
+    if ran.returncode == 125:
+        assert ran.stdout == b""
+        assert b"it takes 32 descriptors to start a command" in ran.stderr
+        assert ran.stderr.endswith(b": raise `ulimit -n`\n")
+    else:
+        assert (ran.returncode, ran.stdout) == (3, b"begun\n")
+    assert (limit >= 35) == (ran.returncode == 3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_file_may_be_large_there_is_an_account_all_the_same(tmp_path: Path) -> None:
+    """It was handed over in a file in memory, which the limit is for as well (getrlimit(2))."""
+    script = "ulimit -f 0; exec $run sh -c 'mkfifo left; kill -9 $$'"
+    ran = in_shell(RUN, script, cwd=tmp_path)
+
+    assert ran.returncode == 128 + 9
+    first, *notes = ran.stderr.decode().splitlines()
+    assert first == f"probate: gave back FIFO {tmp_path}/left"
+    assert [note for note in notes if "no journal can be kept" not in note] == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "$run sh -c 'mkfifo left; exit 3' 2>/dev/full; echo $?",
+        "{ { $run sh -c 'sleep 0.2; mkfifo left; exit 3' 2>&4; echo $?; } 4>&1 >&3 | true; } 3>&1",
+    ],
+    ids=["full", "closed pipe"],
+)
+def test_the_status_is_the_commands_where_nobody_hears_the_account(
+    tmp_path: Path, script: str
+) -> None:
+    """Python tried once more as it ended, and that was the status."""
+    ran = in_shell(RUN, script, cwd=tmp_path)
+
+    assert (ran.stdout, ran.stderr) == (b"3\n", b"")
+
+
+def test_a_folder_for_temporary_files_may_be_relative(tmp_path: Path) -> None:
+    """To where the command is, and not to where the keeper is."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    ran = in_shell(RUN, "TMPDIR=scratch exec $run sh -c 'mktemp; kill -9 $$'", cwd=tmp_path)
+
+    assert ran.stdout.startswith(b"scratch/")
+    assert list(folder.iterdir()) == []
+
+
 def test_the_command_is_in_our_session_and_group() -> None:
     """The front is its parent, and the one that a shell knows."""
     with subprocess.Popen(

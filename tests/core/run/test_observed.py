@@ -282,6 +282,17 @@ for note in manager.wait(process).notes:
     assert taken.endswith("the keeper was killed; another one has taken over")
 
 
+def test_a_host_may_have_more_arguments_than_one_may_be_long(
+    manager: ProcessManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together they were one argument of the keeper's (execve(2), MAX_ARG_STRLEN)."""
+    monkeypatch.setattr(sys, "orig_argv", [*sys.orig_argv, "x" * 100_000, "y" * 100_000])
+
+    process = manager.spawn(["true"], observe=True)
+
+    assert manager.wait(process).is_success
+
+
 def test_nothing_is_left_of_a_start_for_which_descriptors_are_short(
     manager: ProcessManager,
 ) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from runs import ISOLATED, PROBATE, RUN, run
@@ -12,6 +13,9 @@ from runs import ISOLATED, PROBATE, RUN, run
 from probate.run.facts import RunFacts
 from probate.run.options import RunOptions
 from probate.run.tree import RunTree
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: Leaves a child of which each descendant lives for a moment; the last one holds the pipe open.
 HOPS: Final = """
@@ -42,6 +46,32 @@ def test_nobody_is_looked_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     tree.close()
 
     assert (ended, len(looks)) == ([], 2)
+
+
+def few_descriptors() -> None:
+    """As in a container that is given few of them, for good."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+
+def test_the_dead_do_not_take_all_descriptors(tmp_path: Path) -> None:
+    """Each process that made something kept one of the keeper's, and nothing was given back."""
+    script = "for i in $(seq 100); do rm $(mktemp); done; mkfifo left; kill -9 $$"
+
+    ran = run(RUN, "sh", "-c", script, cwd=tmp_path, preexec_fn=few_descriptors)
+
+    assert ran.stderr == f"probate: gave back FIFO {tmp_path}/left\n".encode()
+
+
+def test_more_processes_than_descriptors_are_ended(tmp_path: Path) -> None:
+    """All lived on. What is made when no descriptor is free is not given back, and that is said."""
+    script = "for i in $(seq 100); do (mkfifo $i; exec sleep 300) & done; exit 3"
+
+    # It ends when nobody holds the pipe any more.
+    ran = run(RUN, "sh", "-c", script, cwd=tmp_path, preexec_fn=few_descriptors)
+
+    assert ran.returncode == 3
+    assert b"settling has failed" not in ran.stderr
+    assert not any(tmp_path.iterdir()) or b"raise `ulimit -n`" in ran.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ It loads neither click nor anything else that takes long: every command that is 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -81,7 +82,7 @@ def print_account(account: RunAccount, options: RunOptions) -> None:
             _print(note)
     except OSError:
         # Nobody is there any more to be told.
-        return
+        _say_no_more()
 
 
 def _cells(thing: SettledThing) -> tuple[str, ...]:
@@ -92,9 +93,20 @@ def _cells(thing: SettledThing) -> tuple[str, ...]:
 
 
 def _complain(text: str) -> int:
-    with contextlib.suppress(OSError):
+    try:
         _print(text)
+    except OSError:
+        _say_no_more()
     return NOT_STARTED
+
+
+def _say_no_more() -> None:
+    """Have Python not try again, as it ends, to write what could not be written: exit status 120.
+
+    See sys.exit in Python's documentation.
+    """
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _print(text: str) -> None:

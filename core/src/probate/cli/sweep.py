@@ -51,6 +51,8 @@ def print_sweep(
             accounts = sweep_for(user, orchestrator, dry_run=dry_run)
         except OSError as error:
             raise click.ClickException(f"the sweep for {user.pw_name}: {error}") from error
+    # What such a store tells of may be there still.
+    is_blind = any(account.state is HostState.UNREADABLE for account in accounts)
     totals = Counter(str(row.outcome) for account in accounts for row in account.rows)
     if as_json:
         hosts = [account.model_dump(mode="json") for account in accounts]
@@ -60,8 +62,13 @@ def print_sweep(
             _print_host(account)
         what = ", ".join(f"{count} {outcome}" for outcome, count in sorted(totals.items()))
         would = "would be: " if dry_run else ""
-        click.echo(f"{would}{what}" if what else "nothing is left of any host that has died")
-    return 3 if any(account.kept for account in accounts) else 0
+        if what:
+            click.echo(f"{would}{what}")
+        elif not is_blind:
+            click.echo("nothing is left of any host that has died")
+    if any(account.kept for account in accounts):
+        return 3
+    return 1 if is_blind else 0
 
 
 def forget_row(row: str, user: pwd.struct_passwd | None) -> None:

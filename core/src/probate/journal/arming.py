@@ -103,9 +103,12 @@ class Reaper:
         with contextlib.suppress(OSError):
             self._socket.send(b"." + os.fsencode(name))
 
-    def run(self, program: Sequence[str]) -> None:
-        """Have it run a program now, for which nobody waits. Raises OSError."""
-        self._ask(b"!", list(program))
+    def run(self, program: Sequence[str], stdin: int) -> None:
+        """Have it run a program now, for which nobody waits, with that file as its standard input.
+
+        Raises OSError.
+        """
+        self._ask(b"!", list(program), stdin)
 
     def close(self) -> None:
         """End it, and wait until it is gone. What it guards still, it continues. Idempotent."""
@@ -118,11 +121,11 @@ class Reaper:
             self._await_end(self._pidfd.number)
         self._pidfd.close()
 
-    def _ask(self, what: bytes, value: object) -> None:
+    def _ask(self, what: bytes, value: object, *descriptors: int) -> None:
         request = what + json.dumps(value).encode()
         if len(request) > MOST_BYTES:
             raise OSError(f"the reaper takes no request of {len(request)} bytes")
-        self._socket.send(request)
+        socket.send_fds(self._socket, [request], descriptors)
 
     def _await_end(self, pidfd: int) -> None:
         poll = select.poll()

@@ -11,6 +11,7 @@ import os
 import stat
 import time
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -162,6 +163,28 @@ def places(where: str | None = None) -> Iterator[Path]:
         with suppress(OSError):
             check_private(place)
             yield place
+
+
+def unusable_places(where: str | None = None) -> Iterator[tuple[Path, str]]:
+    """Return those that there may be stores in, but that are not used, and why."""
+    for place in candidates(where):
+        try:
+            check_private(place)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if _may_have_stores(place):
+                yield place, error.strerror or str(error)
+
+
+def _may_have_stores(place: Path) -> bool:
+    """Tell whether a folder has stores, or cannot be seen into."""
+    try:
+        return any(fnmatch(name, HOSTS) for name in os.listdir(place))  # noqa: PTH208  for its errors
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def host_folders(where: str | None = None) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from probate.journal.handles import seconds_since_boot
 from probate.journal.header import header_of_this_host
 from probate.journal.hostreaper import host_reaper
 from probate.journal.loggedstore import LoggedStore
-from probate.journal.programs import sees_dead_hosts, settler, sweeper
+from probate.journal.programs import settler, sweep_beside
 from probate.journal.store import LostNumberError
 from probate.system.forking import forget_in_forked_child
 from probate.system.log import logger
@@ -287,8 +287,7 @@ class HostJournal:
         try:
             if folder is not None:
                 loan.reaper.settle(str(folder), settler(folder))
-                if sees_dead_hosts(folder, self._path):
-                    loan.reaper.run(sweeper(folder))
+                sweep_beside(folder, loan.reaper.run, self._path)
         except BaseException:
             # Else it would wait for this host to die, and this host for it to end.
             loan.reaper.settled(str(folder))

@@ -8,7 +8,7 @@ back: the reaper is ready. Then:
     -NUMBER                guard it no more
     =[NAME, PROGRAM]       should the host die, run this program, which settles a part of its estate
     .NAME                  that part is given back: there is nothing to settle
-    !PROGRAM               run this program now
+    !PROGRAM with a file   run this program now, which has the file as its standard input
 
 A program is a list of arguments; what follows = and ! is JSON.
 
@@ -67,12 +67,12 @@ def main() -> None:
         os.execv(programs[0][0], programs[0])  # noqa: S606  as the host has it
 
 
-def start(program: list[str]) -> None:
-    """Start a program that is nobody's child."""
+def start(program: list[str], stdin: int = -1) -> None:
+    """Start a program that is nobody's child, with that standard input, or none."""
     child = os.fork()
     if child == 0:
         if os.fork() == 0:
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin < 0 else stdin, 0)
             os.execv(program[0], program)  # noqa: S606  as the host has it
         os._exit(0)
     os.waitpid(child, 0)
@@ -119,8 +119,9 @@ def serve(host: socket.socket, guarded: dict[bytes, int], programs: dict[str, li
             programs[name] = program
         elif what == b".":
             programs.pop(os.fsdecode(rest), None)
-        elif what == b"!":
-            start(json.loads(rest))
+        elif what == b"!" and descriptors:
+            start(json.loads(rest), descriptors[0])
+            os.close(descriptors[0])
         else:
             return False
 

@@ -213,10 +213,8 @@ class _Look:
         One that uses something, and forks and exits again and again, is seen in no single listing.
         """
         arrivals = Arrivals()
-        for count, os_pids in enumerate(arrivals):
-            looked_at = [note(os_pid) for os_pid in os_pids if os_pid != os.getpid()]
-            if count:
-                arrivals.looked_at += sum(looked_at)
+        for os_pids in arrivals:
+            arrivals.saw(sum([note(os_pid) for os_pid in os_pids if os_pid != os.getpid()]))
         return "" if arrivals.are_told else _UNTOLD
 
     def _note(self, os_pid: int) -> bool:

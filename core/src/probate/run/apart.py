@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 #: The child of a dead parent is nobody's descendant: who kills the host's tree does not find it.
 _PROGRAM: Final = (
-    "import json, os, sys; os.fork() and os._exit(0); sys.path[:] = json.loads(sys.argv[1]); "
-    "from probate.run.apart import main; main(*map(json.loads, sys.argv[2:]))"
+    "import json, os, sys; os.fork() and os._exit(0); sys.path[:], *said = json.load(sys.stdin); "
+    "from probate.run.apart import main; main(*said)"
 )
 
 
@@ -37,16 +37,17 @@ def start_apart(
         raise OSError("this program has no Python interpreter to run it")
     numbers = (theirs.fileno(), joining.fileno(), front, page.fd, listener)
     said = (import_path(), sys.orig_argv, facts.to_json(), numbers)
-    starter = subprocess.Popen(  # noqa: S603  our interpreter and our program
-        [sys.executable, "-I", "-S", "-c", _PROGRAM, *map(json.dumps, said)],
-        stdin=subprocess.DEVNULL,
+    with subprocess.Popen(  # noqa: S603  our interpreter and our program
+        [sys.executable, "-I", "-S", "-c", _PROGRAM],
+        # An argument may not be as long as all of a host's are together (execve(2)).
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
         start_new_session=True,
         pass_fds=[number for number in numbers if number >= 0],
-    )
-    starter.wait()
+    ) as starter:
+        starter.communicate(json.dumps(said).encode())
 
 
 def main(command: list[str], facts: dict[str, object], numbers: Sequence[int]) -> None:

@@ -15,7 +15,7 @@ import signal
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from probate.run.groupwitness import GroupWitness, wait_for_group
-from probate.run.keeper import Keeper
+from probate.run.keeper import Keeper, KeeperNotStartedError
 from probate.run.launching import Command
 from probate.run.signalqueue import Arrived, SignalQueue
 from probate.run.terminal import Terminal, stop_as
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 #: By what somebody says that he wants it to end.
 _ENDING: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
+
+#: Descriptors that it takes, at most, until all is settled.
+_NEEDED: Final = 32
 
 #: What stops a process, unless it handles that.
 _STOPPING: Final = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
@@ -69,6 +72,7 @@ def run(options: RunOptions) -> Ended:
     ]
     # Whoever ignores it has no children to wait for (wait(2)).
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _check_descriptors()
     inherited = _inherited_descriptors()
     signals = SignalQueue()
     keeper = Keeper.start(options)
@@ -95,6 +99,21 @@ def run(options: RunOptions) -> Ended:
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     is_by_key = number in _KEYS and number in front.keys
     return Ended(status, command.failure, account, number if is_by_key else 0)
+
+
+def _check_descriptors() -> None:
+    """Raise KeeperNotStartedError where descriptors would not do: before anything is started."""
+    taken: list[int] = []
+    try:
+        taken.extend(os.eventfd(0) for _ in range(_NEEDED))
+    except OSError as error:
+        raise KeeperNotStartedError(
+            f"it takes {_NEEDED} descriptors to start a command, and {len(taken)} are free "
+            f"({error.strerror}): raise `ulimit -n`"
+        ) from error
+    finally:
+        for fd in taken:
+            os.close(fd)
 
 
 @final

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import select
 import socket
+from contextlib import suppress
 from typing import Any, Final
 
 from probate.system.peer import receive_fds
@@ -49,18 +52,51 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def send_text(channel: socket.socket, name: str, text: str) -> None:
-    """Send a text of any length, in a file that is in memory. Raises OSError."""
-    fd = os.memfd_create(name)
+    """Send a text of any length, in a file that is in memory. Raises OSError.
+
+    Where no file may be as large (RLIMIT_FSIZE, getrlimit(2)), it is sent in a pipe, if it fits.
+    """
+    raw = text.encode()
     try:
-        with open(fd, "wb", closefd=False) as file:
-            file.write(text.encode())
+        fd = _file_of(name, raw)
+    except OSError:
+        fd = _pipe_of(raw)
+    try:
         send(channel, {name: True}, fd)
     finally:
         os.close(fd)
 
 
+def _file_of(name: str, raw: bytes) -> int:
+    fd = os.memfd_create(name)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(raw)
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _pipe_of(raw: bytes) -> int:
+    """Return the end of a pipe that this is to be read from; nobody waits for whoever reads."""
+    end, into = os.pipe()
+    try:
+        with suppress(PermissionError):
+            fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, max(len(raw), 1))
+        os.set_blocking(into, False)
+        if os.write(into, raw) < len(raw):
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    except BaseException:
+        os.close(end)
+        raise
+    finally:
+        os.close(into)
+    return end
+
+
 def read_text(fd: int) -> bytes:
     """Read a text that was sent, and close its file."""
     with open(fd, "rb") as file:
-        file.seek(0)
         return file.read()

@@ -300,6 +300,9 @@ def _settle_in(kept: set[int]) -> None:
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with suppress(OSError, KeyError):
+        # It may be relative.
+        os.environ["TMPDIR"] = os.path.abspath(os.environ["TMPDIR"])  # noqa: PTH100  not resolved
     os.chdir("/")
     os.umask(0o077)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import select
 import signal
 import time
@@ -34,6 +35,9 @@ _EMPTY_LOOKS: Final = 2
 #: Of those that were pinned as they made something, the dead are let go of at so many.
 _MANY: Final = 256
 
+#: All take no more than one of so many parts of the descriptors that there are: others are needed.
+_PARTS: Final = 4
+
 #: Where state, parent and start time stand in /proc/PID/stat, after the name (proc(5)).
 _STATE, _PARENT, _START = 0, 1, 19
 
@@ -63,6 +67,8 @@ class RunTree:
         self.has_filter = False
         #: By pid: all members that are known, dead ones included for a while.
         self._members: dict[int, OsProcess] = {}
+        #: How many of them there may be.
+        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _PARTS
         self._notified: set[int] = set()
         #: Who has the nonce, and nothing else.
         self.unsure: set[int] = set()
@@ -81,6 +87,11 @@ class RunTree:
         known = self._members.get(tid)
         if known is not None and _has_its_pid(known):
             return tid
+        # While all are ended, on another thread, that one does it.
+        if len(self._members) >= min(_MANY, self._most) and self._empty_looks is None:
+            self._let_go_of_dead()
+        if len(self._members) >= self._most:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         try:
             process = OsProcess.open(tid)
         except ProcessLookupError:
@@ -89,8 +100,6 @@ class RunTree:
             return self.pin(os_pid) if os_pid != tid else tid
         self._members[tid] = process
         self._notified.add(tid)
-        if len(self._members) > _MANY:
-            self._let_go_of_dead()
         return tid
 
     def scan(self) -> bool:
@@ -101,18 +110,18 @@ class RunTree:
         self.has_lost_sight = is_new = False
         everyone: dict[int, _Seen] = {}
         arrivals = Arrivals()
-        for count, os_pids in enumerate(arrivals):
+        for os_pids in arrivals:
             come = _seen_of(os_pids, self._started)
             for own in (self._front, os.getpid()):
                 come.pop(own, None)
-            if count:
-                arrivals.looked_at += len(come)
+            arrivals.saw(len(come))
+            if arrivals.have_come:
                 # One that came and went may have left a child.
                 gone = (pid for pid in os_pids if pid not in come)
                 self.has_lost_sight |= any(tag_of(pid) == self._tag for pid in gone)
             everyone |= come
             is_new |= self._add_marked(come, everyone)
-            if count and is_new:
+            if is_new and arrivals.have_come:
                 return True
         self.has_lost_sight |= not arrivals.are_told
         return is_new
@@ -207,6 +216,11 @@ class RunTree:
         known = self._members.get(os_pid)
         if seen is None or (known is not None and known.start_time == seen.start_time):
             return False
+        if len(self._members) >= self._most:
+            # It is found again when those have ended that are known.
+            self._let_go_of_dead()
+            if len(self._members) >= self._most:
+                return False
         try:
             process = OsProcess.open(os_pid)
         except (OSError, ValueError):
@@ -224,7 +238,7 @@ class RunTree:
 
     def _let_go_of_dead(self) -> None:
         for os_pid, member in list(self._members.items()):
-            if member.has_exited():
+            if member.has_exited() and self._members.get(os_pid) is member:
                 del self._members[os_pid]
                 self._notified.discard(os_pid)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 from probate.journal.notice import Notice
-from probate.journal.programs import sees_dead_hosts, sweeper
+from probate.journal.programs import sweep_beside
 from probate.journal.reaper import start
 from probate.journal.sysv import sysv_identity
 from probate.run.intents import notice_of, temporary_folders
@@ -35,6 +36,10 @@ _UNSEEN: Final = {
     "seccomp": "{} was refused a listener of its own (seccomp_unotify(2)): --observe none lets it "
     "have one",
 }
+_UNNOTED: Final = (
+    "no descriptor was free as something was made by name, which is not given back: raise "
+    "`ulimit -n`"
+)
 _UNREAD: Final = (
     "{} does not let its memory be read (by itself, or kernel.yama.ptrace_scope is above 0): what "
     "it made by a name is not seen"
@@ -96,8 +101,8 @@ class Watch:
     def sweep_others(self) -> None:
         """Have it settled what dead hosts have left, if there are any; once."""
         folder = self.rows.folder
-        if folder is not None and not self.has_swept and sees_dead_hosts(folder):
-            start(sweeper(folder))
+        if folder is not None and not self.has_swept:
+            sweep_beside(folder, start, None)
         self.has_swept = True
 
     def listen(self, fd: int, page: mmap.mmap) -> None:
@@ -120,8 +125,11 @@ class Watch:
         except PermissionError:
             if listener.is_held(held.id):
                 _say(self._run_of(held.tid), _UNREAD, held.tid)
-        except (OSError, ValueError, StopIteration):
-            # It has just been killed, or its call is going to fail.
+        except OSError as error:
+            # Or else it has just been killed, or its call is going to fail.
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._run_of(held.tid).note(_UNNOTED)
+        except (ValueError, StopIteration):
             pass
         finally:
             if value is None:

@@ -21,7 +21,8 @@ class HostState(StrEnum):
     BEING_SETTLED = "being settled"
     #: Whether it lives cannot be told from here: another pid namespace, or an older kernel.
     UNKNOWN = "unknown"
-    #: Its store cannot be read, or was written by a newer version; it was set aside.
+    #: Its store cannot be read, or was written by a newer version: it was set aside. Or others may
+    #: change the folder in which stores are: it is not looked into.
     UNREADABLE = "unreadable"
 
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probate.errors import describe_error
-from probate.journal.folders import HOSTS, host_folders, places, read_json, remove_unfinished
+from probate.journal.folders import (
+    HOSTS,
+    host_folders,
+    places,
+    read_json,
+    remove_unfinished,
+    unusable_places,
+)
 from probate.settlement.account import HostAccount, HostState
 from probate.settlement.otheruser import call_as
 from probate.settlement.settling import ACCOUNTS, forget, settle, settle_and_save
@@ -25,10 +31,14 @@ def sweep(
     """Settle all hosts that have died, in the folder `where`, or wherever this user's are kept.
 
     Returns what was found of each, also of those that live; and, once, what reapers have settled
-    since the last sweep. Any number of sweeps may run at a time.
+    since the last sweep. A folder that others may change is not looked into, and said to be
+    unreadable. Any number of sweeps may run at a time.
     """
     remove_unfinished(where)
     accounts = read_accounts(where, keep=dry_run)
+    for place, problem in unusable_places(where):
+        text = f"no store in it is looked at: {problem}"
+        accounts.append(HostAccount(store=str(place), state=HostState.UNREADABLE, text=text))
     for folder in host_folders(where):
         try:
             accounts.append(settle(folder, orchestrator, dry_run=dry_run))
@@ -58,8 +68,8 @@ def sweep_for(
 
 
 def main() -> None:
-    """Settle all hosts that have died and have stores beside that of the first argument."""
-    where = str(Path(sys.argv[1]).parent)
+    """Settle all hosts that have died, in the folder that is the first argument."""
+    where = sys.argv[1] if sys.argv[1:] else None
     remove_unfinished(where)
     for folder in host_folders(where):
         # One that fails is no reason to leave the others.

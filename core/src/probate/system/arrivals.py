@@ -31,8 +31,9 @@ class Arrivals:
     """
 
     def __init__(self) -> None:
-        #: How many of those that have come were still there to be looked at; for the caller to say.
-        self.looked_at = 0
+        #: Whether those who were listed last have come since the first listing.
+        self.have_come = False
+        self._looked_at = 0
         self._are_all = False
 
     @property
@@ -41,7 +42,12 @@ class Arrivals:
 
         Else some that are looked for may have come and gone, each unseen.
         """
-        return self._are_all or self.looked_at >= _SAMPLE
+        return self._are_all or self._looked_at >= _SAMPLE
+
+    def saw(self, count: int) -> None:
+        """Tell how many of those who were listed last were still there to be looked at."""
+        if self.have_come:
+            self._looked_at += count
 
     def __iter__(self) -> Iterator[list[int]]:
         known: set[int] = set()
@@ -58,6 +64,7 @@ class Arrivals:
             listings += 1
             # The others have rather gone.
             yield sorted(new, reverse=True)
+            self.have_come = True
 
 
 def _pids_above(pid: int) -> set[int]:

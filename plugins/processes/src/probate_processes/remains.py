@@ -138,15 +138,15 @@ class Remains:
         known = len(members)
         everyone: dict[int, Descent] = {}
         arrivals = Arrivals()
-        for count, os_pids in enumerate(arrivals):
+        for os_pids in arrivals:
             inside = set() if self.cgroup is None else set(self.cgroup.members())
             for os_pid in os_pids:
                 try:
                     everyone[os_pid] = descent = Descent.of(os_pid)
                 except ProcessLookupError:
                     continue
-                if count:
-                    arrivals.looked_at += 1
+                arrivals.saw(1)
+                if arrivals.have_come:
                     # One that came and went may have left a child.
                     self.has_lost_sight |= descent.is_zombie and self._has_tag(os_pid)
                 if os_pid in inside or self._is_told(os_pid, descent):
@@ -155,7 +155,7 @@ class Remains:
                     self.has_lost_sight |= os_pid not in members
             # Now: when their parents are killed, they may be nobody's.
             self._add_children(members, everyone)
-            if count and len(members) > known:
+            if arrivals.have_come and len(members) > known:
                 return True
         self.has_lost_sight |= not arrivals.are_told
         return len(members) > known
