@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from children import exit_code_of_fork
-from journal_hosts import wait_until_gone, wait_while
+from journal_hosts import JournalHost, wait_until_gone, wait_while
 
 from probate import ProcessManager, ResourceOrchestrator
 from probate.journal.folders import HEADER
@@ -117,3 +117,37 @@ def test_a_store_that_is_full_says_so_and_loses_nothing(tmp_path: Path) -> None:
 
         first.terminate()
         manager.create_process("third", key="3" * (1 << 20))
+
+
+def test_who_gets_the_numbers_of_a_host_gets_nothing_more(tmp_path: Path) -> None:
+    """A program makes itself a daemon, closes all numbers, and opens things of its own.
+
+    The wake of the death watch was written into one of them, and what is said to the reaper went to
+    whoever had the number of its socket, which was closed in the end.
+    """
+    source = """
+    import socket
+
+    manager = build()
+    process = manager.create_process("worker")
+    manager.orchestrator["memory"].manager.create_shared_memory(process.pid, size=1)
+    last = 1 + max(map(int, os.listdir("/proc/self/fd")))
+    os.closerange(3, last)
+    files, sockets = [], []
+    while len(files) + 2 * len(sockets) < 2 * last:
+        files.append(open(os.path.join(sys.argv[2], str(len(files))), "w+b", buffering=0))
+        sockets.append(socket.socketpair())
+    manager.close()
+    for file in files:
+        assert os.fstat(file.fileno()).st_size == 0, file.name
+    for pair in sockets:
+        for each in pair:
+            each.setblocking(False)
+            try:
+                raise AssertionError(each.recv(99))
+            except BlockingIOError:
+                pass
+    say("nothing")
+    """
+    with JournalHost(source, tmp_path / "state", str(tmp_path)) as host:
+        assert host.line() == "nothing"

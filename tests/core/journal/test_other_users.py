@@ -121,7 +121,8 @@ def test_a_store_is_closed_to_others(place: Path, home: Path) -> None:
         attempt("settle", lambda: settle(store))
         attempt("remove", lambda: shutil.rmtree(store))
         orchestrator = ResourceOrchestrator()
-        assert sweep(orchestrator, str(store.parent)) == []
+        [account] = sweep(orchestrator, str(store.parent))
+        assert (account.state, account.rows) == (HostState.UNREADABLE, ())
         assert list(host_folders(str(store.parent))) == []
         return refused
 

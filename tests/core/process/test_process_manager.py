@@ -342,3 +342,26 @@ def test_an_error_that_is_retried_is_counted_once(plugin: ThingResource) -> None
         result = process.terminate()
 
         assert len(result.errors) == result.stats.errors_encountered == 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda manager, _: manager.create_process("x", limits=3),
+        lambda manager, _: manager.process("x", limits={"max_count": 1}).__enter__(),
+        lambda manager, _: manager.builder().with_limits(3),
+        lambda manager, _: manager.builder().with_settings(5),
+        lambda _, process: process.on_terminated(5),
+        lambda _, process: process.transfer(object(), to=5),
+    ],
+    ids=["create", "block", "builder", "settings", "callback", "transfer"],
+)
+def test_what_is_of_another_type_is_refused_in_plain_words(
+    manager: ProcessManager, call: Callable[[ProcessManager, Process], object]
+) -> None:
+    """It was an AttributeError from within, or accepted; nothing has been made."""
+    process = manager.create_process("process")
+
+    with pytest.raises(TypeError, match=r"expected .*, got "):
+        call(manager, process)
+    assert [each.pid for each in manager.list_processes()] == [process.pid]

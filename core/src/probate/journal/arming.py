@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -38,10 +39,11 @@ class Reaper:
     that it needs.
     """
 
-    __slots__ = ("_is_over", "_pidfd", "_socket")
+    __slots__ = ("_is_over", "_number", "_pidfd", "_socket")
 
     def __init__(self, connection: socket.socket, pidfd: int) -> None:
         self._socket = connection
+        self._number = OwnedDescriptor(connection.fileno())
         self._pidfd = OwnedDescriptor(pidfd)
         self._is_over = False
 
@@ -84,12 +86,12 @@ class Reaper:
         A request that was sent is served, whatever becomes of this host then. Raises OSError if
         it takes no more.
         """
-        socket.send_fds(self._socket, [b"+%d" % number], [pidfd])
+        self._send(b"+%d" % number, pidfd)
 
     def forget(self, number: int) -> None:
         """Have it guard that one no more."""
         with contextlib.suppress(OSError):
-            self._socket.send(b"-%d" % number)
+            self._send(b"-%d" % number)
 
     def settle(self, name: str, program: Sequence[str]) -> None:
         """Have it run a program when this host has died, unless `settled(name)` comes first.
@@ -101,7 +103,7 @@ class Reaper:
     def settled(self, name: str) -> None:
         """Have it leave out the program of that name: there is nothing to settle."""
         with contextlib.suppress(OSError):
-            self._socket.send(b"." + os.fsencode(name))
+            self._send(b"." + os.fsencode(name))
 
     def run(self, program: Sequence[str], stdin: int) -> None:
         """Have it run a program now, for which nobody waits, with that file as its standard input.
@@ -116,7 +118,7 @@ class Reaper:
             return
         self._is_over = True
         death_watch.forget(self._socket.fileno())
-        self._socket.close()
+        self._close_socket()
         if self._pidfd.is_ours:
             self._await_end(self._pidfd.number)
         self._pidfd.close()
@@ -125,7 +127,19 @@ class Reaper:
         request = what + json.dumps(value).encode()
         if len(request) > MOST_BYTES:
             raise OSError(f"the reaper takes no request of {len(request)} bytes")
+        self._send(request, *descriptors)
+
+    def _send(self, request: bytes, *descriptors: int) -> None:
+        if not self._number.is_open:
+            # What has the number by now is somebody else's.
+            raise OSError(errno.EBADF, "somebody has closed the reaper's socket by its number")
         socket.send_fds(self._socket, [request], descriptors)
+
+    def _close_socket(self) -> None:
+        if self._number.is_open:
+            self._socket.close()
+        else:
+            self._socket.detach()
 
     def _await_end(self, pidfd: int) -> None:
         poll = select.poll()
@@ -140,7 +154,7 @@ class Reaper:
     def disown(self) -> None:
         """Let go of it in a forked child: it is the parent's."""
         self._is_over = True
-        self._socket.close()
+        self._close_socket()
         self._pidfd.close()
 
 

@@ -196,10 +196,14 @@ class PluginRegistry:
         return [*self.order(), *(f"not {kind} ({status})" for kind, status in missing.items())]
 
     def check_limits(self, limits: ResourceLimits) -> None:
-        """Raise UnknownKindError for the limits of a kind that is not registered.
+        """Raise TypeError for no limits, UnknownKindError for those of a kind that there is not.
 
         Those of a kind that was disabled hold all the same: nothing of it can be acquired.
         """
+        from probate.models import ResourceLimits
+
+        if not isinstance(limits, ResourceLimits):
+            raise TypeError(f"expected ResourceLimits, got {limits!r}")
         disabled = {each.kind for each in self.discovered if each.status is PluginStatus.DISABLED}
         for kind in limits.by_kind:
             if kind not in self._by_kind and kind not in disabled:

@@ -149,8 +149,12 @@ class ProcessManagerBuilder(Generic[M]):
         """Take grace, deadline, limits and whether there are a journal and a trace from outside.
 
         And the kinds, if none are given here. What other methods set after this one takes
-        precedence.
+        precedence. Raises TypeError for what are no settings.
         """
+        from probate.settings import Settings
+
+        if not isinstance(settings, Settings):
+            raise TypeError(f"expected Settings, got {settings!r}")
         options = self._options
         if not settings.journal:
             options.journal = None

@@ -97,9 +97,10 @@ class ProcessManager:
         `limits` are this process's own, instead of the manager's.
 
         Raises ProcessNotFoundError or ProcessTerminatedError for the parent, TypeError for a name
-        or key that is no string, ValueError for the key of a process that has not terminated yet,
-        UnknownKindError for limits of a kind that there is not, JournalNotArmedError for a key that
-        cannot be noted, and ManagerClosedError if the manager is closed.
+        or key that is no string and for what are no limits, ValueError for the key of a process
+        that has not terminated yet, UnknownKindError for limits of a kind that there is not,
+        JournalNotArmedError for a key that cannot be noted, and ManagerClosedError if the manager
+        is closed.
         """
         if not isinstance(name, str):
             raise TypeError(f"a process's name must be a string, got {name!r}")

@@ -209,8 +209,10 @@ class Process:
 
         By the thread that has terminated it, which is one of the manager's if its OS process has
         exited by itself. So it is to be short: `queue.put`, or `loop.call_soon_threadsafe`. What
-        it raises is logged.
+        it raises is logged. Raises TypeError for what cannot be called.
         """
+        if not callable(callback):
+            raise TypeError(f"expected what can be called, got {callback!r}")
 
         def call(_: object) -> None:
             try:
@@ -274,7 +276,12 @@ class Process:
         self._manager.orchestrator.disown(self.pid, thing)
 
     def transfer(self, resource: object, to: Process) -> ResourceId:
-        """Make `to` the owner of an object; raises as `ResourceOrchestrator.transfer`."""
+        """Make `to` the owner of an object; raises as `ResourceOrchestrator.transfer`.
+
+        And TypeError for what is no process.
+        """
+        if not isinstance(to, Process):
+            raise TypeError(f"expected a Process, got {to!r}")
         return self._manager.orchestrator.transfer(self.pid, resource, to.pid)
 
     def current(self) -> AbstractContextManager[Process]:

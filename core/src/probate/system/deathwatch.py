@@ -9,6 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, final
 
+from probate.system.descriptor import OwnedDescriptor
 from probate.system.exiting import join_thread
 from probate.system.forking import forget_in_forked_child
 from probate.system.interrupts import start_thread
@@ -33,6 +34,51 @@ class Timer:
 
 
 @final
+class _Descriptors:
+    """What one thread waits for: an epoll(7), and in it an eventfd(2) that wakes it.
+
+    Programs that make themselves daemons close all numbers, whosever they are; the next files that
+    they open have these.
+    """
+
+    def __init__(self) -> None:
+        self.epoll = select.epoll()
+        self.wake_number = -1
+        try:
+            self._own = OwnedDescriptor(self.epoll.fileno())
+            self.wake_number = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._wake = OwnedDescriptor(self.wake_number)
+            self.epoll.register(self.wake_number, select.EPOLLIN)
+        except BaseException:
+            self.epoll.close()
+            if self.wake_number >= 0:
+                os.close(self.wake_number)
+            raise
+
+    @property
+    def are_ours(self) -> bool:
+        """Tell whether nobody has closed them by their numbers: who closes one, closes all."""
+        return self._wake.is_open
+
+    def wake(self) -> None:
+        """Have the thread look."""
+        if self._wake.is_open:
+            os.eventfd_write(self.wake_number, 1)
+
+    def close(self) -> None:
+        """Close them, once, if they are ours still."""
+        self._wake.close()
+        if self._own.is_open:
+            self.epoll.close()
+        else:
+            # As garbage, it would close the number, which is somebody else's.
+            _lost.append(self.epoll)
+
+
+_lost: Final[list[select.epoll]] = []
+
+
+@final
 class DeathWatch:
     """Calls a callback, once, when the descriptor that it is for becomes readable: a pidfd.
 
@@ -50,8 +96,7 @@ class DeathWatch:
         #: The number of the round. All descriptors of one were ready when it began, so that what
         #: a callback learns of the dead of its round holds for the others of it as well.
         self.round = 0
-        self._epoll: select.epoll | None = None
-        self._wake = -1
+        self._descriptors: _Descriptors | None = None
         self._thread: threading.Thread | None = None
         self._inherited: list[object] = []
         forget_in_forked_child(self)
@@ -63,12 +108,13 @@ class DeathWatch:
         watched already, OSError if it cannot be.
         """
         with self._lock:
+            self._forget_lost()
             if fd in self._callbacks or fd in self._due:
                 raise ValueError(f"descriptor {fd} is watched already")
             self._callbacks[fd] = callback
             try:
-                epoll = self._epoll or self._start()
-                epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
+                descriptors = self._descriptors or self._start()
+                descriptors.epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
             except BaseException:
                 del self._callbacks[fd]
                 self._wake_if_idle()
@@ -82,9 +128,9 @@ class DeathWatch:
         with self._lock:
             if self._due.pop(fd, None) is not None:
                 return True
-            if self._callbacks.pop(fd, None) is None or self._epoll is None:
+            if self._callbacks.pop(fd, None) is None or self._descriptors is None:
                 return False
-            _unregister(self._epoll, fd)
+            _unregister(self._descriptors, fd)
             self._wake_if_idle()
         return True
 
@@ -96,11 +142,11 @@ class DeathWatch:
         """
         timer = Timer(time.monotonic() + seconds)
         with self._lock:
-            if self._epoll is None:
-                self._start()
+            self._forget_lost()
+            descriptors = self._descriptors or self._start()
             self._timers[timer] = callback
             # It may be waiting for a later moment.
-            os.eventfd_write(self._wake, 1)
+            descriptors.wake()
         return timer
 
     def cancel(self, timer: Timer) -> None:
@@ -112,75 +158,79 @@ class DeathWatch:
     def join_if_idle(self) -> None:
         """Wait until the thread is gone, if nothing is watched."""
         with self._lock:
+            self._forget_lost()
             is_idle = not (self._callbacks or self._due or self._timers)
             thread = self._thread if is_idle else None
-            if is_idle and self._epoll is not None:
+            if is_idle and self._descriptors is not None:
                 # It ends, whoever watches again before it has seen that: they start another one.
-                os.eventfd_write(self._wake, 1)
-                self._epoll = None
+                self._descriptors.wake()
+                self._descriptors = None
         if thread is not None and thread is not threading.current_thread():
             join_thread(thread)
 
     def forget_parent(self) -> None:
         """Watch nothing, in a forked child, and leave the parent's epoll(7) as it is."""
-        self._inherited.append(self._epoll)
+        self._inherited.append(self._descriptors)
         self._lock = threading.RLock()
         self._callbacks = {}
         self._due = {}
         self._timers = {}
-        self._epoll = self._thread = None
+        self._descriptors = self._thread = None
 
-    def _start(self) -> select.epoll:
-        epoll = select.epoll()
-        try:
-            wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        except BaseException:
-            epoll.close()
-            raise
+    def _forget_lost(self) -> None:
+        """Begin anew if the descriptors were closed by number: the thread hears of nothing more."""
+        if self._descriptors is not None and not self._descriptors.are_ours:
+            count = len(self._callbacks)
+            logger.error("somebody has closed the watch's descriptors; %d are lost", count)
+            self._callbacks.clear()
+            self._descriptors = self._thread = None
+
+    def _start(self) -> _Descriptors:
+        descriptors = _Descriptors()
         before = self._thread
         # A daemon, since it must not keep the interpreter from exiting while processes live on.
         thread = threading.Thread(
-            target=self._serve, args=(epoll, wake, before), name="probate-death-watch", daemon=True
+            target=self._serve, args=(descriptors, before), name="probate-death-watch", daemon=True
         )
-        self._epoll, self._wake, self._thread = epoll, wake, thread
+        self._descriptors, self._thread = descriptors, thread
         try:
-            epoll.register(wake, select.EPOLLIN)
             start_thread(thread)
         except BaseException:
             if thread.ident is None:
-                self._epoll, self._thread = None, before
-                epoll.close()
-                os.close(wake)
+                self._descriptors, self._thread = None, before
+                descriptors.close()
             raise
-        return epoll
+        return descriptors
 
     def _wake_if_idle(self) -> None:
-        if not (self._callbacks or self._timers) and self._epoll is not None:
-            os.eventfd_write(self._wake, 1)
+        if not (self._callbacks or self._timers) and self._descriptors is not None:
+            self._descriptors.wake()
 
-    def _serve(self, epoll: select.epoll, wake: int, before: threading.Thread | None) -> None:
+    def _serve(self, descriptors: _Descriptors, before: threading.Thread | None) -> None:
         # Waits until something is ready, and takes nothing. That is done under the lock, so that
         # it is still watched then, and its number means no other file.
         ready = select.poll()
-        ready.register(epoll, select.POLLIN)
+        ready.register(descriptors.epoll, select.POLLIN)
         try:
-            while self._is_needed(epoll):
+            while self._is_needed(descriptors):
                 ready.poll(self._time_left())
-                while (due := self._take(epoll, wake)) is not None:
+                while (due := self._take(descriptors)) is not None:
                     _call(*due)
+        except OSError:
+            if descriptors.are_ours:
+                raise
         finally:
-            epoll.close()
-            os.close(wake)
+            descriptors.close()
             # The thread before had nothing more to watch, and may not have ended yet. Whoever
             # joins this one has to find both ended.
             if before is not None:
                 before.join()
 
-    def _is_needed(self, epoll: select.epoll) -> bool:
+    def _is_needed(self, descriptors: _Descriptors) -> bool:
         with self._lock:
-            if not (self._callbacks or self._timers) and self._epoll is epoll:
-                self._epoll = None
-            return self._epoll is epoll
+            if not (self._callbacks or self._timers) and self._descriptors is descriptors:
+                self._descriptors = None
+            return self._descriptors is descriptors
 
     def _time_left(self) -> float | None:
         """Return the milliseconds until the next look at the timers; None if there are none."""
@@ -190,11 +240,11 @@ class DeathWatch:
             left = min(each.at for each in self._timers) - time.monotonic()
             return min(max(0.0, left), _MOST_SECONDS) * 1000
 
-    def _take(self, epoll: select.epoll, wake: int) -> tuple[str, Callable[[], object]] | None:
+    def _take(self, descriptors: _Descriptors) -> tuple[str, Callable[[], object]] | None:
         """Take one descriptor that is ready, or timer that is due, with its callback, if any is."""
         with self._lock:
             if not self._due:
-                self._begin_round(epoll, wake)
+                self._begin_round(descriptors)
             for fd in self._due:
                 return f"descriptor {fd}", self._due.pop(fd)
             now = time.monotonic()
@@ -203,23 +253,23 @@ class DeathWatch:
                     return "a timer", self._timers.pop(timer)
         return None
 
-    def _begin_round(self, epoll: select.epoll, wake: int) -> None:
+    def _begin_round(self, descriptors: _Descriptors) -> None:
         self.round += 1
-        for fd, _ in epoll.poll(0):
-            if fd == wake:
+        for fd, _ in descriptors.epoll.poll(0):
+            if fd == descriptors.wake_number:
                 # Read it: something may be watched again by now, and it would be ready for ever.
-                os.eventfd_read(wake)
+                os.eventfd_read(fd)
                 continue
-            _unregister(epoll, fd)
+            _unregister(descriptors, fd)
             callback = self._callbacks.pop(fd, None)
             if callback is not None:
                 self._due[fd] = callback
 
 
-def _unregister(epoll: select.epoll, fd: int) -> None:
+def _unregister(descriptors: _Descriptors, fd: int) -> None:
     # One that was closed before it was forgotten must not keep the others from being watched.
     with contextlib.suppress(OSError):
-        epoll.unregister(fd)
+        descriptors.epoll.unregister(fd)
 
 
 def _call(what: str, callback: Callable[[], object]) -> None:
