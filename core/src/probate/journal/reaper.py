@@ -119,9 +119,10 @@ def serve(host: socket.socket, guarded: dict[bytes, int], programs: dict[str, li
             programs[name] = program
         elif what == b".":
             programs.pop(os.fsdecode(rest), None)
-        elif what == b"!" and descriptors:
-            start(json.loads(rest), descriptors[0])
-            os.close(descriptors[0])
+        elif what == b"!":
+            for descriptor in descriptors:
+                start(json.loads(rest), descriptor)
+                os.close(descriptor)
         else:
             return False
 

@@ -26,8 +26,10 @@ RUN_VARIABLE: Final = "PROBATE_RUN"
 #: Seconds that those get who end by themselves when the command has.
 _OWN_TIME: Final = 0.2
 
-#: Seconds that what was killed gets to be gone: the kernel has memory to free.
+#: Seconds that what was killed gets to be gone: the kernel has memory to free. And all together,
+#: where they are killed one part after the other.
 _KILL_TIME: Final = 2.0
+_KILL_TIME_OF_PARTS: Final = 10.0
 
 #: How many looks in a row must find nobody.
 _EMPTY_LOOKS: Final = 2
@@ -35,7 +37,9 @@ _EMPTY_LOOKS: Final = 2
 #: Of those that were pinned as they made something, the dead are let go of at so many.
 _MANY: Final = 256
 
-#: All take no more than one of so many parts of the descriptors that there are: others are needed.
+#: All take no more descriptors than leave so many for others, or one of so many parts if there are
+#: few at all.
+_OTHERS: Final = 64
 _PARTS: Final = 4
 
 #: Where state, parent and start time stand in /proc/PID/stat, after the name (proc(5)).
@@ -68,7 +72,8 @@ class RunTree:
         #: By pid: all members that are known, dead ones included for a while.
         self._members: dict[int, OsProcess] = {}
         #: How many of them there may be.
-        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _PARTS
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = max(limit // _PARTS, limit - _OTHERS)
         self._notified: set[int] = set()
         #: Who has the nonce, and nothing else.
         self.unsure: set[int] = set()
@@ -164,6 +169,7 @@ class RunTree:
         ended = {os_pid: _name_of(os_pid) for os_pid in self._alive()}
         if ended and grace > 0:
             self._ask(time.monotonic() + grace, ended)
+        last = time.monotonic() + _KILL_TIME_OF_PARTS
         over = time.monotonic() + _KILL_TIME
         while (self._empty_looks or 0) < _EMPTY_LOOKS and time.monotonic() < over:
             if not self._finds_anybody():
@@ -173,6 +179,8 @@ class RunTree:
                 ended.setdefault(os_pid, _name_of(os_pid))
                 self._signal(os_pid, signal.SIGKILL)
             self._wait(over)
+            if len(self._members) >= self._most:
+                over = min(time.monotonic() + _KILL_TIME, last)
         left = set(self._alive())
         return [self._thing(pid, name, is_left=pid in left) for pid, name in ended.items()]
 
