@@ -24,6 +24,7 @@ from probate import ResourceOrchestrator
 from probate.journal.folders import HEADER, read_json
 from probate.journal.loggedstore import read_rows
 from probate.settlement import HostState, sweep
+from probate.system.osprocess import stat_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +59,8 @@ class Outside:
         self._pids = [int(self._process.stdout.readline()) for _ in range(2)]
         for pid in self._pids:
             os.kill(pid, signal.SIGSTOP)
+        # Until then, it may remove again what it has made.
+        wait_until(lambda: all(stat_of(pid)[0] == b"T" for pid in self._pids))
         self._names = left_of(self._seed, self._folder)
         return self
 

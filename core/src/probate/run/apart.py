@@ -37,17 +37,25 @@ def start_apart(
         raise OSError("this program has no Python interpreter to run it")
     numbers = (theirs.fileno(), joining.fileno(), front, page.fd, listener)
     said = (import_path(), sys.orig_argv, facts.to_json(), numbers)
-    with subprocess.Popen(  # noqa: S603  our interpreter and our program
-        [sys.executable, "-I", "-S", "-c", _PROGRAM],
-        # An argument may not be as long as all of a host's are together (execve(2)).
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,
-        pass_fds=[number for number in numbers if number >= 0],
-    ) as starter:
-        starter.communicate(json.dumps(said).encode())
+    # An argument may not be as long as all of a host's are together (execve(2)). Not by a pipe of
+    # subprocess, which some versions leave open where there are no descriptors for the rest.
+    ours, its = socket.socketpair()
+    with ours, its:
+        starter = subprocess.Popen(  # noqa: S603  our interpreter and our program
+            [sys.executable, "-I", "-S", "-c", _PROGRAM],
+            stdin=its.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+            pass_fds=[number for number in numbers if number >= 0],
+        )
+        its.close()
+        try:
+            ours.sendall(json.dumps(said).encode())
+        finally:
+            ours.close()
+            starter.wait()
 
 
 def main(command: list[str], facts: dict[str, object], numbers: Sequence[int]) -> None:
