@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _weakrefset
 import gc
 import os
 import random
@@ -19,6 +20,7 @@ from probate import PidfdUnavailableError, ProcessManager
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from probate_processes import ProcessTreeManager
 
@@ -42,12 +44,22 @@ class Shutdown(Exception):  # noqa: N818  as users call it
 def alarm(handler: Callable[[], object]) -> Iterator[Callable[[float], object]]:
     """Have a handler called some seconds from when that is told.
 
-    Without callbacks of the collector meanwhile, such as Hypothesis has: in these, Python prints
-    and drops what a handler raises.
+    Python prints and drops what a handler raises in a callback: of the collector, such as
+    Hypothesis has, of which there are none meanwhile; of a weak reference, as `threading` has them,
+    after which it is called a moment later.
     """
+
+    def call(_: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_filename == _weakrefset.__file__:
+                signal.setitimer(signal.ITIMER_REAL, 0.001)
+                return
+            frame = frame.f_back
+        handler()
+
     callbacks = gc.callbacks[:]
     gc.callbacks.clear()
-    before = signal.signal(signal.SIGALRM, lambda *_: handler())
+    before = signal.signal(signal.SIGALRM, call)
     try:
         yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
     finally:
