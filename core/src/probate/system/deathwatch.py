@@ -61,9 +61,8 @@ class _Descriptors:
         return self._wake.is_open
 
     def wake(self) -> None:
-        """Have the thread look."""
-        if self._wake.is_open:
-            os.eventfd_write(self.wake_number, 1)
+        """Have the thread look. They must be ours still."""
+        os.eventfd_write(self.wake_number, 1)
 
     def close(self) -> None:
         """Close them, once, if they are ours still."""
@@ -203,8 +202,10 @@ class DeathWatch:
         return descriptors
 
     def _wake_if_idle(self) -> None:
-        if not (self._callbacks or self._timers) and self._descriptors is not None:
-            self._descriptors.wake()
+        if not (self._callbacks or self._timers):
+            self._forget_lost()
+            if self._descriptors is not None:
+                self._descriptors.wake()
 
     def _serve(self, descriptors: _Descriptors, before: threading.Thread | None) -> None:
         # Waits until something is ready, and takes nothing. That is done under the lock, so that
