@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import signal
 import threading
 import time
+import traceback
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -140,7 +140,7 @@ def test_deliveries_that_were_put_off_do_not_nest(
     process = manager.create_process("deep")
 
     def work(left: int) -> None:
-        depths.append(len(inspect.stack(0)))
+        depths.append(sum(1 for _ in traceback.walk_stack(None)))
         if left:
             main_thread.shielded(lambda: main_thread.defer(lambda: work(left - 1)))
             signals.block(process.pid, [USR1])
