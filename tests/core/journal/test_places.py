@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import secrets
@@ -21,7 +22,7 @@ from mount_namespace import enter_mount_namespace, mount_tmpfs
 
 from probate import JournalNotArmedError, Outcome, ProcessManager, ResourceOrchestrator
 from probate.journal import boot_id, path_identity
-from probate.journal.folders import make_host_folder
+from probate.journal.folders import LOCK, make_host_folder
 from probate.journal.host import HostJournal
 from probate.journal.loggedstore import LoggedStore
 from probate.journal.named import Named
@@ -43,6 +44,17 @@ def in_mount_namespace(test: Callable[[], None]) -> None:
         test()
 
     assert exit_code_of_fork(child) == 0
+
+
+def run_sweep(state: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command."""
+    return subprocess.run(
+        [sys.executable, "-m", "probate", "sweep"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PROBATE_STATE": str(state)},
+        check=False,
+    )
 
 
 # -- no room, no folder ------------------------------------------------------------
@@ -335,16 +347,7 @@ def test_a_folder_that_others_may_enter_is_not_looked_into_and_named(
         shutil.rmtree(folder)
     place.chmod(0o755)
 
-    def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "probate", "sweep"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PROBATE_STATE": str(place)},
-            check=False,
-        )
-
-    ran = run()
+    ran = run_sweep(place)
     assert all(path.exists() for path in paths)
     nothing = "nothing is left of any host that has died\n"
     if is_store:
@@ -361,6 +364,19 @@ def test_a_folder_that_others_may_enter_is_not_looked_into_and_named(
         assert [row.outcome for row in account.rows] == ["released"] * 2
     else:
         assert (ran.returncode, ran.stdout, swept(place)) == (0, nothing, [])
+
+
+def test_of_what_another_settles_it_is_not_said_that_nothing_is_left(tmp_path: Path) -> None:
+    """It takes as long as the slowest of its things; until then, it is there."""
+    folder, paths = store_with(tmp_path, 2)
+    with (folder / LOCK).open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ran = run_sweep(folder.parent)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "being settled" in ran.stdout
+    assert "nothing is left" not in ran.stdout
+    assert all(path.exists() for path in paths)
 
 
 def test_what_is_no_folder_is_named(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from probate import (
     MissingHookError,
     Ordering,
     OrderingCycleError,
+    OwnershipTable,
     PluginError,
+    ResourceKind,
     ResourceOrchestrator,
     UnknownHookError,
     UnknownKindError,
@@ -344,6 +346,17 @@ def test_anothers_misspelling_does_not_half_register() -> None:
         orchestrator.register(ThingResource("b"))
 
     assert list(orchestrator) == ["a"]
+
+
+def test_a_kind_that_was_not_initialised_is_told_so() -> None:
+    """Not by a name that it has never heard of, from within."""
+
+    class Leases(ResourceKind):
+        def __init__(self) -> None:
+            self.table: OwnershipTable[object] = OwnershipTable("leases", print)
+
+    with pytest.raises(UnusablePluginError, match=r"has to call super\(\).__init__"):
+        ResourceOrchestrator().register(Leases())
 
 
 def test_a_coroutine_function_is_no_hook() -> None:

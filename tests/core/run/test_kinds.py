@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,37 @@ def test_a_kind_of_somebody_elses_takes_what_is_its_own() -> None:
     assert [(each.kind, each.description) for each in results.rows] == [("leases", "lease lease-a")]
     assert [record.identity["path"] for record in removed] == ["/run/lease-a"]
     assert removed[0].identity["boot"] == boot_id()
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), asyncio.CancelledError(), KeyboardInterrupt()])
+def test_a_kind_that_exits_has_failed_and_holds_up_no_other(error: BaseException) -> None:
+    """The sweep ended with it, without a word, and what others had left stayed for ever."""
+
+    def exits(record: ResourceRecord, dry_run: bool) -> Outcome:
+        raise error
+
+    removed: list[ResourceRecord] = []
+    table: OwnershipTable[object] = OwnershipTable("exiting", lambda _: None)
+    exiting = ResourceKind(
+        table,
+        Ordering(90),
+        noticed=lambda given: given.record("exiting", "it") if given.name == "/run/a" else None,
+        reclaim=exits,
+    )
+    orchestrator = ResourceOrchestrator().register(exiting, "exiting")
+    orchestrator.register(leases(removed), "leases")
+    found: list[tuple[int, dict[str, Any]]] = [(1, {"process": {"pid": 1}})]
+    for number, name in enumerate(("/run/a", "/run/lease-a"), 2):
+        row = notice("bind", name)._replace(state="confirmed").to_row(1, 0.0)
+        found.append((number, row))
+    results = settle_rows("host", HEADER, found, registry_of(orchestrator))
+
+    assert [(each.kind, str(each.outcome)) for each in results.rows] == [
+        ("exiting", "failed"),
+        ("leases", "released"),
+    ]
+    assert type(error).__name__ in results.rows[0].text
+    assert len(removed) == 1
 
 
 @pytest.mark.parametrize(("has_ended", "policy"), [(True, "crash"), (False, "report")])

@@ -52,7 +52,8 @@ def print_sweep(
         except OSError as error:
             raise click.ClickException(f"the sweep for {user.pw_name}: {error}") from error
     # What such a store tells of may be there still.
-    is_blind = any(account.state is HostState.UNREADABLE for account in accounts)
+    states = {account.state for account in accounts}
+    is_blind = HostState.UNREADABLE in states
     totals = Counter(str(row.outcome) for account in accounts for row in account.rows)
     if as_json:
         hosts = [account.model_dump(mode="json") for account in accounts]
@@ -64,7 +65,7 @@ def print_sweep(
         would = "would be: " if dry_run else ""
         if what:
             click.echo(f"{would}{what}")
-        elif not is_blind:
+        elif states <= {HostState.ALIVE, HostState.SETTLED}:
             click.echo("nothing is left of any host that has died")
     if any(account.kept for account in accounts):
         return 3

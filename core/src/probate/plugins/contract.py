@@ -34,8 +34,13 @@ def hooks_of(
 ) -> tuple[dict[str, Callable[..., Any]], set[str]]:
     """Return a plugin's own implementations by hook, and the hooks that it wraps.
 
-    Raises UnknownHookError for a misspelt hook, HookOrderError for tryfirst or trylast.
+    Raises UnknownHookError for a misspelt hook, HookOrderError for tryfirst or trylast,
+    UnusablePluginError for a ResourceKind that was not initialised.
     """
+    if isinstance(plugin, ResourceKind) and not hasattr(plugin, "_functions"):
+        raise UnusablePluginError(
+            name, "its __init__ has to call super().__init__(table, ordering), and does not"
+        )
     methods: dict[str, Callable[..., Any]] = {}
     wrapped: set[str] = set()
     jumping: list[str] = []

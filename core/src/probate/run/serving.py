@@ -255,7 +255,7 @@ class Serving:
         inner = [*self._inner] if run is self._main else []
         try:
             run.account = end_run(run, inner, lambda: self._watch, status)
-        except Exception as error:
+        except BaseException as error:
             problem = f"settling has failed, and a sweep tries again: {describe_error(error)}"
             run.account = RunAccount((), (*run.notes.values(), problem))
         os.eventfd_write(run.done, 1)

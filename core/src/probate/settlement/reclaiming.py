@@ -109,6 +109,7 @@ class _Batch:
                     return checked_outcome(each), ""
         except ReleaseError as error:
             return error.outcome, str(error)
-        except Exception as error:
+        except BaseException as error:
+            # Also a SystemExit, or a CancelledError, which on this thread is the kind's own.
             return Outcome.FAILED, describe_error(error)
         return Outcome.REFUSED, f"kind {kind.kind!r} cannot give back what is not its own"
