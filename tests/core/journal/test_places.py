@@ -373,7 +373,7 @@ def test_of_what_another_settles_it_is_not_said_that_nothing_is_left(tmp_path: P
         fcntl.flock(lock, fcntl.LOCK_EX)
         ran = run_sweep(folder.parent)
 
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, ran.stderr) == (3, "")
     assert "being settled" in ran.stdout
     assert "nothing is left" not in ran.stdout
     assert all(path.exists() for path in paths)

@@ -49,3 +49,14 @@ def test_processes_by_their_environment() -> None:
         assert not is_of_tree(
             is_filtered=is_filtered, has_run_filter=has_run_filter, is_orphan=is_orphan
         )
+
+
+@pytest.mark.parametrize(
+    "missing", ["is_filtered", "has_run_filter", "is_orphan", "is_front_alone"]
+)
+def test_an_orphan_under_the_filter_needs_no_other_mark(missing: str) -> None:
+    """Where the front has no children but the tree's; else it may be of whoever started that."""
+    marks = ["is_filtered", "has_run_filter", "is_orphan", "is_front_alone"]
+
+    assert is_of_tree(**dict.fromkeys(marks, True))
+    assert not is_of_tree(**{each: each != missing for each in marks})

@@ -255,3 +255,33 @@ def test_a_file_that_is_a_disk_is_in_use(tmp_path: Path) -> None:
 
     assert told == (f"still in use as {disk}", f"still in use as {disk}")
     assert (of_file(path), of_folder(tmp_path)) == ("", "")
+
+
+@pytest.mark.needs_root(reason="mounts a folder in another place, for itself")
+def test_what_is_mounted_in_another_place_is_in_use(tmp_path: Path) -> None:
+    """As a container's volume is: what is removed here is missing there. So is a part of it."""
+    folder, file, place = tmp_path / "folder", tmp_path / "folder/file", tmp_path / "place"
+    folder.mkdir()
+    file.touch()
+    place.mkdir()
+    (tmp_path / "place of a file").touch()
+
+    def look() -> None:
+        enter_mount_namespace()
+        look_again()
+        assert (of_folder(folder), of_file(file)) == ("", "")
+
+        subprocess.run(["mount", "--bind", folder, place], check=True)
+        look_again()
+        assert of_folder(folder) == f"still in use: it is mounted at {place}"
+        assert of_folder(tmp_path) == f"something is mounted in it: unmount {place}"
+        assert of_file(file) == ""
+        subprocess.run(["umount", place], check=True)
+
+        place_of_file = tmp_path / "place of a file"
+        subprocess.run(["mount", "--bind", file, place_of_file], check=True)
+        look_again()
+        assert of_file(file) == f"still in use: it is mounted at {place_of_file}"
+        assert of_folder(folder) == f"still in use: it is mounted at {place_of_file}"
+
+    assert exit_code_of_fork(look) == 0

@@ -365,3 +365,17 @@ def test_what_is_of_another_type_is_refused_in_plain_words(
     with pytest.raises(TypeError, match=r"expected .*, got "):
         call(manager, process)
     assert [each.pid for each in manager.list_processes()] == [process.pid]
+
+
+@pytest.mark.parametrize("seconds", [10**400, 1e308, float("inf")], ids=["10**400", "1e308", "inf"])
+def test_times_that_no_clock_has_are_for_ever(plugin: ThingResource, seconds: float) -> None:
+    """Nothing could be ended any more, nor be waited for."""
+    builder = ProcessManager.builder().with_resource_orchestrator(orchestrate(plugin))
+    with builder.with_deadline(seconds).with_grace(0).build() as manager:
+        process = manager.create_process("patient")
+        plugin.give(process.pid, "thing")
+        ending = threading.Timer(0.05, process.terminate)
+        ending.start()
+
+        assert manager.wait(process.pid, seconds).stats.resources_freed == 1
+        ending.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from conformance_boxes import Boxes, describe
 from conformance_mutants import MUTANTS, AdoptsAnything, CountsNoBytes, Mutant
 
+from probate import Ordering, OwnershipTable, ResourceKind
 from probate.testing import (
     ConformanceError,
     KindDescription,
@@ -123,6 +125,45 @@ def test_what_is_made_elsewhere_has_to_be_ended() -> None:
     """By who describes it, since nobody owns it."""
     with pytest.raises(ValueError, match="make_elsewhere needs an end"):
         replace(describe(Boxes), end=None)
+
+
+async def _awaited(*_: object) -> None:
+    """Nobody awaits it."""
+
+
+@pytest.mark.parametrize(
+    ("functions", "fault"),
+    [
+        ({"quiesce": lambda: None}, "the quiesce function has to take pid"),
+        ({"usage": lambda: None}, "the usage function has to take pid"),
+        ({"adopt": lambda thing: None}, "the adopt function has to take pid, resource"),
+        ({"reclaim": lambda record: None}, "the reclaim function has to take record, dry_run"),
+        ({"observe": lambda: None}, "the observe function has to take process"),
+        ({"cleanup": _awaited}, "the cleanup function is a coroutine function"),
+        ({"quiesce": 5}, "the quiesce function cannot be called: 5"),
+    ],
+)
+def test_functions_that_can_never_be_called_are_told(functions: dict[str, Any], fault: str) -> None:
+    """Of a `ResourceKind`: a reclaim that takes too little is met when a host has died."""
+
+    def crates() -> ResourceKind:
+        return ResourceKind(OwnershipTable("crates", print), Ordering(7), **functions)
+
+    with pytest.raises(ConformanceError, match=fault):
+        check_statically(crates)
+
+
+def test_a_release_that_takes_nothing_is_told() -> None:
+    """And what can be called like a function, and those of C, are not."""
+
+    def crates(release: Any) -> ResourceKind:
+        return ResourceKind(OwnershipTable("crates", release), Ordering(7))
+
+    with pytest.raises(ConformanceError, match="the release function has to take resource"):
+        check_statically(lambda: crates(lambda: None))
+
+    check_statically(lambda: crates(os.close))
+    check_statically(lambda: crates(_awaited))
 
 
 def test_kinds_that_may_be_installed_elsewhere_can_be_named() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,9 +94,11 @@ def test_other_refusals_are_the_kernels_own(
     """ENOMEM or EMFILE are about this one ring: OSError as it comes."""
 
     def refuse(*arguments: object) -> int:
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        ctypes.set_errno(errno.ENOMEM)
+        return -1
 
-    monkeypatch.setattr("probate_rings.kernelring._syscall", refuse)
+    libc = SimpleNamespace(syscall=refuse)
+    monkeypatch.setattr("probate_rings.kernelring._libc", lambda: libc)
 
     with pytest.raises(OSError, match="Cannot allocate memory"):
         type(iouring)().create_ring(1, 8)

@@ -144,7 +144,7 @@ def sweep(
 
     Root sweeps for another user by --user: with that user's folders, and rights.
 
-    Exits 3 if anything is kept.
+    Exits 3 if anything is kept, or somebody else is just giving it back.
     """
     from probate.cli.sweep import forget_row, print_sweep, user_called
 

@@ -67,7 +67,7 @@ def print_sweep(
             click.echo(f"{would}{what}")
         elif states <= {HostState.ALIVE, HostState.SETTLED}:
             click.echo("nothing is left of any host that has died")
-    if any(account.kept for account in accounts):
+    if HostState.BEING_SETTLED in states or any(account.kept for account in accounts):
         return 3
     return 1 if is_blind else 0
 

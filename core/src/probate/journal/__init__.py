@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from probate.journal.header import is_process_dead as is_process_dead
     from probate.journal.hostreaper import ReaperLoan as ReaperLoan
     from probate.journal.hostreaper import host_reaper as host_reaper
+    from probate.journal.named import NEW as NEW
     from probate.journal.named import Named as Named
     from probate.journal.named import new_file as new_file
     from probate.journal.named import random_path as random_path
@@ -74,7 +75,7 @@ _HOMES: Final = by_name(
         ),
         "probate.journal.hostreaper": "ReaperLoan host_reaper",
         "probate.journal.header": "is_process_dead",
-        "probate.journal.named": "Named new_file random_path",
+        "probate.journal.named": "NEW Named new_file random_path",
         "probate.journal.notice": "Notice",
         "probate.journal.pinned": "known_identity name_asked_for path_identity reclaim_path",
         "probate.journal.sysv": "SysvIdentity SysvSort may_be_there reclaim_sysv sysv_named "

@@ -14,9 +14,11 @@ import functools
 import os
 import struct
 import time
+from functools import partial
 from typing import Any, Final, NamedTuple, final
 
 from probate.system.clib import last_error, libc
+from probate.system.making import using
 
 _AT_EMPTY_PATH: Final = 0x1000
 
@@ -30,6 +32,7 @@ _MOST_BYTES: Final = 128
 _FILEID_NSFS: Final = "241"
 
 #: PROC_IPC_INIT_INO: of the namespace that the machine begins with, and of no other.
+_IPC_NAMESPACE: Final = "/proc/self/ns/ipc"
 _FIRST_IPC_NAMESPACE: Final = f"inode:{0xEFFFFFFF}"
 
 
@@ -197,17 +200,17 @@ def ipc_namespace() -> str:
     before, it has but an inode number, which the kernel gives again.
     """
     try:
-        fd = os.open("/proc/self/ns/ipc", os.O_RDONLY | os.O_CLOEXEC)
+        return using(partial(os.open, _IPC_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC), _name_of)
     except FileNotFoundError:
         # A kernel without such namespaces has the first one.
         return _FIRST_IPC_NAMESPACE
-    try:
-        handle = file_handle(fd)
-        if handle is not None and handle.split(":")[1] == _FILEID_NSFS:
-            return handle
-        return f"inode:{os.fstat(fd).st_ino}"
-    finally:
-        os.close(fd)
+
+
+def _name_of(namespace: int) -> str:
+    handle = file_handle(namespace)
+    if handle is not None and handle.split(":")[1] == _FILEID_NSFS:
+        return handle
+    return f"inode:{os.fstat(namespace).st_ino}"
 
 
 def is_lasting_namespace(name: str) -> bool:

@@ -10,6 +10,7 @@ import functools
 import itertools
 import os
 import threading
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
 
 from probate.errors import JournalNotArmedError, UnsettledResourceError
@@ -21,6 +22,7 @@ from probate.journal.loggedstore import LoggedStore
 from probate.journal.programs import settler, sweep_beside
 from probate.journal.store import LostNumberError
 from probate.system.forking import forget_in_forked_child
+from probate.system.interrupts import fell_in
 from probate.system.log import logger
 
 if TYPE_CHECKING:
@@ -48,22 +50,21 @@ class Row(NamedTuple):
         """Make the thing, and note what it was made to be; else `undo` it, and delete the row.
 
         The row stays as an intent where nobody knows whether there is a thing: `make` has raised
-        UnsettledResourceError, or `undo` has raised anything. Raises what they raise, and OSError.
+        UnsettledResourceError, or an exception fell into it, or `undo` has raised anything. Raises
+        what they raise, and OSError.
         """
+        made: list[M] = []
         try:
-            made = make()
-        except UnsettledResourceError:
+            # What is made is noted in the same step: no interrupt comes in between.
+            made.extend(starmap(make, ((),)))
+            self.confirm(made[0])
+        except BaseException as error:
+            for each in made:
+                undo(each)
+            if made or not (isinstance(error, UnsettledResourceError) or fell_in(error)):
+                self.delete()
             raise
-        except BaseException:
-            self.delete()
-            raise
-        try:
-            self.confirm(made)
-        except BaseException:
-            undo(made)
-            self.delete()
-            raise
-        return made
+        return made[0]
 
     def confirm(self, made: object) -> None:
         """Note what the thing was made to be. Raises OSError."""

@@ -34,10 +34,14 @@ _ESCAPED: Final = rb"\\([0-7]{3})"
 
 @final
 class Mount(NamedTuple):
-    """One mount, by its id, the number of its device as `major:minor`, and where it is."""
+    """One mount, by its id, the number of its device as `major:minor`, and where it is.
+
+    `root` is what of the file system is there: a part of it, if it was bound (mount(8), --bind).
+    """
 
     mount_id: int
     device: str
+    root: str
     path: str
 
 
@@ -45,9 +49,12 @@ def mounts() -> Iterator[Mount]:
     """Yield all mounts of this namespace, also of what is covered by another."""
     # Ids, device, root, and where it is mounted: proc(5), /proc/PID/mountinfo.
     for line in Path("/proc/self/mountinfo").read_bytes().removesuffix(b"\n").split(b"\n"):
-        mount_id, _, device, _, path = line.split(b" ")[:5]
-        path = re.sub(_ESCAPED, lambda found: bytes([int(found[1], 8)]), path)
-        yield Mount(int(mount_id), device.decode(), os.fsdecode(path))
+        mount_id, _, device, *paths = line.split(b" ")[:5]
+        root, path = [
+            os.fsdecode(re.sub(_ESCAPED, lambda found: bytes([int(found[1], 8)]), each))
+            for each in paths
+        ]
+        yield Mount(int(mount_id), device.decode(), root, path)
 
 
 def device_inside(fd: int) -> int:

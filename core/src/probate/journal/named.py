@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 
-_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Flags of open(2) for a file where nothing is yet, as `new_file` makes it.
+NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @final
@@ -42,4 +43,4 @@ def new_file(path: str) -> int:
 
     As tempfile does. Raises OSError, FileExistsError included.
     """
-    return os.open(path, _NEW, 0o600)
+    return os.open(path, NEW, 0o600)

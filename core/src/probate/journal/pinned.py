@@ -20,6 +20,7 @@ from probate.journal.mounts import file_system_of, has_file_system_gone
 from probate.journal.notice import FOLDERS
 from probate.journal.pinnedfolders import PinnedFolders, quarantine_names
 from probate.outcome import Outcome
+from probate.system.making import using
 from probate.system.tree import TreeRemoval
 
 if TYPE_CHECKING:
@@ -49,12 +50,10 @@ def path_identity(path: str, fd: int | None = None) -> dict[str, Any]:
     `fd` refers to it, if it is open; else it is pinned at its path, without following a link.
     Raises OSError.
     """
-    pin = os.open(path, _PATH_ONLY | os.O_NOFOLLOW) if fd is None else fd
-    try:
-        return known_identity(path, file_handle(pin), os.fstat(pin).st_uid)
-    finally:
-        if fd is None:
-            os.close(pin)
+    if fd is None:
+        pin = partial(os.open, path, _PATH_ONLY | os.O_NOFOLLOW)
+        return using(pin, partial(path_identity, path))
+    return known_identity(path, file_handle(fd), os.fstat(fd).st_uid)
 
 
 def known_identity(path: str, handle: str | None, uid: int) -> dict[str, Any]:
@@ -106,20 +105,14 @@ def folder_of(path: str) -> Folder:
     if known is None or (known.device, known.inode) != (status.st_dev, status.st_ino):
         if len(_folders) > _MOST_FOLDERS:
             _folders.clear()
-        fd = os.open(path, _PATH_ONLY | os.O_DIRECTORY)
-        try:
-            real = os.readlink(f"/proc/self/fd/{fd}")
-            known = Folder(
-                status.st_dev,
-                status.st_ino,
-                real.rstrip("/"),
-                file_handle(fd),
-                file_system_of(fd),
-            )
-        finally:
-            os.close(fd)
-        _folders[path] = known
+        pin = partial(os.open, path, _PATH_ONLY | os.O_DIRECTORY)
+        known = _folders[path] = using(pin, partial(_folder_at, status))
     return known
+
+
+def _folder_at(status: os.stat_result, pin: int) -> Folder:
+    real = os.readlink(f"/proc/self/fd/{pin}").rstrip("/")
+    return Folder(status.st_dev, status.st_ino, real, file_handle(pin), file_system_of(pin))
 
 
 def reclaim_path(

@@ -38,14 +38,19 @@ def is_of_tree(
     is_filtered: bool = False,
     has_run_filter: bool = False,
     is_orphan: bool = False,
+    is_front_alone: bool = False,
 ) -> bool:
     """Tell whether an OS process is of a run's tree, and may be ended.
 
     It was pinned as it stood in a call that the run's filter has noticed, descends from one that is
-    of the tree, or bears the tag of the run. The nonce in its environment counts only with a filter
-    of system calls, if the run has one; or else, if it came to the front as an orphan: the
-    environment alone may have been carried to a stranger (sbatch, at).
+    of the tree, or bears the tag of the run; or it came as an orphan, under that filter, to a front
+    that has no other children, whatever it has shed (sudo, which sets limits and environment anew).
+    The nonce in its environment counts only with a filter of system calls, if the run has one; or
+    else, if it came to the front as an orphan: the environment alone may have been carried to a
+    stranger (sbatch, at).
     """
     if is_pinned or descends or has_tag:
+        return True
+    if has_run_filter and is_filtered and is_orphan and is_front_alone:
         return True
     return has_nonce and (is_filtered if has_run_filter else is_orphan)

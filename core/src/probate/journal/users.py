@@ -23,11 +23,13 @@ from probate.journal.mounts import device_inside, mounts
 from probate.system.arrivals import Arrivals
 from probate.system.numbers import links_of
 from probate.system.osprocess import read_proc
+from probate.system.tree import mount_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from probate.journal.bound import BoundSocket
+    from probate.journal.mounts import Mount
 
 #: Seconds for which one look serves; or so many times as long as it has taken, up to a limit: else
 #: little is done but to look, where there are many processes.
@@ -53,7 +55,7 @@ def users_of_file(pin: int, status: os.stat_result) -> str:
         users = users | look.mapped_as(name, device, status.st_ino)
     # Seldom is there any disk, and the path asked for.
     as_disk = look.loops and _as_disk(look, _path_of(pin).__eq__)
-    return _still("in use", users) or as_disk or look.doubt
+    return _still("in use", users) or as_disk or _as_mount(look, pin) or look.doubt
 
 
 def users_of_folder(pin: int, _status: os.stat_result) -> str:
@@ -64,9 +66,9 @@ def users_of_folder(pin: int, _status: os.stat_result) -> str:
     """
     path = _path_of(pin)
     below = f"{path}/"
-    if mounted := [each for each in _mount_points() if each.startswith(below)]:
-        return f"something is mounted in it: unmount {', '.join(mounted)}"
     look = _looked()
+    if mounted := [each.path for each in look.mounts if each.path.startswith(below)]:
+        return f"something is mounted in it: unmount {', '.join(mounted)}"
     users = {
         os_pid
         for used, users in look.paths.items()
@@ -79,7 +81,7 @@ def users_of_folder(pin: int, _status: os.stat_result) -> str:
         if sockets and not (users := users | _holders(sockets)):
             return _UNSEEN
     as_disk = _as_disk(look, lambda used: used.startswith(below))
-    return _still("in use", users) or as_disk or look.doubt
+    return _still("in use", users) or as_disk or _as_mount(look, pin) or look.doubt
 
 
 def users_of_socket(pin: int, status: os.stat_result, identity: Mapping[str, Any]) -> str:
@@ -126,6 +128,26 @@ def _as_disk(look: _Look, is_asked_for: Callable[[str], bool]) -> str:
     """Say as which disks files are used that are asked for by their paths; nothing if as none."""
     names = ", ".join(name for path, name in look.loops.items() if is_asked_for(path))
     return f"still in use as {names}" if names else ""
+
+
+def _as_mount(look: _Look, pin: int) -> str:
+    """Say where what is pinned, or what is in it, is mounted as well; nothing if nowhere."""
+    parts = [each for each in look.mounts if each.root != "/"]
+    if not parts:
+        return ""
+    mount_id = mount_of(pin)
+    for own in look.mounts:
+        if own.mount_id == mount_id:
+            inside = own.root.rstrip("/") + _path_of(pin).removeprefix(own.path.rstrip("/"))
+            names = [
+                each.path
+                for each in parts
+                if each.device == own.device
+                and each.mount_id != mount_id
+                and f"{each.root}/".startswith(f"{inside}/")
+            ]
+            return f"still in use: it is mounted at {', '.join(names)}" if names else ""
+    return ""
 
 
 def look_again() -> None:
@@ -175,6 +197,11 @@ class _Look:
             for raw in mapped:
                 found[os.fsdecode(raw)].add(os_pid)
         return found
+
+    @cached_property
+    def mounts(self) -> list[Mount]:
+        """All mounts that this process sees."""
+        return list(mounts())
 
     @cached_property
     def loops(self) -> Mapping[str, str]:
@@ -257,7 +284,3 @@ def _paths_of(os_pid: int) -> Iterator[str]:
             yield os.readlink(f"/proc/{os_pid}/{link}")
     for _, path in links_of(os_pid):
         yield path
-
-
-def _mount_points() -> list[str]:
-    return [mount.path for mount in mounts()]

@@ -52,7 +52,10 @@ class Cleanup(Generic[T]):
         index: ResourceIndex[T],
         sites: dict[ResourceId, str],
         rows: dict[ResourceId, Row],
+        *,
+        repeats: int = 0,
     ) -> None:
+        """`repeats` is how often a release is called once more that an exception fell into."""
         self._kind = kind
         self._describe = describe
         self.holdings = holdings
@@ -75,6 +78,7 @@ class Cleanup(Generic[T]):
         # Of a resource that is released alone: whether that has begun, and what came of it.
         self._begun = False
         self._outcome: Outcome | None = None
+        self._repeats = repeats
         # Of those that are released at once: what is left, oldest first; None before that.
         self._left: list[T] | None = None
 
@@ -120,6 +124,8 @@ class Cleanup(Generic[T]):
             try:
                 answer = release(resource)
             except BaseException as error:
+                if self._repeats and fell_in(error):
+                    raise
                 self._outcome = self._note_error(resource, error)
             else:
                 self._outcome = self._note_answer(resource, answer)
@@ -148,8 +154,11 @@ class Cleanup(Generic[T]):
         self._note_interrupt(error)
         taken = self._taken_out
         if self._begun and taken and self._outcome is None:
-            # It may have been released, and is not a second time.
-            self._outcome = self._note_error(taken[0][1], error)
+            if self._repeats:
+                self._repeats -= 1
+            else:
+                # It may have been released, and is not a second time.
+                self._outcome = self._note_error(taken[0][1], error)
         if self._outcome is not None:
             self._record_outcome()
         else:
@@ -222,7 +231,7 @@ class Cleanup(Generic[T]):
         nbytes = self.holdings.take_sizes(ids)
         taken.clear()
         identities.clear()
-        self._left = None
+        self._left, self._begun = None, False
         self._freed += len(released)
         self._nbytes += nbytes
 

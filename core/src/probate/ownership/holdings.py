@@ -234,6 +234,13 @@ class HoldingsByOwner(Generic[T]):
             raise refusal
         return None
 
+    def withdraw(self, pid: int, resource_id: ResourceId) -> None:
+        """Take a resource back out, if it is there, whose owner is not to have it after all."""
+        holdings = self.get(pid)
+        if holdings is not None and holdings.pop(resource_id, None) is not None:
+            holdings.take_sizes((resource_id,))
+            self.drop_if_empty(pid, holdings)
+
     def move(
         self, pid: int, resource_id: ResourceId, to: int, reservation: Reservation | None = None
     ) -> bool:

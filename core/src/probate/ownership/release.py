@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def is_async(function: object) -> bool:
+    """Tell whether a function, or an object that is called like one, returns a coroutine."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(type(function), "__call__", None)  # noqa: B004  what it is, and not whether
+    )
+
+
 @final
 class Releaser:
     """Releases a table's resources; with a coroutine function, each on the loop it belongs to."""
@@ -26,7 +33,7 @@ class Releaser:
         #: The table's own; None if each call has to bring one.
         self.function = function
         #: Whether it is a coroutine function, and needs an event loop.
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_async = is_async(function)
         # The loop that ran where a resource was added, by the resource's address.
         self._loops: dict[int, asyncio.AbstractEventLoop | None] = {}
 
@@ -56,7 +63,7 @@ class Releaser:
         chosen = self.function if function is None else function
         if chosen is None:
             raise TypeError("this table was made without a release function, so the call needs one")
-        if self.is_async if function is None else inspect.iscoroutinefunction(function):
+        if self.is_async if function is None else is_async(function):
             return partial(self._run, chosen)
         return chosen
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from contextlib import suppress
 from functools import partial
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 
 from probate.errors import AlreadyOwnedError, NotOwnedError, ProcessTerminatedError
@@ -33,6 +34,9 @@ else:
 T = TypeVar("T")
 M = TypeVar("M")
 
+#: How often a cleanup calls a release once more that an exception fell into.
+_MOST_REPEATS: Final = 64
+
 _ids: Final = cast("Iterator[ResourceId]", itertools.count(1))
 
 
@@ -51,6 +55,8 @@ class OwnershipTable(OwnershipQueries[T]):
     descriptor, is found by its value. `alias` turns what a user may hold instead, such as a
     wrapper, into that object. `descriptors` returns the numbers that a resource closes, the same
     objects at each call: each number has one owner in this OS process, whatever its kind.
+    `repeatable` says that `release` looks what is still there: if an exception falls into it at the
+    owner's end, of a signal handler, it is called once more, and not given up as FAILED.
 
     Thread-safe. A forked child starts with an empty table: it owns nothing, and what it
     inherited is kept from being finalised there. Resources are never None.
@@ -66,12 +72,14 @@ class OwnershipTable(OwnershipQueries[T]):
         identity: Callable[[T], object] | None = None,
         alias: Callable[[object], object] | None = None,
         descriptors: Callable[[T], Iterable[OwnedDescriptor]] | None = None,
+        repeatable: bool = False,
     ) -> None:
         self.kind = kind
         #: How its resources are released.
         self.releaser = Releaser(release)
         self._release_many = release_many
         self._describe = describe
+        self._repeats = _MOST_REPEATS if repeatable else 0
         self._by_owner: HoldingsByOwner[T] = HoldingsByOwner()
         self._sites: dict[ResourceId, str] = {}
         #: What is noted in the journal, of things that outlive this OS process by their names.
@@ -145,17 +153,21 @@ class OwnershipTable(OwnershipQueries[T]):
         undo = self.releaser.choose(release)
         with self._by_owner.under_way(), self._by_owner.admitted(pid, self.kind, nbytes) as held:
             row = self._intend(pid, named)
-            made = make() if row is None else row.make(make, undo)
+            making = make if row is None else partial(row.make, make, undo)
+            made: list[M] = []
             try:
-                _, is_owned = self._record(pid, cast("T", made), nbytes, held, row)
+                # What is made is noted in the same step: no interrupt comes in between.
+                made.extend(starmap(making, ((),)))
+                _, is_owned = self._record(pid, cast("T", made[0]), nbytes, held, row)
             except BaseException:
-                undo(cast("T", made))
-                if row is not None:
-                    row.delete()
+                for each in made:
+                    undo(cast("T", each))
+                    if row is not None:
+                        row.delete()
                 raise
         if not is_owned:
             raise ProcessTerminatedError(pid)
-        return made
+        return made[0]
 
     def give_back(
         self, pid: int, native: object, release: Callable[[T], object] | None = None
@@ -177,22 +189,30 @@ class OwnershipTable(OwnershipQueries[T]):
         nbytes = self._by_owner.size_of(pid, resource_id)
         holdings = self._by_owner.get(pid)
         loop = self.releaser.loop_of(None if holdings is None else holdings.get(resource_id))
+        # Kept until it is released, and put back with it.
+        row = self._rows.get(resource_id)
+        resource: T | None = None
+        is_begun = False
+
+        def put_back() -> None:
+            self._put_back(pid, resource_id, cast("T", resource), nbytes, row)
+
+        def begin() -> object:
+            nonlocal is_begun
+            is_begun = True
+            return releaser(cast("T", resource))
+
         with self._by_owner.under_way():
-            # Kept until it is released, and put back with it.
-            row = self._rows.pop(resource_id, None)
-            resource = self.release(pid, resource_id)
+            resource = self._take(pid, resource_id, row)
             if resource is None:
                 return Outcome.ALREADY_GONE
-            self.releaser.note(resource, loop)
-
-            def put_back() -> None:
-                with suppress(AlreadyOwnedError):
-                    self._index.claim(self, pid, resource, resource_id)
-                if row is not None:
-                    self._rows[resource_id] = row
-                self._by_owner.put_back(pid, [(resource_id, resource, nbytes)])
-
-            outcome = release_by_hand(partial(releaser, resource), put_back)
+            try:
+                self.releaser.note(resource, loop)
+                outcome = release_by_hand(begin, put_back)
+            except BaseException:
+                if not is_begun:
+                    put_back()
+                raise
             if row is not None and not outcome.is_error:
                 row.delete()
             return outcome
@@ -203,28 +223,9 @@ class OwnershipTable(OwnershipQueries[T]):
         Returns None if it was released before. Raises NotOwnedError if another process owns it,
         or the id was never issued.
         """
-        holdings = self._by_owner.get(pid)
-        if holdings is None:
-            self._check_released(pid, resource_id)
-            return None
-        is_plain = self._is_plain
-        if self._sites or not is_plain:
-            found = holdings.get(resource_id)
-            if found is not None:
-                # Before it is taken out: should an interrupt come in between, it is still owned.
-                self._forget(resource_id, found)
-        resource = holdings.pop(resource_id, None)
-        if resource is None:
-            self._check_released(pid, resource_id)
-            return None
-        if holdings.sizes:
-            holdings.take_sizes((resource_id,))
-        if not holdings:
-            self._by_owner.rest(pid)
-        if not is_plain:
-            if (row := self._rows.pop(resource_id, None)) is not None:
-                row.delete()
-            self.releaser.forget(resource)
+        resource = self._take(pid, resource_id)
+        if not self._is_plain and (row := self._rows.pop(resource_id, None)) is not None:
+            row.delete()
         return resource
 
     def disown(self, pid: int, identity: object) -> T | None:
@@ -271,9 +272,8 @@ class OwnershipTable(OwnershipQueries[T]):
             holdings = self._by_owner.get(pid)
             if not holdings and (holdings is None or self._by_owner.drop_if_empty(pid, holdings)):
                 return models.NOTHING
-            cleanup = Cleanup(
-                self.kind, self.describe, holdings, self._index, self._sites, self._rows
-            )
+            found = holdings, self._index, self._sites, self._rows
+            cleanup = Cleanup(self.kind, self.describe, *found, repeats=self._repeats)
         drop_if_empty = partial(self._by_owner.drop_if_empty, pid, cleanup.holdings)
         try:
             cleanup.run(releaser, release_many, drop_if_empty)
@@ -303,6 +303,52 @@ class OwnershipTable(OwnershipQueries[T]):
         self._index.ids = {}
 
     # -- inside --------------------------------------------------------------
+
+    def _take(self, pid: int, resource_id: ResourceId, row: Row | None = None) -> T | None:
+        """Take a resource out, with its `row`; None if it was released before.
+
+        Raises NotOwnedError if another process owns it, or the id was never issued. Should an
+        exception fall in, it is still owned.
+        """
+        holdings = self._by_owner.get(pid)
+        if holdings is None:
+            self._check_released(pid, resource_id)
+            return None
+        is_plain = self._is_plain
+        nbytes = holdings.size_of(resource_id) if holdings.sizes else 0
+        taken: list[T | None] = []
+        try:
+            # In one step, so that it is known what has been taken out.
+            taken.extend(starmap(holdings.pop, ((resource_id, None),)))
+            (resource,) = taken
+            if resource is None:
+                self._check_released(pid, resource_id)
+                return None
+            if holdings.sizes:
+                holdings.take_sizes((resource_id,))
+            if self._sites or not is_plain:
+                self._forget(resource_id, resource)
+            if not holdings:
+                self._by_owner.rest(pid)
+            if not is_plain:
+                if row is not None:
+                    self._rows.pop(resource_id, None)
+                self.releaser.forget(resource)
+        except BaseException:
+            for each in taken:
+                if each is not None:
+                    self._put_back(pid, resource_id, each, nbytes, row)
+            raise
+        return resource
+
+    def _put_back(
+        self, pid: int, resource_id: ResourceId, resource: T, nbytes: int, row: Row | None
+    ) -> None:
+        with suppress(AlreadyOwnedError):
+            self._index.claim(self, pid, resource, resource_id)
+        if row is not None:
+            self._rows[resource_id] = row
+        self._by_owner.put_back(pid, [(resource_id, resource, nbytes)])
 
     def _check_released(self, pid: int, resource_id: ResourceId) -> None:
         """Raise NotOwnedError unless an id was issued, and nobody owns it any more."""
@@ -339,6 +385,8 @@ class OwnershipTable(OwnershipQueries[T]):
                 self._sites[resource_id] = acquisition_site()
             stays = self._by_owner.insert(pid, resource_id, resource, nbytes, reservation)
         except BaseException:
+            # Also if an exception fell in when it was there already.
+            self._by_owner.withdraw(pid, resource_id)
             self._forget(resource_id, resource)
             self.releaser.forget(resource)
             if self._rows.pop(resource_id, None) is not None and row is not None:

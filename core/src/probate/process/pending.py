@@ -86,7 +86,8 @@ class PendingResult:
         """
         outcome = self.outcome
         if outcome is None:
-            return self.future.result(timeout)
+            is_for_ever = timeout is None or timeout > threading.TIMEOUT_MAX
+            return self.future.result(None if is_for_ever else timeout)
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome

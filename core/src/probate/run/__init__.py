@@ -18,6 +18,9 @@ notices.py      what it holds, and what that is about to make
 onbehalf.py     System V objects, made for who asks for them
 intents.py      whether that is anything to be given back
 watching.py     Watch: what becomes of what is noticed
+deletions.py    what is taken away by name meanwhile
+processnotices.py  what is noted of its OS processes
+row.py          one thing that was made
 rows.py         what was made, in the journal
 tree.py         the OS processes of a run: found, and ended
 ending.py       the end of a run

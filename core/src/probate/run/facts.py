@@ -6,11 +6,12 @@ import itertools
 import mmap
 import os
 import time
+from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, final
 
 from probate.run.options import RunOptions
 from probate.run.tree import RunTree
-from probate.system.osprocess import start_time_of
+from probate.system.osprocess import read_proc, start_time_of
 from probate.system.tagging import tag_for
 
 #: The environment variable that has the name of the socket by which runs within a run join it.
@@ -38,18 +39,24 @@ class RunFacts(NamedTuple):
     nonce: str
     tag: int
     options: RunOptions
+    #: Whether the front had no children before, and starts none but the command.
+    is_alone: bool = False
 
     @classmethod
     def of_this_process(cls, options: RunOptions, tag: int = 0) -> Self:
         """Return those of a run whose front is this process; its own number is its tag, or this."""
         front = os.getpid()
         started = start_time_of(front)
+        # One that is given is that of a tree among others, in a host.
+        is_alone = not tag and not _has_children()
         tag = tag or tag_for(front, started, _FIRST_NUMBER + next(_numbers))
-        return cls(front, started, time.time_ns(), os.urandom(8).hex(), tag, options)
+        begun, nonce = time.time_ns(), os.urandom(8).hex()
+        return cls(front, started, begun, nonce, tag, options, is_alone)
 
     def tree(self) -> RunTree:
         """Return the tree, of which nobody is known yet."""
-        return RunTree(self.front, self.started, self.nonce, self.tag)
+        alone = self.is_alone
+        return RunTree(self.front, self.started, self.nonce, self.tag, is_front_alone=alone)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -63,6 +70,15 @@ class RunFacts(NamedTuple):
             for name, each in value["options"].items()
         }
         return cls(**{**value, "options": RunOptions(**options)})
+
+
+def _has_children() -> bool:
+    """Tell whether this process may have children: of whoever has executed this program in it."""
+    try:
+        return any(read_proc(f"{each}/children") for each in Path("/proc/self/task").iterdir())
+    except OSError:
+        # It takes CONFIG_PROC_CHILDREN (proc(5)).
+        return True
 
 
 @final

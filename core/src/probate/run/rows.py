@@ -17,12 +17,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate.journal.folders import HEADER, LOCK, make_host_folder, read_json, remove_host_folder
-from probate.journal.handles import pid_namespace, seconds_since_boot
+from probate.journal.handles import seconds_since_boot
 from probate.journal.header import header_of
 from probate.journal.loggedstore import LoggedStore, read_rows
 from probate.journal.made import has_surely_gone, identity_of, is_there
 from probate.journal.notice import FOLDERS, Notice
-from probate.system.osprocess import start_time_of
+from probate.run.deletions import Deletions
+from probate.run.processnotices import OF_PROCESSES, may_be_there
+from probate.run.row import RunRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,6 +42,9 @@ _LOCKING: Final = 5.0
 #: How many are looked for before it is seen whether somebody waits for an answer.
 _AT_A_TIME: Final = 16
 
+#: Calls that make what has a path.
+_BY_PATH: Final = ("open", "mkdir", "mknod", "link", "bind")
+
 #: At so many rows it is looked what has gone again, and whenever they have doubled.
 _MANY: Final = 512
 
@@ -48,32 +53,6 @@ _MOST_THREADS: Final = 4096
 
 #: How many folders in a temporary one are noted; if there are more, it is left.
 _MOST_WITHIN: Final = 256
-
-#: Calls after which nothing is made that would be looked for.
-_OF_PROCESSES: Final = ("exec", "setsid")
-
-
-@final
-class _Row:
-    """One row: whose it is, and what it tells of."""
-
-    __slots__ = ("call", "is_noted", "is_waiting", "looks", "notice", "owner", "since", "tid")
-
-    def __init__(
-        self, owner: int, notice: Notice, *, tid: int = 0, call: int = 0, is_noted: bool = True
-    ) -> None:
-        self.owner = owner
-        self.notice = notice
-        #: Which thread has called, and the number of its call; 0 if that is not known.
-        self.tid = tid
-        self.call = call
-        #: Whether it stands in the store.
-        self.is_noted = is_noted
-        #: When its call was let go, or never for what has gone; and how often it was looked for.
-        self.since = time.monotonic()
-        self.looks = 0
-        #: Whether it will be looked for.
-        self.is_waiting = False
 
 
 @final
@@ -86,12 +65,13 @@ class RunRows:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
-        self._rows: dict[int, _Row] = {}
+        self._rows: dict[int, RunRow] = {}
         self._calls = itertools.count(1)
         #: The last call of each thread, and the number of its row: those before it have returned.
         self._last_calls: dict[int, tuple[int, int]] = {}
         #: Those of what has a name that only one thing has.
         self._by_name: dict[str, int] = {}
+        self._deletions = Deletions()
         #: When to look, and for which.
         self._due: list[tuple[float, int]] = []
         self._many = _MANY
@@ -122,7 +102,7 @@ class RunRows:
         try:
             owners = {number: row for number, row in found if "process" in row}
             rows = {
-                number: _Row(row["owner"], Notice.from_row(row))
+                number: RunRow(row["owner"], Notice.from_row(row))
                 for number, row in found
                 if number not in owners
             }
@@ -137,7 +117,8 @@ class RunRows:
         self.header = header
         self._owners, self._rows, self._by_name = owners, rows, by_name
         self._numbers = itertools.count(max((number for number, _ in found), default=0) + 1)
-        for number in rows:
+        for number, row in rows.items():
+            self._watch(row.notice)
             self._look_later(number)
 
     def owner(self, name: str, key: str) -> int:
@@ -170,7 +151,7 @@ class RunRows:
         since = time.monotonic() - older_than
         with self._lock:
             for row in self._rows.values():
-                if row.notice.call not in _OF_PROCESSES and row.since <= since:
+                if row.notice.call not in OF_PROCESSES and row.since <= since:
                     if is_there(row.notice):
                         return True
                     if row.notice.state == "confirmed":
@@ -195,6 +176,8 @@ class RunRows:
             if len(self._last_calls) > _MOST_THREADS:
                 # Those are looked for as often as of threads that make nothing more.
                 self._last_calls.clear()
+            # What was taken away before is not what is about to be made.
+            self._note_gone()
             is_new = notice.state == "intent"
             number = self._number_of_gone(notice.name, tid) if is_new else 0
             before = self._rows.get(number)
@@ -202,7 +185,7 @@ class RunRows:
                 # Else it would stand in the store still.
                 self._drop(number)
                 before = None
-            row = _Row(owner, notice, tid=tid, call=call, is_noted=is_noted)
+            row = RunRow(owner, notice, tid=tid, call=call, is_noted=is_noted)
             if before is None:
                 number = next(self._numbers)
             else:
@@ -213,6 +196,7 @@ class RunRows:
             self._write(number, row)
             if is_new:
                 self._by_name[notice.name] = number
+                self._watch(notice)
                 self._look_later(number)
             if len(self._rows) > self._many:
                 self.drop_gone()
@@ -239,6 +223,7 @@ class RunRows:
     def look(self) -> None:
         """Look for some of what is due."""
         with self._lock:
+            self._note_gone()
             now = time.monotonic()
             count = 0
             while self._due and self._due[0][0] <= now and count < _AT_A_TIME:
@@ -258,6 +243,7 @@ class RunRows:
     def look_last(self, owner: int) -> None:
         """Look for all of a command that is not confirmed yet: none of its calls is under way."""
         with self._lock:
+            self._note_gone()
             for number, row in list(self._rows.items()):
                 # Others' may be made yet.
                 if row.owner == owner and row.notice.state != "confirmed":
@@ -267,7 +253,7 @@ class RunRows:
         """Let go of what has gone again."""
         with self._lock:
             for number, row in list(self._rows.items()):
-                if row.notice.state == "confirmed" and not _may_be_there(row.notice):
+                if row.notice.state == "confirmed" and not may_be_there(row.notice):
                     self._drop(number)
 
     def of(self, owner: int) -> list[tuple[int, dict[str, Any]]]:
@@ -278,7 +264,7 @@ class RunRows:
                 *(
                     (number, row.notice.to_row(owner, 0.0))
                     for number, row in self._rows.items()
-                    if row.owner == owner and row.notice.call not in _OF_PROCESSES
+                    if row.owner == owner and row.notice.call not in OF_PROCESSES
                 ),
             ]
 
@@ -292,11 +278,12 @@ class RunRows:
         """Let go of the rows of a command's processes, which have ended."""
         with self._lock:
             for number, row in list(self._rows.items()):
-                if row.owner == owner and row.notice.call in _OF_PROCESSES:
+                if row.owner == owner and row.notice.call in OF_PROCESSES:
                     self._drop(number)
 
     def close(self) -> None:
         """Let go of the store: it is removed if nothing is left, or else a sweep tries again."""
+        self._deletions.close()
         if self._store is not None and self.folder is not None:
             self._store.close()
             if not self._rows:
@@ -329,7 +316,7 @@ class RunRows:
         row = self._rows.get(number)
         if row is None or row.tid != tid or row.notice.state != "intent":
             return 0
-        return number if has_surely_gone(row.notice) else 0
+        return number if row.is_gone or has_surely_gone(row.notice) else 0
 
     def _look_later(self, number: int) -> None:
         row = self._rows[number]
@@ -338,7 +325,19 @@ class RunRows:
             due = row.since + _LOOKS[row.looks]
             heapq.heappush(self._due, (due - due % _TOGETHER + _TOGETHER, number))
 
-    def _confirm(self, number: int, row: _Row, *, is_last: bool = False) -> None:
+    def _watch(self, notice: Notice) -> None:
+        if notice.call in _BY_PATH:
+            self._deletions.watch(notice.folder)
+
+    def _note_gone(self) -> None:
+        for path in self._deletions.gone():
+            if (row := self._rows.get(self._by_name.get(path, 0))) is not None:
+                row.is_gone = True
+
+    def _confirm(self, number: int, row: RunRow, *, is_last: bool = False) -> None:
+        if row.is_gone:
+            self._drop(number)
+            return
         try:
             found = identity_of(row.notice)
         except OSError:
@@ -354,7 +353,7 @@ class RunRows:
         else:
             self._drop(number)
 
-    def _is_over(self, row: _Row) -> bool:
+    def _is_over(self, row: RunRow) -> bool:
         """Tell whether a call has returned: the thread that made it has made another."""
         return self._last_calls.get(row.tid, (0, 0))[0] > row.call > 0
 
@@ -368,7 +367,7 @@ class RunRows:
             with suppress(OSError):
                 self._store.delete(number)
 
-    def _write(self, number: int, row: _Row) -> None:
+    def _write(self, number: int, row: RunRow) -> None:
         if row.is_noted:
             self._put(number, row.notice.to_row(row.owner, seconds_since_boot()))
 
@@ -378,23 +377,3 @@ class RunRows:
                 self._store.write(number, row)
             except OSError as error:
                 self.problem = str(error)
-
-
-def notice_of_process(call: str, os_pid: int, name: str = "", tag: int | None = None) -> Notice:
-    """Return the notice of an OS process. Raises ProcessLookupError."""
-    identity = {
-        "pid": os_pid,
-        "start": start_time_of(os_pid),
-        "tag": tag,
-        "pid_namespace": pid_namespace(),
-    }
-    return Notice(call, os_pid, name, identity, state="confirmed")
-
-
-def _may_be_there(notice: Notice) -> bool:
-    if notice.call not in _OF_PROCESSES:
-        return is_there(notice)
-    try:
-        return bool(start_time_of(notice.os_pid) == notice.identity["start"])
-    except ProcessLookupError:
-        return False

@@ -59,8 +59,12 @@ class RunTree:
     Who is of the tree is said in `probate.journal.policy`.
     """
 
-    def __init__(self, front: int, started: int, nonce: str, tag: int) -> None:
+    def __init__(
+        self, front: int, started: int, nonce: str, tag: int, *, is_front_alone: bool = False
+    ) -> None:
         self._front = front
+        #: Whether the front has no children but those of the tree.
+        self._is_front_alone = is_front_alone
         #: When the front was started, in clock ticks since boot: nobody older is of the tree.
         self._started = started
         self._marker = f"{RUN_VARIABLE}={nonce}".encode()
@@ -206,15 +210,16 @@ class RunTree:
     def _is_marked(self, os_pid: int, seen: _Seen) -> bool:
         if is_of_tree(has_tag=tag_of(os_pid) == self._tag):
             return True
-        try:
+        has_nonce = False
+        with suppress(OSError):
             has_nonce = self._marker in read_proc(f"/proc/{os_pid}/environ").split(b"\0")
-        except OSError:
-            return False
+        is_orphan = seen.parent == self._front
         is_member = is_of_tree(
             has_nonce=has_nonce,
-            is_filtered=has_nonce and _filters_of(os_pid) > self._filters,
+            is_filtered=(has_nonce or is_orphan) and _filters_of(os_pid) > self._filters,
             has_run_filter=self.has_filter,
-            is_orphan=seen.parent == self._front,
+            is_orphan=is_orphan,
+            is_front_alone=self._is_front_alone,
         )
         if has_nonce and not is_member:
             self.unsure.add(os_pid)

@@ -16,7 +16,8 @@ from probate.journal.sysv import sysv_identity
 from probate.run.intents import notice_of, temporary_folders
 from probate.run.notices import Listener, attempt_of
 from probate.run.onbehalf import SORTS, key_of, make_for
-from probate.run.rows import RunRows, notice_of_process
+from probate.run.processnotices import notice_of_process
+from probate.run.rows import RunRows
 from probate.system.osprocess import read_proc
 from probate.system.tagging import tag_of
 

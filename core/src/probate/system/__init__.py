@@ -7,6 +7,7 @@ identity.py    which file a number or path refers to; closed and unlinked only w
 numbers.py     what the kernel says that numbers refer to
 mqueue.py      is_on_mqueue: what is a message queue, and looks like a file
 descriptor.py  OwnedDescriptor: a number that is closed only while it is the same file
+making.py      built: nothing stays of what an exception fell into as it was made
 polling.py     who polls a number: epoll instances, event loops and selectors
 selecting.py   selectors that poll without an epoll instance
 detaching.py   let_go: event loops and selectors poll a number no more
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
     from probate.system.deathwatch import Timer as Timer
     from probate.system.deathwatch import death_watch as death_watch
     from probate.system.descriptor import OwnedDescriptor as OwnedDescriptor
+    from probate.system.descriptor import opened as opened
+    from probate.system.descriptor import opened_all as opened_all
     from probate.system.detaching import TURN as TURN
     from probate.system.detaching import LetGo as LetGo
     from probate.system.detaching import called_back as called_back
@@ -85,6 +88,11 @@ if TYPE_CHECKING:
     from probate.system.lingering import close_at_once as close_at_once
     from probate.system.loops import call_on_loop as call_on_loop
     from probate.system.loops import running_loop as running_loop
+    from probate.system.making import built as built
+    from probate.system.making import give_back as give_back
+    from probate.system.making import take as take
+    from probate.system.making import take_all as take_all
+    from probate.system.making import using as using
     from probate.system.mapdescriptor import MapDescriptor as MapDescriptor
     from probate.system.mqueue import is_on_mqueue as is_on_mqueue
     from probate.system.numbers import links_of as links_of
@@ -124,7 +132,7 @@ _HOMES: Final = by_name(
         "probate.system.blocked": "NOWHERE Blocked blocked_in has_other_threads",
         "probate.system.callthread": "CallThread",
         "probate.system.deathwatch": "DeathWatch Timer death_watch",
-        "probate.system.descriptor": "OwnedDescriptor",
+        "probate.system.descriptor": "OwnedDescriptor opened opened_all",
         "probate.system.detaching": (
             "TURN LetGo called_back drop_unseen let_all_go let_go number_of package_of wait_a_turn"
         ),
@@ -137,6 +145,7 @@ _HOMES: Final = by_name(
         "probate.system.lazy": "lazy_module lazy_names",
         "probate.system.lingering": "close_at_once",
         "probate.system.loops": "call_on_loop running_loop",
+        "probate.system.making": "built give_back take take_all using",
         "probate.system.mapdescriptor": "MapDescriptor",
         "probate.system.mqueue": "is_on_mqueue",
         "probate.system.numbers": "links_of path_of",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
+import sys
 
 
 def checked_int(
@@ -37,7 +39,7 @@ def checked_pid(pid: object) -> int:
 
 
 def checked_seconds(name: str, seconds: float) -> float:
-    """Return `seconds`. Raises ValueError unless it is a number of at least 0."""
+    """Return `seconds`, for ever if no float is as much. Raises ValueError unless at least 0."""
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds >= 0:
         raise ValueError(f"{name} must be a number of seconds of at least 0, got {seconds!r}")
-    return seconds
+    return seconds if seconds <= sys.float_info.max else math.inf

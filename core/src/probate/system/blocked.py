@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import struct
 import threading
+from functools import partial
 from typing import Final, NamedTuple, final
 
+from probate.system.making import using
 from probate.system.osprocess import read_proc
 
 #: A folder for each thread of this process (proc(5)).
@@ -128,11 +130,9 @@ def _selected(count: int, addresses: list[int]) -> set[int]:
 
 def _memory(address: int, length: int) -> bytes:
     """Read this process's own memory by way of the kernel: what has gone is an error."""
-    memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
+    memory = partial(os.open, "/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.pread(memory, length, address)
+        return using(memory, lambda fd: os.pread(fd, length, address))
     except OSError:
         # The thread has gone on meanwhile.
         return b""
-    finally:
-        os.close(memory)

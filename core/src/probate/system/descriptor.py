@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+import os
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar, final
 
 from probate.outcome import Outcome
 from probate.system.identity import close_if_same, identify, is_still
+from probate.system.making import built, take_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from probate.system.identity import FileIdentity
+
+
+R = TypeVar("R")
 
 
 @final
@@ -79,3 +85,39 @@ class OwnedDescriptor:
         except (OSError, ValueError):
             # How files and connections say that they are closed.
             return False
+
+
+def opened(
+    open_one: Callable[[], int],
+    build: Callable[[OwnedDescriptor], R],
+    undo: Callable[[], object] | None = None,
+) -> R:
+    """Open a descriptor, as `built`: it is closed after `undo`, unless it is another's by then."""
+
+    def undone(close: Callable[[], object]) -> None:
+        try:
+            if undo is not None:
+                undo()
+        finally:
+            close()
+
+    open_owned = partial(built, open_one, OwnedDescriptor, lambda fd: undone(partial(os.close, fd)))
+    return built(open_owned, build, lambda owned: undone(owned.close))
+
+
+def opened_all(
+    open_some: Callable[[], Iterable[int]], build: Callable[[list[OwnedDescriptor]], R]
+) -> R:
+    """Open several descriptors at once, as `opened`."""
+    numbers: list[int] = []
+    owned: list[OwnedDescriptor] = []
+    try:
+        take_all(numbers, open_some)
+        owned.extend(map(OwnedDescriptor, numbers))
+        return build(owned)
+    except BaseException:
+        for each in owned:
+            each.close()
+        for number in numbers[len(owned) :]:
+            os.close(number)
+        raise

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from functools import partial
 from typing import TYPE_CHECKING, final
 
+from probate.system import built
 from probate_files.entry import Entry
 from probate_files.pinned import PinnedPath
 
@@ -64,11 +67,11 @@ class Fifo(Entry):
 
 def make(path: Path, mode: int) -> Fifo:
     """Make a FIFO. Raises OSError, FileExistsError included."""
-    os.mkfifo(path, mode)
-    try:
-        return Fifo(path)
-    except FileExistsError:
-        raise
-    except BaseException:
-        path.unlink()
-        raise
+    return built(partial(os.mkfifo, path, mode), lambda _: Fifo(path), lambda _: _undo(path))
+
+
+def _undo(path: Path) -> None:
+    """Unlink what was made, but not by what it was replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISFIFO(path.lstat().st_mode):
+            path.unlink()

@@ -9,11 +9,12 @@ import os
 import tempfile
 import threading
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, final
 
 from probate import NotOwnedError, ReleaseTimeoutError, pid_or_current, runs_inline
-from probate.system import checked_int, forget_in_forked_child
+from probate.system import built, checked_int, forget_in_forked_child
 from probate_files import arguments, fifo, flushing, polling, temporary
 from probate_files.above import look_above
 from probate_files.adoption import adopted_descriptor, entry_for
@@ -84,14 +85,8 @@ class FileManager:
         name = arguments.checked_path(path)
         arguments.check_open(mode, buffering, encoding, errors, newline)
 
-        def make() -> OpenFile:
-            file = open(name, mode, buffering, encoding, errors, newline)  # noqa: SIM115  owned
-            try:
-                return OpenFile(file)
-            except BaseException:
-                file.close()
-                raise
-
+        opening = partial(open, name, mode, buffering, encoding, errors, newline)
+        make = partial(built, opening, OpenFile, methodcaller("close"))
         return self._files.acquire(pid, make).native  # type: ignore[return-value]  # as opened
 
     @pid_or_current
@@ -100,14 +95,14 @@ class FileManager:
         name = arguments.checked_path(path)
         checked_int("flags", flags, least=0)
         checked_int("mode", mode, least=0, most=0o7777)
-        return self._acquire_fd(pid, lambda: os.open(name, flags | os.O_CLOEXEC, mode))
+        return self._acquire_fd(pid, partial(os.open, name, flags | os.O_CLOEXEC, mode))
 
     @pid_or_current
     def open_directory(self, pid: int, path: AnyPath) -> int:
         """Open a folder, for `dir_fd=` and `os.scandir`. Raises NotADirectoryError."""
         name = arguments.checked_path(path)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        return self._acquire_fd(pid, lambda: os.open(name, flags))
+        return self._acquire_fd(pid, partial(os.open, name, flags))
 
     @pid_or_current
     def dup(self, pid: int, file: IO[Any] | int) -> int:
@@ -116,7 +111,7 @@ class FileManager:
         The two share the position, the flags and the locks of one open file description.
         """
         fd = arguments.descriptor_of(file)
-        return self._acquire_fd(pid, lambda: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
+        return self._acquire_fd(pid, partial(fcntl.fcntl, fd, fcntl.F_DUPFD_CLOEXEC, 3))
 
     @pid_or_current
     def memfd(self, pid: int, name: str = "probate", flags: int = 0) -> int:
@@ -127,7 +122,7 @@ class FileManager:
         if not isinstance(name, str):
             raise TypeError(f"a memfd's name is a string, got {name!r}")
         checked_int("flags", flags, least=0)
-        return self._acquire_fd(pid, lambda: os.memfd_create(name, flags | os.MFD_CLOEXEC))
+        return self._acquire_fd(pid, partial(os.memfd_create, name, flags | os.MFD_CLOEXEC))
 
     # -- temporary things and FIFOs ------------------------------------------
 
@@ -335,7 +330,7 @@ class FileManager:
     # -- inside --------------------------------------------------------------
 
     def _acquire_fd(self, pid: int, make: Callable[[], int]) -> int:
-        return self._files.acquire(pid, lambda: Descriptor(make())).fd
+        return self._files.acquire(pid, partial(built, make, Descriptor, os.close)).fd
 
     def _lock(self, pid: int, lock: FileLock, timeout: float | None) -> FileLock:
         seconds = arguments.checked_timeout(timeout)

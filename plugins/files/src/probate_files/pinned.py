@@ -8,11 +8,12 @@ pinned FIFO has no more readers and writers than it would have.
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any, Final, final
 
 from probate import Outcome, RefusedResourceError
 from probate.journal import path_identity
-from probate.system import OwnedDescriptor, unlink_if_same
+from probate.system import opened, unlink_if_same
 
 _PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -30,7 +31,7 @@ class PinnedPath:
         self.path = path
         self._is_over = False
         #: What keeps it from being another's.
-        self.descriptor = OwnedDescriptor(os.open(path, _PIN))
+        self.descriptor = opened(partial(os.open, path, _PIN), lambda owned: owned)
         #: What it was when it was pinned.
         self.status = os.fstat(self.descriptor.number)
 

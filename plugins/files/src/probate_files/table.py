@@ -8,11 +8,13 @@ as soon as that turns up anew.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from probate import OwnershipTable
+from probate.system import built
 from probate_files import flushing
 from probate_files.descriptor import Descriptor
 from probate_files.entry import Entry
@@ -46,13 +48,13 @@ class FileTable:
             identity=attrgetter("native"),
             alias=self._known_native,
             descriptors=attrgetter("descriptors"),
+            repeatable=True,
         )
 
     def acquire(self, pid: int, make: Callable[[], E], named: Named[Any] | None = None) -> E:
         """Make a thing and have `pid` own it, or have nothing made; as the table's `acquire`."""
 
-        def make_way() -> E:
-            entry = make()
+        def make_way(entry: E) -> E:
             for descriptor in entry.descriptors:
                 owner, former = self._last_with(descriptor.number)
                 if isinstance(former, Descriptor):
@@ -61,7 +63,9 @@ class FileTable:
                     self.table.disown(owner, former)
             return entry
 
-        made: E = self.table.acquire(pid, make_way, named=named)
+        made: E = self.table.acquire(
+            pid, partial(built, make, make_way, flushing.release), named=named
+        )
         return made
 
     def adopt(self, pid: int, entry: Entry) -> ResourceId:

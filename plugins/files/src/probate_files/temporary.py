@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import IO, Any, Final, final
 
 from probate import Outcome, RefusedResourceError
-from probate.journal import new_file
-from probate.system import OwnedDescriptor, TreeRemoval
+from probate.journal import NEW
+from probate.system import OwnedDescriptor, TreeRemoval, built, opened
 from probate_files.entry import Entry
 from probate_files.layers import layers_of
 from probate_files.openfile import FileEntry, OpenFile
@@ -209,24 +211,21 @@ def make_file(
 
     Raises OSError, FileExistsError included.
     """
-    fd = new_file(path)
-    file: IO[Any] | None = None
-    try:
-        # Whatever goes wrong in it, `open` closes what its opener has opened.
-        file = open(path, mode, buffering, encoding, errors, newline, opener=lambda *_: fd)  # noqa: SIM115  owned
-        return TemporaryFile(OpenFile(file), path)
-    except BaseException:
-        if file is not None:
-            file.close()
-        os.unlink(path)  # noqa: PTH108  the same string
-        raise
+
+    def build(fd: OwnedDescriptor) -> TemporaryFile:
+        opening = partial(
+            open, path, mode, buffering, encoding, errors, newline, opener=lambda *_: fd.number
+        )
+        made = partial(built, opening, OpenFile, methodcaller("close"))
+        return built(made, lambda file: TemporaryFile(file, path), OpenFile.release)
+
+    return opened(partial(os.open, path, NEW, 0o600), build, partial(os.unlink, path))
 
 
 def make_folder(path: str) -> TemporaryFolder:
     """Make a temporary folder, accessible to its user only. Raises as `make_file` does."""
-    os.mkdir(path, 0o700)  # noqa: PTH102  the same string
-    try:
-        return TemporaryFolder(path, Path(path))
-    except BaseException:
-        os.rmdir(path)  # noqa: PTH106  the same string
-        raise
+    return built(
+        partial(os.mkdir, path, 0o700),
+        lambda _: TemporaryFolder(path, Path(path)),
+        lambda _: os.rmdir(path),  # noqa: PTH106  the same string
+    )

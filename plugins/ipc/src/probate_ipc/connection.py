@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import os
 import socket
 import stat
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self, final
 
 from probate import BusyResourceError, Outcome
 from probate.system import (
     OwnedDescriptor,
     blocked_in,
+    opened,
+    opened_all,
     path_of,
     sharers_of,
     unlink_if_same,
@@ -37,10 +41,12 @@ def new_pair(*, duplex: bool) -> tuple[Connection, Connection]:
     # Here, since it takes longer than the rest of this kind.
     from multiprocessing.connection import Connection
 
-    first, second = socket.socketpair()
-    return (
-        Connection(first.detach(), readable=True, writable=duplex),
-        Connection(second.detach(), readable=duplex, writable=True),
+    return opened_all(
+        partial(map, socket.SocketType.detach, _socket.socketpair()),
+        lambda ends: (
+            Connection(ends[0].number, readable=True, writable=duplex),
+            Connection(ends[1].number, readable=duplex, writable=True),
+        ),
     )
 
 
@@ -218,9 +224,9 @@ class _BoundPath:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        pin = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        pin = partial(os.open, path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         #: What pins it.
-        self.descriptor = OwnedDescriptor(pin)
+        self.descriptor: OwnedDescriptor = opened(pin, lambda owned: owned)
 
     @classmethod
     def of(cls, listener: Listener) -> Self | None:

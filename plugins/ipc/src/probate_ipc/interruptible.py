@@ -11,9 +11,10 @@ import os
 import select
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, final
 
-from probate.system import close_if_same, forget_in_forked_child, identify, is_still
+from probate.system import close_if_same, forget_in_forked_child, is_still, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,8 +105,10 @@ class InterruptibleWait:
         with self._changed:
             self.check()
             if self._fd == -1:
-                self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-                self._identity = identify(self._fd)
+                self._fd, self._identity = opened(
+                    partial(os.eventfd, 0, os.EFD_CLOEXEC | os.EFD_NONBLOCK),
+                    lambda owned: (owned.number, owned.identity),
+                )
             wake = self._fd
         poll = select.poll()
         poll.register(wake, select.POLLIN)

@@ -66,6 +66,7 @@ class IpcManager:
             identity=native_of,
             alias=self._known_native,
             descriptors=attrgetter("descriptors"),
+            repeatable=True,
         )
 
     # -- pipes ---------------------------------------------------------------

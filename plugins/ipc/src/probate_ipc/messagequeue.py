@@ -7,6 +7,9 @@ import errno
 import os
 import select
 import stat
+from contextlib import contextmanager
+from functools import partial
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, final
 
 import posix_ipc
@@ -14,7 +17,7 @@ import sysv_ipc
 
 from probate import BusyResourceError, Outcome
 from probate.journal import ipc_namespace, queue_handle
-from probate.system import OwnedDescriptor, checked_int
+from probate.system import OwnedDescriptor, built, checked_int
 from probate_ipc import limits, sysv
 from probate_ipc import native as kernel
 from probate_ipc.errors import (
@@ -28,7 +31,7 @@ from probate_ipc.interruptible import InterruptibleWait
 from probate_ipc.kernelobject import KernelObject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from probate.journal import SysvSort
     from probate_ipc.interruptible import TimeLimit
@@ -124,15 +127,13 @@ class PosixQueue(MessageQueue[posix_ipc.MessageQueue]):
     @classmethod
     def create(cls, name: str, mode: int, max_messages: int, max_message_size: int) -> PosixQueue:
         """Create a queue (mq_open(3)). Raises OSError, QueueTooLargeError among them."""
-        with kernel.creating(f"POSIX queue {name!r}", limits.POSIX_QUEUE):
-            try:
-                native = posix_ipc.MessageQueue(
-                    name, posix_ipc.O_CREX, mode, max_messages, max_message_size
-                )
-            except ValueError as error:
-                raise QueueTooLargeError(max_messages, max_message_size) from error
-        with kernel.undone_by(native.unlink, native.close):
-            return cls(native, is_owner=True)
+        sizes = max_messages, max_message_size
+        return built(
+            partial(posix_ipc.MessageQueue, name, posix_ipc.O_CREX, mode, *sizes),
+            partial(cls, is_owner=True),
+            kernel.unlink_and_close,
+            _creating(name, *sizes),
+        )
 
     @classmethod
     def open(cls, name: str) -> PosixQueue:
@@ -246,10 +247,12 @@ class SysvQueue(MessageQueue[sysv_ipc.MessageQueue], sysv.SysvObject[sysv_ipc.Me
         """Create a queue (msgget(2)); of a random key, errors do not tell. Raises OSError."""
         longest = limits.setting("kernel.msgmax")
         shown = sysv.key_shown(key, is_random=is_random)
-        with kernel.creating(f"SysV queue {shown}", limits.SYSV_QUEUE):
-            native = sysv_ipc.MessageQueue(key, sysv_ipc.IPC_CREX, mode, longest)
-        with kernel.undone_by(native.remove):
-            return cls(native, is_owner=True)
+        return built(
+            partial(sysv_ipc.MessageQueue, key, sysv_ipc.IPC_CREX, mode, longest),
+            partial(cls, is_owner=True),
+            methodcaller("remove"),
+            kernel.creating(f"SysV queue {shown}", limits.SYSV_QUEUE),
+        )
 
     @classmethod
     def open(cls, key: int) -> SysvQueue:
@@ -289,6 +292,15 @@ class SysvQueue(MessageQueue[sysv_ipc.MessageQueue], sysv.SysvObject[sysv_ipc.Me
         self, waits: InterruptibleWait, _events: int, limit: TimeLimit, look: int, /
     ) -> None:
         waits.wait(-1, 0, limit.left(_FIRST_PAUSE * 2 ** min(look, _DOUBLINGS)))
+
+
+@contextmanager
+def _creating(name: str, max_messages: int, max_message_size: int) -> Iterator[None]:
+    with kernel.creating(f"POSIX queue {name!r}", limits.POSIX_QUEUE):
+        try:
+            yield
+        except ValueError as error:
+            raise QueueTooLargeError(max_messages, max_message_size) from error
 
 
 def _open(name: str) -> posix_ipc.MessageQueue:

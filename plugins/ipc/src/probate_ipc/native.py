@@ -13,7 +13,7 @@ import sysv_ipc
 from probate import ProbateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from probate_ipc.limits import Limits
 
@@ -42,15 +42,10 @@ def looking_up(what: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def undone_by(*undo: Callable[[], None]) -> Iterator[None]:
-    """Take hold of what was created just now, or have it removed again."""
-    try:
-        yield
-    except BaseException:
-        for each in undo:
-            each()
-        raise
+def unlink_and_close(native: posix_ipc.Semaphore | posix_ipc.MessageQueue) -> None:
+    """Undo what was created just now."""
+    native.unlink()
+    native.close()
 
 
 @contextmanager

@@ -6,10 +6,11 @@ import errno
 import io
 import os
 import select
+from functools import partial
 from typing import TYPE_CHECKING, final
 
 from probate import BusyResourceError, Outcome
-from probate.system import OwnedDescriptor, path_of
+from probate.system import OwnedDescriptor, opened_all, path_of
 from probate_ipc.errors import PipeClosedError
 from probate_ipc.handle import PATIENCE, Handle
 from probate_ipc.interruptible import InterruptibleWait
@@ -168,8 +169,10 @@ class PipeWriter(_PipeEnd):
 
 def new_pipe() -> tuple[PipeReader, PipeWriter]:
     """A pipe whose descriptors are not inherited by exec (O_CLOEXEC). Raises OSError."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    return PipeReader(reader), PipeWriter(writer)
+    return opened_all(
+        partial(os.pipe2, os.O_CLOEXEC),
+        lambda ends: (PipeReader(ends[0].number), PipeWriter(ends[1].number)),
+    )
 
 
 def _read_at_once(fd: int, buffer: WriteableBuffer) -> int:

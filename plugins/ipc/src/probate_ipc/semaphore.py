@@ -7,6 +7,8 @@ import errno
 import os
 import threading
 from abc import abstractmethod
+from functools import partial
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, final
 
 import posix_ipc
@@ -14,13 +16,14 @@ import sysv_ipc
 
 from probate import Outcome
 from probate.journal import path_identity
-from probate.system import unlink_if_same
+from probate.system import built, unlink_if_same, using
 from probate_ipc import limits, semfile, semtimedop, sysv
 from probate_ipc import native as kernel
 from probate_ipc.errors import SemaphoreClosedError
 from probate_ipc.kernelobject import KernelObject
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from probate.journal import SysvSort
@@ -140,10 +143,12 @@ class SysvSemaphore(Semaphore[sysv_ipc.Semaphore], sysv.SysvObject[sysv_ipc.Sema
     ) -> SysvSemaphore:
         """Create a semaphore (semget(2)); of a random key, errors do not tell. Raises OSError."""
         shown = sysv.key_shown(key, is_random=is_random)
-        with kernel.creating(f"SysV semaphore {shown}", limits.SYSV_SEMAPHORE):
-            native = sysv_ipc.Semaphore(key, sysv_ipc.IPC_CREX, mode, value)
-        with kernel.undone_by(native.remove):
-            return cls(native, is_owner=True, undo=undo)
+        return built(
+            partial(sysv_ipc.Semaphore, key, sysv_ipc.IPC_CREX, mode, value),
+            partial(cls, is_owner=True, undo=undo),
+            methodcaller("remove"),
+            kernel.creating(f"SysV semaphore {shown}", limits.SYSV_SEMAPHORE),
+        )
 
     @classmethod
     def open(cls, key: int, *, undo: bool) -> SysvSemaphore:
@@ -182,13 +187,17 @@ class PosixSemaphore(Semaphore[posix_ipc.Semaphore]):
 
         If it is in a journal, its file has no other name before; that takes longer.
         """
-        with kernel.creating(f"POSIX semaphore {name!r}", limits.POSIX_SEMAPHORE):
-            if is_journaled:
-                native = semfile.create(name, path_of(name), mode, value)
-            else:
-                native = posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode, value)
-        with kernel.undone_by(native.unlink, native.close):
-            return cls(native, is_owner=True, undo=undo)
+        make: Callable[[], posix_ipc.Semaphore]
+        if is_journaled:
+            make = partial(semfile.create, name, path_of(name), mode, value)
+        else:
+            make = partial(posix_ipc.Semaphore, name, posix_ipc.O_CREX, mode, value)
+        return built(
+            make,
+            partial(cls, is_owner=True, undo=undo),
+            kernel.unlink_and_close,
+            kernel.creating(f"POSIX semaphore {name!r}", limits.POSIX_SEMAPHORE),
+        )
 
     @classmethod
     def open(cls, name: str, *, undo: bool) -> PosixSemaphore:
@@ -206,13 +215,13 @@ class PosixSemaphore(Semaphore[posix_ipc.Semaphore]):
 
         Raises FileNotFoundError if the name is another's, or nobody's, already.
         """
-        pin = os.open(self._path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
+
+        def look(pin: int) -> dict[str, Any]:
             if self._status is None or not os.path.samestat(os.fstat(pin), self._status):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.name)
             return path_identity(self._path, pin)
-        finally:
-            os.close(pin)
+
+        return using(partial(os.open, self._path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW), look)
 
     @property
     def _name_or_key(self) -> str:

@@ -12,10 +12,12 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from pathlib import Path
+from functools import partial
 from typing import Final
 
 import posix_ipc
+
+from probate.system import give_back, take
 
 #: A semaphore takes no more than this (sem_t of glibc and musl), on any architecture.
 _MOST_BYTES: Final = 32
@@ -34,31 +36,39 @@ def create(name: str, path: str, mode: int, value: int) -> posix_ipc.Semaphore:
 
     Raises what posix_ipc does, and OSError.
     """
+    numbers: list[int] = []
+    linked: list[None] = []
+    made: list[posix_ipc.Semaphore] = []
     try:
-        fd = os.open(Path(path).parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode)
-    except OSError as error:
-        if error.errno in _UNSUPPORTED:
-            return posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode, value)
-        raise
-    try:
+        try:
+            flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+            take(numbers, os.open, os.path.dirname(path), flags, mode)  # noqa: PTH120  a string, as all of this kind's
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            take(made, posix_ipc.Semaphore, name, posix_ipc.O_CREX, mode, value)
+            return made[0]
+        [fd] = numbers
         allowed = stat.S_IMODE(os.fstat(fd).st_mode)
         is_narrow = allowed & _OPENED_WITH != _OPENED_WITH
         if is_narrow:
             os.fchmod(fd, _OPENED_WITH)
         os.write(fd, _initial(value))
         # With a descriptor given, linkat(2) is called, which follows this link to the file.
-        os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)
-        try:
-            native = posix_ipc.Semaphore(name)
-            if is_narrow:
-                os.fchmod(fd, allowed)
-        except BaseException:
+        take(linked, partial(os.link, f"/proc/self/fd/{fd}", path, src_dir_fd=fd))
+        take(made, posix_ipc.Semaphore, name)
+        if is_narrow:
+            os.fchmod(fd, allowed)
+        give_back(numbers, 1)
+        return made[0]
+    except BaseException:
+        if linked or made:
             with suppress(FileNotFoundError):
-                os.unlink(path)  # noqa: PTH108  a string, as all of this kind's
-            raise
-    finally:
-        os.close(fd)
-    return native
+                os.unlink(path)  # noqa: PTH108  the same string
+        for each in made:
+            each.close()
+        give_back(numbers, len(numbers))
+        raise
 
 
 def _initial(value: int) -> bytes:

@@ -18,7 +18,7 @@ from probate.journal import (
     users_of_file,
     with_sysv_key,
 )
-from probate.system import lazy_module
+from probate.system import built, lazy_module
 from probate_memory import sysv, sysvsegment
 from probate_memory.allocation import Allocation
 from probate_memory.arguments import (
@@ -82,6 +82,7 @@ class MemoryManager:
             identity=lambda memory: memory.native,
             alias=_native_of,
             descriptors=attrgetter("descriptors"),
+            repeatable=True,
         )
         self._peaks = Peaks(self.table)
 
@@ -120,13 +121,11 @@ class MemoryManager:
         nbytes = checked_size(size)
 
         def make(called: str) -> PosixSegment:
-            native = untracked.UntrackedSharedMemory(called, create=True, size=nbytes)
-            try:
-                return posixsegment.PosixSegment(native, is_owner=True, wipe=wipe, is_new=True)
-            except BaseException:
-                native.close()
-                native.unlink()
-                raise
+            return built(
+                partial(untracked.UntrackedSharedMemory, called, create=True, size=nbytes),
+                partial(posixsegment.PosixSegment, is_owner=True, wipe=wipe, is_new=True),
+                untracked.undo,
+            )
 
         while True:
             called = wanted or f"{_NAME_PREFIX}{os.urandom(8).hex()}"
@@ -201,17 +200,12 @@ class MemoryManager:
         nbytes = checked_size(size)
         wanted = None if key is None else checked_key(key)
         is_random = wanted is None
-        create = partial(sysv.create, nbytes, checked_mode(mode), is_random=is_random)
+        build = partial(SysvSegment, is_owner=True, wipe=wipe)
+        create = partial(sysv.create, nbytes, checked_mode(mode), build, is_random=is_random)
 
         def acquire(key: int) -> sysv_ipc.SharedMemory:
-            return self._acquire_segment(
-                pid,
-                partial(create, key=key),
-                nbytes=nbytes,
-                is_owner=True,
-                wipe=wipe,
-                named=_named_segment(key, is_random=is_random),
-            )
+            named = _named_segment(key, is_random=is_random)
+            return self._acquire(pid, partial(create, key=key), nbytes, named=named).native
 
         return with_sysv_key(wanted, acquire)
 
@@ -221,13 +215,13 @@ class MemoryManager:
 
         The end of `pid` detaches it and never removes it. Raises FileNotFoundError.
         """
-        return self._acquire_segment(pid, partial(sysv.attach, checked_id(segment_id)))
+        return self._attach_segment(pid, partial(sysv.attach, checked_id(segment_id)))
 
     @pid_or_current
     def open_segment_by_key(self, pid: int, key: int) -> sysv_ipc.SharedMemory:
         """As `open_segment`, of the segment of that key."""
         wanted = checked_key(key, for_opening=True)
-        return self._acquire_segment(pid, partial(sysv.attach_by_key, wanted))
+        return self._attach_segment(pid, partial(sysv.attach_by_key, wanted))
 
     @pid_or_current
     def adopt_segment(
@@ -326,27 +320,18 @@ class MemoryManager:
         self._peaks.note(pid)
         return resource_id
 
-    def _acquire_segment(
-        self,
-        pid: int,
-        attach: Callable[[], sysv_ipc.SharedMemory],
-        *,
-        nbytes: int = 0,
-        is_owner: bool = False,
-        wipe: bool = False,
-        named: Named[SysvSegment] | None = None,
+    def _attach_segment(
+        self, pid: int, attach: Callable[[], sysv_ipc.SharedMemory]
     ) -> sysv_ipc.SharedMemory:
         def make() -> SysvSegment:
             native = attach()
             try:
-                return SysvSegment(native, is_owner=is_owner, wipe=wipe)
+                return SysvSegment(native, is_owner=False)
             except BaseException:
                 native.detach()
-                if is_owner:
-                    native.remove()
                 raise
 
-        return self._acquire(pid, make, nbytes, named=named).native
+        return self._acquire(pid, make).native
 
 
 def _is_a(thing: object, class_: tuple[str, str]) -> bool:

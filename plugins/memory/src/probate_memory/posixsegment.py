@@ -13,7 +13,7 @@ from typing import Any, cast, final
 
 from probate import Outcome, RefusedResourceError
 from probate.journal import file_handle, known_identity
-from probate.system import MapDescriptor, OwnedDescriptor
+from probate.system import MapDescriptor, OwnedDescriptor, opened
 from probate_memory import tracker
 from probate_memory.arguments import HOME, path_of
 from probate_memory.referrers import has_other_referrers, still_in_use
@@ -67,7 +67,7 @@ class PosixSegment:
         #: Keeps the inode's number from a successor, if it is an owner's that needs it.
         self._pin: OwnedDescriptor | None = None
         if is_owner and (wipe or self._handle is None):
-            self._pin = OwnedDescriptor(_opened_again(fd))
+            self._pin = _opened_again(fd)
         #: Whether there is a name that may be its owner's to remove.
         self._is_linked = is_owner
         #: The numbers that giving it back closes.
@@ -248,13 +248,14 @@ def has_created(native: SharedMemory) -> bool:
     return True
 
 
-def _opened_again(fd: int) -> int:
+def _opened_again(fd: int) -> OwnedDescriptor:
     """Open the file behind a descriptor once more, with an offset and locks of its own."""
+    again = partial(os.open, f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
     try:
-        return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        return opened(again, lambda owned: owned)
     except OSError:
         # Its mode may forbid by now what was open before (proc(5)).
-        return os.dup(fd)
+        return opened(partial(os.dup, fd), lambda owned: owned)
 
 
 def _wipe(fd: int) -> None:

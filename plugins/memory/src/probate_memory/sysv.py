@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 import sysv_ipc
 
 from probate.journal import SysvIdentity
+from probate.system import built
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+S = TypeVar("S")
 
 #: The limits that an error of shmget(2) may stand for, by their names in sysctl(8).
 _LIMITS: Final = {
@@ -39,18 +43,36 @@ class Status(NamedTuple):
     last_pid: int
 
 
-def create(size: int, mode: int, *, is_random: bool, key: int) -> sysv_ipc.SharedMemory:
-    """Create and attach a segment of zeros; of a random key, errors do not tell.
+def create(
+    size: int, mode: int, build: Callable[[sysv_ipc.SharedMemory], S], *, is_random: bool, key: int
+) -> S:
+    """Create and attach a segment of zeros, and return what is built of it, or leave nothing.
+
+    Of a random key, errors do not tell.
 
     Raises FileExistsError if there is one of that key, and other OSErrors, which name the limit
     that is reached (shmget(2)).
     """
     what = f"segment of {size} bytes" if is_random else f"segment with key {key}"
     # IPC_PRIVATE always makes a new one, and with IPC_EXCL as well (shmget(2)).
-    with _as_os_errors(what, errno.EEXIST, _LIMITS):
-        return sysv_ipc.SharedMemory(
-            key, sysv_ipc.IPC_CREX, mode=mode, size=size, init_character=b"\0"
-        )
+    return built(
+        partial(
+            sysv_ipc.SharedMemory,
+            key,
+            sysv_ipc.IPC_CREX,
+            mode=mode,
+            size=size,
+            init_character=b"\0",
+        ),
+        build,
+        _undo,
+        _as_os_errors(what, errno.EEXIST, _LIMITS),
+    )
+
+
+def _undo(native: sysv_ipc.SharedMemory) -> None:
+    native.detach()
+    native.remove()
 
 
 def attach(segment_id: int) -> sysv_ipc.SharedMemory:

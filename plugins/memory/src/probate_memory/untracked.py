@@ -2,8 +2,9 @@
 
 That tracker notes names, not who made them: it unlinks what a process merely attached, once that
 process has ended (cpython#82300), and complains of names that somebody else unlinked
-(cpython#140485). Python 3.13 has `track=False`; for 3.11 and 3.12, which have not, the opening is
-written anew, on the attributes that the other methods go by.
+(cpython#140485). Python 3.13 has `track=False`, 3.11 and 3.12 have not. So the opening is written
+anew, on the attributes that the other methods go by; in which an exception that falls in leaves
+nothing, either.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import sys
+from functools import partial
 from multiprocessing.shared_memory import SharedMemory
 from typing import TYPE_CHECKING, Final, final
 
-from probate.system import close_if_same, identify
+from probate.system import close_if_same, opened
 from probate_memory.arguments import FOLDER, path_of
 
 if TYPE_CHECKING:
-    from probate.system import FileIdentity
+    from probate.system import FileIdentity, OwnedDescriptor
 
 #: What to do where a segment cannot be made.
 _MENDS: Final = {
@@ -48,6 +49,9 @@ class UntrackedSharedMemory(SharedMemory):
     _mmap: mmap.mmap | None
     _buf: memoryview | None
     _size: int
+
+    #: As Python 3.13 has it.
+    _track = False
 
     #: What its descriptor refers to, so that another's with the number is told from it.
     _identity: FileIdentity | None = None
@@ -81,34 +85,31 @@ class UntrackedSharedMemory(SharedMemory):
         if self._may_unlink:
             os.unlink(path_of(self.name))  # noqa: PTH108  a path as the kernel has it
 
-    if sys.version_info >= (3, 13):
-
-        def _open(self, name: str, *, create: bool, size: int) -> None:
-            super().__init__(name, create, size, track=False)
-            self._identity = identify(self._fd)
+    def _open(self, name: str, *, create: bool, size: int) -> None:
+        # As shm_open(3) does it.
+        self._flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
+        self._name = f"/{name}"
+        flags = self._flags | os.O_CLOEXEC | os.O_NOFOLLOW
+        # From here on `close` closes the number, and `unlink` removes the name.
+        opened(partial(os.open, path_of(name), flags, 0o600), self._keep, self.unlink)
+        try:
             if create:
-                try:
-                    os.posix_fallocate(self._fd, 0, size)
-                except BaseException:
-                    self.unlink()
-                    raise
-
-    else:
-
-        def _open(self, name: str, *, create: bool, size: int) -> None:
-            # As shm_open(3) does it.
-            self._flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
-            flags = self._flags | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._fd = os.open(path_of(name), flags, 0o600)
-            self._name = f"/{name}"
-            try:
-                self._identity = identify(self._fd)
-                if create:
-                    # It grows by that.
-                    os.posix_fallocate(self._fd, 0, size)
-                self._size = size if create else os.fstat(self._fd).st_size
-                self._mmap = mmap.mmap(self._fd, self._size)
-            except BaseException:
-                self.unlink()
-                raise
+                # It grows by that.
+                os.posix_fallocate(self._fd, 0, size)
+            self._size = size if create else os.fstat(self._fd).st_size
+            self._mmap = mmap.mmap(self._fd, self._size)
             self._buf = memoryview(self._mmap)
+        except BaseException:
+            self.unlink()
+            raise
+
+    def _keep(self, owned: OwnedDescriptor) -> None:
+        # The number last: while it is not kept, whoever has opened it closes it.
+        self._identity = owned.identity
+        self._fd = owned.number
+
+
+def undo(made: UntrackedSharedMemory) -> None:
+    """Unmap and remove what was created just now."""
+    made.close()
+    made.unlink()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any, final
 
 from probate import Outcome, RefusedResourceError
-from probate.journal import new_file, path_identity
-from probate.system import OwnedDescriptor, unlink_if_same
+from probate.journal import NEW, path_identity
+from probate.system import opened, unlink_if_same
 
 
 @final
@@ -21,12 +22,16 @@ class BackingFile:
     __slots__ = ("_is_over", "_status", "descriptor", "path")
 
     def __init__(self, path: str, length: int) -> None:
-        fd, self.path = new_file(path), path
+        self.path = path
         self._is_over = False
         #: What pins its inode.
-        self.descriptor, self._status = OwnedDescriptor(fd), os.fstat(fd)
+        self.descriptor, self._status = opened(
+            partial(os.open, path, NEW, 0o600),
+            lambda owned: (owned, os.fstat(owned.number)),
+            partial(os.unlink, path),
+        )
         try:
-            os.posix_fallocate(fd, 0, length)
+            os.posix_fallocate(self.descriptor.number, 0, length)
         except BaseException:
             self.remove(is_mapped=False)
             raise

@@ -7,10 +7,16 @@ import mmap
 import os
 import stat
 import sys
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, final
 
-from probate.system import checked_int
+from probate.system import checked_int, using
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+M = TypeVar("M")
 
 
 @final
@@ -21,17 +27,17 @@ class FileSpan(NamedTuple):
     length: int
     offset: int
 
-    def open(self, *, for_writing: bool) -> int:
-        """Open the file and look again; return the descriptor. Raises as `find_span`."""
+    def use(self, use: Callable[[int], M], *, for_writing: bool) -> M:
+        """Open the file for one call, having looked again. Raises as `find_span`."""
+
+        def look_and_use(fd: int) -> M:
+            _fitting(os.fstat(fd), self.path, self.length, self.offset)
+            return use(fd)
+
         # A FIFO that has taken the file's place must not block us.
         mode = os.O_RDWR if for_writing else os.O_RDONLY
-        fd = os.open(self.path, mode | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            _fitting(os.fstat(fd), self.path, self.length, self.offset)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
+        flags = mode | os.O_CLOEXEC | os.O_NONBLOCK
+        return using(partial(os.open, self.path, flags), look_and_use)
 
 
 def find_span(path: object, length: object, offset: object) -> FileSpan:

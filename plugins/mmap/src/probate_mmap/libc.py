@@ -5,7 +5,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections import deque
+from itertools import starmap
 from typing import TYPE_CHECKING, Final
+
+from probate.system import take
 
 if TYPE_CHECKING:
     import mmap
@@ -44,9 +48,22 @@ def msync(address: int, nbytes: int) -> None:
         raise _last_error()
 
 
-def map_file(fd: int, nbytes: int, *, prot: int, flags: int, offset: int) -> int:
-    """Map a part of an open file; return the address (mmap(2)). Raises OSError."""
-    return _map(None, nbytes, prot, flags, fd, offset)
+def try_to_map(fd: int, nbytes: int, *, prot: int, flags: int, offset: int) -> None:
+    """Map a part of an open file, and unmap it again (mmap(2)). Raises OSError."""
+    mapped: list[int | None] = []
+
+    def unmap() -> None:
+        # Each taken out in the same step, of C: no other is mapped there by then.
+        if any(each is not None and each != _MAP_FAILED for each in mapped):
+            deque(map(_libc().munmap, starmap(mapped.pop, ((),)), (nbytes,)), 0)
+
+    try:
+        take(mapped, _libc().mmap, None, nbytes, prot, flags, fd, offset)
+        _checked(mapped[0])
+        unmap()
+    except BaseException:
+        unmap()
+        raise
 
 
 def map_file_over(
@@ -59,24 +76,22 @@ def map_file_over(
     _map(address, nbytes, prot, flags | _MAP_FIXED, fd, offset)
 
 
-def unmap(address: int, nbytes: int) -> None:
-    """Unmap a range (munmap(2)). Raises OSError."""
-    if _libc().munmap(address, nbytes) != 0:
-        raise _last_error()
-
-
 def address_of(native: mmap.mmap) -> int:
     """Where a map lies; it counts as exported for just this moment.
 
     Raises ValueError if it is closed.
     """
     buffer = _Buffer()
-    # A failing call of the Python API raises here what it has set, a ValueError.
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(native), ctypes.byref(buffer), 0)
+    reference = ctypes.byref(buffer)
+    release = ctypes.pythonapi.PyBuffer_Release
+    exported: list[int] = []
     try:
+        # A failing call of the Python API raises here what it has set, a ValueError.
+        take(exported, ctypes.pythonapi.PyObject_GetBuffer, ctypes.py_object(native), reference, 0)
         return buffer.buf or 0
     finally:
-        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
+        if exported:
+            release(reference)
 
 
 def never_finalise(native: mmap.mmap) -> None:
@@ -102,7 +117,10 @@ def _libc() -> ctypes.CDLL:
 
 
 def _map(address: int | None, nbytes: int, prot: int, flags: int, fd: int, offset: int) -> int:
-    mapped: int | None = _libc().mmap(address, nbytes, prot, flags, fd, offset)
+    return _checked(_libc().mmap(address, nbytes, prot, flags, fd, offset))
+
+
+def _checked(mapped: int | None) -> int:
     if mapped is None or mapped == _MAP_FAILED:
         raise _last_error()
     return mapped

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -16,6 +17,7 @@ from probate import (
     runs_inline,
 )
 from probate.journal import Named, random_path, reclaim_path, users_of_file
+from probate.system import built
 from probate_mmap import memorymap
 from probate_mmap.backing import BackingFile
 from probate_mmap.filespan import checked_length, find_span
@@ -65,6 +67,7 @@ class MmapManager:
             describe=str,
             identity=attrgetter("native"),
             descriptors=attrgetter("descriptors"),
+            repeatable=True,
         )
 
     # -- making --------------------------------------------------------------
@@ -100,18 +103,15 @@ class MmapManager:
         """
         span = find_span(path, length, offset)
 
-        def make() -> OwnedMap:
-            fd = span.open(for_writing=shared and writable)
-            try:
-                native = memorymap.map_descriptor(
-                    fd, span.path, span.length, shared=shared, writable=writable, offset=offset
-                )
-                device = os.fstat(fd).st_dev
-            finally:
-                os.close(fd)
+        def make(fd: int) -> OwnedMap:
+            native = memorymap.map_descriptor(
+                fd, span.path, span.length, shared=shared, writable=writable, offset=offset
+            )
+            device = os.fstat(fd).st_dev
             return OwnedMap(native, Region(span.path, shared, writable, offset, device))
 
-        return self._acquire(pid, make, span.length)
+        making = partial(span.use, make, for_writing=shared and writable)
+        return self._acquire(pid, making, span.length)
 
     @pid_or_current
     def map_temporary(
@@ -130,17 +130,18 @@ class MmapManager:
 
         path = random_path(folder, "probate-", ".map")
 
-        def make() -> OwnedMap:
-            backing = BackingFile(path, nbytes)
-            try:
-                native = memorymap.map_descriptor(
-                    backing.fileno(), backing.path, nbytes, shared=True, writable=True
-                )
-                return OwnedMap(native, Region(backing.path, is_shared=True), backing=backing)
-            except BaseException:
-                backing.remove(is_mapped=False)
-                raise
+        def build(backing: BackingFile) -> OwnedMap:
+            native = memorymap.map_descriptor(
+                backing.fileno(), backing.path, nbytes, shared=True, writable=True
+            )
+            return OwnedMap(native, Region(backing.path, is_shared=True), backing=backing)
 
+        make = partial(
+            built,
+            partial(BackingFile, path, nbytes),
+            build,
+            partial(BackingFile.remove, is_mapped=False),
+        )
         before = {"path": path, "is_random": True}
         named = Named(f"file of a temporary map {path}", before, _identity)
         return self._acquire(pid, make, nbytes, named)

@@ -81,7 +81,7 @@ def _map_untracked(fd: int, length: int, flags: int, prot: int, offset: int) -> 
     """
     # A file that cannot be mapped is found out by its first page, before anything is replaced.
     page = min(length, mmap.PAGESIZE)
-    libc.unmap(libc.map_file(fd, page, prot=prot, flags=flags, offset=offset), page)
+    libc.try_to_map(fd, page, prot=prot, flags=flags, offset=offset)
     native = MemoryMap(-1, length, flags=mmap.MAP_PRIVATE | _MAP_NORESERVE, prot=prot)
     try:
         libc.map_file_over(

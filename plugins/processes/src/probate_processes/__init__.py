@@ -7,7 +7,6 @@ launch.py        starting the leader of a tree, or undoing that
 containment.py   moving a tree into its cgroup, after its start
 birth.py         the fork of one leader, and what is done before anybody else can act
 plain.py         programs for which subprocess has nothing to do but the fork
-descriptors.py   descriptor numbers, known from when the kernel gives them out
 launcher.py      the parked threads that fork, and what of the calling thread they hand on
 options.py       options of subprocess.Popen: passed on, or refused
 native.py        the Python objects that stand for OS processes

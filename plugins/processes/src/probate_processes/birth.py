@@ -15,8 +15,7 @@ from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import OsProcess
-from probate.system import set_tag, start_time_of, ticks_since_boot
-from probate_processes.descriptors import give_back, take, take_all
+from probate.system import give_back, set_tag, start_time_of, take, take_all, ticks_since_boot
 from probate_processes.limits import set_rlimits
 from probate_processes.plain import (
     STREAMS,

@@ -12,11 +12,10 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final, final
 
 from probate import OsProcess
-from probate.system import Elsewhere, open_pidfds, set_tag
+from probate.system import Elsewhere, give_back, open_pidfds, set_tag
 from probate_processes.birth import Birth
 from probate_processes.cgroup import Cgroup
 from probate_processes.containment import contain, late_containment
-from probate_processes.descriptors import give_back
 from probate_processes.killing import kill
 from probate_processes.launcher import Caller, launchers
 from probate_processes.limits import limit_tree

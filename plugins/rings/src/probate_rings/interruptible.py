@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import select
 import threading
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Self, final
 
-from probate.system import OwnedDescriptor
+from probate.system import built
+from probate_rings.memory import create_doorbell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,11 +19,16 @@ class InterruptibleWait:
     """Lets threads wait for descriptors until it is closed."""
 
     def __init__(self) -> None:
-        #: An eventfd.
-        self._descriptor = OwnedDescriptor(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self._changed = threading.Condition(threading.Lock())
         self._sleepers = 0
         self._is_closing = False
+        #: An eventfd. Last: what falls in after that has all of it.
+        self._descriptor = create_doorbell()
+
+    @classmethod
+    def made(cls) -> Self:
+        """Make one, or nothing if an exception falls in. Raises OSError."""
+        return built(cls, lambda made: made, lambda made: made.close(0))
 
     def wait(self, fds: Iterable[int], timeout: float | None) -> set[int]:
         """Wait until one of `fds` is readable; return those that are.

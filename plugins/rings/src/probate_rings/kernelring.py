@@ -15,12 +15,15 @@ import mmap
 import os
 import struct
 from enum import IntEnum
-from functools import cache
-from typing import Any, Final, final
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final, final
 
-from probate.system import MapDescriptor, OwnedDescriptor
+from probate.system import MapDescriptor, OwnedDescriptor, built
 from probate_rings.errors import IoUringUnavailableError
 from probate_rings.queues import is_strongly_ordered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # From <linux/io_uring.h>.
 CANCEL_ALL: Final = 1
@@ -89,25 +92,29 @@ class KernelRing:
                 "read and write files on threads",
             )
         params = ctypes.create_string_buffer(_SIZE_OF_PARAMS)
-        self.descriptor = OwnedDescriptor(_set_up(entries, params))
+        self.descriptor = _set_up(entries, params)
+        try:
+            self._map(params)
+        except BaseException:
+            self.descriptor.close()
+            raise
+
+    def _map(self, params: ctypes.Array[ctypes.c_char]) -> None:
         self.fd = self.descriptor.number
         entries, completions = struct.unpack_from("=II", params)
         # The offsets of the queues' fields; those of the completion queue begin at 80.
         sq_head, sq_tail, _, _, sq_flags, _, array = struct.unpack_from("=7I", params, 40)
         cq_head, cq_tail, _, _, _, cqes = struct.unpack_from("=6I", params, 80)
         size = max(array + 4 * entries, cqes + CQE_SIZE * completions)
-        try:
-            # Both queues are one mapping since Linux 5.4 (IORING_FEAT_SINGLE_MMAP).
-            self._queues = mmap.mmap(self.fd, size, mmap.MAP_SHARED)
-            self._entries = mmap.mmap(
-                self.fd, SQE_SIZE * entries, mmap.MAP_SHARED, offset=_OFFSET_OF_ENTRIES
-            )
-        except BaseException:
-            self.descriptor.close()
-            raise
+        # Both queues are one mapping since Linux 5.4 (IORING_FEAT_SINGLE_MMAP).
+        self._queues = mmap.mmap(self.fd, size, mmap.MAP_SHARED)
+        self._entries = mmap.mmap(
+            self.fd, SQE_SIZE * entries, mmap.MAP_SHARED, offset=_OFFSET_OF_ENTRIES
+        )
         #: Those that the mappings keep to themselves.
         self._mapped = [(each, MapDescriptor(each)) for each in (self._queues, self._entries)]
-        self._size, self._completions, self._cqes = entries, completions, cqes
+        self._size: int = entries
+        self._completions, self._cqes = completions, cqes
         self._words = memoryview(self._queues)[: size // 4 * 4].cast("I")
         self._sq_head, self._sq_tail, self._sq_flags = sq_head // 4, sq_tail // 4, sq_flags // 4
         self._cq_head, self._cq_tail = cq_head // 4, cq_tail // 4
@@ -184,9 +191,11 @@ class KernelRing:
         return True
 
 
-def _set_up(entries: int, params: ctypes.Array[ctypes.c_char]) -> int:
+def _set_up(entries: int, params: ctypes.Array[ctypes.c_char]) -> OwnedDescriptor:
+    arguments = map(ctypes.c_long, (_SETUP, entries, ctypes.addressof(params)))
+    set_up: Callable[[], int] = partial(_libc().syscall, *arguments)
     try:
-        return _syscall(_SETUP, entries, ctypes.addressof(params))
+        return built(set_up, lambda fd: OwnedDescriptor(_checked(fd)), _close_if_open)
     except OSError as error:
         if error.errno in _REFUSALS:
             raise IoUringUnavailableError(*_REFUSALS[error.errno]) from error
@@ -199,8 +208,16 @@ def _libc() -> ctypes.CDLL:
 
 
 def _syscall(*arguments: Any) -> int:
-    result: int = _libc().syscall(*[ctypes.c_long(argument) for argument in arguments])
+    return _checked(_libc().syscall(*map(ctypes.c_long, arguments)))
+
+
+def _checked(result: int) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
+
+
+def _close_if_open(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)

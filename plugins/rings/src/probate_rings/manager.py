@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import final
+from functools import partial
+from typing import TYPE_CHECKING, final
 
 from probate import pid_or_current
+from probate.system import take
 from probate_rings import layout, memory, queues
 from probate_rings.errors import RingFormatError
 from probate_rings.layout import Geometry
 from probate_rings.ringmanager import RingManager
 from probate_rings.uring import IoUring, checked_entries, queue_bytes
 from probate_rings.zerocopy import ZeroCopyRing
+
+if TYPE_CHECKING:
+    from probate.system import OwnedDescriptor
 
 
 @final
@@ -38,15 +40,15 @@ class ZeroCopyIpc(RingManager):
         queues.check_memory_order()
 
         def make() -> ZeroCopyRing:
-            with ExitStack() as undo:
-                fds = [memory.create(geometry.size)]
-                undo.callback(os.close, fds[0])
+            own: list[OwnedDescriptor] = []
+            try:
+                take(own, memory.create, geometry.size)
                 for _ in range(2):
-                    fds.append(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-                    undo.callback(os.close, fds[-1])
-                ring = _map(fds, geometry, is_owner=True)
-                undo.pop_all()
-            return ring
+                    take(own, memory.create_doorbell)
+                return _map(own, geometry, is_owner=True)
+            except BaseException:
+                _close_all(own)
+                raise
 
         return self.table.acquire(pid, make, nbytes=geometry.size)
 
@@ -62,20 +64,17 @@ class ZeroCopyIpc(RingManager):
         if not isinstance(fds, Sequence) or len(fds) != 3 or not all(type(fd) is int for fd in fds):
             raise TypeError(f"expected a ring's three descriptors, its filenos(), got {fds!r}")
         queues.check_memory_order()
-        with ExitStack() as undo:
-            own = []
+        own: list[OwnedDescriptor] = []
+        try:
             for fd in fds:
-                own.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0))
-                undo.callback(os.close, own[-1])
-            geometry = _inspect(own)
-
-            def make() -> ZeroCopyRing:
-                ring = _map(own, geometry, is_owner=False)
-                # From here on they are the ring's, which closes them whatever comes.
-                undo.pop_all()
-                return ring
-
+                take(own, memory.duplicate, fd)
+            geometry = _inspect([each.number for each in own])
+            make = partial(_map, own, geometry, is_owner=False)
             return self.table.acquire(pid, make, nbytes=geometry.size)
+        except BaseException:
+            # But for those that a ring has closed by then.
+            _close_all(own)
+            raise
 
     @pid_or_current
     def close(self, pid: int, ring: ZeroCopyRing) -> None:
@@ -122,9 +121,14 @@ class IoUringManager(RingManager):
         self._close(pid, ring)
 
 
-def _map(fds: Sequence[int], geometry: Geometry, *, is_owner: bool) -> ZeroCopyRing:
-    mapping = memory.map_shared(fds[0], geometry.size)
-    return ZeroCopyRing(mapping, geometry, (fds[0], fds[1], fds[2]), is_owner=is_owner)
+def _map(own: Sequence[OwnedDescriptor], geometry: Geometry, *, is_owner: bool) -> ZeroCopyRing:
+    mapping = memory.map_shared(own[0].number, geometry.size)
+    return ZeroCopyRing(mapping, geometry, own, is_owner=is_owner)
+
+
+def _close_all(own: Sequence[OwnedDescriptor]) -> None:
+    for each in own:
+        each.close()
 
 
 def _inspect(fds: Sequence[int]) -> Geometry:

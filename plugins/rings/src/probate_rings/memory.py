@@ -7,9 +7,14 @@ import fcntl
 import mmap
 import os
 import sys
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
+from probate.system import opened
 from probate_rings.errors import RingFormatError
+
+if TYPE_CHECKING:
+    from probate.system import OwnedDescriptor
 
 #: The name by which /proc shows the memory.
 NAME: Final = "probate-ring"
@@ -21,18 +26,28 @@ _MAP_FIXED: Final = 0x10
 _EVENTFD: Final = "anon_inode:[eventfd]"
 
 
-def create(size: int) -> int:
+def create(size: int) -> OwnedDescriptor:
     """Make a memfd of `size` bytes, zeroed, sealed and backed by pages. Raises OSError."""
-    fd = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, size)
+
+    def seal(memory: OwnedDescriptor) -> OwnedDescriptor:
+        os.ftruncate(memory.number, size)
         # Better ENOSPC now than SIGBUS at the first touch.
-        os.posix_fallocate(fd, 0, size)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+        os.posix_fallocate(memory.number, 0, size)
+        fcntl.fcntl(memory.number, fcntl.F_ADD_SEALS, _SEALS)
+        return memory
+
+    return opened(partial(os.memfd_create, NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), seal)
+
+
+def create_doorbell() -> OwnedDescriptor:
+    """Make an eventfd. Raises OSError."""
+    flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
+    return opened(partial(os.eventfd, 0, flags), lambda doorbell: doorbell)
+
+
+def duplicate(fd: int) -> OwnedDescriptor:
+    """Duplicate a descriptor. Raises OSError."""
+    return opened(partial(fcntl.fcntl, fd, fcntl.F_DUPFD_CLOEXEC, 0), lambda own: own)
 
 
 def checked_size(fd: int) -> int:

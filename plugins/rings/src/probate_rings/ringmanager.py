@@ -33,6 +33,7 @@ class RingManager:
                 _release,
                 identity=lambda ring: ring,
                 descriptors=attrgetter("descriptors"),
+                repeatable=True,
             )
         self.table = table
 

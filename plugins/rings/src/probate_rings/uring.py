@@ -9,10 +9,11 @@ import itertools
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self, final
 
 from probate import BusyResourceError, Outcome
-from probate.system import checked_int, forget_in_forked_child
+from probate.system import built, checked_int, forget_in_forked_child
 from probate_rings.errors import RingClosedError, RingFullError
 from probate_rings.interruptible import InterruptibleWait
 from probate_rings.kernelring import (
@@ -77,12 +78,14 @@ class IoUring:
         self._completed: deque[Completion] = deque()
         self._make_locks()
         forget_in_forked_child(self)
-        self._ring = KernelRing(entries)
+        self._ring = built(
+            partial(KernelRing, entries), lambda ring: ring, lambda ring: ring.descriptor.close()
+        )
         self._fd = self._ring.fd
         #: The numbers that its release closes.
         self.descriptors = self._ring.descriptors
         try:
-            self._wait = InterruptibleWait()
+            self._wait = InterruptibleWait.made()
         except BaseException:
             self._exit()
             raise

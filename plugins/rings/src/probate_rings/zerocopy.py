@@ -6,10 +6,10 @@ import contextlib
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Final, Self, final
+from typing import TYPE_CHECKING, Any, Final, Self, final
 
 from probate import BusyResourceError, Outcome
-from probate.system import OwnedDescriptor, checked_int, forget_in_forked_child
+from probate.system import checked_int, forget_in_forked_child
 from probate_rings import layout
 from probate_rings.blocks import Blocks, Pool
 from probate_rings.errors import RingClosedError
@@ -19,8 +19,9 @@ from probate_rings.queues import Queues
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from probate.system import OwnedDescriptor
     from probate_rings.layout import Geometry
 
 #: Seconds that woken sleepers get to leave; they need nobody's help.
@@ -39,7 +40,7 @@ class ZeroCopyRing:
     """
 
     def __init__(
-        self, mapping: mmap.mmap, geometry: Geometry, fds: tuple[int, int, int], *, is_owner: bool
+        self, mapping: mmap.mmap, geometry: Geometry, own: Sequence[Any], *, is_owner: bool
     ) -> None:
         self.geometry = geometry
         self.is_owner = is_owner
@@ -54,21 +55,20 @@ class ZeroCopyRing:
         self._fds: tuple[int, ...] = ()
         #: Those that its user has been told, and that others may poll.
         self.shown: tuple[int, ...] = ()
-        self._reserved = Blocks("reserved")
-        self._received = Blocks("received")
+        self._reserved, self._received = Blocks("reserved"), Blocks("received")
         #: Blocks reserved once and abandoned.
         self._spare: list[int] = []
         #: Whether this end is the sender, the receiver, or both.
         self._roles: set[int] = set()
-        self._wait = InterruptibleWait()
         self._is_stopped = self._is_closed = self._is_released = self._is_inherited = False
         self._make_locks()
         forget_in_forked_child(self)
+        self._wait = InterruptibleWait.made()
         if is_owner:
             self._queues.format()
         self._presence.announce()
         # Not before all else is well: until then they are the caller's to close.
-        self._fds, self.descriptors = fds, tuple(map(OwnedDescriptor, fds))
+        self._fds, self.descriptors = tuple(each.number for each in own), tuple(own)
         # An owner that sleeps already learns whom to watch.
         self._ring_doorbell(0)
         self._ring_doorbell(1)
@@ -88,9 +88,9 @@ class ZeroCopyRing:
     def __del__(self) -> None:
         # Only what the mapping's own finaliser does not do, and nothing that waits.
         if not getattr(self, "_is_released", True) and not self._is_inherited:
-            with contextlib.suppress(Exception):
-                self._stop()
-                self._close_descriptors(patience=0)
+            for each in (self._stop, lambda: self._close_descriptors(patience=0)):
+                with contextlib.suppress(Exception):
+                    each()
 
     # -- asking --------------------------------------------------------------
 
@@ -361,8 +361,8 @@ class ZeroCopyRing:
             raise RingClosedError(f"{self!r}: the other end is closed, so nobody would receive it")
 
     def _ring_doorbell(self, which: int) -> None:
-        # Full, it rings already (eventfd(2)).
-        with contextlib.suppress(BlockingIOError):
+        # Full, it rings already (eventfd(2)); half made, it has none.
+        with contextlib.suppress(BlockingIOError, IndexError):
             os.eventfd_write(self._fds[1 + which], 1)
 
     def _stop(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from probate import NotOwnedError, OwnershipTable, pid_or_current, runs_inline
 from probate.journal import Named, name_asked_for, reclaim_path, users_of_socket
-from probate.system import blocked_in, number_of, transport_of
+from probate.system import blocked_in, built, number_of, transport_of
 from probate_sockets import adoption, unix
 from probate_sockets.address import Endpoint, is_abstract, resolve, unix_path
 from probate_sockets.many import close_many, in_use
@@ -51,6 +51,7 @@ class SocketManager:
             identity=attrgetter("native"),
             alias=self._known_native,
             descriptors=attrgetter("descriptors"),
+            repeatable=True,
         )
 
     # -- making --------------------------------------------------------------
@@ -226,7 +227,8 @@ class SocketManager:
         named: Named[PlainSocket] | None = None,
     ) -> socket.socket:
         try:
-            return self.table.acquire(pid, lambda: PlainSocket(make()), named=named).native
+            making = partial(built, make, PlainSocket, _undo)
+            return self.table.acquire(pid, making, named=named).native
         except OSError:
             # A termination wakes whoever is blocked in accept with an OSError; say why.
             self.table.check_admitted(pid)
@@ -268,6 +270,14 @@ class SocketManager:
         is_cleanup = getattr(self._here, "is_cleanup", False)
         is_unheld = is_cleanup and not owned.is_held(OURS_IN_CLEANUP)
         return owned.release(abort=self._abort, is_unheld=is_unheld)
+
+
+def _undo(sock: socket.socket) -> None:
+    """Close what was just made, and remove the path that it was bound to."""
+    if sock.family == socket.AF_UNIX:
+        unix.undo(sock)
+    else:
+        sock.close()
 
 
 def _named(path: str, bound: Callable[[Any], BoundPath | None]) -> Named[Any]:

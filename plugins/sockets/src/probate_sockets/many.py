@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final
 
 from probate.system import (
@@ -73,7 +74,13 @@ def close_many(entries: list[Any]) -> None:
         if is_held:
             _wake(detached, blocking)
     finally:
-        _close_descriptors(detached)
+        closed: list[None] = []
+        try:
+            _close_descriptors(detached, closed)
+        except BaseException:
+            if not closed:
+                _close_descriptors(detached, closed)
+            raise
 
 
 def in_use(entries: Sequence[PlainSocket], waiting: Blocked | None) -> set[int]:
@@ -122,12 +129,17 @@ def _is_simple(entry: PlainSocket, number: int, used: set[int]) -> bool:
     return number not in used and number != -1 and entry.descriptor.is_open
 
 
-def _close_descriptors(descriptors: list[int]) -> None:
-    """Close them, the newest first, which is the last; those that follow each other in one call."""
+def _close_descriptors(descriptors: list[int], closed: list[None]) -> None:
+    """Close them, the newest first, which is the last; those that follow each other in one call.
+
+    In one step, of C, when it is known which are: `closed` is empty until that is done.
+    """
+    ranges: list[tuple[int, int]] = []
     end = len(descriptors)
     while end:
         first = end - 1
         while first and descriptors[first - 1] == descriptors[first] - 1:
             first -= 1
-        os.closerange(descriptors[first], descriptors[end - 1] + 1)
+        ranges.append((descriptors[first], descriptors[end - 1] + 1))
         end = first
+    closed.extend(starmap(os.closerange, ranges))

@@ -11,6 +11,7 @@ import struct
 import sys
 import termios
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 from probate import BusyResourceError, Outcome
@@ -22,12 +23,14 @@ from probate.system import (
     has_other_threads,
     running_loop,
     sharers_of,
+    take,
 )
 from probate_sockets import blocked, makefiles, onloop, unix
 from probate_sockets.address import shown
 
 if TYPE_CHECKING:
     import concurrent.futures
+    from collections.abc import Callable
 
 #: `struct linger { on, 0 seconds }`: close sends a reset and discards what is unsent (socket(7)).
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
@@ -233,17 +236,33 @@ class PlainSocket:
             _say_close_notify(sock)
         return [f"what had not arrived, {unsent} bytes, by a reset"] if unsent and is_reset else []
 
+    @property
+    def _detaching(self) -> Callable[[], int]:
+        """What detaches its number: of C, but for sockets of gevent's."""
+        native: Any = self.native
+        is_of_c = isinstance(native, socket.SocketType)
+        return partial(socket.SocketType.detach, native) if is_of_c else native.detach
+
     def _close(self, *, is_unheld: bool) -> bool:
         """Close the number; False if somebody has just done so."""
-        number = self.native.detach()
-        if number == -1:
-            return False
-        # From here on no thread finds it that was not there before.
-        if not is_unheld and has_other_threads():
-            waiting = blocked_in()
-            if (waiting is None or number in waiting.inside) and not sharers_of(number):
-                blocked.shut_down(number)
-        os.close(number)
+        detached: list[int] = []
+        try:
+            # Noted in the same step: whatever falls in, it is closed.
+            take(detached, self._detaching)
+            (number,) = detached
+            if number == -1:
+                return False
+            # From here on no thread finds it that was not there before.
+            if not is_unheld and has_other_threads():
+                waiting = blocked_in()
+                if (waiting is None or number in waiting.inside) and not sharers_of(number):
+                    blocked.shut_down(number)
+        finally:
+            for each in detached:
+                if each != -1:
+                    os.close(each)
+        # For Python, too.
+        self.native.detach()
         return True
 
 

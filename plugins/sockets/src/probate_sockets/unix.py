@@ -11,10 +11,11 @@ import errno
 import os
 import socket
 import stat
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from probate.journal import path_identity
-from probate.system import unlink_if_same
+from probate.system import unlink_if_same, using
 from probate_sockets.address import is_abstract
 from probate_sockets.nettables import unix_sockets
 
@@ -43,11 +44,16 @@ def listen(path: str, backlog: int) -> socket.socket:
         listener.bind(path)
         listener.listen(backlog)
     except BaseException:
-        if (bound := _looked_up(listener)) is not None:
-            unlink_bound(bound)
-        listener.close()
+        undo(listener)
         raise
     return listener
+
+
+def undo(sock: socket.socket) -> None:
+    """Close a socket that was just made, and remove its path, if it has one."""
+    if (bound := _looked_up(sock)) is not None:
+        unlink_bound(bound)
+    sock.close()
 
 
 def noticed(notice: Notice) -> ResourceRecord | None:
@@ -86,13 +92,14 @@ def identity(bound: BoundPath | None) -> dict[str, Any]:
     if bound is not None:
         path, status = bound
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            pin = os.open(path, _PIN)
-            try:
-                if os.path.samestat(os.fstat(pin), status):
-                    return path_identity(path, pin)
-            finally:
-                os.close(pin)
+            return using(partial(os.open, path, _PIN), partial(_identity_at, path, status))
     raise OSError(errno.ESTALE, "its path was taken away as it was made")
+
+
+def _identity_at(path: str, status: os.stat_result, pin: int) -> dict[str, Any]:
+    if not os.path.samestat(os.fstat(pin), status):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return path_identity(path, pin)
 
 
 def _looked_up(sock: Any) -> BoundPath | None:

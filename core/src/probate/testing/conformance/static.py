@@ -9,7 +9,8 @@ from probate import ResourceKind, ResourceOrchestrator, hookspecs
 from probate.errors import PluginError, describe_error
 from probate.hookspecs import PROJECT, REQUIRED_HOOKS
 from probate.orchestrator import registry_of
-from probate.plugins.contract import arguments_of
+from probate.ownership.release import is_async
+from probate.plugins.contract import arguments_of, is_inherited
 from probate.plugins.discovery import kinds_of_the_core, scan
 from probate.system.spelling import nearest
 from probate.testing.conformance.fault import ConformanceError
@@ -69,6 +70,7 @@ def find_faults(
     except PluginError as error:
         return called, [str(error), *faults]
     faults += _wrong_signatures(registered)
+    faults += _wrong_functions(registered)
     faults += _wrong_tables(registered, twin)
     faults += _wrong_places(registered, other_kinds)
     return called, faults
@@ -105,6 +107,35 @@ def _wrong_signatures(registered: RegisteredKind) -> Iterator[str]:
             yield f"{hook}() is a generator function, and nobody iterates over it"
     if "noticed" in registered.methods and "reclaim" not in registered.methods:
         yield "noticed() makes records on which nobody can act: it takes a reclaim() as well"
+
+
+def _wrong_functions(registered: RegisteredKind) -> Iterator[str]:
+    """Look for functions that a ResourceKind was given, and cannot call."""
+    if isinstance(kind := registered.plugin, ResourceKind):
+        for hook, method in registered.methods.items():
+            function = kind.written_for(hook) if is_inherited(hook, method) else None
+            if function is not None:
+                yield from _uncallable(f"the {hook} function", function, _ARGUMENTS[hook])
+    for table in registered.tables:
+        if (release := table.releaser.function) is not None:
+            yield from _uncallable("the release function", release, ["resource"], may_await=True)
+
+
+def _uncallable(
+    what: str, function: object, arguments: list[str], *, may_await: bool = False
+) -> Iterator[str]:
+    if not callable(function):
+        yield f"{what} cannot be called: {function!r}"
+        return
+    if is_async(function) and not may_await:
+        yield f"{what} is a coroutine function, and nobody awaits it"
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        yield f"{what} has to take {', '.join(arguments)}: {function!r}"
+    except ValueError:
+        # One of C, that does not say.
+        return
 
 
 def _wrong_tables(registered: RegisteredKind, twin: RegisteredKind | None) -> Iterator[str]:
