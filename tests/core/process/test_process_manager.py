@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from functools import partial
@@ -379,3 +380,30 @@ def test_times_that_no_clock_has_are_for_ever(plugin: ThingResource, seconds: fl
 
         assert manager.wait(process.pid, seconds).stats.resources_freed == 1
         ending.join()
+
+
+@pytest.mark.parametrize("deadline", [None, 10])
+def test_a_release_that_awaits_the_end_of_its_own_process_is_told(deadline: float | None) -> None:
+    """A coroutine function runs on the loop that terminates it, and would wait there for ever."""
+    caught: list[object] = []
+
+    async def main() -> float:
+        orchestrator = ResourceOrchestrator().discover(only=["callbacks"])
+        builder = ProcessManager.builder().with_resource_orchestrator(orchestrator)
+        async with builder.with_deadline(deadline).with_grace(0).build() as manager:
+            process = manager.create_process("impatient")
+
+            async def release() -> None:
+                for end in (process.terminate_async, partial(manager.wait_async, process)):
+                    try:
+                        await end()
+                    except TerminationDeadlockError as error:
+                        caught.append(type(error))
+
+            process.callback(release)
+            began = time.monotonic()
+            assert (await process.terminate_async()).errors == ()
+            return time.monotonic() - began
+
+    assert asyncio.run(asyncio.wait_for(main(), 20)) < 5
+    assert caught == [TerminationDeadlockError] * 2

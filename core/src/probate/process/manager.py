@@ -219,8 +219,13 @@ class ProcessManager:
             raise TimeoutError(f"{process!r} has not ended in {timeout} seconds") from None
 
     async def wait_async(self, pid: int | Process) -> CleanupResult:
-        """Wait as `wait` does, without blocking the event loop; `asyncio.timeout` bounds it."""
-        return await self.get(pid)._result.result_async()
+        """Wait as `wait` does, without blocking the event loop; `asyncio.timeout` bounds it.
+
+        Raises TerminationDeadlockError in what is called as it is terminated.
+        """
+        process = self.get(pid)
+        check_not_terminating_here(process, blocks=False)
+        return await process._result.result_async()
 
     # -- after a death -------------------------------------------------------
 

@@ -32,13 +32,14 @@ _terminating: Final[ContextVar[frozenset[Process]]] = ContextVar(
 )
 
 
-def check_not_terminating_here(process: Process) -> None:
+def check_not_terminating_here(process: Process, *, blocks: bool = True) -> None:
     """Raise TerminationDeadlockError if it is the caller who is terminating `process`.
 
-    That is: the calls around this context, on whichever thread, or the loop that runs here.
+    That is: the calls around this context, on whichever thread; or, if the wait `blocks`, the loop
+    that runs here.
     """
     if process.state is ProcessState.TERMINATING:
-        loop = process.pending_result.loop
+        loop = process.pending_result.loop if blocks else None
         if process in _terminating.get() or (loop is not None and loop is running_loop()):
             raise TerminationDeadlockError(process.pid)
 
