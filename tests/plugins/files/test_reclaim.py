@@ -254,7 +254,7 @@ def test_a_mount_that_is_not_seen_before_is_not_crossed_either(
     (folder / "mnt").mkdir(parents=True)
     record = record_of(folder)
     mount(precious, folder / "mnt")
-    monkeypatch.setattr("probate.journal.users._mount_points", list)
+    monkeypatch.setattr("probate.journal.users.mounts", list)
 
     with pytest.raises(RefusedResourceError, match=f"unmount {folder}/mnt"):
         reclaim(record, False)

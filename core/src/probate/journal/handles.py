@@ -31,8 +31,8 @@ _MOST_BYTES: Final = 128
 #: The type of a handle of a namespace, as `file_handle` has it (include/linux/exportfs.h).
 _FILEID_NSFS: Final = "241"
 
-#: PROC_IPC_INIT_INO: of the namespace that the machine begins with, and of no other.
 _IPC_NAMESPACE: Final = "/proc/self/ns/ipc"
+#: PROC_IPC_INIT_INO: of the namespace that the machine begins with, and of no other.
 _FIRST_IPC_NAMESPACE: Final = f"inode:{0xEFFFFFFF}"
 
 

@@ -6,7 +6,6 @@ import itertools
 import mmap
 import os
 import time
-from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, final
 
 from probate.run.options import RunOptions
@@ -74,8 +73,10 @@ class RunFacts(NamedTuple):
 
 def _has_children() -> bool:
     """Tell whether this process may have children: of whoever has executed this program in it."""
+    threads = "/proc/self/task"
     try:
-        return any(read_proc(f"{each}/children") for each in Path("/proc/self/task").iterdir())
+        tids = os.listdir(threads)  # noqa: PTH208  pathlib takes long to import
+        return any(read_proc(f"{threads}/{tid}/children") for tid in tids)
     except OSError:
         # It takes CONFIG_PROC_CHILDREN (proc(5)).
         return True
