@@ -263,3 +263,39 @@ def test_of_what_is_refused_nothing_is_remembered() -> None:
 
     assert A not in table
     assert table.releaser._loops == {}
+
+
+def test_what_falls_in_just_before_the_release_leaves_it_owned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has been taken out, and nothing has been called: the owner's end does it."""
+    released: list[str] = []
+    table = OwnershipTable[str]("things", released.append)
+    number = table.add(A, "thing", 7)
+
+    def interrupted(*_: object) -> Outcome:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("probate.ownership.table.release_by_hand", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            table.give_back_id(A, number)
+
+    assert (released, table.resources(A), table.usage(A).nbytes) == ([], ["thing"], 7)
+    assert table.cleanup(A).bytes_freed == 7
+    assert released == ["thing"]
+
+
+def test_an_object_that_is_called_like_a_coroutine_function_is_awaited() -> None:
+    """What it returns was taken for an outcome, and the resource for lost."""
+
+    class Closing:
+        async def __call__(self, session: Session) -> None:
+            await session.close()
+
+    table = OwnershipTable[Session]("sessions", Closing())
+    session = Session()
+    table.add(A, session)
+
+    assert table.cleanup(A).resources_freed == 1
+    assert len(session.closed_on) == 1
