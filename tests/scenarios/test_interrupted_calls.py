@@ -12,13 +12,14 @@ import signal
 import socket
 from functools import partial
 from itertools import starmap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from memory_kernel import own_sysv_segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from probate import ProcessManager
 
@@ -73,12 +74,6 @@ def alarm() -> Iterator[Alarm]:
         signal.signal(signal.SIGALRM, before)
 
 
-def segments() -> list[str]:
-    """The System V segments that this process has made (proc(5), /proc/sysvipc/shm)."""
-    lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
-    return [line for line in lines if line.split()[4] == str(os.getpid())]
-
-
 MAKERS: Final[dict[str, Callable[[Any, int, str], object]]] = {
     "pipe": lambda kinds, pid, _: kinds["ipc"].manager.pipe(pid),
     "connections": lambda kinds, pid, _: kinds["ipc"].manager.connection_pair(pid),
@@ -119,7 +114,7 @@ def test_what_is_made_is_owned_or_is_not_there(
     kinds, make = manager.orchestrator, MAKERS[what]
     folder = tmp_path / "things"
     folder.mkdir()
-    before = segments()
+    before = own_sysv_segments()
     errors: list[object] = []
     # What is imported at the first time is no matter of ours.
     first = manager.create_process("first")
@@ -131,7 +126,7 @@ def test_what_is_made_is_owned_or_is_not_there(
         errors += process.terminate().errors
 
         assert list(folder.iterdir()) == []
-        assert segments() == before
+        assert own_sysv_segments() == before
 
     assert errors == []
     assert alarm.count > ROUNDS // 10
@@ -143,7 +138,7 @@ def test_sockets_are_closed_whatever_falls_into_their_owners_end(
     """An exception comes into the release of one: that is closed all the same, as all others."""
     for _ in range(ROUNDS):
         process = manager.create_process("interrupted")
-        sockets = [socket.socket(type=random.choice([1, 2])) for _ in range(20)]
+        sockets = [socket.socket(type=random.choice([1, 2])) for _ in range(80)]
         for each in sockets:
             process.adopt(each)
         alarm.during(process.terminate)
@@ -162,7 +157,7 @@ def test_what_is_given_back_is_released_or_still_owned(
     for _ in range(ROUNDS):
         process = manager.create_process("interrupted")
         called: list[int] = []
-        things = [object() for _ in range(20)]
+        things = [object() for _ in range(200)]
         for number, thing in enumerate(things):
             process.adopt(thing, release=partial(called.append, number))
         alarm.during(partial(list, map(process.give_back, things)))

@@ -10,7 +10,6 @@ import functools
 import itertools
 import os
 import threading
-from itertools import starmap
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
 
 from probate.errors import JournalNotArmedError, UnsettledResourceError
@@ -24,6 +23,7 @@ from probate.journal.store import LostNumberError
 from probate.system.forking import forget_in_forked_child
 from probate.system.interrupts import fell_in
 from probate.system.log import logger
+from probate.system.making import take
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,7 +56,7 @@ class Row(NamedTuple):
         made: list[M] = []
         try:
             # What is made is noted in the same step: no interrupt comes in between.
-            made.extend(starmap(make, ((),)))
+            take(made, make)
             self.confirm(made[0])
         except BaseException as error:
             for each in made:

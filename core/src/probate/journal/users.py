@@ -132,8 +132,7 @@ def _as_disk(look: _Look, is_asked_for: Callable[[str], bool]) -> str:
 
 def _as_mount(look: _Look, pin: int) -> str:
     """Say where what is pinned, or what is in it, is mounted as well; nothing if nowhere."""
-    parts = [each for each in look.mounts if each.root != "/"]
-    if not parts:
+    if not look.parts:
         return ""
     mount_id = mount_of(pin)
     for own in look.mounts:
@@ -141,7 +140,7 @@ def _as_mount(look: _Look, pin: int) -> str:
             inside = own.root.rstrip("/") + _path_of(pin).removeprefix(own.path.rstrip("/"))
             names = [
                 each.path
-                for each in parts
+                for each in look.parts
                 if each.device == own.device
                 and each.mount_id != mount_id
                 and f"{each.root}/".startswith(f"{inside}/")
@@ -202,6 +201,11 @@ class _Look:
     def mounts(self) -> list[Mount]:
         """All mounts that this process sees."""
         return list(mounts())
+
+    @cached_property
+    def parts(self) -> list[Mount]:
+        """Those of them that show a part of a file system only (mount(8), --bind)."""
+        return [each for each in self.mounts if each.root != "/"]
 
     @cached_property
     def loops(self) -> Mapping[str, str]:

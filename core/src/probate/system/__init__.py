@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from probate.system.deathwatch import Timer as Timer
     from probate.system.deathwatch import death_watch as death_watch
     from probate.system.descriptor import OwnedDescriptor as OwnedDescriptor
+    from probate.system.descriptor import open_owned as open_owned
     from probate.system.descriptor import opened as opened
     from probate.system.descriptor import opened_all as opened_all
     from probate.system.detaching import TURN as TURN
@@ -132,7 +133,7 @@ _HOMES: Final = by_name(
         "probate.system.blocked": "NOWHERE Blocked blocked_in has_other_threads",
         "probate.system.callthread": "CallThread",
         "probate.system.deathwatch": "DeathWatch Timer death_watch",
-        "probate.system.descriptor": "OwnedDescriptor opened opened_all",
+        "probate.system.descriptor": "OwnedDescriptor open_owned opened opened_all",
         "probate.system.detaching": (
             "TURN LetGo called_back drop_unseen let_all_go let_go number_of package_of wait_a_turn"
         ),

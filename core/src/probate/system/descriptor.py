@@ -87,6 +87,11 @@ class OwnedDescriptor:
             return False
 
 
+def open_owned(open_one: Callable[[], int]) -> OwnedDescriptor:
+    """Open a descriptor, or none, whatever falls in. Raises what `open_one` raises."""
+    return built(open_one, OwnedDescriptor, os.close)
+
+
 def opened(
     open_one: Callable[[], int],
     build: Callable[[OwnedDescriptor], R],
@@ -101,8 +106,8 @@ def opened(
         finally:
             close()
 
-    open_owned = partial(built, open_one, OwnedDescriptor, lambda fd: undone(partial(os.close, fd)))
-    return built(open_owned, build, lambda owned: undone(owned.close))
+    owned = partial(built, open_one, OwnedDescriptor, lambda fd: undone(partial(os.close, fd)))
+    return built(owned, build, lambda each: undone(each.close))
 
 
 def opened_all(

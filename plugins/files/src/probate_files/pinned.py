@@ -13,7 +13,7 @@ from typing import Any, Final, final
 
 from probate import Outcome, RefusedResourceError
 from probate.journal import path_identity
-from probate.system import opened, unlink_if_same
+from probate.system import open_owned, unlink_if_same
 
 _PIN: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -31,7 +31,7 @@ class PinnedPath:
         self.path = path
         self._is_over = False
         #: What keeps it from being another's.
-        self.descriptor = opened(partial(os.open, path, _PIN), lambda owned: owned)
+        self.descriptor = open_owned(partial(os.open, path, _PIN))
         #: What it was when it was pinned.
         self.status = os.fstat(self.descriptor.number)
 

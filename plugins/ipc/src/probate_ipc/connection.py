@@ -14,7 +14,7 @@ from probate import BusyResourceError, Outcome
 from probate.system import (
     OwnedDescriptor,
     blocked_in,
-    opened,
+    open_owned,
     opened_all,
     path_of,
     sharers_of,
@@ -226,7 +226,7 @@ class _BoundPath:
         self._path = path
         pin = partial(os.open, path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         #: What pins it.
-        self.descriptor: OwnedDescriptor = opened(pin, lambda owned: owned)
+        self.descriptor = open_owned(pin)
 
     @classmethod
     def of(cls, listener: Listener) -> Self | None:

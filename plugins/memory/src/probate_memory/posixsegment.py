@@ -13,7 +13,7 @@ from typing import Any, cast, final
 
 from probate import Outcome, RefusedResourceError
 from probate.journal import file_handle, known_identity
-from probate.system import MapDescriptor, OwnedDescriptor, opened
+from probate.system import MapDescriptor, OwnedDescriptor, open_owned
 from probate_memory import tracker
 from probate_memory.arguments import HOME, path_of
 from probate_memory.referrers import has_other_referrers, still_in_use
@@ -252,10 +252,10 @@ def _opened_again(fd: int) -> OwnedDescriptor:
     """Open the file behind a descriptor once more, with an offset and locks of its own."""
     again = partial(os.open, f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
     try:
-        return opened(again, lambda owned: owned)
+        return open_owned(again)
     except OSError:
         # Its mode may forbid by now what was open before (proc(5)).
-        return opened(partial(os.dup, fd), lambda owned: owned)
+        return open_owned(partial(os.dup, fd))
 
 
 def _wipe(fd: int) -> None:

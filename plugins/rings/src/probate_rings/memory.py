@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from probate.system import opened
+from probate.system import open_owned, opened
 from probate_rings.errors import RingFormatError
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ def create(size: int) -> OwnedDescriptor:
 def create_doorbell() -> OwnedDescriptor:
     """Make an eventfd. Raises OSError."""
     flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
-    return opened(partial(os.eventfd, 0, flags), lambda doorbell: doorbell)
+    return open_owned(partial(os.eventfd, 0, flags))
 
 
 def duplicate(fd: int) -> OwnedDescriptor:
     """Duplicate a descriptor. Raises OSError."""
-    return opened(partial(fcntl.fcntl, fd, fcntl.F_DUPFD_CLOEXEC, 0), lambda own: own)
+    return open_owned(partial(fcntl.fcntl, fd, fcntl.F_DUPFD_CLOEXEC, 0))
 
 
 def checked_size(fd: int) -> int:
